@@ -1,0 +1,326 @@
+"""What was asked: frozen values, checked once, before anything is spent.
+
+A search space file (`search_spaces/*.yaml`) plus flags becomes one `SearchConfig`. Every field
+says its unit first. This module refuses to know torch, the disk beyond the one YAML file it
+is handed, and what any of these numbers will turn out to cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
+
+
+class Frozen(BaseModel):
+    """A value: immutable, keyword-only, no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Architecture(Frozen):
+    """What is kept of the teacher: the point a trial is a function of."""
+
+    encoder_sparsity_pct: int = Field(ge=0, le=95)
+    """Percent of the encoder's attention and FFN weights removed (an int, so keys are exact)."""
+    decoder_layers: int = Field(ge=1)
+    """Decoder blocks kept."""
+    decoder_selection: str = "uniform"
+    """Which blocks are kept (`nash_search.pruner.depth`)."""
+
+    @property
+    def slug(self) -> str:
+        """Short name, e.g. `enc30-dec3`; the selection is named unless it is uniform."""
+        tail = "" if self.decoder_selection == "uniform" else f"-{self.decoder_selection}"
+        return f"enc{self.encoder_sparsity_pct}-dec{self.decoder_layers}{tail}"
+
+
+class SearchSpace(Frozen):
+    """The architectures that may be proposed."""
+
+    encoder_sparsity_pct: tuple[int, int, int] = (0, 80, 10)
+    """(low, high, step) in percent; 0 must be on the grid so that the baseline is in the space."""
+    decoder_layers: tuple[int, ...] = ()
+    """Decoder blocks to try; empty means 1 to the model's own depth."""
+    decoder_selection: tuple[str, ...] = ("uniform",)
+
+    @field_validator("encoder_sparsity_pct")
+    @classmethod
+    def _check_sparsity(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        low, high, step = value
+        if not 0 <= low <= high <= 95:
+            raise ValueError(f"encoder_sparsity_pct must be 0 <= low <= high <= 95, but got {low} to {high}")
+        if step < 1:
+            raise ValueError(f"encoder_sparsity_pct step must be at least 1, but got {step}")
+        return value
+
+    @field_validator("decoder_layers")
+    @classmethod
+    def _check_layers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for layers in value:
+            if layers < 1:
+                raise ValueError(f"decoder_layers must be at least 1, but got {layers}")
+        return tuple(sorted(set(value)))
+
+    @field_validator("decoder_selection")
+    @classmethod
+    def _check_selection(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("decoder_selection must name at least one strategy, but got none")
+        return value
+
+    @property
+    def sparsities_pct(self) -> tuple[int, ...]:
+        """Every encoder sparsity on the grid, percent, increasing."""
+        low, high, step = self.encoder_sparsity_pct
+        return tuple(range(low, high + 1, step))
+
+    def architectures(self) -> tuple[Architecture, ...]:
+        """All points of the space (depth must have been filled in from the model)."""
+        return tuple(
+            Architecture(encoder_sparsity_pct=s, decoder_layers=n, decoder_selection=d)
+            for n in self.decoder_layers
+            for s in self.sparsities_pct
+            for d in self.decoder_selection
+        )
+
+
+class PruningRecipe(Frozen):
+    """How one trial trains (nash.md, "Stages"); every trial of a study takes the same steps."""
+
+    narrow_steps: int = Field(default=300, ge=0)
+    """Optimizer steps of stage 2 (gates and weights); at sparsity 0 they go to the tune stage."""
+    tune_steps: int = Field(default=300, ge=0)
+    """Optimizer steps of stage 4 on the cut model."""
+    batch_size: int = Field(default=64, ge=1)
+    """Sequences per optimizer step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Weights, stage 2; linear decay to zero over the whole trial."""
+    tune_learning_rate: float = Field(default=1e-3, gt=0)
+    """Weights, stage 4; linear decay to zero."""
+    gate_learning_rate: float = Field(default=0.1, gt=0)
+    """Gates' Adam; the paper's 0.01 is for thousands of steps (nash.md)."""
+    multiplier_learning_rate: float = Field(default=0.1, gt=0)
+    """Lagrange multipliers, gradient ascent."""
+    ramp_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of stage 2 over which the sparsity target rises from 0 to the asked one."""
+    ce_weight: float = Field(default=0.5, ge=0)
+    kd_weight: float = Field(default=0.5, ge=0)
+    """Weight of the temperature-scaled KL to the teacher's logits."""
+    hidden_weight: float = Field(default=0.001, ge=0)
+    """Weight of the hidden-state MSE (normalised by the teacher's variance), stage 2 only."""
+    temperature: float = Field(default=2.0, gt=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm of the weights (gates and multipliers are not clipped)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    gate_init: Literal["open", "fisher"] = "open"
+    widths: Literal["free", "uniform"] = "free"
+    """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
+    width_multiple: int = Field(default=1, ge=1)
+    """FFN widths are rounded to a multiple of this."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    rungs: int = Field(default=4, ge=1)
+    """How often quality is scored during training (the last one is the result)."""
+
+
+class Workload(Frozen):
+    """The one `generate` call whose wall time is the latency."""
+
+    device: str = "cpu"
+    """`cpu` or `cuda:N`, resolved."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of the timed process."""
+    batch_size: int = Field(default=1, ge=1)
+    input_tokens: int = Field(ge=1)
+    """Encoder input length after padding."""
+    output_tokens: int = Field(ge=1)
+    """Decoder steps, forced exactly."""
+    beams: int = Field(default=1, ge=1)
+    attention: str = "sdpa"
+    runtime: Runtime = "eager"
+    quantize: Literal["none", "int8"] = "none"
+
+
+class WorkloadRequest(Frozen):
+    """What the user fixed of the workload; None means "from the task's data and the teacher"."""
+
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    threads: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    input_tokens: int | None = Field(default=None, ge=1)
+    output_tokens: int | None = Field(default=None, ge=1)
+    beams: int | None = Field(default=None, ge=1)
+    runtime: Runtime = "eager"
+    quantize: Literal["none", "int8"] = "none"
+
+
+_BUDGET = re.compile(r"^\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>%|ms)?\s*$")
+
+
+class LatencyBudget(Frozen):
+    """An upper bound on latency: milliseconds, or a share of the dense model's latency."""
+
+    asked: str
+    """As the user typed it."""
+    ms: float | None = None
+    share: float | None = None
+    """Fraction of the dense median; judged on the paired ratio, never as milliseconds."""
+
+    @classmethod
+    def parse(cls, asked: str | float) -> LatencyBudget:
+        """`40`, `40ms` or `50%`.
+
+        Raises:
+            ValueError: in the user's words, when it is none of these.
+        """
+        text = str(asked).strip()
+        match = _BUDGET.match(text)
+        if match is None:
+            raise ValueError(f"budget must be milliseconds (40) or a share of the dense latency (50%), but got {text!r}")
+        number = float(match["number"])
+        if not math.isfinite(number) or number <= 0:
+            raise ValueError(f"budget must be greater than 0, but got {text!r}")
+        if match["unit"] == "%":
+            if number > 100:
+                raise ValueError(f"budget must be at most 100% of the dense latency, but got {text!r}")
+            return cls(asked=text, share=number / 100)
+        return cls(asked=text, ms=number)
+
+    def share_of(self, dense_ms: float) -> float:
+        """The budget as a fraction of a dense latency (milliseconds)."""
+        if self.share is not None:
+            return self.share
+        assert self.ms is not None
+        return self.ms / dense_ms
+
+    def ms_at(self, dense_ms: float) -> float:
+        """The budget in milliseconds, given the dense latency (milliseconds)."""
+        if self.ms is not None:
+            return self.ms
+        assert self.share is not None
+        return self.share * dense_ms
+
+
+class TaskConfig(Frozen):
+    """Text in, text out: an embedded task by name, or the user's own data."""
+
+    name: str = "g2p"
+    """Embedded task (`g2p`), or the name a task over `data` goes by."""
+    data: str | None = None
+    """File, folder or hub dataset id; None for an embedded task."""
+    data_config: str | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    source_column: str | None = None
+    target_column: str | None = None
+    prefix: str = ""
+    """Prompt put before every source."""
+    metric: str | None = None
+    """rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, exact_match, accuracy, f1, per, wer or `module:Class`."""
+    metric_direction: Literal["maximize", "minimize"] | None = None
+    max_input_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    validation_examples: int | None = Field(default=None, ge=1)
+    """Examples of the validation split that the search scores (None: all)."""
+    test_examples: int | None = Field(default=None, ge=1)
+    allow_overlap: bool = False
+
+
+class TeacherRecipe(Frozen):
+    """Stage 0: how the teacher is made by `nash-search finetune`."""
+
+    init: str = "scratch"
+    """`scratch`, or the folder or hub id to start from."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Config fields of a model from scratch (`model_type` and sizes)."""
+    tokenizer: dict[str, Any] = Field(default_factory=dict)
+    """Tokenizer to train from scratch (`kind`, `vocabulary`)."""
+    epochs: float = Field(default=10, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+
+
+Trials = Annotated[int, Field(ge=1)]
+
+
+class SearchConfig(Frozen):
+    """Everything one search is asked; `question` is the part that makes it *this* study."""
+
+    task: TaskConfig = TaskConfig()
+    model: str | None = None
+    """Folder or hub id of the fine-tuned dense model; None: the teacher shipped with the task."""
+    revision: str | None = None
+    budgets: tuple[LatencyBudget, ...] = ()
+    search_space: SearchSpace = SearchSpace()
+    recipe: PruningRecipe = PruningRecipe()
+    workload: WorkloadRequest = WorkloadRequest()
+    teacher: TeacherRecipe | None = None
+    trials: Trials = 16
+    """Trials that train (complete or stopped); failures and refused proposals do not count."""
+    workers: int | None = Field(default=None, ge=1)
+    """Trials that train side by side (None: one per GPU, or one per CPU core)."""
+    serial: bool = False
+    """Run trials in this process, without Ray."""
+    sampler: Literal["tpe", "random", "grid", "nsga2", "gp"] = "tpe"
+    seed: int = Field(default=0, ge=0)
+    study: str | None = None
+    max_drop_pct: float | None = Field(default=None, gt=0, le=100)
+    """Quality floor: largest drop relative to the teacher, percent."""
+    trial_timeout_s: float | None = Field(default=None, gt=0)
+    time_budget_s: float | None = Field(default=None, gt=0)
+    early_stopping: bool = True
+    keep_all: bool = False
+    """Keep the weights of dominated trials."""
+    certify_rounds: int = Field(default=5, ge=1)
+    """Fresh processes that re-time the front."""
+    certify_pairs: int = Field(default=40, ge=3)
+    """Timed pairs per point of the front and process."""
+    storage: str | None = Field(default=None, repr=False)
+    """Optuna storage URL (None: SQLite in the study's folder); never echoed."""
+    ray_address: str | None = None
+
+    @model_validator(mode="after")
+    def _check_budget_count(self) -> SearchConfig:
+        asked = [b.asked for b in self.budgets]
+        if len(set(asked)) != len(asked):
+            raise ValueError(f"budgets must differ, but got {', '.join(asked)}")
+        return self
+
+    def question(self) -> dict[str, Any]:
+        """What makes two runs the same study: space, model, data, recipe, workload, seed.
+
+        Budgets, trials, workers and storage may change between runs of one study.
+        """
+        keep = {"task", "model", "revision", "search_space", "recipe", "workload", "sampler", "seed", "max_drop_pct"}
+        return self.model_dump(mode="json", include=keep)
+
+    @property
+    def question_hash(self) -> str:
+        """Six hex digits of the question; part of the default study name."""
+        return digest(self.question())[:6]
+
+    @property
+    def study_name(self) -> str:
+        """The study's name: asked for, or task and a short hash of the question."""
+        return self.study or f"{self.task.name}-{self.question_hash}"
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value with sorted keys, hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,37 @@
+"""What can go wrong for a user, and the exit code each answer has.
+
+Every message is one line that reads "rule, but got value" in the user's own field name.
+This module refuses to know who raises or prints: `cli` turns an error into one stderr line.
+"""
+
+from __future__ import annotations
+
+
+class NashSearchError(Exception):
+    """An answer the user can act on; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InvalidInput(NashSearchError, ValueError):
+    """What was asked cannot be asked: a flag, a file, a model or data that break a rule."""
+
+    exit_code = 2
+
+
+class NoFeasibleArchitecture(NashSearchError):
+    """No architecture of the space meets any latency budget; the message names the floor."""
+
+    exit_code = 3
+
+
+class Locked(NashSearchError):
+    """A live process holds the study or the device; the message names the holder."""
+
+    exit_code = 4
+
+
+class StorageDamaged(NashSearchError):
+    """The study's database or the disk is not usable; nothing was lost by refusing."""
+
+    exit_code = 5

@@ -1,0 +1,200 @@
+"""What was found: frozen values with every raw sample, summarised on read.
+
+A `Latency` keeps each timed call of the candidate and of the dense reference it was paired
+with; medians, intervals and verdicts are properties. A `TrialRecord`'s status is derived,
+never stored. This module refuses to know how anything was measured or trained.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any, Literal
+
+from pydantic import Field
+
+from nash_search import intervals
+from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
+
+Verdict = Literal["met", "missed", "ambiguous"]
+Status = Literal["complete", "infeasible", "stopped", "failed"]
+FailureReason = Literal[
+    "oom", "nan", "timeout", "interrupted", "worker_died", "disk_full", "contended", "invalid_architecture", "error"
+]
+
+
+class Shapes(Frozen):
+    """The physical size of a model, block by block; latency depends on nothing else."""
+
+    encoder_heads: tuple[int, ...]
+    """Heads kept per encoder block."""
+    encoder_neurons: tuple[int, ...]
+    """FFN neurons kept per encoder block."""
+    decoder_blocks: tuple[int, ...]
+    """Indices, in the teacher, of the decoder blocks kept."""
+
+
+class Round(Frozen):
+    """One process's paired timings: sample i of the candidate next to sample i of the dense model."""
+
+    runs_ms: tuple[float, ...]
+    """Wall time of each `generate` of the candidate."""
+    dense_runs_ms: tuple[float, ...]
+    """Wall time of the dense model's call paired with it."""
+    cpu_ms: tuple[float, ...] = ()
+    """Process CPU time of each candidate call (empty where it means nothing)."""
+    contended: tuple[bool, ...] = ()
+    """Pairs in which something else used the device (flagged, never dropped)."""
+
+
+class Latency(Frozen):
+    """Wall time of one whole `generate`, milliseconds, with the samples it rests on."""
+
+    rounds: tuple[Round, ...]
+    workload: Workload
+    fingerprint: dict[str, Any] = Field(default_factory=dict)
+    """What it was measured on, readable; `fingerprint["hash"]` identifies it."""
+    fresh: bool = False
+    """True when every round was a fresh process (certification)."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Beside the number: encoder_ms, ms_per_output_token, natural_ms, peak_memory_bytes."""
+
+    @property
+    def runs_ms(self) -> tuple[float, ...]:
+        """All candidate samples, in order."""
+        return tuple(x for r in self.rounds for x in r.runs_ms)
+
+    @property
+    def median_ms(self) -> float:
+        """Median over round medians, milliseconds."""
+        return median(median(r.runs_ms) for r in self.rounds)
+
+    @property
+    def dense_ms(self) -> float:
+        """The paired dense reference's median, milliseconds."""
+        return median(median(r.dense_runs_ms) for r in self.rounds)
+
+    @property
+    def bounds_ms(self) -> tuple[float, float]:
+        """Two-sided 95 % bounds of the median, milliseconds (t over round medians)."""
+        return intervals.median_bounds([r.runs_ms for r in self.rounds])
+
+    @property
+    def ratio(self) -> float:
+        """Candidate over dense: median of per-pair ratios, median over rounds."""
+        return median(intervals.pair_ratio(r.runs_ms, r.dense_runs_ms) for r in self.rounds)
+
+    @property
+    def ratio_bounds(self) -> tuple[float, float]:
+        """Two-sided 95 % bounds of the paired ratio."""
+        return intervals.ratio_bounds([(r.runs_ms, r.dense_runs_ms) for r in self.rounds])
+
+    @property
+    def speedup(self) -> float:
+        """Dense over candidate, paired, same workload."""
+        return 1 / self.ratio
+
+    @property
+    def p95_ms(self) -> float | None:
+        """95th percentile, milliseconds; None below 130 samples (too few to say)."""
+        return intervals.p95(self.runs_ms)
+
+    @property
+    def contended_share(self) -> float:
+        """Share of pairs flagged as contended."""
+        flags = [c for r in self.rounds for c in r.contended]
+        return sum(flags) / len(flags) if flags else 0.0
+
+    @property
+    def status(self) -> Literal["clean", "contended"]:
+        """`contended` when more than a quarter of the pairs were flagged."""
+        return "contended" if self.contended_share > 0.25 else "clean"
+
+    def verdict(self, budget: LatencyBudget) -> Verdict:
+        """Does it meet the budget? Shares are judged on the paired ratio, ms on wall times.
+
+        A contended absolute verdict is at best ambiguous (facts/measurement.md).
+        """
+        if budget.share is not None:
+            return intervals.verdict(self.ratio_bounds, budget.share)
+        assert budget.ms is not None
+        found = intervals.verdict(self.bounds_ms, budget.ms)
+        return "ambiguous" if found == "met" and self.status == "contended" else found
+
+
+class Quality(Frozen):
+    """The task metric on one split, higher or lower being better as `direction` says."""
+
+    metric: str
+    value: float
+    standard_error: float
+    n: int
+    """Examples scored."""
+    split: Literal["validation", "test", "train"]
+    direction: Literal["maximize", "minimize"] = "maximize"
+    signature: str = ""
+    """Metric, version, tokenisation and decoding settings, as sacrebleu's signature does."""
+    beside: dict[str, float] = Field(default_factory=dict)
+    """Other metrics of the same outputs, e.g. the word error rate beside 100 - PER."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Normal 95 % bounds."""
+        return self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error
+
+
+class CurvePoint(Frozen):
+    """Quality at one rung of a trial's training."""
+
+    step: int
+    value: float
+    train_s: float
+
+
+class TrialRecord(Frozen):
+    """One trial: what was asked, what came out, or the reason it has none."""
+
+    number: int
+    architecture: Architecture
+    seed: int = 0
+    shapes: Shapes | None = None
+    latency: Latency | None = None
+    quality: Quality | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    parameters: int | None = None
+    """Parameters of the cut model."""
+    sparsity_expected: float | None = None
+    """Expected encoder sparsity just before hardening (fraction)."""
+    sparsity_counted: float | None = None
+    """Encoder sparsity counted on the cut model (fraction)."""
+    pruning: dict[str, float] = Field(default_factory=dict)
+    """Diagnostics: undecided_share, loss_before_hardening, loss_after_hardening, …"""
+    checkpoint: str | None = None
+    """Folder of the trained weights, relative to the study's folder."""
+    stages: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Per stage: steps and seconds."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    infeasible: str | None = None
+    """Why it was refused untrained."""
+    stopped: str | None = None
+    """Why training ended early."""
+    failure: FailureReason | None = None
+    message: str = ""
+    """One line about the failure."""
+    created: str = ""
+    """UTC stamp, ISO 8601."""
+
+    @property
+    def status(self) -> Status:
+        """Derived from what the record holds."""
+        if self.failure is not None:
+            return "failed"
+        if self.infeasible is not None:
+            return "infeasible"
+        if self.stopped is not None:
+            return "stopped"
+        return "complete"
+
+    @property
+    def train_s(self) -> float:
+        """Training seconds over all stages."""
+        return sum(stage.get("seconds", 0.0) for stage in self.stages.values())
