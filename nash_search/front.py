@@ -1,0 +1,77 @@
+"""Which points are worth having: dominance, the Pareto front, hypervolume, best under a budget.
+
+Latency is to be small, quality to be large or small as its `direction` says; signs are flipped
+once, by `losses`, and from there everything is an array of *losses* (n, 2), lower is better:
+
+    quality ^   x                 a dominates b  <=>  a <= b everywhere and a < b somewhere
+            |  .  o               (equal points dominate neither one another nor themselves,
+            | x   .                so ties stay on the front together)
+            +----------> latency
+
+This module refuses to know where a number came from: no trials, no studies, only numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Direction = Literal["maximize", "minimize"]
+
+
+def losses(latencies: Sequence[float], qualities: Sequence[float], direction: Direction = "maximize") -> Array:
+    """Latency and quality as an (n, 2) array in which lower is better.
+
+    Raises:
+        ValueError: when lengths differ or a value is not finite (it would poison every comparison).
+    """
+    if len(latencies) != len(qualities):
+        raise ValueError(f"latencies and qualities must be as many, but got {len(latencies)} and {len(qualities)}")
+    sign = -1.0 if direction == "maximize" else 1.0
+    points = np.column_stack([np.asarray(latencies, float), sign * np.asarray(qualities, float)]).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("latencies and qualities must be finite, but got NaN or infinity")
+    return points
+
+
+def dominates(a: Array, b: Array) -> bool:
+    """True when loss vector `a` is no worse than `b` everywhere and better somewhere."""
+    return bool(np.all(a <= b) and np.any(a < b))
+
+
+def front_mask(points: Array) -> npt.NDArray[np.bool_]:
+    """Mark the points (n, d) of losses that no other point dominates; equal points are kept together."""
+    no_worse = (points[:, None, :] <= points[None, :, :]).all(axis=2)
+    better = (points[:, None, :] < points[None, :, :]).any(axis=2)
+    dominated = np.asarray((no_worse & better).any(axis=0), bool)
+    return ~dominated
+
+
+def front_order(points: Array) -> list[int]:
+    """Indices of the front, fastest first (ties in the order given)."""
+    kept = np.flatnonzero(front_mask(points))
+    return [int(i) for i in kept[np.lexsort((kept, points[kept, 1], points[kept, 0]))]]
+
+
+def hypervolume(points: Array, reference: Sequence[float]) -> float:
+    """Area between the losses (n, 2) and a fixed reference loss; points beyond the reference add nothing."""
+    corner = np.asarray(reference, float)
+    inside = points[(points < corner).all(axis=1)] if len(points) else points
+    area, ceiling = 0.0, float(corner[1])
+    for x, y in inside[np.lexsort((inside[:, 1], inside[:, 0]))] if len(inside) else []:
+        if y < ceiling:
+            area += (float(corner[0]) - float(x)) * (ceiling - float(y))
+            ceiling = float(y)
+    return area
+
+
+def best_under(points: Array, budget: float) -> int | None:
+    """Index of the best quality whose latency is at most `budget` (ties: the faster, then the first)."""
+    allowed = np.flatnonzero(points[:, 0] <= budget) if len(points) else np.array([], int)
+    if not len(allowed):
+        return None
+    return int(allowed[np.lexsort((allowed, points[allowed, 0], points[allowed, 1]))[0]])
