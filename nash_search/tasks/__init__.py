@@ -1,1 +1,26 @@
-"""tasks"""
+"""Text in, text out, quality: the room that knows data and metrics.
+
+`load_task` gives a `Task` (splits, tokenizer, metric, lengths); `quality.score` gives a `Quality`.
+Importing this package loads neither torch nor transformers. It refuses to know pruning, latency
+and search: any model with `generate` can be scored.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nash_search.tasks.loading import load_task
+    from nash_search.tasks.quality import predict, score
+    from nash_search.tasks.task import Examples, Task
+
+__all__ = ["Examples", "Task", "load_task", "predict", "score"]
+
+_HOMES = {"Examples": "task", "Task": "task", "load_task": "loading", "predict": "quality", "score": "quality"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

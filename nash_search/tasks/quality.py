@@ -1,0 +1,162 @@
+"""Generate, decode, measure: one `Quality` with an interval, from any model that can `generate`.
+
+Sources are sorted by length and generated in batches with the task's own settings, the ones that
+exports carry. The standard error is a bootstrap over examples: rows of counts are resampled, so
+pooled rates and corpus metrics get theirs as means do. This module refuses to know how the model
+was made and what else the device is used for: `guard` is entered around every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from nash_search.errors import InvalidInput
+from nash_search.records import Quality
+from nash_search.tasks.metrics import CountedMetric, Counts, TaskMetric
+from nash_search.tasks.task import Examples, Task
+
+RESAMPLES = 1000
+"""Bootstrap resamples of a metric of counts."""
+SLOW_RESAMPLES = 50
+"""Resamples of a metric that must be computed afresh each time."""
+
+Guard = Callable[[], AbstractContextManager[Any]]
+
+
+def score(
+    model: Any,
+    task: Task,
+    split: Literal["validation", "test"] = "validation",
+    *,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    guard: Guard = nullcontext,
+    examples: Examples | None = None,
+) -> Quality:
+    """The task metric of `model` on a split (or on `examples` of it already in hand).
+
+    `split="test"` without `examples` opens the sealed test, which counts.
+    """
+    if examples is None:
+        examples = task.validation if split == "validation" else task.open_sealed_test()
+    examples = examples.first(limit)
+    if not len(examples):
+        raise InvalidInput(f"{split} split must have at least 1 example to score, but got 0")
+    outputs = generate(model, task, examples.input_ids, batch_size=batch_size, guard=guard)
+    return quality_of(outputs, examples, task, split)
+
+
+def predict(model: Any, task: Task, sources: list[str]) -> list[str]:
+    """The model's text for each source, made as it is scored."""
+    return generate(model, task, task.encode(sources))
+
+
+def quality_of(outputs: Sequence[str], examples: Examples, task: Task, split: Literal["validation", "test"]) -> Quality:
+    """The task metric of texts already generated, with its standard error."""
+    value, error, beside = measured(task.metric, outputs, examples.references)
+    settings = ",".join(f"{key}={task.generation[key]}" for key in sorted(task.generation))
+    return Quality(
+        metric=task.metric.label,
+        value=value,
+        standard_error=error,
+        n=len(examples),
+        split=split,
+        direction=task.metric.direction,
+        signature=f"{task.metric.label}|{task.metric.signature}|generate:{settings}|data:{examples.fingerprint}",
+        beside=beside,
+    )
+
+
+def measured(
+    metric: TaskMetric, outputs: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[float, float, dict[str, float]]:
+    """Value, bootstrap standard error and the metrics beside."""
+    if isinstance(metric, CountedMetric):
+        counts_NK = metric.statistics(outputs, references)
+        total = counts_NK.sum(0)
+        return metric.value(total), bootstrap_error(counts_NK, metric.value), metric.beside(total)
+    value, beside = metric.measure(outputs, references)
+    random = np.random.default_rng(0)
+    values = []
+    for _ in range(SLOW_RESAMPLES):
+        rows = random.integers(0, len(outputs), len(outputs))
+        values.append(metric.measure([outputs[i] for i in rows], [references[i] for i in rows])[0])
+    return value, float(np.std(values, ddof=1)), beside
+
+
+def bootstrap_error(counts_NK: Counts, value: Callable[[Counts], float], *, resamples: int = RESAMPLES) -> float:
+    """Standard deviation of the metric over resampled examples; the same data give the same number."""
+    examples = len(counts_NK)
+    if examples < 2:
+        return 0.0
+    random = np.random.default_rng(0)
+    at_once = max(1, 2_000_000 // (examples * counts_NK.shape[1]))  # bounds the memory of a gather
+    values: list[float] = []
+    while len(values) < resamples:
+        rows_BN = random.integers(0, examples, (min(at_once, resamples - len(values)), examples))
+        values += [value(total) for total in counts_NK[rows_BN].sum(1)]
+    return float(np.std(values, ddof=1))
+
+
+def generate(
+    model: Any,
+    task: Task,
+    input_ids: Sequence[Sequence[int]],
+    *,
+    batch_size: int | None = None,
+    guard: Guard = nullcontext,
+) -> list[str]:
+    """Decoded outputs in the order of the inputs; the batch is halved when memory runs out."""
+    order = sorted(range(len(input_ids)), key=lambda i: len(input_ids[i]))
+    outputs: list[str] = [""] * len(order)
+    size = batch_size or max(32, 4 * task.batch_size)
+    start = 0
+    with _evaluating(model):
+        while start < len(order):
+            rows = order[start : start + size]
+            texts = _generate_batch(model, task, [input_ids[i] for i in rows], guard)
+            if texts is None:
+                size = max(1, size // 2)
+                continue
+            for row, text in zip(rows, texts, strict=True):
+                outputs[row] = text
+            start += len(rows)
+    return outputs
+
+
+def _generate_batch(model: Any, task: Task, input_ids: list[Sequence[int]], guard: Guard) -> list[str] | None:
+    """The batch's texts, or None when the device had too little memory for more than one sequence."""
+    pad = task.tokenizer.pad_token_id or 0
+    longest = max(1, max(len(ids) for ids in input_ids))
+    padded = torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in input_ids], dtype=torch.long)
+    real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids], dtype=torch.long)
+    device = next(model.parameters()).device
+    try:
+        with guard(), torch.no_grad():
+            found = model.generate(
+                input_ids=padded.to(device), attention_mask=real.to(device), **task.generation
+            ).cpu()
+    except torch.OutOfMemoryError:
+        if len(input_ids) == 1:
+            raise
+        found = None
+    if found is None:  # outside the handler: its traceback would keep the tensors alive
+        torch.cuda.empty_cache()
+        return None
+    return list(task.tokenizer.batch_decode(found, skip_special_tokens=True))
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode inside, the former mode after."""
+    was_training = bool(model.training)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

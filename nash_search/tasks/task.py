@@ -1,0 +1,217 @@
+"""A task as the rest of the package sees it: examples in, batches out, a sealed test split.
+
+`Examples` holds one split as text and as token ids; `train_batches` turns the train split into a
+pure function from the optimizer step to a batch, so that training resumes exactly from the step
+number alone:
+
+    epoch  = step // steps_per_epoch                  (the remainder of an epoch is dropped)
+    order  = permutation(seed, epoch), sorted by length inside chunks of 50 batches,
+             the batches then shuffled
+
+This module refuses to know where the text came from, what is trained on it, and the test split
+until it is opened through `Task.open_sealed_test`, which counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from nash_search.tasks.metrics import TaskMetric
+
+CHUNK_BATCHES = 50
+"""Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""
+IGNORED = -100
+"""Label of padding: no loss there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """One split: texts, every reference of each, and the token ids of the source and of the first reference."""
+
+    sources: list[str]
+    references: list[list[str]]
+    input_ids: list[list[int]]
+    labels: list[list[int]]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.sources), len(self.references), len(self.input_ids), len(self.labels)}
+        if len(sizes) != 1:
+            raise ValueError(f"examples must have one source, references, ids and labels each, but got {sorted(sizes)}")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def first(self, count: int | None) -> Examples:
+        """The first `count` examples (None: all)."""
+        if count is None or count >= len(self):
+            return self
+        return Examples(
+            sources=self.sources[:count],
+            references=self.references[:count],
+            input_ids=self.input_ids[:count],
+            labels=self.labels[:count],
+        )
+
+    def in_hash_order(self) -> Examples:
+        """The same examples ordered by a hash of the source, so that the first n are a fair sample."""
+        order = sorted(range(len(self)), key=lambda i: hashlib.sha256(self.sources[i].encode("utf-8")).digest())
+        return Examples(
+            sources=[self.sources[i] for i in order],
+            references=[self.references[i] for i in order],
+            input_ids=[self.input_ids[i] for i in order],
+            labels=[self.labels[i] for i in order],
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Eight hex digits of the texts: the same split gives the same number anywhere."""
+        state = hashlib.sha256()
+        for source, references in zip(self.sources, self.references, strict=True):
+            state.update("\x1f".join((source, *references)).encode("utf-8", "surrogatepass") + b"\x1e")
+        return state.hexdigest()[:8]
+
+
+@dataclass(kw_only=True)
+class SealedTest:
+    """The test split behind one function: nothing is read before `open`, and every call is counted."""
+
+    read: Callable[[], Examples]
+    opened: int = 0
+    """How often the split was handed out by this object."""
+
+    def open(self) -> Examples:
+        """Count the call, then read the split."""
+        self.opened += 1
+        return self.read()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Text in, text out, and how good the text is."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    train: Examples
+    validation: Examples
+    metric: TaskMetric
+    input_tokens: int
+    """Median source length, tokens."""
+    output_tokens: int
+    """Median reference length, generated tokens, the end-of-sequence token included."""
+    max_output_tokens: int
+    """Generation cap used for scoring, tokens."""
+    generation: dict[str, Any]
+    """Scoring settings handed to `generate`; exports carry the same."""
+    batch_size: int
+    """Sequences per `generate` call of the default workload."""
+    sealed: SealedTest
+    prefix: str = ""
+    """Prompt already put before every source of the splits; `predict` adds it to new ones."""
+    max_input_tokens: int | None = None
+    """Sources are truncated to this many tokens (None: never)."""
+    notes: tuple[str, ...] = field(default=())
+    """What was decided about the data, one sentence each, to be said aloud."""
+
+    def train_batches(self, batch_size: int, seed: int) -> Batches:
+        """Length-bucketed, seeded batches of the train split, as a pure function of the step."""
+        pad = self.tokenizer.pad_token_id
+        return Batches(self.train, batch_size=batch_size, seed=seed, pad_token_id=0 if pad is None else int(pad))
+
+    def open_sealed_test(self) -> Examples:
+        """The only way to the test split; `sealed.opened` says how often it was taken."""
+        return self.sealed.open()
+
+    def encode(self, sources: Sequence[str]) -> list[list[int]]:
+        """Token ids of sources as the splits have them: prefix first, truncated alike."""
+        texts = [self.prefix + source for source in sources]
+        return encode(self.tokenizer, texts, self.max_input_tokens)
+
+
+class Batches:
+    """step -> batch of tensors, padded to the batch's own longest; the same step always gives the same batch."""
+
+    def __init__(self, examples: Examples, *, batch_size: int, seed: int, pad_token_id: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
+        if not len(examples):
+            raise ValueError("train split must have at least 1 example, but got 0")
+        self._inputs = _Ragged(examples.input_ids)
+        self._labels = _Ragged(examples.labels)
+        self._seed = seed
+        self._pad = pad_token_id
+        self.batch_size = min(batch_size, len(examples))
+        self.steps_per_epoch = len(examples) // self.batch_size
+        self._epoch = -1
+        self._order = np.empty((0, self.batch_size), dtype=np.int64)
+
+    def __call__(self, step: int) -> dict[str, torch.Tensor]:
+        """The batch of optimizer step `step` (0, 1, …)."""
+        rows = self._rows_of(step // self.steps_per_epoch)[step % self.steps_per_epoch]
+        input_ids, attention_mask = self._inputs.padded(rows, self._pad)
+        labels, _ = self._labels.padded(rows, IGNORED)
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
+            "labels": torch.from_numpy(labels),
+        }
+
+    def _rows_of(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        if epoch != self._epoch:  # a memo only: the order depends on seed and epoch alone
+            random = np.random.default_rng([self._seed, epoch])
+            used = self.steps_per_epoch * self.batch_size
+            order = random.permutation(len(self._inputs.lengths))[:used]
+            size = CHUNK_BATCHES * self.batch_size
+            for start in range(0, used, size):
+                chunk = order[start : start + size]
+                # lexsort's last key leads: source length, then target length; ties keep the random order
+                keys = (self._labels.lengths[chunk], self._inputs.lengths[chunk])
+                order[start : start + size] = chunk[np.lexsort(keys)]
+            self._order = random.permutation(order.reshape(self.steps_per_epoch, self.batch_size))
+            self._epoch = epoch
+        return self._order
+
+
+class _Ragged:
+    """Sequences of different lengths in one flat array: small, and padded without a Python loop."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        self.lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        self._flat = np.fromiter((x for s in sequences for x in s), dtype=np.int32, count=int(self.lengths.sum()))
+
+    def padded(
+        self, rows: np.ndarray[Any, np.dtype[np.int64]], pad: int
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+        """The rows as one array, padded to the longest of them, and which entries are real."""
+        lengths = self.lengths[rows]
+        column = np.arange(max(1, int(lengths.max())))
+        real = column < lengths[:, None]
+        padded = np.full(real.shape, pad, dtype=np.int64)
+        padded[real] = self._flat[(self._starts[rows][:, None] + column)[real]]
+        return padded, real
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, as_target: bool = False
+) -> list[list[int]]:
+    """Token ids, special tokens included, truncated to `max_tokens`."""
+    if not texts:
+        return []
+    words: dict[str, Any] = {"text_target": list(texts)} if as_target else {"text": list(texts)}
+    found = tokenizer(**words, truncation=max_tokens is not None, max_length=max_tokens, return_attention_mask=False)
+    return [list(ids) for ids in found["input_ids"]]
+
+
+def median_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Median number of tokens, at least 1."""
+    return max(1, int(np.median([len(s) for s in sequences]))) if sequences else 1
