@@ -1,1 +1,39 @@
-"""pruner"""
+"""The NASH pruner: structured pruning of encoder-decoder models, a library on its own.
+
+    student = prune(teacher, architecture, recipe, batches)      # shorten, narrow, cut, tune
+    save(student, "student"); student = load("student")
+
+A smaller decoder by depth, a smaller encoder by width (Ko et al. 2023, arXiv 2310.10054). Names are
+imported when first used, so that `import nash_search.pruner` stays free of torch. This package
+refuses to know tasks, latency and searches: it is handed its batches and a guard around each step.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nash_search.pruner.checkpoint import load, save
+    from nash_search.pruner.depth import selected_blocks
+    from nash_search.pruner.families import adapter_of
+    from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
+
+_HOME = {
+    "load": "checkpoint",
+    "save": "checkpoint",
+    "selected_blocks": "depth",
+    "adapter_of": "families",
+    "cut": "surgery",
+    "random_cut": "surgery",
+    "shapes_of": "surgery",
+    "shorten": "surgery",
+}
+
+__all__ = ["adapter_of", "cut", "load", "random_cut", "save", "selected_blocks", "shapes_of", "shorten"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

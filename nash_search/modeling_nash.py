@@ -1,0 +1,277 @@
+"""Encoder-decoder models whose encoder blocks differ in size: the one file that exports carry.
+
+A stock config has one head count and one FFN width for the whole encoder. Here each block has its
+own, listed in the config:
+
+    nash_shapes = {"version": 1, "encoder": [{"heads": 3, "ffn": 120}, ...], "decoder_blocks": [0, 2, 5]}
+
+A class below is the stock class, built full and then narrowed to `nash_shapes`; forward, caches and
+generation stay the library's. Importing this file registers the classes with the Auto API, and every
+`save_pretrained` copies it next to the weights, so it needs nothing but torch and transformers.
+
+T5's and mT5's first block computes the relative position bias for all blocks. Blocks of different
+head counts cannot share it, so each owns the columns of its own heads and ignores what it is handed.
+This file refuses to know why a head was removed, and anything else of nash_search.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers.models.bart.configuration_bart import BartConfig
+from transformers.models.bart.modeling_bart import BartForConditionalGeneration
+from transformers.models.m2m_100.configuration_m2m_100 import M2M100Config
+from transformers.models.m2m_100.modeling_m2m_100 import M2M100ForConditionalGeneration
+from transformers.models.marian.configuration_marian import MarianConfig
+from transformers.models.marian.modeling_marian import MarianMTModel
+from transformers.models.mbart.configuration_mbart import MBartConfig
+from transformers.models.mbart.modeling_mbart import MBartForConditionalGeneration
+from transformers.models.mt5.configuration_mt5 import MT5Config
+from transformers.models.mt5.modeling_mt5 import MT5Attention, MT5ForConditionalGeneration
+from transformers.models.pegasus.configuration_pegasus import PegasusConfig
+from transformers.models.pegasus.modeling_pegasus import PegasusForConditionalGeneration
+from transformers.models.t5.configuration_t5 import T5Config
+from transformers.models.t5.modeling_t5 import T5Attention, T5ForConditionalGeneration
+from transformers.models.umt5.configuration_umt5 import UMT5Config
+from transformers.models.umt5.modeling_umt5 import UMT5ForConditionalGeneration
+
+
+class BlockParts(NamedTuple):
+    """Where an encoder block keeps its matrices, whatever the family calls them."""
+
+    attention: Any
+    attention_in: tuple[str, ...]
+    attention_out: str
+    ffn: Any
+    ffn_in: tuple[str, ...]
+    ffn_out: str
+
+    @property
+    def heads(self) -> int:
+        return int(self.attention.n_heads if hasattr(self.attention, "n_heads") else self.attention.num_heads)
+
+    @property
+    def head_width(self) -> int:
+        width = getattr(self.attention, "key_value_proj_dim", None)
+        return int(self.attention.head_dim if width is None else width)
+
+    @property
+    def neurons(self) -> int:
+        return int(getattr(self.ffn, self.ffn_out).in_features)
+
+
+def block_parts(block: Any) -> BlockParts:
+    """The matrices of one encoder block."""
+    if hasattr(block, "self_attn"):
+        return BlockParts(block.self_attn, ("q_proj", "k_proj", "v_proj"), "out_proj", block, ("fc1",), "fc2")
+    attention, dense = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
+    ffn_in = ("wi_0", "wi_1") if hasattr(dense, "wi_0") else ("wi",)
+    return BlockParts(attention, ("q", "k", "v"), "o", dense, ffn_in, "wo")
+
+
+def encoder_blocks(model: Any) -> Any:
+    """The encoder's blocks, in order."""
+    encoder = model.get_encoder()
+    return encoder.block if hasattr(encoder, "block") else encoder.layers
+
+
+def _kept(parameter: Any, kept: Any, dim: int) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().index_select(dim, kept), requires_grad=parameter.requires_grad)
+
+
+def narrow_block(block: Any, kept_heads: list[int], kept_neurons: list[int]) -> None:
+    """Keep these heads and FFN neurons of one encoder block, in place; works on the meta device."""
+    attention, attention_in, attention_out, ffn, ffn_in, ffn_out = parts = block_parts(block)
+    device, width = getattr(ffn, ffn_out).weight.device, parts.head_width
+    heads = torch.tensor(kept_heads, device=device)
+    rows = torch.tensor([h * width + i for h in kept_heads for i in range(width)], device=device)
+    neurons = torch.tensor(kept_neurons, device=device)
+    if len(kept_heads) < parts.heads:
+        _keep_rows(attention, attention_in, attention_out, rows)
+        if getattr(attention, "has_relative_attention_bias", False):
+            table = attention.relative_attention_bias
+            table.weight, table.embedding_dim = _kept(table.weight, heads, 1), len(kept_heads)
+        if hasattr(attention, "n_heads"):
+            attention.n_heads, attention.inner_dim = len(kept_heads), len(rows)
+        else:
+            attention.num_heads = len(kept_heads)
+    if len(kept_neurons) < parts.neurons:
+        _keep_rows(ffn, ffn_in, ffn_out, neurons)
+
+
+def _keep_rows(module: Any, names_in: tuple[str, ...], name_out: str, kept: Any) -> None:
+    """Slice the rows of the input projections and the columns of the output projection."""
+    for name in names_in:
+        linear = getattr(module, name)
+        linear.weight, linear.out_features = _kept(linear.weight, kept, 0), len(kept)
+        if linear.bias is not None:
+            linear.bias = _kept(linear.bias, kept, 0)
+    linear = getattr(module, name_out)
+    linear.weight, linear.in_features = _kept(linear.weight, kept, 1), len(kept)
+
+
+_buckets: tuple[Any, Any] = (None, None)  # last (key, buckets): blocks of one forward ask for the same
+
+
+class _OwnBias:
+    """Self-attention that computes its own relative position bias and ignores the first block's."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["position_bias"] = None
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def compute_bias(self: Any, query_length: int, key_length: int, device: Any = None, *_: Any, **__: Any) -> Any:
+        global _buckets
+        table = self.relative_attention_bias
+        device = table.weight.device if device is None else device
+        counts = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        key = (query_length, key_length, device, counts, torch.is_inference_mode_enabled())
+        remembered, buckets = _buckets
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if traced or remembered != key:
+            distance = (
+                torch.arange(key_length, device=device)[None, :] - torch.arange(query_length, device=device)[:, None]
+            )
+            buckets = self._relative_position_bucket(
+                distance, bidirectional=True, num_buckets=counts[0], max_distance=counts[1]
+            )
+            if not traced:
+                _buckets = key, buckets
+        return table(buckets).permute(2, 0, 1).unsqueeze(0)
+
+
+class NashT5Attention(_OwnBias, T5Attention):
+    pass
+
+
+class NashMT5Attention(_OwnBias, MT5Attention):
+    pass
+
+
+_OWN_BIAS = {T5Attention: NashT5Attention, MT5Attention: NashMT5Attention}
+
+
+def own_position_bias(model: Any) -> None:
+    """Give every encoder block a copy of the first block's bias table, in place (T5, mT5; else nothing)."""
+    first = block_parts(encoder_blocks(model)[0]).attention
+    for block in encoder_blocks(model):
+        attention = block_parts(block).attention
+        own = _OWN_BIAS.get(type(attention))
+        if own is None:
+            continue
+        attention.__class__ = own
+        if not attention.has_relative_attention_bias:
+            attention.has_relative_attention_bias = True
+            attention.relative_attention_bias = copy.deepcopy(first.relative_attention_bias)
+
+
+class _Narrow:
+    """The stock model, built full and then narrowed to what its config says."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
+        shapes = (getattr(config, "nash_shapes", None) or {}).get("encoder")
+        if shapes is None:
+            return
+        blocks = encoder_blocks(self)
+        if len(shapes) != len(blocks):
+            raise ValueError(f"nash_shapes must list {len(blocks)} encoder blocks, but got {len(shapes)}")
+        own_position_bias(self)
+        for block, size in zip(blocks, shapes, strict=True):
+            narrow_block(block, list(range(size["heads"])), list(range(size["ffn"])))
+
+
+class _CacheByDecoderDepth:
+    """T5 sizes its generation cache by `num_layers`, the encoder's depth; the decoder's is right."""
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> Any:
+        config = super().get_text_config(decoder=decoder, encoder=encoder)  # type: ignore[misc]
+        if decoder and not encoder and config.is_encoder_decoder:
+            config = copy.copy(config)
+            config.num_layers = config.num_decoder_layers
+        return config
+
+
+class NashT5Config(_CacheByDecoderDepth, T5Config):
+    model_type = "nash_t5"
+
+
+class NashMT5Config(_CacheByDecoderDepth, MT5Config):
+    model_type = "nash_mt5"
+
+
+class NashUMT5Config(_CacheByDecoderDepth, UMT5Config):
+    model_type = "nash_umt5"
+
+
+class NashBartConfig(BartConfig):
+    model_type = "nash_bart"
+
+
+class NashMBartConfig(MBartConfig):
+    model_type = "nash_mbart"
+
+
+class NashPegasusConfig(PegasusConfig):
+    model_type = "nash_pegasus"
+
+
+class NashMarianConfig(MarianConfig):
+    model_type = "nash_marian"
+
+
+class NashM2M100Config(M2M100Config):
+    model_type = "nash_m2m_100"
+
+
+class NashT5ForConditionalGeneration(_Narrow, T5ForConditionalGeneration):
+    config_class = NashT5Config
+
+
+class NashMT5ForConditionalGeneration(_Narrow, MT5ForConditionalGeneration):
+    config_class = NashMT5Config
+
+
+class NashUMT5ForConditionalGeneration(_Narrow, UMT5ForConditionalGeneration):
+    config_class = NashUMT5Config
+
+
+class NashBartForConditionalGeneration(_Narrow, BartForConditionalGeneration):
+    config_class = NashBartConfig
+
+
+class NashMBartForConditionalGeneration(_Narrow, MBartForConditionalGeneration):
+    config_class = NashMBartConfig
+
+
+class NashPegasusForConditionalGeneration(_Narrow, PegasusForConditionalGeneration):
+    config_class = NashPegasusConfig
+
+
+class NashMarianMTModel(_Narrow, MarianMTModel):
+    config_class = NashMarianConfig
+
+
+class NashM2M100ForConditionalGeneration(_Narrow, M2M100ForConditionalGeneration):
+    config_class = NashM2M100Config
+
+
+MODELS = (
+    NashT5ForConditionalGeneration,
+    NashMT5ForConditionalGeneration,
+    NashUMT5ForConditionalGeneration,
+    NashBartForConditionalGeneration,
+    NashMBartForConditionalGeneration,
+    NashPegasusForConditionalGeneration,
+    NashMarianMTModel,
+    NashM2M100ForConditionalGeneration,
+)
+
+for _model in MODELS:
+    _config = _model.config_class
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(_config, _model, exist_ok=True)
+    _config.register_for_auto_class()
+    _model.register_for_auto_class("AutoModelForSeq2SeqLM")

@@ -1,0 +1,133 @@
+"""A pruned model as a folder that loads anywhere.
+
+`save` writes a stock checkpoint whenever the stock config can say the shape (decoder depth in every
+family; a uniform encoder FFN width in the BART family), else a self-contained one: `modeling_nash.py`,
+`auto_map` and `nash_shapes` beside the weights. `load` reads both. safetensors only, never a pickle,
+never code from the folder. This module refuses to know how a model was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from nash_search.errors import InvalidInput
+from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner.families import adapter_of
+from nash_search.pruner.surgery import is_narrow
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = None) -> Path:
+    """Write the model as a Hugging Face folder; an existing folder at `path` is replaced.
+
+    Args:
+        model: a supported model, stock or narrow.
+        path: the folder.
+        format: `auto`, or `stock` to insist on a folder that plain `from_pretrained` reads.
+        tokenizer: saved beside the weights.
+    """
+    if format not in ("auto", "stock"):
+        raise InvalidInput(f"format must be auto or stock, but got {format}")
+    adapter_of(model)
+    if format == "stock" and is_narrow(model):
+        raise InvalidInput(
+            "format stock must be able to say the model's shape, "
+            f"but got encoder blocks of their own sizes ({type(model).__name__})"
+        )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        with _no_progress_bar():
+            model.save_pretrained(staging)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+        _say_untied(model, staging / "config.json")
+        _fsync(staging)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _say_untied(model: Any, config_file: Path) -> None:
+    """An untied head must be said in config.json where transformers 5 says "tied" of every model."""
+    if not adapter_of(model).says_tied or model.lm_head.weight is model.shared.weight:
+        return
+    config = json.loads(config_file.read_text())
+    config["tie_word_embeddings"] = False
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _fsync(folder: Path) -> None:
+    for file in [*folder.rglob("*"), folder]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def load(path: str | Path) -> Any:
+    """The model of a folder written by `save`, or of any supported stock folder; eval mode.
+
+    Raises:
+        InvalidInput: when the folder is not a supported model, carries foreign code, or holds weights
+            that are not finite or do not fit its config.
+    """
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    folder = Path(path)
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InvalidInput(f"model must be a folder with a config.json, but got {folder}")
+    raw = json.loads(config_file.read_text())
+    if raw.get("auto_map") and not str(raw.get("model_type", "")).startswith("nash_"):
+        raise InvalidInput(f"model must not carry code of its own (auto_map), but got {folder}")
+    adapter_of(_TypeOnly(str(raw.get("model_type"))))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with _no_progress_bar():
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    adapter_of(model)
+    if report["missing_keys"]:
+        raise InvalidInput(f"model must hold all weights, but got none for {', '.join(sorted(report['missing_keys']))}")
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InvalidInput(f"model's weights must be finite, but got {name} in {folder}")
+    sizes = (getattr(config, "nash_shapes", None) or {}).get("encoder")
+    if sizes is not None:
+        found = [{"heads": p.heads, "ffn": p.neurons} for p in map(block_parts, encoder_blocks(model))]
+        if found != sizes:
+            raise InvalidInput(f"model's encoder must have the shapes its config says, but got {found}")
+    return model.eval()
+
+
+class _TypeOnly:
+    """A config of which only the type is known yet."""
+
+    def __init__(self, model_type: str) -> None:
+        self.model_type = model_type

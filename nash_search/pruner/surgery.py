@@ -1,0 +1,199 @@
+"""Make a model physically smaller: fewer decoder blocks, narrower encoder blocks.
+
+    shorten: keep some decoder blocks, renumber their caches, carry block 0's position bias along
+    cut:     keep some heads and FFN neurons of every encoder block; the kept gates' soft values are
+             folded into the output projections:  W_out[:, kept] * z   (nash.md, "Hardening")
+
+Every function returns a new model and leaves its input as it was. The config records what is left
+under `nash_shapes`. This module refuses to know why something is kept, and training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from nash_search import modeling_nash
+from nash_search.config import Architecture
+from nash_search.errors import InvalidInput
+from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner.depth import selected_blocks
+from nash_search.pruner.families import Family, adapter_of
+from nash_search.records import Shapes
+
+Kept = Sequence[Sequence[int]]
+"""One list of kept indices per encoder block, increasing."""
+
+
+def shorten(model: Any, decoder_layers: int, selection: str = "uniform") -> Any:
+    """A copy with `decoder_layers` of the model's decoder blocks."""
+    family = adapter_of(model)
+    total = len(family.decoder_blocks(model))
+    return keep_decoder_blocks(model, selected_blocks(total, decoder_layers, selection))
+
+
+def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
+    """A copy with exactly these decoder blocks, given in increasing order."""
+    family = adapter_of(model)
+    total = len(family.decoder_blocks(model))
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < total:
+        raise InvalidInput(f"decoder blocks must be increasing indices below {total}, but got {list(kept)}")
+    student = copy.deepcopy(model)
+    decoder, blocks = family.decoder(student), family.decoder_blocks(student)
+    first_attention, _ = family.decoder_attentions(blocks[0])
+    for index in reversed(range(total)):
+        if index not in kept:
+            del blocks[index]
+    for index, block in enumerate(blocks):
+        for attention in family.decoder_attentions(block):
+            attention.layer_idx = index
+    if family.first_block_has_bias and kept[0] != 0:
+        attention, _ = family.decoder_attentions(blocks[0])
+        attention.relative_attention_bias = first_attention.relative_attention_bias
+        attention.has_relative_attention_bias = True
+    setattr(student.config, family.depth_key, len(kept))
+    if decoder.config is not student.config:  # T5's decoder has a copy in which `num_layers` is its own depth
+        setattr(decoder.config, family.depth_key, len(kept))
+        decoder.config.num_layers = len(kept)
+    _note_shapes(student.config, decoder_blocks=list(kept))
+    return student
+
+
+def cut(
+    model: Any,
+    kept_heads: Kept,
+    kept_neurons: Kept,
+    *,
+    head_gates: Sequence[torch.Tensor] | None = None,
+    neuron_gates: Sequence[torch.Tensor] | None = None,
+) -> Any:
+    """A copy whose encoder blocks keep only these heads and FFN neurons.
+
+    Args:
+        model: any supported model; not changed.
+        kept_heads: per encoder block, the indices of the heads kept (increasing, at least one).
+        kept_neurons: the same for FFN neurons.
+        head_gates: per encoder block, the soft values of the *kept* heads, folded into the output
+            projection (None: all 1).
+        neuron_gates: the same for the kept neurons.
+    """
+    family = adapter_of(model)
+    blocks = encoder_blocks(model)
+    for name, kept in (("kept_heads", kept_heads), ("kept_neurons", kept_neurons)):
+        if len(kept) != len(blocks):
+            raise InvalidInput(f"{name} must list {len(blocks)} encoder blocks, but got {len(kept)}")
+        for block, indices in zip(blocks, kept, strict=True):
+            parts = block_parts(block)
+            total = parts.heads if name == "kept_heads" else parts.neurons
+            if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < total:
+                raise InvalidInput(
+                    f"{name} must be one or more increasing indices below {total} per block, but got {list(indices)}"
+                )
+    student = copy.deepcopy(model)
+    heads_stay = all(block_parts(b).heads == len(k) for b, k in zip(blocks, kept_heads, strict=True))
+    if not heads_stay or not _stock_width(family, model, kept_neurons):
+        _become_narrow(student, family)
+    with torch.no_grad():
+        for index, block in enumerate(encoder_blocks(student)):
+            modeling_nash.narrow_block(block, list(kept_heads[index]), list(kept_neurons[index]))
+            parts = block_parts(block)
+            if head_gates is not None:
+                out = getattr(parts.attention, parts.attention_out)
+                out.weight *= head_gates[index].to(out.weight).repeat_interleave(parts.head_width)
+            if neuron_gates is not None:
+                out = getattr(parts.ffn, parts.ffn_out)
+                out.weight *= neuron_gates[index].to(out.weight)
+    sizes = [{"heads": len(h), "ffn": len(n)} for h, n in zip(kept_heads, kept_neurons, strict=True)]
+    if is_narrow(student):
+        _note_shapes(student.config, encoder=sizes)
+    elif family.ffn_key is not None:
+        setattr(student.config, family.ffn_key, sizes[0]["ffn"])
+    return student
+
+
+def is_narrow(model: Any) -> bool:
+    """Whether the model needs a class of `modeling_nash` (a stock config cannot say its shape)."""
+    return isinstance(model, modeling_nash.MODELS)
+
+
+def _stock_width(family: Family, model: Any, kept_neurons: Kept) -> bool:
+    """Whether the family's own config can say these FFN widths."""
+    if is_narrow(model):
+        return False
+    widths = {len(kept) for kept in kept_neurons}
+    full = {block_parts(block).neurons for block in encoder_blocks(model)}
+    return widths == full or (family.ffn_key is not None and len(widths) == 1)
+
+
+def _become_narrow(model: Any, family: Family) -> None:
+    """Turn a stock model into the narrow class of its family, in place; nothing is cut yet."""
+    if is_narrow(model):
+        return
+    model.__class__ = family.narrow_class
+    model.config.__class__ = family.narrow_class.config_class
+    modeling_nash.own_position_bias(model)
+
+
+def _note_shapes(config: Any, **parts: Any) -> None:
+    shapes = {"version": 1, **(getattr(config, "nash_shapes", None) or {}), **parts}
+    config.nash_shapes = shapes
+
+
+def random_cut(model: Any, architecture: Architecture, seed: int = 0) -> Any:
+    """A copy with the architecture's *shapes*, untrained: uniform widths, randomly chosen.
+
+    Latency depends on nothing else, so the probe times this before anything is trained.
+    """
+    student = shorten(model, architecture.decoder_layers, "uniform")
+    if architecture.encoder_sparsity_pct == 0:
+        return student
+    generator = torch.Generator().manual_seed(seed)
+    keep = 1 - architecture.encoder_sparsity_pct / 100
+    kept_heads, kept_neurons = [], []
+    for block in encoder_blocks(student):
+        parts = block_parts(block)
+        per_head, per_neuron = head_parameters(block), neuron_parameters(block)
+        wanted = keep * (per_head * parts.heads + per_neuron * parts.neurons)
+        heads = min(max(1, round(keep * parts.heads)), parts.heads)
+        neurons = min(max(1, round((wanted - heads * per_head) / per_neuron)), parts.neurons)
+        kept_heads.append(sorted(torch.randperm(parts.heads, generator=generator)[:heads].tolist()))
+        kept_neurons.append(sorted(torch.randperm(parts.neurons, generator=generator)[:neurons].tolist()))
+    return cut(student, kept_heads, kept_neurons)
+
+
+def head_parameters(block: Any) -> int:
+    """Weights that one head of this encoder block owns in the attention matrices."""
+    parts = block_parts(block)
+    names = (*parts.attention_in, parts.attention_out)
+    return sum(getattr(parts.attention, name).weight.numel() for name in names) // parts.heads
+
+
+def neuron_parameters(block: Any) -> int:
+    """Weights that one FFN neuron of this encoder block owns."""
+    parts = block_parts(block)
+    return sum(getattr(parts.ffn, name).weight.numel() for name in (*parts.ffn_in, parts.ffn_out)) // parts.neurons
+
+
+def encoder_parameters(model: Any) -> int:
+    """Attention and FFN matrix weights of the encoder: what sparsity counts (nash.md)."""
+    total = 0
+    for block in encoder_blocks(model):
+        parts = block_parts(block)
+        total += head_parameters(block) * parts.heads + neuron_parameters(block) * parts.neurons
+    return total
+
+
+def shapes_of(model: Any) -> Shapes:
+    """The physical size of a model, block by block."""
+    family = adapter_of(model)
+    parts = [block_parts(block) for block in encoder_blocks(model)]
+    depth = len(family.decoder_blocks(model))
+    noted = (getattr(model.config, "nash_shapes", None) or {}).get("decoder_blocks")
+    return Shapes(
+        encoder_heads=tuple(part.heads for part in parts),
+        encoder_neurons=tuple(part.neurons for part in parts),
+        decoder_blocks=tuple(noted) if noted is not None else tuple(range(depth)),
+    )

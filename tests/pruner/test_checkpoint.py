@@ -1,0 +1,70 @@
+"""What is saved is what is loaded: stock and self-contained folders, tied and untied heads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny import KINDS, batch_of, logits_of, model_of, some_kept
+
+from nash_search.errors import InvalidInput
+from nash_search.pruner import cut, load, save, shapes_of, shorten
+
+CORE = ("t5", "flan", "bart")
+ALL = [pytest.param(kind, marks=[] if kind in CORE else pytest.mark.slow) for kind in KINDS]
+
+
+def tied(model):
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("untied", [False, True], ids=["tied", "untied"])
+@pytest.mark.parametrize("narrow", [False, True], ids=["stock", "narrow"])
+@pytest.mark.parametrize("kind", ALL)
+def test_round_trip_is_exact_twice(kind, narrow, untied, tmp_path):
+    model = shorten(model_of(kind, untied=untied), 2)
+    if narrow:
+        model = cut(model, *some_kept(model))
+    model.generation_config.num_beams = 2
+    first = load(save(model, tmp_path / "first"))
+    second = load(save(first, tmp_path / "second"))
+    for loaded in (first, second):
+        assert type(loaded) is type(model)
+        assert torch.equal(logits_of(model, batch_of()), logits_of(loaded, batch_of()))
+        assert tied(loaded) is tied(model) is (not untied)
+        assert shapes_of(loaded) == shapes_of(model)
+        assert loaded.generation_config.num_beams == 2
+        assert loaded.num_parameters() == model.num_parameters()
+    config = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert ("auto_map" in config) is narrow
+    assert (tmp_path / "second" / "modeling_nash.py").exists() is narrow
+    assert config["model_type"].startswith("nash_") is narrow
+    assert {p.name for p in tmp_path.iterdir()} == {"first", "second"}
+
+
+def test_stock_format_is_refused_where_the_stock_config_cannot_say_the_shape(tmp_path):
+    model = model_of("t5")
+    with pytest.raises(InvalidInput, match="format stock must be able to say the model's shape"):
+        save(cut(model, *some_kept(model)), tmp_path / "x", format="stock")
+    assert not (tmp_path / "x").exists()
+    save(shorten(model, 2), tmp_path / "x", format="stock")
+
+
+def test_foreign_code_other_families_and_damaged_weights_are_refused(tmp_path):
+    model = model_of("bart")
+    folder = save(model, tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(InvalidInput, match="must not carry code of its own"):
+        load(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "led"}))
+    with pytest.raises(InvalidInput, match="but got led"):
+        load(folder)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = float("nan")
+    save(model, folder)
+    with pytest.raises(InvalidInput, match="weights must be finite"):
+        load(folder)
+    with pytest.raises(InvalidInput, match="must be a folder with a config.json"):
+        load(tmp_path / "nowhere")

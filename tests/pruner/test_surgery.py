@@ -1,0 +1,191 @@
+"""Shortening and cutting are exact, for every family (nash.md, invariants 1 to 3).
+
+The oracle of a cut is the uncut model with the inputs of its output projections multiplied by the
+gates; the oracle of a shortened decoder is the full one whose dropped blocks hand their input on.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny import KINDS, batch_of, logits_of, model_of, some_kept
+
+from nash_search.config import Architecture
+from nash_search.errors import InvalidInput
+from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner import cut, random_cut, shapes_of, shorten
+from nash_search.pruner.families import adapter_of
+from nash_search.pruner.surgery import encoder_parameters, keep_decoder_blocks
+
+CORE = ("t5", "bart")
+ALL = [pytest.param(kind, marks=[] if kind in CORE else pytest.mark.slow) for kind in KINDS]
+WAYS = ({}, {"num_beams": 3}, {"cache_implementation": "static"})
+
+
+def gated(model, kept_heads, kept_neurons, soft, seed=7):
+    """The oracle: a copy with hooks that multiply, and the gate values of what is kept."""
+    generator = torch.Generator().manual_seed(seed)
+    model = copy.deepcopy(model)
+    head_gates, neuron_gates = [], []
+    for block, heads, neurons in zip(encoder_blocks(model), kept_heads, kept_neurons, strict=True):
+        parts = block_parts(block)
+        head_z, neuron_z = torch.zeros(parts.heads), torch.zeros(parts.neurons)
+        head_z[heads] = torch.rand(len(heads), generator=generator) if soft else 1.0
+        neuron_z[neurons] = torch.rand(len(neurons), generator=generator) if soft else 1.0
+        head_gates.append(head_z[heads])
+        neuron_gates.append(neuron_z[neurons])
+        columns = head_z.repeat_interleave(parts.head_width)
+        out, ffn_out = getattr(parts.attention, parts.attention_out), getattr(parts.ffn, parts.ffn_out)
+        out.register_forward_pre_hook(lambda _, args, z=columns: (args[0] * z,))
+        ffn_out.register_forward_pre_hook(lambda _, args, z=neuron_z: (args[0] * z,))
+    return model, head_gates, neuron_gates
+
+
+def assert_same_function(one, other, batch, exact=False):
+    a, b = logits_of(one, batch), logits_of(other, batch)
+    tolerance = 0.0 if exact else 1e-5 * max(1.0, float(a.abs().max()))
+    assert float((a - b).abs().max()) <= tolerance
+    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    for way in WAYS:
+        with torch.no_grad():
+            tokens = [m.generate(**source, max_new_tokens=7, **way) for m in (one, other)]
+        assert torch.equal(*tokens), way
+
+
+@pytest.mark.parametrize("decoder", [(0, 1, 2, 3), (0, 3), (0, 1, 3), (0,), (1, 2)], ids=str)
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ALL)
+def test_cut_equals_gated(kind, attention, soft, decoder):
+    model = keep_decoder_blocks(model_of(kind, attention=attention), decoder)
+    kept = some_kept(model)
+    oracle, head_gates, neuron_gates = gated(model, *kept, soft)
+    smaller = cut(model, *kept, head_gates=head_gates, neuron_gates=neuron_gates)
+    assert_same_function(oracle, smaller, batch_of())
+    shapes = shapes_of(smaller)
+    assert shapes.encoder_heads == tuple(map(len, kept[0]))
+    assert shapes.encoder_neurons == tuple(map(len, kept[1]))
+    assert shapes.decoder_blocks == decoder
+    assert smaller.num_parameters() < model.num_parameters()
+
+
+@pytest.mark.parametrize("decoder", [(0, 3), (0,), (2,), (1, 3)], ids=str)
+@pytest.mark.parametrize("kind", ALL)
+def test_shortened_decoder_equals_one_whose_dropped_blocks_do_nothing(kind, decoder):
+    model = model_of(kind)
+    family = adapter_of(model)
+    oracle = copy.deepcopy(model)
+    attention, _ = family.decoder_attentions(family.decoder_blocks(oracle)[0])
+    has_bias = getattr(attention, "has_relative_attention_bias", False) and family.first_block_has_bias
+    for index, block in enumerate(family.decoder_blocks(oracle)):
+        if index in decoder:
+            continue
+        for name, parameter in block.named_parameters():  # pre-LN: a block whose outputs are 0 is the identity
+            if name.endswith(("o.weight", "wo.weight", "out_proj.weight", "fc2.weight", "out_proj.bias", "fc2.bias")):
+                parameter.data.zero_()
+    if kind in ("bart", "marian"):  # post-LN: zeros would still normalise, so hand the input on instead
+        blocks = family.decoder_blocks(oracle)
+        for index, block in enumerate(blocks):
+            if index not in decoder:
+                block.forward = lambda hidden, *_, **__: hidden
+    shortened = keep_decoder_blocks(model, decoder)
+    batch = batch_of()
+    a, b = logits_of(oracle, batch), logits_of(shortened, batch)
+    assert float((a - b).abs().max()) <= 1e-5 * max(1.0, float(a.abs().max()))
+    if has_bias:
+        first, _ = family.decoder_attentions(family.decoder_blocks(shortened)[0])
+        assert torch.equal(first.relative_attention_bias.weight, attention.relative_attention_bias.weight)
+    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        cached = shortened.generate(**source, max_new_tokens=7)
+        plain = shortened.generate(**source, max_new_tokens=7, use_cache=False)
+    assert torch.equal(cached, plain)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_full_depth_and_full_width_are_the_source_bit_for_bit(kind):
+    model = model_of(kind)
+    same = shorten(model, 4)
+    everything = [[list(range(n)) for n in sizes] for sizes in (shapes_of(model).encoder_heads,)][0]
+    neurons = [list(range(n)) for n in shapes_of(model).encoder_neurons]
+    for copy_ in (same, cut(same, everything, neurons)):
+        assert type(copy_) is type(model)
+        assert torch.equal(logits_of(model, batch_of()), logits_of(copy_, batch_of()))
+        mine, theirs = model.state_dict(), copy_.state_dict()
+        assert list(mine) == list(theirs)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_input_is_never_changed(kind):
+    model = model_of(kind)
+    before, config = {k: v.clone() for k, v in model.state_dict().items()}, model.config.to_dict()
+    smaller = cut(shorten(model, 2), *some_kept(model))
+    with torch.no_grad():
+        for parameter in smaller.parameters():
+            parameter.add_(1)
+    assert model.config.to_dict() == config
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_kept_heads_keep_their_position_bias():
+    model = model_of("t5")
+    table = block_parts(encoder_blocks(model)[0]).attention.relative_attention_bias.weight
+    heads, neurons = some_kept(model)
+    smaller = cut(model, heads, neurons)
+    for block, kept in zip(encoder_blocks(smaller), heads, strict=True):
+        own = block_parts(block).attention.relative_attention_bias
+        assert own.embedding_dim == len(kept)
+        assert torch.equal(own.weight, table[:, kept])
+
+
+def test_uniform_ffn_width_stays_stock_in_the_bart_family_and_different_widths_do_not():
+    model = model_of("bart")
+    heads = [[0, 1, 2, 3]] * 3
+    uniform = cut(model, heads, [[0, 4, 9], [1, 2, 3], [5, 6, 40]])
+    assert type(uniform) is type(model)
+    assert uniform.config.encoder_ffn_dim == 3
+    assert type(cut(model, heads, [[0, 4], [1, 2, 3], [5, 6, 40]])) is not type(model)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_random_cut_has_the_asked_sparsity_and_depth(kind):
+    model = model_of(kind)
+    for sparsity in (0, 30, 60, 95):
+        smaller = random_cut(model, Architecture(encoder_sparsity_pct=sparsity, decoder_layers=2))
+        shapes = shapes_of(smaller)
+        assert shapes.decoder_blocks == (0, 3)
+        assert len(set(shapes.encoder_heads)) == len(set(shapes.encoder_neurons)) == 1
+        left = encoder_parameters(smaller) / encoder_parameters(model)
+        if sparsity < 90:  # one head per block is the floor
+            assert abs(1 - left - sparsity / 100) < 0.03
+    logits_of(smaller, batch_of())
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ([[0], [0]], "kept_heads must list 3 encoder blocks, but got 2"),
+        ([[0], [], [1]], r"kept_heads must be one or more increasing indices below 4 per block, but got \[\]"),
+        ([[0], [1, 0], [1]], "increasing indices"),
+        ([[0], [4], [1]], "below 4"),
+    ],
+)
+def test_impossible_cut_is_refused(heads, message):
+    with pytest.raises(InvalidInput, match=message):
+        cut(model_of("bart"), heads, [[0]] * 3)
+
+
+def test_unsupported_models_are_refused_by_name():
+    import transformers
+
+    for config in (transformers.GPT2Config(), transformers.BertConfig(), transformers.LEDConfig()):
+        with pytest.raises(InvalidInput, match=f"model must be one of bart, .*t5.*, but got {config.model_type}"):
+            adapter_of(config)
+    encoder = model_of("t5").get_encoder()
+    with pytest.raises(InvalidInput, match="model must be a T5ForConditionalGeneration, but got T5Stack"):
+        adapter_of(encoder)

@@ -1,0 +1,123 @@
+"""Tiny random models of every family, built from a config, and inputs with padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+KINDS = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
+VOCABULARY = 40
+
+
+def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4) -> Any:
+    t5 = dict(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_heads=3,  # H*d_k = 24, not d_model
+        num_layers=max(encoder_layers, decoder_layers),
+        num_decoder_layers=decoder_layers,
+        dropout_rate=0.1,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    bart = dict(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=40,
+        max_position_embeddings=64,
+        dropout=0.1,
+        init_std=0.2,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
+    match kind:
+        case "t5":
+            return transformers.T5Config(**t5)
+        case "flan":
+            return transformers.T5Config(**t5, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+        case "mt5":
+            return transformers.MT5Config(**t5, feed_forward_proj="gated-gelu")
+        case "umt5":
+            return transformers.UMT5Config(**t5, feed_forward_proj="gated-gelu")
+        case "bart":
+            return transformers.BartConfig(**bart)
+        case "mbart":
+            return transformers.MBartConfig(**bart)
+        case "pegasus":
+            return transformers.PegasusConfig(**bart)
+        case "marian":
+            return transformers.MarianConfig(**bart)
+        case "m2m_100":
+            return transformers.M2M100Config(**bart, encoder_layerdrop=0.3, decoder_layerdrop=0.3)
+    raise ValueError(kind)
+
+
+def model_of(kind: str, seed: int = 0, attention: str = "sdpa", untied: bool | None = None, **sizes: int) -> Any:
+    """A tiny model in eval mode whose every parameter is random (zero biases would hide mistakes)."""
+    config = config_of(kind, **sizes)
+    config._attn_implementation = attention
+    untied = kind in ("flan", "mt5", "umt5") if untied is None else untied
+    if untied and hasattr(config, "encoder_ffn_dim"):
+        config.tie_word_embeddings = False
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    if untied:
+        head = torch.randn_like(model.lm_head.weight)
+        model.lm_head.weight = torch.nn.Parameter(head)
+        model.all_tied_weights_keys.pop("lm_head.weight", None)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") and parameter.dim() == 1 or "norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            if "relative_attention_bias" in name:
+                parameter.copy_(torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("final_logits_bias"):
+                buffer.copy_(torch.randn_like(buffer))
+    return model.eval()
+
+
+def batch_of(seed: int = 0, batch: int = 3, source: int = 9, target: int = 6) -> dict[str, torch.Tensor]:
+    """Random tokens with right padding: attention mask and -100 in the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(3, VOCABULARY, (batch, source), generator=generator)
+    labels = torch.randint(3, VOCABULARY, (batch, target), generator=generator)
+    mask = torch.ones_like(input_ids)
+    for row in range(1, batch):
+        mask[row, source - 2 * row :] = 0
+        labels[row, target - row :] = -100
+    input_ids = input_ids.masked_fill(mask == 0, 0)
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+
+def logits_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+def some_kept(model: Any, seed: int = 0) -> tuple[list[list[int]], list[list[int]]]:
+    """Different subsets per encoder block; block 0 loses heads too."""
+    from nash_search.modeling_nash import block_parts, encoder_blocks
+
+    generator = torch.Generator().manual_seed(seed)
+    heads, neurons = [], []
+    for index, block in enumerate(encoder_blocks(model)):
+        parts = block_parts(block)
+        keep = 1 + index % (parts.heads - 1) if index else parts.heads - 1
+        heads.append(sorted(torch.randperm(parts.heads, generator=generator)[:keep].tolist()))
+        keep = 5 + 7 * index
+        neurons.append(sorted(torch.randperm(parts.neurons, generator=generator)[:keep].tolist()))
+    return heads, neurons
