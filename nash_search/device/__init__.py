@@ -1,0 +1,61 @@
+"""Which device, what it is, and who may use it when.
+
+`resolve` names it, `training_guard` shares it, `timing_guard` owns it. How one call is timed is
+told by `cpu` and `cuda`, the two real devices behind one `protocol`. This package refuses to know
+what is trained or timed.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from nash_search.device import lock
+from nash_search.device.cpu import CpuDevice
+from nash_search.device.cuda import CudaDevice
+from nash_search.device.lock import DeviceGuard
+from nash_search.device.protocol import Device, Sample
+from nash_search.errors import InvalidInput
+
+__all__ = ["CpuDevice", "CudaDevice", "Device", "DeviceGuard", "Sample", "resolve", "timing_guard", "training_guard"]
+
+
+def resolve(asked: str = "auto") -> Device:
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InvalidInput: when it is none of these, or there is no such GPU.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cpu" or (asked == "auto" and not gpus):
+        return CpuDevice()
+    index = asked.removeprefix("cuda:") if asked.startswith("cuda:") else "0"
+    if asked not in ("auto", "cuda") and not (asked.startswith("cuda:") and index.isdecimal()):
+        raise InvalidInput(f"device must be auto, cpu, cuda or cuda:N, but got {asked}")
+    if int(index) >= gpus:
+        raise InvalidInput(f"device must exist on this machine ({gpus} CUDA devices found), but got {asked}")
+    return CudaDevice(int(index))
+
+
+def training_guard(device_name: str) -> DeviceGuard:
+    """Entered around every optimizer step: shares the device with other trainers, waits for timings."""
+    return DeviceGuard(_lock_id(device_name, announce=True), "shared")
+
+
+def timing_guard(device_name: str, timeout_s: float | None = None) -> DeviceGuard:
+    """Entered around a timing: the device to itself.
+
+    Raises on entry:
+        Locked: when others still hold it after `timeout_s` (None: wait as long as it takes).
+    """
+    return DeviceGuard(_lock_id(device_name, announce=True), "exclusive", timeout_s)
+
+
+@functools.cache
+def _lock_id(device_name: str, *, announce: bool) -> str:
+    """Lock name of a device name; a GPU's locks are named after its UUID, whatever its index here."""
+    lock_id = resolve(device_name).lock_id if device_name.startswith("cuda") else device_name
+    if announce and lock_id.startswith("GPU-"):
+        lock.announce(lock_id)
+    return lock_id

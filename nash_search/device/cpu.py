@@ -1,0 +1,80 @@
+"""The host's processor: wall time beside CPU time.
+
+    wall, thread CPU | call | thread CPU, wall          disturbed: wall > 1.1 x CPU
+
+A disturbed sample is kept and flagged: dropping it bought no precision and flatters the median.
+Refuses to know what the call does.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nash_search.device.host import cpu_model, cpu_pressure_s, host
+from nash_search.device.protocol import Sample, T
+
+CPU_SHARE = 1.1
+"""A CPU call is disturbed when its wall time exceeds this multiple of its CPU time."""
+
+
+class CpuDevice:
+    """The host's processor, seen by the calling thread."""
+
+    name = "cpu"
+    lock_id = "cpu"
+    retries = 0
+
+    def __init__(
+        self,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        cpu_clock_ns: Callable[[], int] = time.thread_time_ns,
+    ) -> None:
+        self._clock_ns, self._cpu_clock_ns = clock_ns, cpu_clock_ns
+
+    def time(self, call: Callable[[], T]) -> tuple[Sample, T]:
+        """Wall and CPU time; with several threads the CPU time is the calling thread's."""
+        wall = self._clock_ns()
+        cpu = self._cpu_clock_ns()
+        result = call()
+        cpu_ms = (self._cpu_clock_ns() - cpu) / 1e6
+        wall_ms = (self._clock_ns() - wall) / 1e6
+        shared = wall_ms > CPU_SHARE * cpu_ms
+        return Sample(wall_ms=wall_ms, cpu_ms=cpu_ms, disturbed=("cpu shared",) if shared else ()), result
+
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+        return self._clock_ns() / 1e9
+
+    def synchronize(self) -> None:
+        """CPU work is done when the call returns."""
+
+    def surroundings(self) -> dict[str, float]:
+        """Stalls of any task of the machine for want of a CPU, and our own involuntary switches."""
+        found: dict[str, float] = {"involuntary_switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw}
+        stalled = cpu_pressure_s()
+        return found if stalled is None else found | {"cpu_pressure_s": stalled}
+
+    def peak_bytes(self, call: Callable[[], object]) -> int | None:
+        """Largest sum of live tensor bytes that the call allocated (it runs once, under a profiler)."""
+        import torch
+
+        with torch.autograd.profiler.profile(profile_memory=True, use_kineto=True) as profile:
+            call()
+        live = peak = 0
+        for event in profile.kineto_results.events():
+            if event.name() == "[memory]":
+                live += event.nbytes()
+                peak = max(peak, live)
+        return peak or None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Processor, memory, cores we may use, software."""
+        import psutil
+        import torch
+
+        memory_gib = round(psutil.virtual_memory().total / 2**30, 1)
+        capability = torch.backends.cpu.get_cpu_capability()
+        return {"device": cpu_model(), "memory_gib": memory_gib, "capability": capability} | host()

@@ -1,0 +1,51 @@
+"""What the host is: the part of a fingerprint all devices share. Refuses to know what runs on it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+SWITCHES = ("ATEN_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDNN_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_",
+            "MKL_DEBUG", "MKL_ENABLE", "NVIDIA_TF32", "OMP_PROC_BIND", "OMP_PLACES", "OMP_WAIT_POLICY", "ONEDNN_",
+            "PYTORCH_", "TORCH_", "TORCHINDUCTOR_")  # fmt: skip
+"""Environment variables (prefixes) that change speed. Thread counts are left out: the workload sets them."""
+
+
+def cpu_pressure_s() -> float | None:
+    """Seconds in which some task of this machine waited for a CPU (/proc/pressure/cpu)."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+        return int(some.rsplit("total=", 1)[1]) / 1e6
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The processor's own name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Processor")):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def host() -> dict[str, Any]:
+    """The part of a fingerprint that every device shares."""
+    import torch
+    import transformers
+
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "affinity": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(SWITCHES)},
+    }

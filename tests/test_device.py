@@ -1,0 +1,366 @@
+"""The device's locks against real processes, and the CUDA timer against a fake that records every call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from nash_search import device
+from nash_search.device import lock
+from nash_search.device.cuda import THROTTLE_BITS
+from nash_search.errors import InvalidInput, Locked
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path, monkeypatch):
+    monkeypatch.setenv("NASH_SEARCH_LOCKS", str(tmp_path / "locks"))
+    lock._seats.__dict__.clear()
+    yield tmp_path / "locks"
+    lock._seats.__dict__.clear()
+
+
+def holder(mode, seconds=60.0):
+    """Another process that holds the device until it is killed."""
+    code = (
+        "import time; from nash_search.device.lock import DeviceGuard\n"
+        f"with DeviceGuard('cpu', {mode!r}):\n    print('held', flush=True); time.sleep({seconds})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_trainers_share_and_a_timing_waits_for_them():
+    trainer = holder("shared")
+    try:
+        with device.training_guard("cpu"):
+            assert lock.held("cpu") == "shared"
+        with pytest.raises(Locked, match="device cpu must be free for a timing, but other processes still use it"):
+            with device.timing_guard("cpu", timeout_s=0.05):
+                pass
+        assert lock.held("cpu") == "free"
+    finally:
+        end(trainer)
+
+
+@pytest.mark.parametrize("mode", ["shared", "exclusive"])
+def test_the_kernel_frees_the_device_of_a_killed_holder(mode):
+    other = holder(mode)
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    other.stdout.close()
+    with device.timing_guard("cpu", timeout_s=1):
+        assert lock.held("cpu") == "exclusive"
+
+
+def test_a_timing_does_not_starve_behind_overlapping_trainers():
+    stop = threading.Event()
+    steps = [0, 0, 0]
+
+    def train(index):
+        while not stop.is_set():
+            with device.training_guard("cpu"):
+                steps[index] += 1
+                time.sleep(0.01)
+
+    trainers = [threading.Thread(target=train, args=(i,)) for i in range(3)]
+    for thread in trainers:
+        thread.start()
+    try:
+        for _ in range(5):
+            with device.timing_guard("cpu", timeout_s=20):
+                before = list(steps)
+                time.sleep(0.03)
+                assert steps == before
+            time.sleep(0.02)
+    finally:
+        stop.set()
+        for thread in trainers:
+            thread.join()
+    assert min(steps) > 0
+
+
+def test_guards_nest_in_every_order():
+    training, timing = device.training_guard("cpu"), device.timing_guard("cpu", timeout_s=5)
+    with training, training:
+        with timing, training, timing:
+            assert lock.held("cpu") == "exclusive"
+        assert lock.held("cpu") == "shared"
+    assert lock.held("cpu") == "free"
+
+
+def test_a_timing_inside_a_step_that_fails_to_start_leaves_the_step_its_share():
+    other = holder("shared")
+    try:
+        with device.training_guard("cpu"):
+            with pytest.raises(Locked):
+                with device.timing_guard("cpu", timeout_s=0.02):
+                    pass
+            assert lock.held("cpu") == "shared"
+    finally:
+        end(other)
+
+
+def test_two_threads_that_time_inside_their_steps_do_not_wait_for_each_other():
+    done = []
+
+    def work():
+        for _ in range(20):
+            with device.training_guard("cpu"), device.timing_guard("cpu", timeout_s=20):
+                done.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(done) == 40
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_parent():
+    code = """
+import os, time
+from nash_search.device.lock import DeviceGuard
+with DeviceGuard('cpu', 'exclusive'):
+    if os.fork() == 0:
+        print(os.getpid(), flush=True); time.sleep(60); os._exit(0)
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    try:
+        end(parent)
+        with device.timing_guard("cpu", timeout_s=2):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_training_step_pays_microseconds_for_the_guard():
+    guard = device.training_guard("cpu")
+    with guard:
+        pass
+    start = time.thread_time()
+    for _ in range(1000):
+        with guard:
+            pass
+    assert (time.thread_time() - start) / 1000 < 1e-3
+
+
+def test_a_lock_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("NASH_SEARCH_LOCKS", str(tmp_path / "link"))
+    with pytest.raises(InvalidInput, match="lock folder must be a folder of your own, but got"):
+        lock.lock_folder()
+
+
+def test_announced_processes_cooperate_until_they_end(locks):
+    lock.announce("GPU-1")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (locks / "GPU-1.pids" / str(dead.pid)).touch()
+    assert lock.cooperating_pids("GPU-1") == {os.getpid()}
+    assert not (locks / "GPU-1.pids" / str(dead.pid)).exists()
+
+
+@pytest.mark.parametrize("asked", ["tpu", "cuda:x", "cpu:0", ""])
+def test_unknown_devices_are_refused_by_rule(asked):
+    with pytest.raises(InvalidInput, match="device must be auto, cpu, cuda or cuda:N, but got"):
+        device.resolve(asked)
+
+
+def test_a_missing_gpu_is_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device.resolve("auto").name == "cpu"
+    with pytest.raises(
+        InvalidInput, match=r"device must exist on this machine \(0 CUDA devices found\), but got cuda:1"
+    ):
+        device.resolve("cuda:1")
+
+
+class Clock:
+    """Nanoseconds that move only when told."""
+
+    def __init__(self):
+        self.ns = 0
+
+    def __call__(self):
+        return self.ns
+
+
+@pytest.mark.parametrize(("wall_ms", "cpu_ms", "disturbed"), [(10, 10, ()), (10, 9.2, ()), (10, 9, ("cpu shared",))])
+def test_a_cpu_call_that_waited_for_its_core_is_flagged(wall_ms, cpu_ms, disturbed):
+    wall, cpu = Clock(), Clock()
+
+    def call():
+        wall.ns += int(wall_ms * 1e6)
+        cpu.ns += int(cpu_ms * 1e6)
+        return "out"
+
+    sample, result = device.CpuDevice(wall, cpu).time(call)
+    assert (sample.wall_ms, sample.cpu_ms, sample.disturbed, result) == (wall_ms, cpu_ms, disturbed, "out")
+
+
+def test_cpu_memory_of_a_call_is_counted_in_tensor_bytes():
+    import torch
+
+    kept = torch.zeros(1000)
+    peak = device.CpuDevice().peak_bytes(lambda: (kept + torch.zeros(1000)).sum())
+    assert 8000 <= peak <= 16000
+
+
+def test_the_fingerprint_names_hardware_software_and_speed_switches(monkeypatch):
+    monkeypatch.setenv("KMP_AFFINITY", "compact")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    found = device.CpuDevice().fingerprint()
+    assert {"device", "memory_gib", "cores", "affinity", "torch", "transformers", "environment"} <= set(found)
+    assert found["environment"]["KMP_AFFINITY"] == "compact" and "OMP_NUM_THREADS" not in found["environment"]
+
+
+class NVMLError(Exception):
+    pass
+
+
+class FakeNvml:
+    """NVML that records what is asked and would raise on anything it does not know."""
+
+    NVMLError = NVMLError
+    NVML_CLOCK_SM = 1
+
+    def __init__(self, log, bits=0, pids=(), unsupported=()):
+        self.log, self.bits, self.pids, self.unsupported = log, bits, pids, unsupported
+
+    def _say(self, name, value):
+        self.log.append(name)
+        if name in self.unsupported:
+            raise NVMLError("not supported")
+        return value
+
+    def nvmlInit(self):
+        return self._say("nvmlInit", None)
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        assert uuid == "GPU-1234"
+        return self._say("nvmlDeviceGetHandleByUUID", "handle")
+
+    def nvmlSystemGetDriverVersion(self):
+        return self._say("nvmlSystemGetDriverVersion", b"575.57")
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle):
+        return self._say("nvmlDeviceGetCurrentClocksEventReasons", self.bits)
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
+        return self._say("nvmlDeviceGetCurrentClocksThrottleReasons", self.bits)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        return self._say("nvmlDeviceGetComputeRunningProcesses", [SimpleNamespace(pid=p) for p in self.pids])
+
+    def nvmlDeviceGetClockInfo(self, handle, kind):
+        assert kind == 1
+        return self._say("nvmlDeviceGetClockInfo", 1980)
+
+
+class FakeCuda:
+    """torch.cuda as a log: what was called, in which order."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def get_device_properties(self, index):
+        return SimpleNamespace(uuid="1234", name="Fake GPU", total_memory=80 * 2**30, major=9, minor=0)
+
+    def synchronize(self, index):
+        assert index == 0
+        self.log.append("synchronize")
+
+    def Event(self, enable_timing):
+        log = self.log
+        return SimpleNamespace(record=lambda: log.append("event"), elapsed_time=lambda end: 3.5)
+
+
+def fake_gpu(**nvml):
+    log: list[str] = []
+
+    def clock():
+        log.append("clock")
+        return 5_000_000 * log.count("clock")
+
+    gpu = device.CudaDevice(0, cuda=FakeCuda(log), nvml=FakeNvml(log, **nvml), clock_ns=clock)
+    return gpu, log
+
+
+def test_no_host_clock_is_read_between_launch_and_synchronisation():
+    gpu, log = fake_gpu()
+    sample, _ = gpu.time(lambda: log.append("launch"))
+    window = log[log.index("clock") - 1 : len(log) - log[::-1].index("clock")]
+    assert window == ["synchronize", "clock", "event", "launch", "event", "synchronize", "clock"]
+    assert sample.wall_ms == 5.0 and sample.device_ms == 3.5 and sample.disturbed == ()
+    assert sample.notes["sm_mhz"] == 1980
+
+
+@pytest.mark.parametrize("bit", sorted(THROTTLE_BITS))
+def test_each_throttle_bit_disturbs_the_sample(bit):
+    gpu, _ = fake_gpu(bits=bit | 0x1 | 0x2)
+    sample, _ = gpu.time(lambda: None)
+    assert sample.disturbed == (THROTTLE_BITS[bit],)
+    assert sample.notes["throttle_bits"] == bit | 0x3
+
+
+def test_idle_and_application_clock_bits_are_no_disturbance():
+    assert fake_gpu(bits=0x1 | 0x2 | 0x10 | 0x100)[0].time(lambda: None)[0].disturbed == ()
+
+
+def test_a_foreign_process_on_the_gpu_disturbs_and_one_that_takes_our_locks_does_not():
+    mine, foreign = os.getpid(), 2**22 + 1
+    assert fake_gpu(pids=(mine,))[0].time(lambda: None)[0].disturbed == ()
+    assert fake_gpu(pids=(mine, foreign))[0].time(lambda: None)[0].disturbed == ("gpu shared",)
+    friend = holder("shared")
+    try:
+        (lock.lock_folder() / "GPU-1234.pids").mkdir()
+        (lock.lock_folder() / "GPU-1234.pids" / str(friend.pid)).touch()
+        assert fake_gpu(pids=(mine, friend.pid))[0].time(lambda: None)[0].disturbed == ()
+    finally:
+        end(friend)
+
+
+def test_in_a_container_only_a_surplus_of_processes_is_foreign():
+    assert fake_gpu(pids=(900001,))[0].time(lambda: None)[0].disturbed == ()
+    assert fake_gpu(pids=(900001, 900002))[0].time(lambda: None)[0].disturbed == ("gpu shared",)
+
+
+def test_nvml_is_only_read():
+    gpu, log = fake_gpu(bits=0x4)
+    gpu.time(lambda: None)
+    gpu.fingerprint()
+    asked = {name for name in log if name.startswith("nvml")}
+    assert asked and all(name == "nvmlInit" or "Get" in name for name in asked)
+    assert not any("Set" in name or "Reset" in name for name in asked)
+
+
+def test_what_a_driver_does_not_support_is_unknown_not_fatal():
+    gpu, _ = fake_gpu(unsupported={"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetClockInfo"}, bits=0x40)
+    sample, _ = gpu.time(lambda: None)
+    assert sample.disturbed == ("thermal slowdown (hardware)",)  # through the older name
+    assert "sm_mhz" not in sample.notes
+    assert fake_gpu(unsupported={"nvmlInit"})[0].surroundings() == {"nvml": 0.0}
+
+
+def test_a_gpus_locks_are_named_after_its_uuid():
+    gpu, _ = fake_gpu()
+    assert gpu.lock_id == "GPU-1234"
+    found = gpu.fingerprint()
+    assert found["driver"] == "575.57" and found["device"] == "Fake GPU" and found["memory_gib"] == 80
