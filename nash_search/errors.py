@@ -1,7 +1,8 @@
 """What can go wrong for a user, and the exit code each answer has.
 
-Every message is one line that reads "rule, but got value" in the user's own field name.
-This module refuses to know who raises or prints: `cli` turns an error into one stderr line.
+Every message is one line, `<what> (<where>): <fix>`, where <what> reads "rule, but got value" in
+the user's own field name. This module refuses to know who raises or prints: `cli` turns an error
+into one stderr line.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ class NashSearchError(Exception):
     """An answer the user can act on; `exit_code` is what the command line returns."""
 
     exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what + (f" ({where})" if where else "") + (f": {fix}" if fix else ""))
 
 
 class InvalidInput(NashSearchError, ValueError):
@@ -35,3 +39,9 @@ class StorageDamaged(NashSearchError):
     """The study's database or the disk is not usable; nothing was lost by refusing."""
 
     exit_code = 5
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as an error quotes it: `repr`, so control characters are escaped, and cut short."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
