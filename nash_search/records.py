@@ -7,6 +7,7 @@ never stored. This module refuses to know how anything was measured or trained.
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
 
 Verdict = Literal["met", "missed", "ambiguous"]
+MeasurementStatus = Literal["clean", "contended", "cut_short", "unsettled", "zero_durations", "no_samples"]
 Status = Literal["complete", "infeasible", "stopped", "failed"]
 FailureReason = Literal[
     "oom", "nan", "timeout", "interrupted", "worker_died", "disk_full", "contended", "invalid_architecture", "error"
@@ -44,6 +46,16 @@ class Round(Frozen):
     """Process CPU time of each candidate call (empty where it means nothing)."""
     contended: tuple[bool, ...] = ()
     """Pairs in which something else used the device (flagged, never dropped)."""
+    dense_cpu_ms: tuple[float, ...] = ()
+    """Process CPU time of each dense call (empty where it means nothing)."""
+    device_ms: tuple[float, ...] = ()
+    """Time between two events on the GPU around each candidate call (empty on a CPU)."""
+    dense_device_ms: tuple[float, ...] = ()
+    """Time between two events on the GPU around each dense call (empty on a CPU)."""
+    settled: bool = True
+    """Whether the warm-up became stable before the first of these samples."""
+    surroundings: dict[str, Any] = Field(default_factory=dict)
+    """What else went on: warm_up_calls, discarded samples, involuntary_switches, cpu_pressure_s, sm_mhz, …"""
 
 
 class Latency(Frozen):
@@ -56,7 +68,11 @@ class Latency(Frozen):
     fresh: bool = False
     """True when every round was a fresh process (certification)."""
     details: dict[str, Any] = Field(default_factory=dict)
-    """Beside the number: encoder_ms, ms_per_output_token, natural_ms, peak_memory_bytes."""
+    """Beside the number: encoder_ms, ms_per_output_token, natural_ms, natural_tokens, peak_memory_bytes, warnings."""
+    interval_scale: float = Field(default=1.0, ge=1)
+    """Widening of the bounds, because they were looked at before deciding on more rounds."""
+    cut_short: bool = False
+    """True when the time limit came before the last pair."""
 
     @property
     def runs_ms(self) -> tuple[float, ...]:
@@ -65,28 +81,34 @@ class Latency(Frozen):
 
     @property
     def median_ms(self) -> float:
-        """Median over round medians, milliseconds."""
-        return median(median(r.runs_ms) for r in self.rounds)
+        """Median over round medians, milliseconds (NaN without samples)."""
+        return _median_of_medians([r.runs_ms for r in self.rounds])
 
     @property
     def dense_ms(self) -> float:
-        """The paired dense reference's median, milliseconds."""
-        return median(median(r.dense_runs_ms) for r in self.rounds)
+        """The paired dense reference's median, milliseconds (NaN without samples)."""
+        return _median_of_medians([r.dense_runs_ms for r in self.rounds])
 
     @property
     def bounds_ms(self) -> tuple[float, float]:
         """Two-sided 95 % bounds of the median, milliseconds (t over round medians)."""
-        return intervals.median_bounds([r.runs_ms for r in self.rounds])
+        return intervals.median_bounds([r.runs_ms for r in self.rounds], scale=self.interval_scale)
+
+    @property
+    def dense_bounds_ms(self) -> tuple[float, float]:
+        """Two-sided 95 % bounds of the dense reference's median, milliseconds."""
+        return intervals.median_bounds([r.dense_runs_ms for r in self.rounds], scale=self.interval_scale)
 
     @property
     def ratio(self) -> float:
-        """Candidate over dense: median of per-pair ratios, median over rounds."""
-        return median(intervals.pair_ratio(r.runs_ms, r.dense_runs_ms) for r in self.rounds)
+        """Candidate over dense: median of per-pair ratios, median over rounds (NaN without samples)."""
+        return _median_of_medians([intervals.pair_ratios(r.runs_ms, r.dense_runs_ms).tolist() for r in self.rounds])
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
         """Two-sided 95 % bounds of the paired ratio."""
-        return intervals.ratio_bounds([(r.runs_ms, r.dense_runs_ms) for r in self.rounds])
+        pairs = [(r.runs_ms, r.dense_runs_ms) for r in self.rounds]
+        return intervals.ratio_bounds(pairs, scale=self.interval_scale)
 
     @property
     def speedup(self) -> float:
@@ -105,9 +127,17 @@ class Latency(Frozen):
         return sum(flags) / len(flags) if flags else 0.0
 
     @property
-    def status(self) -> Literal["clean", "contended"]:
-        """`contended` when more than a quarter of the pairs were flagged."""
-        return "contended" if self.contended_share > 0.25 else "clean"
+    def status(self) -> MeasurementStatus:
+        """What to know before trusting the number; `contended`: over a quarter of the pairs flagged."""
+        if not self.runs_ms:
+            return "no_samples"
+        if min(min(r.runs_ms + r.dense_runs_ms, default=1.0) for r in self.rounds) <= 0:
+            return "zero_durations"
+        if self.contended_share > 0.25:
+            return "contended"
+        if self.cut_short:
+            return "cut_short"
+        return "clean" if 2 * sum(r.settled for r in self.rounds) >= len(self.rounds) else "unsettled"
 
     def verdict(self, budget: LatencyBudget) -> Verdict:
         """Does it meet the budget? Shares are judged on the paired ratio, ms on wall times.
@@ -119,6 +149,11 @@ class Latency(Frozen):
         assert budget.ms is not None
         found = intervals.verdict(self.bounds_ms, budget.ms)
         return "ambiguous" if found == "met" and self.status == "contended" else found
+
+    def certificate(self, budget: LatencyBudget) -> Verdict:
+        """The verdict that may be called "meets the budget": at least two fresh rounds, else ambiguous."""
+        rounds = sum(bool(r.runs_ms) for r in self.rounds)
+        return self.verdict(budget) if self.fresh and rounds >= 2 else "ambiguous"
 
 
 class Quality(Frozen):
@@ -198,3 +233,9 @@ class TrialRecord(Frozen):
     def train_s(self) -> float:
         """Training seconds over all stages."""
         return sum(stage.get("seconds", 0.0) for stage in self.stages.values())
+
+
+def _median_of_medians(rounds: list[tuple[float, ...]] | list[list[float]]) -> float:
+    """Median over the medians of rounds that have samples; NaN when none has."""
+    medians = [median(r) for r in rounds if r]
+    return median(medians) if medians else math.nan
