@@ -16,6 +16,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
+DecoderSelection = Literal["uniform"]
+"""Names of `nash_search.pruner.depth` (a test holds them equal)."""
+METRIC_NAMES = (
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "rougeLsum",
+    "bleu",
+    "chrf",
+    "exact_match",
+    "accuracy",
+    "f1",
+    "per",
+    "wer",
+)
+"""Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+_IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
 
 
 class Frozen(BaseModel):
@@ -48,12 +67,14 @@ class SearchSpace(Frozen):
     """(low, high, step) in percent; 0 must be on the grid so that the baseline is in the space."""
     decoder_layers: tuple[int, ...] = ()
     """Decoder blocks to try; empty means 1 to the model's own depth."""
-    decoder_selection: tuple[str, ...] = ("uniform",)
+    decoder_selection: tuple[DecoderSelection, ...] = ("uniform",)
 
     @field_validator("encoder_sparsity_pct")
     @classmethod
     def _check_sparsity(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
         low, high, step = value
+        if low > 0 and high <= 95:
+            raise ValueError(f"encoder_sparsity_pct must start at 0 (the baseline is in every space), but got {low}")
         if not 0 <= low <= high <= 95:
             raise ValueError(f"encoder_sparsity_pct must be 0 <= low <= high <= 95, but got {low} to {high}")
         if step < 1:
@@ -70,7 +91,7 @@ class SearchSpace(Frozen):
 
     @field_validator("decoder_selection")
     @classmethod
-    def _check_selection(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_selection(cls, value: tuple[DecoderSelection, ...]) -> tuple[DecoderSelection, ...]:
         if not value:
             raise ValueError("decoder_selection must name at least one strategy, but got none")
         return value
@@ -161,6 +182,13 @@ class WorkloadRequest(Frozen):
     runtime: Runtime = "eager"
     quantize: Literal["none", "int8"] = "none"
 
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not _DEVICE.fullmatch(value):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, but got {value!r}")
+        return value
+
 
 _BUDGET = re.compile(r"^\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>%|ms)?\s*$")
 
@@ -184,7 +212,7 @@ class LatencyBudget(Frozen):
         text = str(asked).strip()
         match = _BUDGET.match(text)
         if match is None:
-            raise ValueError(f"budget must be milliseconds (40) or a share of the dense latency (50%), but got {text!r}")
+            raise ValueError(f"budget must be milliseconds (40) or a share of dense latency (50%), but got {text!r}")
         number = float(match["number"])
         if not math.isfinite(number) or number <= 0:
             raise ValueError(f"budget must be greater than 0, but got {text!r}")
@@ -232,7 +260,17 @@ class TaskConfig(Frozen):
     validation_examples: int | None = Field(default=None, ge=1)
     """Examples of the validation split that the search scores (None: all)."""
     test_examples: int | None = Field(default=None, ge=1)
+    train_examples: int | None = Field(default=None, ge=1)
+    """Examples of the train split that are used (None: all)."""
     allow_overlap: bool = False
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, value: str | None) -> str | None:
+        if value is not None and value not in METRIC_NAMES and not _IMPORT_PATH.fullmatch(value):
+            known = ", ".join(METRIC_NAMES)
+            raise ValueError(f"metric must be one of {known} or module:Class, but got {value!r}")
+        return value
 
 
 class TeacherRecipe(Frozen):
@@ -278,7 +316,7 @@ class SearchConfig(Frozen):
     serial: bool = False
     """Run trials in this process, without Ray."""
     sampler: Literal["tpe", "random", "grid", "nsga2", "gp"] = "tpe"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     study: str | None = None
     max_drop_pct: float | None = Field(default=None, gt=0, le=100)
     """Quality floor: largest drop relative to the teacher, percent."""
@@ -294,6 +332,14 @@ class SearchConfig(Frozen):
     storage: str | None = Field(default=None, repr=False)
     """Optuna storage URL (None: SQLite in the study's folder); never echoed."""
     ray_address: str | None = None
+
+    @field_validator("study")
+    @classmethod
+    def _check_study(cls, value: str | None) -> str | None:
+        if value is not None and not _STUDY_NAME.fullmatch(value):
+            rule = "study must be 1 to 64 letters, digits and . _ - (a letter or digit first)"
+            raise ValueError(f"{rule}, but got {ascii(value)[:80]}")
+        return value
 
     @model_validator(mode="after")
     def _check_budget_count(self) -> SearchConfig:

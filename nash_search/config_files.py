@@ -1,0 +1,204 @@
+"""From a search space file and flags to a frozen `SearchConfig`, or one line that says what to change.
+
+Flags override what the file says and are checked by the same rules under their own names: types
+strictly (a string is not a number, `true` is not 1), except that a quoted `1e-3` is the number the
+user means. This module refuses to know torch, models and what a value will cost.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from nash_search.config import LatencyBudget, SearchConfig
+from nash_search.errors import InvalidInput, shown
+from nash_search.plain_yaml import place, read_mapping
+
+FLAGS = {
+    "budgets": "--budget-ms",
+    "task.name": "--task",
+    "trial_timeout_s": "--trial-timeout",
+    "time_budget_s": "--time-budget",
+    "max_drop_pct": "--max-drop",
+}
+"""Flags whose name is not their field's with dashes."""
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_DURATION = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>s|m|min|h)?")
+_UNIT_S = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def search_spaces() -> dict[str, Path]:
+    """The search spaces that ship, by name."""
+    packaged = Path(str(resources.files("nash_search"))) / "search_spaces"
+    # in a checkout the files lie beside the package, and travel into it when a wheel is built
+    folder = packaged if packaged.is_dir() else packaged.parent.parent / "search_spaces"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_search_space(name: str) -> Path:
+    """The file of a search space: a shipped one by its name, any other by its path."""
+    shipped = search_spaces()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith((".yaml", ".yml")) or "/" in name or "\0" in name:
+        return Path(name)
+    nearest = difflib.get_close_matches(name, shipped, 1)
+    fix = f"did you mean {nearest[0]}?" if nearest else f"shipped are {', '.join(shipped)}; a file ends in .yaml"
+    raise InvalidInput(
+        f"search space must be a shipped name or a file, but got {shown(name)}", where="--config", fix=fix
+    )
+
+
+def load_config(search_space: str | Path | None = "g2p", overrides: Mapping[str, Any] | None = None) -> SearchConfig:
+    """The whole question: a search space (name or path) with flags on top.
+
+    Args:
+        search_space: what `find_search_space` takes; None for the defaults alone.
+        overrides: dotted field ("workload.batch_size") to value; None values say nothing.
+
+    Raises:
+        InvalidInput: one line naming the field as the user wrote it, and the file or flag.
+    """
+    path = None if search_space is None else find_search_space(str(search_space))
+    fields = {} if path is None else read_mapping(path)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    for name, value in given.items():
+        _put(fields, name.split("."), value)
+    _parse_budgets(fields, flagged="budgets" in given, path=path)
+    return _validated(fields, flags=set(given), path=path)
+
+
+def flag_of(field: str) -> str:
+    """The flag that sets a dotted field, e.g. `--batch-size` for `workload.batch_size`."""
+    return FLAGS.get(field, "--" + field.rpartition(".")[2].replace("_", "-"))
+
+
+def seconds(asked: str | float) -> float:
+    """A duration as a flag takes it: `90`, `90s`, `15m`, `2h`.
+
+    Raises:
+        InvalidInput: when it is none of these, or not greater than 0.
+    """
+    match = _DURATION.fullmatch(str(asked).strip())
+    found = float(match["number"]) * _UNIT_S[match["unit"]] if match else 0.0
+    if not 0 < found < 1e9:
+        raise InvalidInput(f"duration must be more than 0, like 90s, 15m or 2h, but got {shown(str(asked))}")
+    return found
+
+
+def _put(fields: dict[str, Any], names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        inner = fields.get(name)
+        if not isinstance(inner, dict):
+            inner = fields[name] = {}
+        fields = inner
+    fields[names[-1]] = value
+
+
+def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) -> None:
+    if "budgets" not in fields:
+        return
+    where = "--budget-ms" if flagged or path is None else f"budgets in {place(path)}"
+    asked = fields["budgets"]
+    if isinstance(asked, bool) or not isinstance(asked, list | tuple):
+        raise InvalidInput(f"budgets must be a list like [70%, 40], but got {shown(asked)}", where=where)
+    parsed = []
+    for budget in asked:
+        if isinstance(budget, bool) or not isinstance(budget, str | int | float):
+            raise InvalidInput(f"budget must be like 40 or 50%, but got {shown(budget)}", where=where)
+        try:
+            parsed.append(LatencyBudget.parse(budget).model_dump())
+        except ValueError as error:
+            raise InvalidInput(str(error), where=where) from None
+    fields["budgets"] = parsed
+
+
+def _validated(fields: dict[str, Any], *, flags: set[str], path: Path | None) -> SearchConfig:
+    for _ in range(2):
+        try:
+            # strict: a string is not a number and True is not 1; JSON mode lets a list be a tuple
+            return SearchConfig.model_validate_json(json.dumps(fields), strict=True)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+        if not _quoted_numbers_read(fields, found):
+            break
+    first = found[0]
+    names = [str(part) for part in first["loc"]]
+    named = [part for part in names if not part.isdigit()] or ["search space"]
+    field, name = ".".join(named), named[-1]
+    flag = next((f for f in flags if f == field or field.startswith(f + ".")), None)
+    where = flag_of(flag) if flag is not None else f"{shown('.'.join(names))[1:-1]} in {place(path)}" if path else field
+    fix = ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(names[:-1])
+        nearest = difflib.get_close_matches(names[-1], known, 1, 0.5)
+        fix = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known[:12])}, …"
+    what = _rule(first, name) + (f"; {len(found) - 1} more" if len(found) > 1 else "")
+    raise InvalidInput(what, where=where, fix=fix)
+
+
+def _quoted_numbers_read(fields: dict[str, Any], errors: list[Any]) -> bool:
+    """Read quoted numbers where a number is due (PyYAML habits: "1e-3"); True when any was."""
+    changed = False
+    for error in errors:
+        value = error["input"]
+        if error["type"] == "float_type" and isinstance(value, str) and _NUMBER.fullmatch(value):
+            inner: Any = fields
+            for part in error["loc"][:-1]:
+                inner = inner[part]
+            inner[error["loc"][-1]] = float(value)
+            changed = True
+    return changed
+
+
+def _rule(error: Any, name: str) -> str:
+    """One pydantic error as "rule, but got value"."""
+    kind, context, got = error["type"], error.get("ctx", {}), shown(error["input"])
+    rules = {
+        "greater_than_equal": "at least {ge}",
+        "greater_than": "greater than {gt}",
+        "less_than_equal": "at most {le}",
+        "less_than": "less than {lt}",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "literal_error": "{expected}",
+        "tuple_type": "a list",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "model_attributes_type": "a mapping",
+        "missing": "given",
+    }
+    if kind == "extra_forbidden":
+        return f"key must be a known one, but got {shown(name)}"
+    if kind == "value_error":
+        return str(context.get("error", error["msg"]))
+    if kind == "too_long" or (kind == "missing" and isinstance(error["input"], list)):
+        return f"{name} must have {'fewer' if kind == 'too_long' else 'more'} values, but got {got}"
+    if kind in rules:
+        return f"{name} must be {rules[kind].format(**context)}, but got {got}"
+    return f"{name}: {error['msg']}, but got {got}"
+
+
+def _fields_at(names: list[str]) -> list[str]:
+    """The field names known at a place of `SearchConfig`."""
+    model: type[BaseModel] = SearchConfig
+    for name in names:
+        if name not in model.model_fields:
+            continue
+        annotation = model.model_fields[name].annotation
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
+    return list(model.model_fields)
