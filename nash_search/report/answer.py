@@ -1,0 +1,238 @@
+"""What is said before spending and after finishing, as text: the plan, the leaderboard, the picks.
+
+    plan    device, workload, dense model, what each budget admits, cost
+    answer  the front (ms, speed-up, quality, drop, size), the pick per budget and why,
+            the files written, three lines of Python
+
+The same sentences serve a terminal (rich) and a pipe (plain lines). This module refuses to
+know when it is called and what was measured how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from nash_search.report import escape
+from nash_search.report.picks import Pick, Point
+from nash_search.report.picture import caption
+from nash_search.report.view import StudyView, build
+from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
+
+
+def admits(asked: str, total_layers: int, narrowest: Mapping[int, int | None]) -> str:
+    """What a budget leaves possible, in one sentence.
+
+    Args:
+        asked: the budget as typed.
+        total_layers: decoder blocks of the dense model.
+        narrowest: decoder blocks -> percent of the encoder that must go at least (None: never fits).
+    """
+    free = [n for n, pct in narrowest.items() if pct == 0]
+    bound = sorted((n, pct) for n, pct in narrowest.items() if pct)
+    if not free and not bound:
+        return f"{asked} admits nothing in the search space"
+    said = []
+    if free:
+        words = f"1 to {max(free)}" if max(free) > 1 else "1"
+        said.append(f"{words} of {total_layers} decoder blocks with any encoder")
+    for n, pct in bound:
+        blocks = str(n) if said else f"{n} of {total_layers} decoder blocks"
+        said.append(f"{blocks} only with {pct}% or more of the encoder removed")
+    return f"{asked} admits {', '.join(said)}"
+
+
+def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, words) pairs of everything known before spending."""
+    view = build([], plan)
+    rows = [("study", escape.plain(view.study))] if view.study else []
+    if plan.get("model"):
+        rows.append(("model", escape.plain(plan["model"])))
+    if view.device or view.workload:
+        rows.append(("device", escape.plain(view.device)))
+        rows.append(("one call", caption(view).rpartition(" · ")[0]))
+    if view.dense:
+        dense = plan.get("dense") or {}
+        spread = format_spread(view.dense.low_ms, view.dense.high_ms)
+        words = f"{format_ms(view.dense.ms)} ms{spread}"
+        value = dense.get("validation_quality", dense.get("quality"))
+        if value is not None:
+            split = "validation" if "validation_quality" in dense else dense.get("quality_split", "")
+            error = dense.get(f"{split}_standard_error", dense.get("quality_standard_error"))
+            wide = f" ± {format_quality(1.96 * error, value)}" if error else ""
+            words += f", {escape.plain(view.metric, 30)} {format_quality(value)}{wide} ({split})"
+        rows.append(("dense", words))
+    for budget in plan.get("budgets") or ():
+        rows.append(("budget", _budget_words(budget, view, plan)))
+    cost = []
+    if plan.get("trials"):
+        cost.append(f"{plan['trials']} trials")
+    if plan.get("workers"):
+        cost.append(f"{plan['workers']} at a time")
+    if plan.get("seconds_per_trial"):
+        cost.append(f"about {format_duration(plan['seconds_per_trial'])} each")
+    if plan.get("eta_s"):
+        cost.append(f"done in about {format_duration(plan['eta_s'])}")
+    if cost:
+        rows.append(("cost", ", ".join(cost)))
+    if plan.get("dashboard"):
+        rows.append(("dashboard", escape.plain(plan["dashboard"])))
+    return rows
+
+
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    """The plan for a pipe."""
+    return [f"{label}: {words}" for label, words in plan_rows(plan)]
+
+
+def panel(plan: Mapping[str, Any]) -> Panel:
+    """The plan for a terminal."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for label, words in plan_rows(plan):
+        grid.add_row(label, Text(words))
+    return Panel(grid, title="before spending anything", title_align="left", border_style="dim", expand=False)
+
+
+def _budget_words(budget: Mapping[str, Any] | str, view: StudyView, plan: Mapping[str, Any]) -> str:
+    if not isinstance(budget, Mapping):
+        return escape.plain(budget)
+    asked = escape.plain(budget.get("asked", ""), 20)
+    words = asked if "ms" in asked or "%" in asked else f"{asked} ms"
+    if "%" in asked and budget.get("budget_ms"):
+        words += f" = {format_ms(budget['budget_ms'])} ms"
+    if view.dense and budget.get("budget_ms"):
+        words += f" ({view.dense.ms / budget['budget_ms']:.2f}× faster than dense)"
+    found = budget.get("admits")
+    if isinstance(found, Mapping):
+        layers = {int(k): v for k, v in found.items()}
+        total = int(plan.get("decoder_layers") or max(layers, default=0))
+        words += ": " + admits("", total, layers).strip()
+    elif found:
+        words += f": {escape.plain(found)}"
+    if budget.get("verdict") == "infeasible":
+        words += f": below the floor of {format_ms(budget.get('floor_ms'))} ms"
+    return words
+
+
+def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> RenderableType:
+    """The leaderboard (as wide as `width` columns allow), the picks, the files, three lines of Python."""
+    parts: list[RenderableType] = [Text()]
+    if view.front:
+        title = f"The front of {escape.plain(view.study)}, fastest first"
+        parts += [Text(title, "bold"), leaderboard(view, width), Text()]
+    for pick in view.picks:
+        parts.append(pick_text(pick, view))
+    loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
+    if files:
+        parts += [Text(), Text("Written", "bold"), *(Text(f"  {escape.plain(f)}") for f in files)]
+    if loaded:
+        parts += [Text(), Text("Load it", "bold"), *(Text(f"  {line}", "cyan") for line in load_lines(loaded))]
+    return Group(*parts)
+
+
+def load_lines(checkpoint: str) -> list[str]:
+    """Three lines of Python that load an export."""
+    return [
+        "import nash_search.modeling_nash",
+        "from transformers import AutoModelForSeq2SeqLM",
+        f"model = AutoModelForSeq2SeqLM.from_pretrained({escape.plain(checkpoint)!r})",
+    ]
+
+
+def leaderboard(view: StudyView, width: int = 120) -> Table:
+    """One row per point of the front, the dense model last; narrow terminals lose the widths, then the size."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    metric = escape.plain(view.metric, 16)
+    scored = f"{metric} ({view.split})" if width >= 100 else metric
+    right = ["ms", "speed-up", scored, "drop", *["size"] * (width >= 80)]
+    left = ["decoder", "encoder", *["heads and neurons kept"] * (width >= 130), "picked for"]
+    for name in right:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for name in left:
+        table.add_column(name)
+    scale = view.scale
+
+    def row(cells: Mapping[str, RenderableType], style: str) -> None:
+        table.add_row(*(cells.get(name, "") for name in right + left), style=style)
+
+    for p in view.front:
+        chosen = [pick.asked for pick in view.picks if pick.point is not None and pick.point.number == p.number]
+        layers = p.architecture.decoder_layers
+        row(
+            {
+                "ms": f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}",
+                "speed-up": f"{p.speedup or 0:.2f}×",
+                scored: quality_words(p, scale),
+                "drop": "–" if p.drop is None else format_quality(p.drop, scale),
+                "size": format_count(p.record.parameters),
+                "decoder": f"{layers} block{'s' if layers > 1 else ''}",
+                "encoder": f"{100 - p.architecture.encoder_sparsity_pct}%",
+                "heads and neurons kept": widths_words(p),
+                "picked for": Text(escape.plain(", ".join(chosen)), "bold green"),
+            },
+            "bold" if chosen else "",
+        )
+    if view.dense:
+        row(
+            {
+                "ms": f"{format_ms(view.dense.ms)}{format_spread(view.dense.low_ms, view.dense.high_ms)}",
+                "speed-up": "1.00×",
+                scored: format_quality(view.dense.quality, scale),
+                "size": format_count(view.dense.parameters),
+                "decoder": "dense",
+                "encoder": "100%",
+            },
+            "dim",
+        )
+    return table
+
+
+def quality_words(p: Point, scale: float | None = None) -> str:
+    """`91.30 ± 0.41`."""
+    if p.record.quality is None:
+        return "–"
+    half = 1.96 * p.record.quality.standard_error
+    return f"{format_quality(p.quality, scale)} ± {format_quality(half, scale)}"
+
+
+def widths_words(p: Point) -> str:
+    """`4 4 3 2 2 1 | 256 198 …`: what each encoder block kept."""
+    shapes = p.record.shapes
+    if shapes is None:
+        return "–"
+    heads, neurons = shapes.encoder_heads, shapes.encoder_neurons
+    if len(set(heads)) == 1 and len(set(neurons)) == 1:
+        return f"{heads[0]} | {neurons[0]} in every block"
+    return f"{' '.join(map(str, heads))} | {' '.join(map(str, neurons))}"
+
+
+def pick_text(pick: Pick, view: StudyView) -> Text:
+    """One budget's answer in a sentence or two."""
+    mark, style = {"met": ("✓", "bold green"), "infeasible": ("✗", "bold red")}.get(pick.verdict, ("?", "bold yellow"))
+    asked = escape.plain(pick.asked, 20)
+    named = f"{asked} ({format_ms(pick.budget_ms)} ms)" if "%" in asked else asked if "ms" in asked else f"{asked} ms"
+    text = Text.assemble((f"{mark} {named} ", style), (escape.plain(pick.verdict), style))
+    if pick.latency_ms is not None:
+        name = pick.point.label if pick.point else "the pick"
+        text.append(f": {name} at {format_ms(pick.latency_ms)} ms")
+        if pick.upper_ms is not None:
+            text.append(f" (at most {format_ms(pick.upper_ms)} with 95% confidence)")
+        if pick.speedup is not None:
+            text.append(f", {pick.speedup:.2f}× faster")
+        if pick.quality is not None:
+            metric, split = escape.plain(view.metric, 30), escape.plain(pick.quality_split)
+            text.append(f", {metric} {format_quality(pick.quality)} on {split}")
+            test = view.dense.test_quality if view.dense else None
+            if pick.quality_split == "test" and test is not None:
+                text.append(f" (dense {format_quality(test)})")
+    for words in (pick.why, pick.more):
+        if words:
+            text.append(f"\n    {words}", "dim")
+    return text

@@ -1,0 +1,74 @@
+"""Foreign text made harmless, once per medium: terminal, Markdown, CSV, JSON inside HTML, plot labels.
+
+Study names, error messages and dataset cells come from outside. Each function here answers one
+question, "what must I write so that this medium shows exactly these characters and does nothing
+else". HTML itself is Jinja2's autoescape. This module refuses to know what the text means.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import unicodedata
+from typing import Any
+
+# C0/C1 controls, and the bidirectional overrides that make a line read as something else
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_MARKDOWN = re.compile(r"([\\`*_\[\]()#+\-.!|~$:@/={}])")
+_CSV_FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]")
+_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+
+
+def plain(value: object, limit: int = 400) -> str:
+    """One line without control characters (shown as a space), at most `limit` characters."""
+    text = _CONTROL.sub(" ", unicodedata.normalize("NFC", str(value))).strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def markdown(value: object, limit: int = 400) -> str:
+    """Text that Markdown renders literally: HTML as entities, every marker escaped, one line.
+
+    Escapes `:`, `/`, `@` and `.` too, because renderers turn bare addresses into links.
+    """
+    escaped = _MARKDOWN.sub(r"\\\1", plain(value, limit))
+    # braces as entities: site generators expand {{ }} before they read Markdown
+    escaped = escaped.replace("\\{", "&#123;").replace("\\}", "&#125;")
+    return escaped.replace("&", "&amp;").replace("&amp;#", "&#").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_code(value: object, limit: int = 400) -> str:
+    """A Markdown code span, also inside a table cell; only doubled braces are set apart."""
+    text = plain(value, limit)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    # a pipe ends a table cell even inside a code span; site generators expand {{ }} there as well
+    text = text.replace("|", "\\|").replace("{{", "{ {").replace("}}", "} }").replace("{%", "{ %").replace("%}", "% }")
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell no spreadsheet runs as a formula; numbers stay numbers.
+
+    Text that starts with `= + - @` or a control character gets a leading apostrophe.
+    """
+    if not isinstance(value, str) or _NUMBER.match(value):
+        return value
+    return f"'{value}" if _CSV_FORMULA.match(value) else value
+
+
+def script_json(value: Any) -> str:
+    """JSON that cannot end the `<script>` element it lies in."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plot_label(value: object, limit: int = 80) -> str:
+    """Text for a Plotly label, which reads a subset of HTML."""
+    return html.escape(plain(value, limit), quote=True)
+
+
+def matplotlib_label(value: object, limit: int = 80) -> str:
+    """Text for a matplotlib label, in which `$` starts mathematics."""
+    return plain(value, limit).replace("\\", "/").replace("$", r"\$")

@@ -1,0 +1,325 @@
+"""`front.png` / `front.svg`: the study's answer as one still picture, for a README or a pull request.
+
+    quality ^          __o   filled = on the front, hollow = dominated
+            |    __o__|      circle = narrowed encoder, square = encoder whole, diamond = dense
+            | o_|     |      ring = a budget's pick, dashed line = a latency budget
+            +---------+----> latency of one generate call, ms (and speed-up)
+
+Labels lie beside their points, and a label without room is left out rather than piled up.
+This module refuses to know how any number was made: it draws a `StudyView`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from nash_search.report import escape
+from nash_search.report.palette import DARK, LIGHT, Theme
+from nash_search.report.view import StudyView
+from nash_search.report.words import format_ms, format_quality
+
+_OFFSETS = [(-8, 5), (-8, 14), (8, -6), (8, 6), (-8, -6), (8, -15), (-8, 24), (8, -24)]  # points, tried in turn
+
+
+def draw_front(view: StudyView, *, dark: bool = False) -> Figure:
+    """The front with intervals, budgets, dense, baseline and dominated points."""
+    theme = DARK if dark else LIGHT
+    settings: Any = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "svg.hashsalt": "nash-search",
+        "text.parse_math": False,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(8, 5), dpi=160, facecolor=theme.paper)
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.075, 0.17, 0.895, 0.60), facecolor=theme.paper)
+        _frame(figure, axes, view, theme)
+        _limits(axes, view)
+        _budgets(axes, view, theme)
+        _points(axes, view, theme)
+        _dense(axes, view, theme)
+        _legend(figure, view, theme)
+        _labels(figure, axes, view, theme)
+        _speedups(figure, axes, view)
+    return figure
+
+
+def save_front(view: StudyView, folder: Path, *, stem: str = "front") -> list[Path]:
+    """Write `front.png`, `front.svg` and their dark twins `front-dark.*`; return the paths."""
+    written = []
+    for dark in (False, True):
+        figure = draw_front(view, dark=dark)
+        for suffix in ("png", "svg"):
+            path = folder / f"{stem}{'-dark' if dark else ''}.{suffix}"
+            # a date in the file would make equal pictures differ
+            metadata: dict[str, Any] = {"Date": None} if suffix == "svg" else {"Software": None}
+            with matplotlib.rc_context({"svg.hashsalt": "nash-search"}):
+                figure.savefig(path, facecolor=figure.get_facecolor(), metadata=metadata)
+            written.append(path)
+    return written
+
+
+def caption(view: StudyView) -> str:
+    """One line: what was timed, where."""
+    work = view.workload
+    if not work:
+        return ""
+    beams = f", {work['beams']} beams" if work.get("beams", 1) != 1 else ""
+    count = work.get("threads", 1)
+    threads = "" if "cuda" in str(work.get("device")) else f", {count} thread{'s' if count != 1 else ''}"
+    return (
+        f"batch {work.get('batch_size')}, {work.get('input_tokens')} tokens in, {work.get('output_tokens')} out{beams}"
+        f", {work.get('dtype')}, {work.get('runtime', 'eager')}{threads} · {escape.plain(view.device, 60)}"
+    )
+
+
+def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
+    arrow = "higher" if view.direction == "maximize" else "lower"
+    title = escape.matplotlib_label(f"{view.study or view.task}: quality against latency", 70)
+    figure.text(0.035, 0.945, title, color=theme.ink, fontsize=13, fontweight="bold", va="center")
+    figure.text(0.035, 0.899, caption(view), color=theme.muted, fontsize=8.5, va="center")
+    key = "“2 dec · enc 60%”: 2 decoder blocks and 60% of the encoder's weights are kept"
+    figure.text(0.97, 0.838, key, color=theme.muted, fontsize=7.5, va="center", ha="right")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.muted)
+    axes.tick_params(colors=theme.muted, length=3, labelsize=8.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=theme.faint, linewidth=0.8)
+    axes.set_axisbelow(True)
+    metric = escape.matplotlib_label(view.metric, 40)
+    words = f"↑ {metric} on {view.split}, {arrow} is better"
+    figure.text(0.035, 0.838, words, color=theme.muted, fontsize=8.5, va="center")
+    words = "latency of one generate call, ms, and speed-up over the dense model →"
+    axes.set_xlabel(words, color=theme.muted, fontsize=8.5)
+
+
+def _limits(axes: Axes, view: StudyView) -> None:
+    """Axes that hold every point, its interval, the dense model and the budgets that can be met."""
+    xs = [x for p in view.drawn for x in (p.low_ms, p.high_ms, p.ms) if x is not None]
+    ys = [y for p in view.drawn if p.record.quality for y in p.record.quality.bounds]
+    if view.dense:
+        xs.append(view.dense.ms)
+        ys += [y for y in (view.dense.quality, view.dense.low, view.dense.high) if y is not None]
+    xs += [pick.budget_ms for pick in view.picks if not xs or pick.budget_ms > 0.6 * min(xs)]
+    if xs:
+        pad = 0.06 * (max(xs) - min(xs) or max(xs))
+        axes.set_xlim(max(0.0, min(xs) - 2 * pad), max(xs) + pad)
+    if ys:
+        pad = 0.08 * (max(ys) - min(ys) or 1.0)
+        axes.set_ylim(min(ys) - pad, max(ys) + pad)
+    if view.direction == "minimize":
+        axes.invert_yaxis()
+
+
+def _budgets(axes: Axes, view: StudyView, theme: Theme) -> None:
+    left, right = axes.get_xlim()
+    for pick in view.picks:
+        if not left <= pick.budget_ms <= right:
+            continue
+        axes.axvline(pick.budget_ms, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        words = f"{escape.plain(pick.asked, 12)}"
+        words += f" = {format_ms(pick.budget_ms)} ms" if "%" in pick.asked else " ms" * ("ms" not in pick.asked)
+        if pick.verdict not in ("", "met"):
+            words += f", {escape.plain(pick.verdict, 12)}"
+        align = "left" if pick.budget_ms < left + 0.08 * (right - left) else "center"
+        axes.text(
+            pick.budget_ms,
+            1.012,
+            words,
+            transform=axes.get_xaxis_transform(),
+            ha=align,
+            va="bottom",
+            color=theme.ink,
+            fontsize=8.5,
+        )
+
+
+def _points(axes: Axes, view: StudyView, theme: Theme) -> None:
+    """Dominated first, the staircase over them, the front on top."""
+    for p in sorted(view.drawn, key=lambda p: p.on_front):
+        assert p.record.quality is not None
+        colour = theme.baseline if p.baseline else theme.front
+        faded = not p.on_front
+        low, high = p.record.quality.bounds
+        ms, value = p.xy
+        across = [[ms - p.low_ms], [p.high_ms - ms]] if p.low_ms is not None and p.high_ms is not None else None
+        if p.on_front:
+            axes.errorbar(
+                ms,
+                value,
+                yerr=[[value - low], [high - value]],
+                xerr=across,
+                color=colour,
+                elinewidth=1,
+                alpha=0.55,
+                capsize=0,
+                zorder=3,
+                fmt="none",
+            )
+        stopped = p.status != "complete"
+        axes.plot(
+            ms,
+            value,
+            marker="s" if p.baseline else "o",
+            markersize=6 if faded else 8,
+            markerfacecolor=theme.paper if faded else colour,
+            markeredgecolor=colour if not stopped else theme.muted,
+            markeredgewidth=1.2,
+            linestyle="none",
+            zorder=2 if faded else 5,
+            alpha=0.75 if faded else 1,
+        )
+    if view.front:
+        xs, ys = zip(*(p.xy for p in view.front), strict=True)
+        axes.step(
+            [*xs, axes.get_xlim()[1]],
+            [*ys, ys[-1]],
+            where="post",
+            color=theme.front,
+            linewidth=1.6,
+            alpha=0.8,
+            zorder=2.5,
+        )
+    for point in view.picked:
+        axes.plot(
+            *point.xy,
+            marker="o",
+            markersize=15,
+            markerfacecolor="none",
+            markeredgecolor=theme.ink,
+            markeredgewidth=1.3,
+            linestyle="none",
+            zorder=6,
+        )
+
+
+def _dense(axes: Axes, view: StudyView, theme: Theme) -> None:
+    dense = view.dense
+    if dense is None or dense.quality is None:
+        return
+    if dense.low is not None and dense.high is not None:
+        axes.errorbar(
+            dense.ms,
+            dense.quality,
+            yerr=[[dense.quality - dense.low], [dense.high - dense.quality]],
+            color=theme.ink,
+            elinewidth=1,
+            alpha=0.55,
+            fmt="none",
+            zorder=3,
+        )
+    axes.plot(dense.ms, dense.quality, marker="D", markersize=8, color=theme.ink, linestyle="none", zorder=5)
+    axes.annotate(
+        f"dense {format_ms(dense.ms)} ms",
+        (dense.ms, dense.quality),
+        (-9, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=theme.ink,
+        fontsize=8.5,
+    )
+
+
+def _labels(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
+    """Direct labels for the front, picks first, each in the first free place around its point."""
+    picked = view.picked
+    rest = [p for p in view.front if p not in picked]
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    frame = axes.get_window_extent(renderer)
+    # the room a dominated point keeps free is wider: a label beside it would read as its own
+    taken = [_box(axes, *p.xy, 9 if p.on_front else 14) for p in view.drawn]
+    if view.dense and view.dense.quality is not None:
+        taken.append(_box(axes, view.dense.ms, view.dense.quality, 60))
+    for point in [*picked, *rest]:
+        strong = point in picked
+        text = escape.plain(point.label)
+        if strong:
+            text += f"\n{format_ms(point.ms)} ms, {format_quality(point.quality, view.scale)}"
+        label = axes.annotate(
+            text,
+            point.xy,
+            (0, 0),
+            textcoords="offset points",
+            color=theme.ink if strong else theme.muted,
+            fontsize=8.5 if strong else 7.5,
+            linespacing=1.25,
+            zorder=4,
+            bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+        )
+        if not _fit(label, 6 if strong else 0, frame, taken, renderer):
+            label.remove()
+
+
+def _fit(label: Annotation, extra: int, frame: Bbox, taken: list[Bbox], renderer: Any) -> bool:
+    for dx, dy in _OFFSETS:
+        label.set_position((dx + (extra if dx > 0 else -extra), dy))
+        label.set_horizontalalignment("right" if dx < 0 else "left")
+        label.set_verticalalignment("top" if dy < 0 else "bottom")
+        box = label.get_window_extent(renderer)
+        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        if inside and not any(box.overlaps(other) for other in taken):
+            taken.append(box)
+            return True
+    return False
+
+
+def _box(axes: Axes, x: float, y: float, radius_px: float) -> Bbox:
+    px, py = axes.transData.transform((x, y))
+    return Bbox.from_extents(px - radius_px, py - radius_px, px + radius_px, py + radius_px)
+
+
+def _legend(figure: Figure, view: StudyView, theme: Theme) -> None:
+    """One quiet row under the title: only the marks that occur."""
+    kinds: Sequence[tuple[bool, str, str, str, float, str]] = (
+        (bool(view.front), "o", theme.front, theme.front, 7, "on the front"),
+        (
+            any(p.baseline for p in view.drawn),
+            "s",
+            theme.baseline,
+            theme.baseline,
+            7,
+            "encoder whole (decoder cut)",
+        ),
+        (any(not p.on_front for p in view.drawn), "o", theme.paper, theme.front, 6, "hollow: dominated or stopped"),
+        (bool(view.picked), "o", "none", theme.ink, 10, "a budget's pick"),
+        (view.dense is not None, "D", theme.ink, theme.ink, 6.5, "dense"),
+    )
+    x = 0.04
+    for shown, marker, fill, edge, size, words in kinds:
+        if not shown:
+            continue
+        figure.add_artist(
+            matplotlib.lines.Line2D(
+                [x],
+                [0.032],
+                marker=marker,
+                markersize=size,
+                markerfacecolor=fill,
+                markeredgecolor=edge,
+                markeredgewidth=1.2,
+                linestyle="none",
+            )
+        )
+        text = figure.text(x + 0.014, 0.031, words, color=theme.muted, fontsize=8, va="center")
+        width = text.get_window_extent(figure.canvas.get_renderer()).width / figure.bbox.width  # type: ignore[attr-defined]
+        x += width + 0.042
+
+
+def _speedups(figure: Figure, axes: Axes, view: StudyView) -> None:
+    """Second line of every tick label: how many times faster than dense."""
+    ticks = [t for t in axes.get_xticks() if axes.get_xlim()[0] <= t <= axes.get_xlim()[1] and t > 0]
+    if view.dense is None:
+        return
+    axes.set_xticks(ticks, [f"{t:g}\n{view.dense.ms / t:.1f}×" for t in ticks])

@@ -1,0 +1,256 @@
+"""The run in a terminal: before spending, while it runs, and the answer.
+
+`RunTable` is a listener of the search. On a terminal it keeps one live table; into a pipe it
+writes plain lines; when quiet, nothing. It redraws only when told something, never on a timer:
+a refresh thread would disturb the very latencies that are being measured. Everything foreign
+goes through `escape.plain` into `Text`, so neither ANSI codes nor rich markup in it do anything.
+This module refuses to know how a search works and where stdout's JSON line comes from: it
+writes to the console it is handed (stderr by default).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nash_search.config import LatencyBudget
+from nash_search.records import TrialRecord
+from nash_search.report import escape
+from nash_search.report.answer import answer, panel, plan_lines
+from nash_search.report.picks import Point
+from nash_search.report.view import StudyView, build
+from nash_search.report.words import describe, format_duration, format_ms, format_quality
+
+_BARS = "▁▂▃▄▅▆▇█"
+_MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
+_QUIET_S = 60.0
+"""Into a pipe, progress inside a trial is told at most this often."""
+_REDRAW_S = 0.5
+
+
+def sparkline(values: list[float], width: int = 24) -> str:
+    """The last `width` values as bars from the smallest to the largest."""
+    shown = values[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    if high == low:
+        return _BARS[3] * len(shown)
+    return "".join(_BARS[round((v - low) / (high - low) * (len(_BARS) - 1))] for v in shown)
+
+
+class RunTable:
+    """Listener that shows a run; use as a context manager around `search`."""
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        dashboard_url: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self.plan: dict[str, Any] = {}
+        self.records: list[TrialRecord] = []
+        self.running: dict[int, tuple[str, int, int, float]] = {}
+        """Trial number -> (stage, step, steps, loss)."""
+        self.stage = "starting"
+        self._dashboard_url = dashboard_url
+        self._clock = clock
+        self._began = clock()
+        self._first_trial: float | None = None
+        self._told = float("-inf")
+        self._live: Live | None = None
+
+    def __enter__(self) -> RunTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last state of the table on the screen."""
+        if self._live is not None:
+            self._live.update(self.render(), refresh=True)
+            self._live.stop()
+            self._live = None
+
+    def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
+        """A new stage; `plan` carries what is known before anything is spent."""
+        if stage == "plan":
+            self.plan = dict(detail)
+            self._dashboard_url = self.plan.get("dashboard") or self._dashboard_url
+            self._say_plan()
+            return
+        self.stage = stage
+        words = detail.get("message") or ", ".join(
+            f"{escape.plain(k, 30)} {escape.plain(v, 60)}"
+            for k, v in detail.items()
+            if isinstance(v, (str, int, float))
+        )
+        self._refresh(f"{stage}: {escape.plain(words)}" if words else stage)
+
+    def on_trial(self, record: TrialRecord, study_state: object = None) -> None:
+        """A trial ended, one way or another (`study_state` is not needed: the records say it all)."""
+        self.running.pop(record.number, None)
+        self.records = [r for r in self.records if r.number != record.number] + [record]
+        view = self._view()
+        point = next(p for p in view.points if p.number == record.number)
+        self._refresh(self._trial_line(point, view))
+
+    def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
+        """A running trial moved on."""
+        if self._first_trial is None:
+            self._first_trial = self._clock()
+        self.running[number] = (stage, step, steps, loss)
+        now = self._clock()
+        if now - self._told >= (_REDRAW_S if self.console.is_terminal else _QUIET_S):
+            self._told = now
+            self._refresh(f"trial {number}: {escape.plain(stage, 30)} {step}/{steps}, loss {loss:.3f}")
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left: wall time per trained trial so far, times trained trials missing."""
+        trained = sum(r.status in ("complete", "stopped") for r in self.records)
+        wanted = self.plan.get("trials")
+        if not wanted:
+            return None
+        if not trained or self._first_trial is None:
+            eta = self.plan.get("eta_s")
+            return None if eta is None else max(0.0, float(eta) - (self._clock() - self._began))
+        return (self._clock() - self._first_trial) / trained * max(0, int(wanted) - trained)
+
+    def finish(self, view: StudyView, files: list[str] | tuple[str, ...] = ()) -> None:
+        """The answer: leaderboard, picks, files, and how to load the winner."""
+        self.close()
+        if not self.quiet:
+            self.console.print(answer(view, files, self.console.width))
+
+    def render(self) -> RenderableType:
+        """The live table as it is now."""
+        view = self._view()
+        parts: list[RenderableType] = []
+        if self.records:
+            parts.append(self._trials(view))
+        if self.running:
+            parts.append(self._running())
+        parts.append(self._status(view))
+        return Group(*parts)
+
+    def _view(self) -> StudyView:
+        return build(self.records, self.plan)
+
+    def _say_plan(self) -> None:
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            self.console.print(panel(self.plan))
+        else:
+            for line in plan_lines(self.plan):
+                self.console.print(Text(line), soft_wrap=True)
+
+    def _refresh(self, line: str) -> None:
+        if self.quiet:
+            return
+        if not self.console.is_terminal:
+            stamp = format_duration(self._clock() - self._began)
+            self.console.print(Text(f"[{stamp}] {line}"), soft_wrap=True)
+            return
+        if self._live is None:
+            self._live = Live(console=self.console, auto_refresh=False, vertical_overflow="ellipsis")
+            self._live.start()
+        self._live.update(self.render(), refresh=True)
+
+    def _budgets(self) -> list[LatencyBudget]:
+        return [
+            LatencyBudget.parse(b["asked"] if isinstance(b, Mapping) else b) for b in self.plan.get("budgets") or ()
+        ]
+
+    def _trial_line(self, p: Point, view: StudyView) -> str:
+        """One finished trial for a pipe."""
+        if not p.measured:
+            return f"trial {p.number} {p.architecture.slug}: {p.status}, {escape.plain(p.reason)}"
+        met = [b.asked for b in self._budgets() if p.record.latency and p.record.latency.verdict(b) == "met"]
+        extra = f", meets {', '.join(met)}" if met else ""
+        extra += ", on the front" if p.on_front else ""
+        extra += f", stopped: {escape.plain(p.record.stopped)}" if p.record.stopped else ""
+        return (
+            f"trial {p.number} {p.architecture.slug}: {format_ms(p.ms)} ms ({p.speedup or 0:.2f}x), "
+            f"{escape.plain(view.metric, 30)} {format_quality(p.quality)}{extra}"
+        )
+
+    def _trials(self, view: StudyView) -> Table:
+        budgets = self._budgets()[:4]
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("trial", justify="right")
+        table.add_column("kept")
+        table.add_column("ms", justify="right")
+        table.add_column("speed-up", justify="right")
+        table.add_column(Text(escape.plain(view.metric, 16)), justify="right")
+        for budget in budgets:
+            table.add_column(Text(f"≤ {budget.asked}"), justify="center")
+        table.add_column("front", justify="center")
+        table.add_column("train", justify="right")
+        table.add_column("")
+        room = max(6, self.console.size.height - 8 - len(self.running))
+        hidden = len(view.points) - room
+        for p in view.points[-room:]:
+            cells: list[RenderableType] = [str(p.number), describe(p.architecture)]
+            if p.measured:
+                cells += [format_ms(p.ms), f"{p.speedup or 0:.2f}×", format_quality(p.quality)]
+            else:
+                cells += ["–", "–", "–"]
+            for budget in budgets:
+                mark, style = _MARKS[p.record.latency.verdict(budget)] if p.record.latency else ("", "")
+                cells.append(Text(mark, style))
+            cells += [
+                Text("●" if p.on_front else "", "bold"),
+                format_duration(p.record.train_s) if p.record.train_s else "",
+            ]
+            cells.append(Text(escape.plain(p.reason, 60), "yellow" if p.status == "failed" else "dim"))
+            table.add_row(*cells, style="" if p.on_front else "dim")
+        if hidden > 0:
+            table.caption = f"{hidden} earlier trials not shown"
+            table.caption_justify = "left"
+        return table
+
+    def _running(self) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for number, (stage, step, steps, loss) in sorted(self.running.items()):
+            bar = ProgressBar(
+                total=max(1, steps), completed=step, width=24, complete_style="cyan", finished_style="green"
+            )
+            table.add_row(
+                Text(f"trial {number}"),
+                Text(escape.plain(stage, 20), "cyan"),
+                bar,
+                Text(f"{step}/{steps}", "dim"),
+                Text(f"loss {loss:.3f}", "dim"),
+            )
+        return table
+
+    def _status(self, view: StudyView) -> Text:
+        trained = sum(r.status in ("complete", "stopped") for r in self.records)
+        words = [self.stage]
+        if self.plan.get("trials"):
+            words.append(f"{trained} of {self.plan['trials']} trained")
+        volumes = [v for _, v in view.hypervolume]
+        if volumes:
+            words.append(f"hypervolume {sparkline(volumes)} {volumes[-1]:.4g}")
+        spent = sum(r.train_s for r in self.records)
+        if spent:
+            words.append(f"trained for {format_duration(spent)}")
+        if self.eta_s is not None and trained < int(self.plan.get("trials") or 0):
+            words.append(f"about {format_duration(self.eta_s)} left")
+        if self._dashboard_url:
+            words.append(escape.plain(self._dashboard_url))
+        return Text(" · ".join(words), "dim")

@@ -1,0 +1,51 @@
+"""Numbers and names as people read them: the same digits in every table, plot and page."""
+
+from __future__ import annotations
+
+from nash_search.config import Architecture
+
+
+def describe(architecture: Architecture) -> str:
+    """`2 dec · enc 70%`: decoder blocks and the percent of the encoder kept."""
+    tail = "" if architecture.decoder_selection == "uniform" else f" · {architecture.decoder_selection}"
+    return f"{architecture.decoder_layers} dec · enc {100 - architecture.encoder_sparsity_pct}%{tail}"
+
+
+def format_quality(value: float | None, scale: float | None = None) -> str:
+    """A metric's value with the digits its size deserves."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if abs(scale if scale is not None else value) <= 1.5 else f"{value:.2f}"
+
+
+def format_ms(value: float | None) -> str:
+    """Milliseconds with three significant digits and at least one decimal below 100."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def format_duration(seconds: float | None) -> str:
+    """`48 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds is None:
+        return "–"
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min" + (f" {total % 60:02d} s" if total % 60 and total < 600 else "")
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"
+
+
+def format_spread(low: float | None, high: float | None) -> str:
+    """` ± 0.4` (half of an interval in milliseconds), or nothing where there is none."""
+    return "" if low is None or high is None else f" ± {format_ms((high - low) / 2)}"
+
+
+def format_count(parameters: int | None) -> str:
+    """Parameters: `310k`, `60.5M`."""
+    if parameters is None:
+        return "–"
+    if parameters >= 1_000_000:
+        return f"{parameters / 1e6:.1f}M"
+    return f"{parameters / 1e3:.0f}k" if parameters >= 1000 else str(parameters)

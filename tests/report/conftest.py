@@ -1,0 +1,227 @@
+"""A study as the search leaves it, from closed formulas: the report's tests need no training.
+
+Latency falls linearly with decoder blocks and encoder width, quality falls slowly and then all
+at once; noise, contention, a stopped, a failed and a refused trial are in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nash_search.config import Architecture, Workload
+from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord
+
+Study = tuple[list[TrialRecord], dict[str, Any]]
+
+WORKLOAD = Workload(device="cpu", threads=1, batch_size=64, input_tokens=9, output_tokens=8)
+DENSE_MS = 68.2
+HEADS, NEURONS, BLOCKS = 4, 256, 6
+PLAN = [
+    (3, 0),
+    (2, 0),
+    (1, 0),
+    (3, 50),
+    (2, 40),
+    (2, 60),
+    (1, 40),
+    (3, 30),
+    (2, 80),
+    (1, 70),
+    (4, 60),
+    (2, 20),
+    (3, 70),
+]
+
+
+def ratio_of(layers: int, sparsity_pct: int) -> float:
+    """Latency as a share of dense."""
+    return 0.316 + 0.114 * layers - 0.17 * sparsity_pct / 100
+
+
+def quality_of(layers: int, sparsity_pct: int) -> float:
+    """100 - PER."""
+    s = sparsity_pct / 100
+    return 91.6 - 0.32 * (6 - layers) ** 1.35 - 0.5 * s - 4.2 * s**4
+
+
+def latency_of(
+    layers: int, sparsity_pct: int, seed: int, pairs: int = 40, rounds: int = 1, contended: float = 0.04
+) -> Latency:
+    """Raw paired samples around the formula; contended pairs are slower on both sides."""
+    rng = random.Random(seed)
+    made = []
+    for _ in range(rounds):
+        runs, dense, flags = [], [], []
+        for _ in range(pairs):
+            busy = rng.random() < contended
+            slow = rng.uniform(1.2, 1.9) if busy else 1.0
+            runs.append(DENSE_MS * ratio_of(layers, sparsity_pct) * slow * rng.lognormvariate(0, 0.015))
+            dense.append(DENSE_MS * slow * rng.lognormvariate(0, 0.015))
+            flags.append(busy)
+        made.append(Round(runs_ms=tuple(runs), dense_runs_ms=tuple(dense), cpu_ms=tuple(runs), contended=tuple(flags)))
+    fingerprint = {"hash": "3f9a1c", "device_name": "AMD EPYC 7B13 64-Core Processor", "cores": 2, "torch": "2.13.0"}
+    return Latency(rounds=tuple(made), workload=WORKLOAD, fingerprint=fingerprint, fresh=rounds > 1)
+
+
+def shapes_of(layers: int, sparsity_pct: int, seed: int) -> Shapes:
+    """Later blocks keep less, as NASH tends to learn."""
+    rng = random.Random(seed)
+    keep = 1 - sparsity_pct / 100
+    shares = [
+        min(1.0, max(0.05, keep * (1.35 - 0.14 * b) + rng.uniform(-0.08, 0.08))) if keep < 1 else 1.0
+        for b in range(BLOCKS)
+    ]
+    return Shapes(
+        encoder_heads=tuple(round(HEADS * share) for share in shares),
+        encoder_neurons=tuple(round(NEURONS * share) for share in shares),
+        decoder_blocks=tuple(round(i * 5 / max(1, layers - 1)) for i in range(layers)),
+    )
+
+
+def record_of(number: int, layers: int, sparsity_pct: int, **changes: Any) -> TrialRecord:
+    """One complete trial."""
+    rng = random.Random(100 + number)
+    value = quality_of(layers, sparsity_pct) + rng.gauss(0, 0.12)
+    fields: dict[str, Any] = {
+        "number": number,
+        "architecture": Architecture(encoder_sparsity_pct=sparsity_pct, decoder_layers=layers),
+        "shapes": shapes_of(layers, sparsity_pct, number),
+        "latency": latency_of(layers, sparsity_pct, number, contended=0.4 if number == 7 else 0.04),
+        "quality": Quality(
+            metric="100 - PER",
+            value=value,
+            standard_error=0.21,
+            n=6312,
+            split="validation",
+            signature="per|jiwer:4.0|beams:1",
+            beside={"wer": 100 - value * 0.83},
+        ),
+        "curve": tuple(CurvePoint(step=150 * i, value=value - 6 / i**2, train_s=9.0 * i) for i in range(1, 5)),
+        "parameters": round(310_000 * (0.4 + 0.1 * layers - 0.3 * sparsity_pct / 100)),
+        "sparsity_counted": sparsity_pct / 100,
+        "stages": {"narrow": {"steps": 300, "seconds": 17.0}, "tune": {"steps": 300, "seconds": 11.0 + 2 * layers}},
+        "versions": {"nash_search": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "optuna": "5.0.0"},
+        "checkpoint": f"checkpoints/g2p-{number}",
+        "created": f"2026-11-22T17:{number:02d}:00Z",
+    }
+    return TrialRecord(**(fields | changes))
+
+
+def make_study() -> Study:
+    """Thirteen complete trials, one stopped, one failed, one refused; two budgets met, one impossible."""
+    records = [record_of(i, layers, sparsity) for i, (layers, sparsity) in enumerate(PLAN)]
+    records.append(record_of(13, 1, 80, stopped="dominated at rung 2 of 4"))
+    records.append(
+        TrialRecord(
+            number=14,
+            architecture=Architecture(encoder_sparsity_pct=10, decoder_layers=4),
+            failure="nan",
+            message="loss is not finite at step 212",
+        )
+    )
+    records.append(
+        TrialRecord(
+            number=15,
+            architecture=Architecture(encoder_sparsity_pct=0, decoder_layers=5),
+            infeasible="measured 87% of dense, the loosest budget is 70%",
+        )
+    )
+    complete = [r for r in records if r.status == "complete" and r.latency and r.quality]
+    ranked = sorted(complete, key=lambda r: r.latency.ratio if r.latency else 0.0)
+    front, best = [], 0.0
+    for r in ranked:
+        assert r.latency is not None and r.quality is not None
+        if r.quality.value > best:
+            best = r.quality.value
+            front.append(r)
+    entries = []
+    for r in front:
+        certified = latency_of(
+            r.architecture.decoder_layers, r.architecture.encoder_sparsity_pct, 900 + r.number, rounds=5
+        )
+        assert r.quality is not None
+        entries.append(
+            {
+                "number": r.number,
+                "architecture": r.architecture.slug,
+                "latency_ms": certified.median_ms,
+                "lower_ms": certified.bounds_ms[0],
+                "upper_ms": certified.bounds_ms[1],
+                "speedup": certified.speedup,
+                "quality": r.quality.value,
+                "quality_split": "validation",
+                "parameters": r.parameters,
+                "checkpoint": r.checkpoint,
+            }
+        )
+
+    def answer(asked: str, share: float) -> dict[str, Any]:
+        fits = [e for e in entries if e["upper_ms"] <= share * DENSE_MS]
+        base: dict[str, Any] = {"asked": asked, "budget_ms": share * DENSE_MS, "floor_ms": 20.4}
+        if not fits:
+            return base | {
+                "verdict": "infeasible",
+                "latency_ms": None,
+                "upper_ms": None,
+                "speedup": None,
+                "quality": None,
+                "quality_split": None,
+                "checkpoint": None,
+                "architecture": None,
+            }
+        e = fits[-1]
+        return base | {
+            "verdict": "met",
+            "quality": e["quality"] - 0.4,
+            "quality_split": "test",
+            **{k: e[k] for k in ("number", "latency_ms", "upper_ms", "speedup", "checkpoint", "architecture")},
+        }
+
+    document = {
+        "study": "g2p-3f9a1c",
+        "task": "g2p",
+        "device": "AMD EPYC 7B13 64-Core Processor",
+        "workload": WORKLOAD.model_dump(),
+        "dense": {
+            "latency_ms": DENSE_MS,
+            "lower_ms": 67.6,
+            "upper_ms": 68.9,
+            "quality": 91.1,
+            "quality_split": "test",
+            "validation_quality": 91.5,
+            "validation_standard_error": 0.2,
+            "parameters": 310_000,
+            "checkpoint": "teacher",
+        },
+        "budgets": [answer("70%", 0.70), answer("50%", 0.50), answer("25%", 0.25)],
+        "front": entries,
+        "trials": {"complete": 13, "stopped": 1, "infeasible": 1, "failed": 1},
+        "reference": {"latency_ms": 1.1 * DENSE_MS, "quality": 80.0},
+        "hypervolume": 512.3,
+        "elapsed_s": 612.0,
+        "command": "nash-search --budget-ms 70% --budget-ms 50% --budget-ms 25%",
+        "environment": {
+            "python": "3.11.2",
+            "torch": "2.13.0",
+            "transformers": "5.23.0",
+            "cpu": "AMD EPYC 7B13",
+            "threads": 1,
+        },
+    }
+    return records, document
+
+
+@pytest.fixture
+def study() -> Study:
+    """A finished study: records and document."""
+    return make_study()
+
+
+@pytest.fixture
+def record_at() -> Callable[..., TrialRecord]:
+    """Make one trial: `record_at(number, layers, sparsity_pct, **changes)`."""
+    return record_of

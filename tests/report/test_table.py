@@ -1,0 +1,122 @@
+"""The terminal: what it says before, during and after, into a terminal, into a pipe and when quiet."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nash_search.report import answer, view
+from nash_search.report.table import RunTable, sparkline
+
+
+def _plan(document: dict[str, Any]) -> dict[str, Any]:
+    keys = ("study", "task", "device", "workload", "dense", "reference")
+    budgets = [
+        {"asked": "70%", "budget_ms": 47.7, "admits": {1: 0, 2: 0, 3: 0, 4: 50}},
+        {"asked": "50%", "budget_ms": 34.1, "admits": {1: 0, 2: 50}},
+    ]
+    rest = {
+        "metric": "100 - PER",
+        "trials": 16,
+        "workers": 2,
+        "seconds_per_trial": 34,
+        "eta_s": 300,
+        "decoder_layers": 6,
+    }
+    return {k: document[k] for k in keys} | {"budgets": budgets} | rest
+
+
+def _run(study: Any, *, terminal: bool, quiet: bool = False, width: int = 140) -> str:
+    records, document = study
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=width, height=60, highlight=False, color_system=None)
+    seconds = iter(range(0, 100_000, 20))
+    table = RunTable(console=console, quiet=quiet, clock=lambda: float(next(seconds)))
+    with table:
+        table.on_stage("plan", _plan(document))
+        table.on_stage("probe", {"message": "timing 24 shapes"})
+        for record in records:
+            table.on_progress(record.number, "narrow", 120, 300, 1.25)
+            table.on_trial(record, None)
+    table.finish(view.build(records, document), ["results/g2p/front.png"])
+    return out.getvalue()
+
+
+def test_plan_says_what_each_budget_admits(study: Any) -> None:
+    text = _run(study, terminal=False)
+    assert "dense: 68.2 ms ± 0.65, 100 - PER 91.50 ± 0.39 (validation)" in text
+    assert (
+        "50% = 34.1 ms (2.00× faster than dense): admits 1 of 6 decoder blocks with any encoder, 2 only with 50%"
+        in text
+    )
+    assert "16 trials, 2 at a time, about 34 s each, done in about 5 min" in text
+
+
+@pytest.mark.parametrize(
+    ("narrowest", "sentence"),
+    [
+        ({}, "50% admits nothing in the search space"),
+        ({1: None, 2: None}, "50% admits nothing in the search space"),
+        ({1: 0}, "50% admits 1 of 6 decoder blocks with any encoder"),
+        ({2: 50}, "50% admits 2 of 6 decoder blocks only with 50% or more of the encoder removed"),
+    ],
+)
+def test_admits_in_a_sentence(narrowest: dict[int, int | None], sentence: str) -> None:
+    assert answer.admits("50%", 6, narrowest) == sentence
+
+
+def test_pipe_gets_plain_lines_without_escape_codes(study: Any) -> None:
+    text = _run(study, terminal=False)
+    assert "\x1b" not in text
+    assert "trial 0 enc0-dec3: 44.9 ms (1.52x), 100 - PER 90.27, meets 70%, on the front" in text
+    assert "trial 14 enc10-dec4: failed, nan: loss is not finite at step 212" in text
+    assert "trial 15 enc0-dec5: infeasible, measured 87% of dense" in text
+
+
+def test_terminal_keeps_one_live_table(study: Any) -> None:
+    text = _run(study, terminal=True)
+    for words in ("before spending anything", "14 of 16 trained", "hypervolume ▁", "left", "3 dec · enc 100%", "●"):
+        assert words in text
+
+
+def test_quiet_says_nothing(study: Any) -> None:
+    assert _run(study, terminal=True, quiet=True) == ""
+    assert _run(study, terminal=False, quiet=True) == ""
+
+
+def test_answer_names_the_pick_why_and_what_more_buys(study: Any) -> None:
+    text = _run(study, terminal=False)
+    assert "✓ 50% (34.1 ms) met: 2 dec · enc 60% at 32.5 ms (at most 32.6 with 95% confidence), 2.10× faster" in text
+    assert "89.05 on test (dense 91.10)" in text
+    assert "the best of 4 points of the front whose 95% upper bound stays within 34.1 ms" in text
+    assert "ms more buys +0.36 (3 dec · enc 50%)" in text
+    assert "✗ 25% (17.1 ms) infeasible" in text and "the fastest possible is 20.4 ms" in text
+    assert "from_pretrained('checkpoints/g2p-4')" in text
+
+
+def test_fits_eighty_columns(study: Any) -> None:
+    records, document = study
+    board = answer.leaderboard(view.build(records, document), 80)
+    out = io.StringIO()
+    Console(file=out, width=80, color_system=None).print(board)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 1 + len(document["front"]) + 1, "no row may wrap"
+
+
+def test_progress_within_a_trial_is_told_at_most_once_a_minute_into_a_pipe() -> None:
+    out, now = io.StringIO(), [0.0]
+    table = RunTable(console=Console(file=out, width=100), clock=lambda: now[0])
+    for step in range(100):
+        now[0] = float(step)
+        table.on_progress(3, "tune", step, 100, 0.5)
+    assert out.getvalue().count("trial 3") == 2
+
+
+def test_sparkline() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([1.0, 1.0]) == "▄▄"
+    assert sparkline([0.0, 1.0]) == "▁█"
+    assert len(sparkline(list(map(float, range(100))))) == 24
