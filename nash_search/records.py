@@ -113,7 +113,7 @@ class Latency(Frozen):
     @property
     def speedup(self) -> float:
         """Dense over candidate, paired, same workload."""
-        return 1 / self.ratio
+        return 1 / self.ratio if self.ratio else math.inf
 
     @property
     def p95_ms(self) -> float | None:

@@ -8,6 +8,7 @@ Refuses to know what the call does.
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -61,7 +62,8 @@ class CpuDevice:
         """Largest sum of live tensor bytes that the call allocated (it runs once, under a profiler)."""
         import torch
 
-        with torch.autograd.profiler.profile(profile_memory=True, use_kineto=True) as profile:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes its start and stop to stderr
+        with torch.autograd.profiler.profile(profile_memory=True) as profile:
             call()
         live = peak = 0
         for event in profile.kineto_results.events():

@@ -8,9 +8,11 @@ import platform
 from pathlib import Path
 from typing import Any
 
-SWITCHES = ("ATEN_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDNN_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_",
-            "MKL_DEBUG", "MKL_ENABLE", "NVIDIA_TF32", "OMP_PROC_BIND", "OMP_PLACES", "OMP_WAIT_POLICY", "ONEDNN_",
-            "PYTORCH_", "TORCH_", "TORCHINDUCTOR_")  # fmt: skip
+SWITCHES = (
+    *("ATEN_", "CUBLAS_", "CUDA_LAUNCH_BLOCKING", "CUDNN_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_"),
+    *("MKL_DEBUG", "MKL_ENABLE", "NVIDIA_TF32", "OMP_PLACES", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "ONEDNN_"),
+    *("PYTORCH_", "TORCHDYNAMO_", "TORCH_ALLOW_", "TORCH_CUDNN_"),
+)
 """Environment variables (prefixes) that change speed. Thread counts are left out: the workload sets them."""
 
 

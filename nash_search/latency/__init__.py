@@ -1,1 +1,27 @@
-"""latency"""
+"""What a millisecond means: workload, paired timing, fresh processes, cache, runtimes.
+
+    measure, measure_many    models already loaded, in this process: the search's own number
+    measure_fresh            folders, each round a fresh process: the number that may be signed
+
+Times any model that generates or any folder that loads; refuses to know pruning, tasks and searches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nash_search.latency.timing import measure, measure_many
+
+__all__ = ["measure", "measure_many"]
+
+_HOMES = {"measure": "timing", "measure_many": "timing"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, loaded on use: torch stays out of `--help`."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

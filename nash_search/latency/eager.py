@@ -1,0 +1,214 @@
+"""Plain PyTorch: `model.generate` as a user calls it, with the output length forced.
+
+The model's own generation settings stay (a repetition penalty costs time, so it is timed), except
+what the workload says: length, beams, cache, no sampling. This module refuses to know clocks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from nash_search.config import Workload
+from nash_search.errors import InvalidInput
+from nash_search.latency.workload import Inputs, random_inputs, task_inputs
+
+SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+NATURAL_LIMIT = 4
+"""A model that never ends by itself is stopped after this multiple of the workload's output."""
+ZERO_SHARE = 0.02
+"""Encoder rows and columns that may be all zero before a model counts as masked instead of cut."""
+
+
+class EagerSession:
+    """One torch model on one workload."""
+
+    def __init__(self, model: Any, workload: Workload, inputs: Inputs) -> None:
+        self.model, self.workload, self.inputs = model, workload, inputs
+        self.device = next(model.parameters()).device
+        self._was_training = model.training
+        self._own_config = model.generation_config
+        self._own_attention = getattr(model.config, "_attn_implementation", workload.attention)
+        _use_attention(model, workload.attention)
+        model.eval()
+        self.forced = forced_config(model, workload)
+        self.free = copy.deepcopy(self.forced)
+        own = self._own_config.max_new_tokens or self._own_config.max_length or 2 * workload.output_tokens
+        self.free.update(min_new_tokens=None, max_new_tokens=max(1, min(own, NATURAL_LIMIT * workload.output_tokens)))
+
+    def generate(self) -> torch.Tensor:
+        """Ids to the device, encoder, exactly N steps, ids back."""
+        return self._run(self.forced)
+
+    def generated_tokens(self, output: torch.Tensor) -> int:
+        """Columns after the decoder's start token."""
+        return int(output.shape[1]) - 1
+
+    def encode(self) -> object:
+        """The encoder alone, from ids on the host."""
+        with torch.no_grad():
+            ids_BL, mask_BL = self.inputs.ids_BL.to(self.device), self.inputs.mask_BL.to(self.device)
+            return self.model.get_encoder()(input_ids=ids_BL, attention_mask=mask_BL)
+
+    def natural(self) -> int:
+        """Generate until the model ends by itself (at most its own limit)."""
+        return self.generated_tokens(self._run(self.free))
+
+    def weight_bytes(self) -> int:
+        """Parameters and buffers."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def inputs_kind(self) -> str:
+        """`random` or `task`."""
+        return self.inputs.kind
+
+    def warnings(self) -> list[str]:
+        """Gates and masks that are still there."""
+        return not_cut(self.model)
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self.model.generation_config = self._own_config
+        _use_attention(self.model, self._own_attention)
+        self.model.train(self._was_training)
+
+    def _run(self, config: Any) -> torch.Tensor:
+        self.model.generation_config = config  # as an argument, its Nones would be filled from the model's own
+        ids_BL, mask_BL = self.inputs.ids_BL.to(self.device), self.inputs.mask_BL.to(self.device)
+        output: torch.Tensor = self.model.generate(ids_BL, attention_mask=mask_BL)
+        return output.cpu()
+
+
+class Eager:
+    """PyTorch without a compiler."""
+
+    def load(self, folder: str, workload: Workload) -> Any:
+        """By the Auto classes, ours registered; weights from safetensors only, no code from the folder."""
+        from transformers import AutoModelForSeq2SeqLM
+        from transformers.utils import logging
+
+        from nash_search import modeling_nash  # noqa: F401  registers the classes
+
+        logging.disable_progress_bar()
+        try:
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, workload.dtype),
+                attn_implementation=workload.attention,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InvalidInput(f"{folder} must be a folder with an encoder-decoder model, but got: {first}") from error
+        return model.to(workload.device).eval()
+
+    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EagerSession:
+        """The model itself where device and precision fit, else a converted copy."""
+        if workload.quantize != "none":
+            raise InvalidInput(f"quantize must be none for runtime eager, but got {workload.quantize}")
+        wanted, dtype = torch.device(workload.device), getattr(torch, workload.dtype)
+        first = next(model.parameters())
+        if first.device != wanted or first.dtype != dtype:
+            model = copy.deepcopy(model).to(wanted, dtype)
+        return EagerSession(model, workload, _inputs(model, workload, inputs))
+
+    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+        """Generate freely from padded rows, in one batch; settings besides these are the model's own."""
+        width = max(len(row) for row in rows)
+        pad = model.config.pad_token_id or 0
+        device = next(model.parameters()).device
+        ids_BL = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
+        mask_BL = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        own, was_training = model.generation_config, model.training
+        config = _without_sampling(own)
+        config.update(max_new_tokens=max_new_tokens, max_length=None, num_beams=beams)
+        model.generation_config = config
+        model.eval()
+        try:
+            output: list[list[int]] = model.generate(ids_BL, attention_mask=mask_BL).tolist()
+        finally:
+            model.generation_config = own
+            model.train(was_training)
+        return output
+
+    def fingerprint(self, workload: Workload) -> dict[str, Any]:
+        """Nothing beyond torch's version, which the host knows."""
+        return {}
+
+
+RUNTIME = Eager()
+
+
+def forced_config(model: Any, workload: Workload) -> Any:
+    """The model's generation settings with exactly N tokens, the asked beams, the cache, no sampling."""
+    config = _without_sampling(model.generation_config)
+    config.update(
+        max_new_tokens=workload.output_tokens,
+        min_new_tokens=workload.output_tokens,
+        max_length=None,
+        min_length=None,
+        num_beams=workload.beams,
+        use_cache=True,
+        cache_implementation=None,
+    )
+    return config
+
+
+def not_cut(model: Any) -> list[str]:
+    """Signs that parts are gated or masked instead of cut, which saves no time at all."""
+    found: list[str] = []
+    gated = sum(1 for module in model.modules() if module is not model and _is_patched(module))
+    if gated:
+        found.append(f"{gated} modules are gated or hooked: a gated model runs at full size, cut it before timing")
+    linears = [m for m in model.get_encoder().modules() if isinstance(m, nn.Linear)]
+    zero = total = 0
+    for linear in linears:
+        alive = linear.weight != 0
+        zero += int((~alive.any(0)).sum()) + int((~alive.any(1)).sum())
+        total += sum(linear.weight.shape)
+    if total and zero / total > ZERO_SHARE:
+        share_pct = 100 * zero / total
+        found.append(
+            f"{share_pct:.0f} % of the encoder's rows and columns are zero: masked, not cut, and timed in full"
+        )
+    return found
+
+
+def _is_patched(module: nn.Module) -> bool:
+    return "forward" in vars(module) or bool(module._forward_hooks) or bool(module._forward_pre_hooks)
+
+
+def _without_sampling(config: Any) -> Any:
+    config = copy.deepcopy(config)
+    config.update(do_sample=False, num_return_sequences=1, return_dict_in_generate=False, max_time=None)
+    config.update(**dict.fromkeys(SAMPLING))
+    return config
+
+
+def _use_attention(model: Any, attention: str) -> None:
+    """Switch the attention implementation where it is not already in use."""
+    if getattr(model.config, "_attn_implementation", attention) == attention:
+        return
+    try:
+        model.set_attn_implementation(attention)
+    except ValueError as error:
+        raise InvalidInput(f"attention must be one that {type(model).__name__} has, but got {attention}") from error
+
+
+def _inputs(model: Any, workload: Workload, rows: Sequence[Sequence[int]] | None) -> Inputs:
+    config = model.config
+    if rows is not None:
+        return task_inputs(workload, rows, pad=config.pad_token_id or 0)
+    names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_eos_token_id")
+    special: set[int] = set()
+    for name in names:
+        value = getattr(config, name, None)
+        special |= set(value if isinstance(value, list) else [] if value is None else [value])
+    return random_inputs(workload, vocabulary=config.vocab_size, special=special)

@@ -1,0 +1,99 @@
+"""What a serving runtime must offer to be timed: load a folder, build a session, generate, count.
+
+One file per runtime, each with one object called `RUNTIME`; adding a runtime is adding a file and
+its name in `FILES`. A session is one model made ready for one workload. Its `generate` is the thing
+whose wall time *is* the latency: ids to the device, encoder, exactly N decoder steps, ids back.
+This module refuses to know any runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from nash_search.config import Workload, digest
+from nash_search.device import Device
+from nash_search.errors import InvalidInput, NashSearchError
+from nash_search.latency.workload import PROTOCOL
+
+FILES = {
+    "eager": "nash_search.latency.eager",
+    "compile": "nash_search.latency.compiled",
+    "ctranslate2": "nash_search.latency.ctranslate2",
+    "onnxruntime": "nash_search.latency.onnxruntime",
+}
+_DEVICE_FIELDS = {"device", "batch_size", "input_tokens", "output_tokens", "beams"}
+
+
+class WrongOutputLength(NashSearchError):
+    """A model generated another number of tokens than the workload says; its time means nothing."""
+
+
+class Session(Protocol):
+    """One model, ready to be timed on one workload."""
+
+    def generate(self) -> Any:
+        """The timed call; its output is on the host when it returns."""
+
+    def generated_tokens(self, output: Any) -> int:
+        """Decoder steps that an output took."""
+
+    def encode(self) -> object:
+        """The encoder alone."""
+
+    def natural(self) -> int:
+        """Generate until the model ends by itself; the longest output's tokens."""
+
+    def weight_bytes(self) -> int:
+        """Memory of the weights."""
+
+    def inputs_kind(self) -> str:
+        """`random` or `task`: what the session reads."""
+
+    def warnings(self) -> list[str]:
+        """What a reader of the number should know about this model."""
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+
+
+class Runtime(Protocol):
+    """How models are served."""
+
+    def load(self, folder: str, workload: Workload) -> Any:
+        """A model from a checkpoint folder, on the workload's device, in its precision."""
+
+    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Session:
+        """A session; `inputs` are token ids of real inputs (None: random ones)."""
+
+    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+        """What the model generates, token for token, one list per row."""
+
+    def fingerprint(self, workload: Workload) -> dict[str, Any]:
+        """Versions and modes that change speed."""
+
+
+def runtime_of(workload: Workload) -> Runtime:
+    """The runtime a workload names.
+
+    Raises:
+        InvalidInput: when it is not installed or this version does not have it.
+    """
+    name = workload.runtime
+    try:
+        runtime: Runtime = importlib.import_module(FILES[name]).RUNTIME
+    except ModuleNotFoundError as error:
+        known = error.name == FILES[name]
+        reason = "not in this version" if known else f"needs {error.name}, which is not installed"
+        raise InvalidInput(f"runtime must be one that runs here, but got {name} ({reason})") from None
+    return runtime
+
+
+def fingerprint(device: Device, workload: Workload) -> dict[str, Any]:
+    """What a latency was measured on, readable, with a `hash`; equal hashes compare."""
+    found = device.fingerprint()
+    found |= workload.model_dump(mode="json", exclude=_DEVICE_FIELDS)
+    found |= runtime_of(workload).fingerprint(workload)
+    found["protocol"] = PROTOCOL
+    return found | {"hash": digest(found)[:16]}

@@ -1,0 +1,90 @@
+"""What one timed `generate` is: from what the user fixed and what the data suggest.
+
+Latency depends on shapes, so the tokens themselves may be random; their number may not. Every
+default is deterministic: the same request means the same workload on every machine of a kind.
+This module refuses to know models and clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nash_search.config import Workload, WorkloadRequest, digest
+from nash_search.errors import InvalidInput
+
+PROTOCOL = 1
+"""Version of what a latency means; a change makes every cached number a miss."""
+
+
+def resolve(
+    request: WorkloadRequest,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    batch_size: int = 1,
+    beams: int = 1,
+    device: str = "cpu",
+) -> Workload:
+    """The workload in full; what the request leaves open comes from the data and the device.
+
+    Args:
+        request: what the user fixed.
+        input_tokens: median encoder input of the task's data, tokens.
+        output_tokens: median generated length, tokens.
+        batch_size: the task's own.
+        beams: of the teacher's generation config.
+        device: resolved name, `cpu` or `cuda:N`.
+    """
+    if request.runtime == "eager" and request.quantize != "none":
+        raise InvalidInput(f"quantize must be none for runtime eager, but got {request.quantize}")
+    default_dtype: Literal["float32", "bfloat16"] = "float32" if device == "cpu" else "bfloat16"
+    return Workload(
+        device=device,
+        dtype=request.dtype or default_dtype,
+        threads=request.threads or 1,
+        batch_size=request.batch_size or batch_size,
+        input_tokens=request.input_tokens or input_tokens,
+        output_tokens=request.output_tokens or output_tokens,
+        beams=request.beams or beams,
+        runtime=request.runtime,
+        quantize=request.quantize,
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch on the host, padded to the workload's input length."""
+
+    ids_BL: torch.Tensor
+    mask_BL: torch.Tensor
+    kind: Literal["random", "task"]
+
+
+def random_inputs(workload: Workload, *, vocabulary: int, special: Collection[int] = ()) -> Inputs:
+    """Full-length rows of ordinary tokens; the same workload gives the same rows."""
+    ordinary = torch.tensor([i for i in range(vocabulary) if i not in special])
+    if not len(ordinary):
+        raise InvalidInput(f"the model must have tokens that are not special, but got a vocabulary of {vocabulary}")
+    seed = int(digest([workload.batch_size, workload.input_tokens])[:8], 16)
+    generator = torch.Generator().manual_seed(seed)
+    shape = workload.batch_size, workload.input_tokens
+    ids_BL = ordinary[torch.randint(len(ordinary), shape, generator=generator)]
+    return Inputs(ids_BL, torch.ones_like(ids_BL), "random")
+
+
+def task_inputs(workload: Workload, rows: Sequence[Sequence[int]], *, pad: int) -> Inputs:
+    """Real inputs, repeated to the batch size, cut or padded to the input length."""
+    if not rows or not all(rows):
+        raise InvalidInput("inputs must be at least one row of token ids, but got an empty one")
+    width = workload.input_tokens
+    ids_BL = torch.full((workload.batch_size, width), pad)
+    mask_BL = torch.zeros_like(ids_BL)
+    for index in range(workload.batch_size):
+        row = torch.tensor(rows[index % len(rows)][:width])
+        ids_BL[index, : len(row)] = row
+        mask_BL[index, : len(row)] = 1
+    return Inputs(ids_BL, mask_BL, "task")
