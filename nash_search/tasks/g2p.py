@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from nash_search.tasks.task import Examples
+
 Split = Literal["train", "validation", "test"]
 Words = dict[str, list[str]]
 """Spelling to its pronunciations, each a space-joined phoneme string, in the dictionary's order."""
@@ -78,3 +80,21 @@ def build_tokenizer() -> PreTrainedTokenizerBase:
 def teacher_folder() -> Path:
     """The shipped teacher: a Hugging Face folder made by `nash-search finetune --task g2p`."""
     return Path(str(resources.files("nash_search.tasks").joinpath("g2p_teacher")))
+
+
+def examples_of(split: Split, tokenizer: PreTrainedTokenizerBase) -> Examples:
+    """One split, encoded; in train a word with k pronunciations is k examples."""
+    from nash_search.tasks.task import Examples, encode
+
+    words = words_of(split)
+    if split == "train":
+        pairs = [(word, [one, *(other for other in spoken if other != one)]) for word, spoken in words.items() for one in spoken]
+    else:
+        pairs = list(words.items())
+    sources = [word for word, _ in pairs]
+    return Examples(
+        sources=sources,
+        references=[spoken for _, spoken in pairs],
+        input_ids=encode(tokenizer, sources, None),
+        labels=encode(tokenizer, [spoken[0] for _, spoken in pairs], None),
+    )

@@ -1,0 +1,41 @@
+# Everything a user or CI types. The environment is .venv; PYTHON picks the interpreter that makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+TEST := $(BIN)/python -m pytest
+
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock clean
+
+help:  ## what there is to type
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed  ## make .venv with the pinned dependencies
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql]'
+	touch $@
+
+.venv/installed-engines: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,ctranslate2,onnxruntime]'
+	touch $@
+
+search: .venv/installed  ## the main job on the embedded default task
+	$(BIN)/nash-search --budget-ms 70% --budget-ms 50%
+
+test: .venv/installed  ## what a newcomer runs (under 12 minutes)
+	$(TEST) -m 'not slow'
+
+test-all: .venv/installed-engines  ## every crash, family, fresh-process, Ray, browser and PostgreSQL case too (under 45 minutes)
+	$(TEST)
+
+lint: .venv/installed  ## format, lint rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+dashboard: .venv/installed  ## the newest study in the Optuna dashboard, on loopback
+	$(BIN)/nash-search dashboard
+
+clean:  ## remove the environment and build leftovers (results stay)
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,77 @@
+"""Imports go one way, modules stay small, and each says what it does."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "nash_search"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LEAVES = {"errors", "config", "plain_yaml", "config_files", "records", "intervals", "front", "device", "modeling_nash"}
+ALLOWED = {
+    "tasks": LEAVES,
+    "pruner": LEAVES,
+    "latency": LEAVES,
+    "search": LEAVES | {"tasks", "pruner", "latency"},
+    "finetune": LEAVES | {"tasks", "pruner"},
+    "report": LEAVES,
+    "cli": LEAVES | {"tasks", "pruner", "latency", "search", "finetune", "report"},
+    "__main__": {"cli"},
+}
+LONGEST_LINES = 330
+
+
+def room_of(path: Path) -> str:
+    """First part of a module's path below the package."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of ours that a file imports, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("nash_search.")}
+    return {room for room in rooms if (PACKAGE / room).exists() or (PACKAGE / f"{room}.py").exists()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    allowed = ALLOWED.get(room, LEAVES) | {room}
+    assert imported_rooms(path) <= allowed, f"{path} imports {imported_rooms(path) - allowed}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_are_small_and_documented(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_LINES
+    assert ast.get_docstring(ast.parse(text)), "a module docstring says what it does and refuses to know"
+
+
+def test_only_the_runner_imports_ray() -> None:
+    importers = [p for p in FILES if "import ray" in p.read_text() or "from ray" in p.read_text()]
+    assert {str(p.relative_to(PACKAGE)) for p in importers} <= {
+        str(p.relative_to(PACKAGE)) for p in FILES if p.stem.startswith(("ray_", "runner"))
+    }
+
+
+def test_no_drawer_modules() -> None:
+    banned = {"utils", "helpers", "common", "manager", "handler", "factory"}
+    assert not [p for p in FILES if p.stem in banned]
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    program = "import sys, nash_search, nash_search.cli; print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
