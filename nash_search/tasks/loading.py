@@ -1,31 +1,42 @@
 """From what was asked of the task to a `Task`: the embedded one, or the user's own data.
 
-This module refuses to know models: a tokenizer and generation settings are handed to it.
+Lengths come from the data's own distribution: the longest source or target counts when it is at
+most twice the 99th percentile, else that percentile (rounded up to a multiple of 8) does, and
+what is cut is said in `Task.notes`. This module refuses to know models: a tokenizer and generation
+settings are handed to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput
+from nash_search.tasks.data import Split, Texts, read_texts
 from nash_search.tasks.metrics import METRICS, TaskMetric
-from nash_search.tasks.task import Examples, SealedTest, Task, median_length
+from nash_search.tasks.task import Examples, SealedTest, Task, encode, median_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+EMBEDDED = ("g2p",)
+"""Tasks that need no data of the user's."""
 G2P_BATCH = 64
 """Default workload batch of g2p: a page of text at once; at batch 1 the encoder's width is invisible."""
 G2P_MAX_OUTPUT_TOKENS = 32
 """The longest pronunciation of the dictionary has 28 phonemes."""
+DEFAULT_METRIC = "rougeL"
 
 
 def load_task(
     config: TaskConfig,
     tokenizer: PreTrainedTokenizerBase | None = None,
     generation: Mapping[str, Any] | None = None,
+    *,
+    texts: Texts | None = None,
 ) -> Task:
     """Read and check the data, encode it, and say what was decided in `Task.notes`.
 
@@ -33,44 +44,122 @@ def load_task(
         config: what was asked.
         tokenizer: the teacher's; None for an embedded task's own.
         generation: the teacher's scoring settings (`models.generation_settings`); None: greedy.
+        texts: the user's data where it was read before (`data.read_texts`).
 
     Raises:
         InvalidInput: in the user's words, when the data break a rule.
     """
     if config.data is None:
-        if config.name != "g2p":
-            raise InvalidInput(f"task must be g2p, or come with --data, but got {config.name!r}")
-        return _g2p(config, tokenizer, dict(generation or {}))
-    raise InvalidInput("--data is not read yet")
+        if config.name not in EMBEDDED:
+            what = f"task must be {' or '.join(EMBEDDED)}, or come with data, but got {config.name!r}"
+            raise InvalidInput(what, where="--task", fix="give --data")
+        return _g2p(config, tokenizer, generation or {})
+    if tokenizer is None:
+        raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
+    return _own(config, tokenizer, generation or {}, texts or read_texts(config))
 
 
-def _metric(config: TaskConfig, default: str) -> TaskMetric:
+def metric_of(config: TaskConfig, default: str) -> TaskMetric:
+    """The metric that was asked for, built in or imported."""
     name = config.metric or default
-    return METRICS[name]()
+    if name in METRICS:
+        metric = METRICS[name]()
+        if config.metric_direction not in (None, metric.direction):
+            what = f"metric_direction of {name} must be {metric.direction}, but got {config.metric_direction}"
+            raise InvalidInput(what, where="--metric-direction", fix="leave it out for a built-in metric")
+        return metric
+    from nash_search.tasks.imported import import_metric
+
+    return import_metric(name, config.metric_direction)
 
 
-def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generation: dict[str, Any]) -> Task:
+def _settings(generation: Mapping[str, Any], cap: int) -> dict[str, Any]:
+    return {"num_beams": 1, "do_sample": False, **generation, "max_new_tokens": cap}
+
+
+def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generation: Mapping[str, Any]) -> Task:
     from nash_search.tasks import g2p
 
     tokens = tokenizer or g2p.build_tokenizer()
     train = g2p.examples_of("train", tokens)
-    validation = g2p.examples_of("validation", tokens).in_hash_order().first(config.validation_examples)
+    if config.train_examples is not None:
+        train = train.in_hash_order().first(config.train_examples)
     cap = config.max_output_tokens or G2P_MAX_OUTPUT_TOKENS
-
-    def read_test() -> Examples:
-        return g2p.examples_of("test", tokens).in_hash_order().first(config.test_examples)
-
     return Task(
         name=config.name,
         tokenizer=tokens,
         train=train,
-        validation=validation,
-        metric=_metric(config, "per"),
+        validation=g2p.examples_of("validation", tokens).in_hash_order().first(config.validation_examples),
+        metric=metric_of(config, "per"),
         input_tokens=median_length(train.input_ids),
         output_tokens=median_length(train.labels),
         max_output_tokens=cap,
-        generation={"num_beams": 1, "do_sample": False, **generation, "max_new_tokens": cap},
+        generation=_settings(generation, cap),
         batch_size=G2P_BATCH,
-        sealed=SealedTest(read=read_test),
-        prefix=config.prefix,
+        sealed=SealedTest(read=lambda: g2p.examples_of("test", tokens).in_hash_order().first(config.test_examples)),
     )
+
+
+def _own(
+    config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Mapping[str, Any], texts: Texts
+) -> Task:
+    metric = metric_of(config, DEFAULT_METRIC)
+    notes = list(texts.notes)
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
+    sample = _first(texts.train, 2000)
+    sources, targets = _texts(sample, config.prefix)
+    inputs = _length_cap([len(ids) for ids in encode(tokenizer, sources, None)], config.max_input_tokens, limit)
+    outputs = _length_cap(
+        [len(ids) for ids in encode(tokenizer, targets, None, as_target=True)], config.max_output_tokens, limit
+    )
+
+    def encoded(split: Split, count: int | None) -> Examples:
+        split = _first(split, count)
+        with_prefix, first_targets = _texts(split, config.prefix)
+        return Examples(
+            sources=with_prefix,
+            references=split.references,
+            input_ids=encode(tokenizer, with_prefix, inputs),
+            labels=encode(tokenizer, first_targets, outputs, as_target=True),
+        )
+
+    train = encoded(texts.train, config.train_examples)
+    validation = encoded(texts.validation, config.validation_examples)
+    for what, cap, found in (("sources", inputs, train.input_ids), ("targets", outputs, train.labels)):
+        cut = sum(len(ids) >= cap for ids in found)
+        if cut:
+            notes.append(f"{cut:,} of {len(found):,} {what} of train are cut to (or exactly) {cap} tokens")
+    return Task(
+        name=config.name,
+        tokenizer=tokenizer,
+        train=train,
+        validation=validation,
+        metric=metric,
+        input_tokens=median_length(train.input_ids),
+        output_tokens=median_length(train.labels),
+        max_output_tokens=outputs,
+        generation=_settings(generation, outputs),
+        batch_size=1,
+        sealed=SealedTest(read=lambda: encoded(texts.read_test(), config.test_examples)),
+        prefix=config.prefix,
+        max_input_tokens=inputs,
+        notes=tuple(notes),
+    )
+
+
+def _texts(split: Split, prefix: str) -> tuple[list[str], list[str]]:
+    return [prefix + source for source in split.sources], [several[0] for several in split.references]
+
+
+def _first(split: Split, count: int | None) -> Split:
+    """`count` rows in the order of a hash of their source (None: all, in that order)."""
+    order = split.hash_order()[:count]
+    return Split(sources=[split.sources[i] for i in order], references=[split.references[i] for i in order])
+
+
+def _length_cap(lengths: Sequence[int], asked: int | None, limit: int | None) -> int:
+    """Tokens kept: asked for, or the data's own, never more than the tokenizer says the model takes."""
+    longest, usual = int(max(lengths)), float(np.percentile(lengths, 99))
+    own = longest if longest <= 2 * usual else usual
+    cap = asked or -(-int(own) // 8) * 8
+    return min(cap, limit) if limit else cap

@@ -207,6 +207,11 @@ def encode(
     """Token ids, special tokens included, truncated to `max_tokens`."""
     if not texts:
         return []
+    if max_tokens is None and not as_target and tokenizer.is_fast:  # three times as fast as the call below
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return [found.ids for found in backend.encode_batch_fast(list(texts))]
     words: dict[str, Any] = {"text_target": list(texts)} if as_target else {"text": list(texts)}
     found = tokenizer(**words, truncation=max_tokens is not None, max_length=max_tokens, return_attention_mask=False)
     return [list(ids) for ids in found["input_ids"]]

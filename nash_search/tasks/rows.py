@@ -1,0 +1,210 @@
+"""Rows from files or the hub, through `datasets`: which file is which split, and what cannot be read.
+
+A file or folder of JSONL, JSON, CSV, TSV or Parquet, gzipped or not; or a hub dataset id. Nothing
+is executed or unpickled: a folder with a loading script is refused. Local files are parsed without
+leaving a cache behind. This module refuses to know what the columns mean.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nash_search.config import TaskConfig
+from nash_search.errors import InvalidInput, NashSearchError, shown
+from nash_search.tasks import hub
+
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+"""File ending (without .gz) to the `datasets` builder that reads it."""
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""What file names call the three splits."""
+_SCRIPTS = (".py", ".pkl", ".pickle", ".pt", ".bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where rows come from: a reader per split that exists."""
+
+    name: str
+    """The file, folder or hub id, as the user gave it."""
+    is_hub: bool
+    splits: Mapping[str, Callable[[], Any]]
+    """`train`, `validation`, `test` (those that exist) to a function that gives a `datasets.Dataset`."""
+
+
+def open_source(config: TaskConfig) -> Source:
+    """Find the splits of `config.data` without reading rows.
+
+    Raises:
+        InvalidInput: when nothing readable is there, or the hub cannot be reached.
+    """
+    name = config.data or ""
+    wanted = {"train": config.train_split, "validation": config.validation_split, "test": config.test_split}
+    if len(set(wanted.values())) < len(wanted):
+        raise InvalidInput(f"splits must differ, but got {', '.join(wanted.values())}", where="task", fix=SPLIT_FIX)
+    if not hub.is_local(name):
+        return _hub_source(name, config, wanted)
+    path = Path(name)
+    if "\0" in name or not path.exists():
+        raise InvalidInput("data must exist, but got no such file or folder", where=_where(name), fix="check --data")
+    files = _split_files(path, wanted)
+    return Source(
+        name=name,
+        is_hub=False,
+        splits={split: lambda found=found: _read_files(found) for split, found in files.items()},  # type: ignore[misc]
+    )
+
+
+SPLIT_FIX = "name three splits, or leave out the ones to be carved from train"
+
+
+def _split_files(path: Path, wanted: Mapping[str, str]) -> dict[str, list[Path]]:
+    if path.is_file():
+        _format(path)
+        return {"train": [path]}
+    if not path.is_dir():
+        raise InvalidInput("data must be a file or folder, but got neither", where=_where(path))
+    try:
+        inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise InvalidInput(f"data folder must be readable, but got {error.strerror}", where=_where(path)) from None
+    for file in inside:
+        if file.suffix in _SCRIPTS:
+            fix = "convert it to JSONL, CSV or Parquet; code and pickles are never run"
+            what = f"data folder must hold data only, but got {shown(file.name)}"
+            raise InvalidInput(what, where=_where(path), fix=fix)
+    files = [file for file in inside if file.is_file() and _ending(file) in FORMATS]
+    if not files and (path / "data").is_dir():
+        return _split_files(path / "data", wanted)
+    if not files:
+        raise InvalidInput(f"data folder must hold {_KNOWN} files, but got none", where=_where(path))
+    found: dict[str, list[Path]] = {}
+    for split, name in wanted.items():
+        words = SPLIT_WORDS[split] if name == split else (name,)
+        found[split] = [f for f in files if any(re.match(rf"{re.escape(w)}($|[^a-z])", f.name.lower()) for w in words)]
+    if not found["train"] and len(files) == 1:
+        return {"train": files}
+    if not found["train"]:
+        names = ", ".join(file.name for file in files[:4])
+        raise InvalidInput(
+            f"data folder must hold a file named {wanted['train']}.*, but got {shown(names)}",
+            where=_where(path),
+            fix="rename it, or give --train-split",
+        )
+    for several in found.values():
+        for file in several:
+            _format(file)
+        if len({_ending(file) for file in several}) > 1:
+            names = ", ".join(file.name for file in several)
+            raise InvalidInput(f"files of one split must have one format, but got {shown(names)}", where=_where(path))
+    return {split: several for split, several in found.items() if several}
+
+
+def _read_files(files: Sequence[Path]) -> Any:
+    import datasets
+
+    ending = _ending(files[0])
+    words: dict[str, Any] = {}
+    if FORMATS[ending] == "csv":
+        # cells stay the text they are: "1" and "NA" are words here
+        words = {"sep": "\t" if ending == ".tsv" else ",", "dtype": str, "keep_default_na": False}
+    progress = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        with tempfile.TemporaryDirectory(prefix="nash-search-") as cache:
+            return datasets.load_dataset(
+                FORMATS[ending],
+                data_files={"rows": [_literal(file) for file in files]},
+                split="rows",
+                cache_dir=cache,
+                keep_in_memory=True,
+                **words,
+            )
+    except NashSearchError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = shown(_root(error), 120).strip("'\"")
+        raise InvalidInput(f"data must be readable {ending} rows, but got {reason}", where=_where(files[0])) from None
+    finally:
+        if progress:
+            datasets.enable_progress_bars()
+
+
+def _hub_source(name: str, config: TaskConfig, wanted: Mapping[str, str]) -> Source:
+    there = hub.reachable()
+    import datasets
+
+    fix = "check the name, or give a local file or folder to --data"
+    try:
+        known = datasets.get_dataset_split_names(name, config.data_config)
+    except Exception as error:
+        what = f"hub dataset must be readable, but got {_root(error)}"
+        if not there:
+            what = "data must be a local path or a hub dataset that can be reached, but got neither"
+        raise InvalidInput(what, where=_where(name), fix=fix) from None
+    if wanted["train"] not in known:
+        what = f"train split must be one of {', '.join(known)}, but got {wanted['train']}"
+        raise InvalidInput(what, where=_where(name), fix="give --train-split")
+
+    def read(split: str) -> Any:
+        try:
+            return datasets.load_dataset(name, config.data_config, split=split)
+        except Exception as error:
+            what = f"hub dataset must be readable, but got {_root(error)}"
+            raise InvalidInput(what, where=_where(name), fix=fix) from None
+
+    splits = {split: asked for split, asked in wanted.items() if asked in known}
+    return Source(
+        name=name,
+        is_hub=True,
+        splits={split: lambda asked=asked: read(asked) for split, asked in splits.items()},  # type: ignore[misc]
+    )
+
+
+_KNOWN = "JSONL, JSON, CSV, TSV or Parquet"
+
+
+def _format(file: Path) -> None:
+    """Refuse what cannot be rows, before `datasets` is imported."""
+    if _ending(file) not in FORMATS:
+        what = f"data must be {_KNOWN} (.gz allowed), but got {shown(''.join(file.suffixes[-2:]) or 'no ending')}"
+        raise InvalidInput(what, where=_where(file))
+    try:
+        with file.open("rb") as opened:
+            if not opened.read(1):
+                raise InvalidInput("data must hold rows, but got an empty file", where=_where(file))
+    except OSError as error:
+        raise InvalidInput(f"data must be readable, but got {error.strerror}", where=_where(file)) from None
+
+
+def _ending(file: Path) -> str:
+    name = file.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def _literal(file: Path) -> str:
+    """A path that `datasets` does not read as a pattern."""
+    return re.sub(r"([*?\[\]])", r"[\1]", str(file.resolve()))
+
+
+def _root(error: BaseException) -> str:
+    """The innermost cause, one line."""
+    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, StopIteration) or not str(error).strip():
+        return "no rows"
+    return " ".join(str(error).split())[:120]
+
+
+def _where(name: str | Path) -> str:
+    return shown(str(name), 120).strip("'\"")
