@@ -16,7 +16,17 @@ from nash_search.device.lock import DeviceGuard
 from nash_search.device.protocol import Device, Sample
 from nash_search.errors import InvalidInput
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "DeviceGuard", "Sample", "resolve", "timing_guard", "training_guard"]
+__all__ = [
+    "CpuDevice",
+    "CudaDevice",
+    "Device",
+    "DeviceGuard",
+    "Sample",
+    "lock_name",
+    "resolve",
+    "timing_guard",
+    "training_guard",
+]
 
 
 def resolve(asked: str = "auto") -> Device:
@@ -40,7 +50,7 @@ def resolve(asked: str = "auto") -> Device:
 
 def training_guard(device_name: str) -> DeviceGuard:
     """Entered around every optimizer step: shares the device with other trainers, waits for timings."""
-    return DeviceGuard(_lock_id(device_name, announce=True), "shared")
+    return DeviceGuard(lock_name(device_name), "shared")
 
 
 def timing_guard(device_name: str, timeout_s: float | None = None) -> DeviceGuard:
@@ -49,13 +59,16 @@ def timing_guard(device_name: str, timeout_s: float | None = None) -> DeviceGuar
     Raises on entry:
         Locked: when others still hold it after `timeout_s` (None: wait as long as it takes).
     """
-    return DeviceGuard(_lock_id(device_name, announce=True), "exclusive", timeout_s)
+    return DeviceGuard(lock_name(device_name), "exclusive", timeout_s)
 
 
 @functools.cache
-def _lock_id(device_name: str, *, announce: bool) -> str:
-    """Lock name of a device name; a GPU's locks are named after its UUID, whatever its index here."""
+def lock_name(device_name: str) -> str:
+    """What a device's locks are named after: `cpu`, or the GPU's UUID, whatever its index here.
+
+    A process that asks for a GPU's locks announces itself, so that it is not foreign to the others.
+    """
     lock_id = resolve(device_name).lock_id if device_name.startswith("cuda") else device_name
-    if announce and lock_id.startswith("GPU-"):
+    if lock_id.startswith("GPU-"):
         lock.announce(lock_id)
     return lock_id

@@ -11,11 +11,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nash_search.latency.fresh import fresh_tokens, measure_fresh
+    from nash_search.latency.identity import identities
     from nash_search.latency.timing import measure, measure_many
 
-__all__ = ["measure", "measure_many"]
+__all__ = ["fresh_tokens", "identities", "measure", "measure_fresh", "measure_many"]
 
-_HOMES = {"measure": "timing", "measure_many": "timing"}
+_HOMES = {
+    "fresh_tokens": "fresh",
+    "identities": "identity",
+    "measure": "timing",
+    "measure_fresh": "fresh",
+    "measure_many": "timing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,8 @@ from nash_search.records import Latency, Round
 GROUP = 4
 """Candidates that share one dense call per sweep."""
 WARM_UP_CHANGE, WARM_UP_MIN, WARM_UP_MAX, WARM_UP_S = 0.02, 3, 30, 20.0
+WARM_UP_SHARE = 0.25
+"""Of a round's time, at most."""
 DETAIL_CALLS = 5
 DENSE = "\0dense"
 
@@ -98,7 +100,8 @@ def time_round(
 ) -> dict[str, Round]:
     """One warm-up and up to `pairs` sweeps over the sessions, of which `DENSE` is the reference."""
     start_s = device.now_s()
-    settled, calls = _warm_up(sessions, device, workload, deadline_s=min(deadline_s, start_s + WARM_UP_S))
+    warm_up_s = min(WARM_UP_S, WARM_UP_SHARE * (deadline_s - start_s))
+    settled, calls = _warm_up(sessions, device, workload, deadline_s=start_s + warm_up_s)
     before = device.surroundings()
     names = [name for name in sessions if name != DENSE]
     groups = [[DENSE, *names[i : i + GROUP]] for i in range(0, len(names), GROUP)]

@@ -1,0 +1,253 @@
+"""Timing that may be signed: folders loaded and timed in fresh processes, one round each.
+
+    look 1     R rounds                    every budget met or missed?  done
+    look 2     R more for what is ambiguous                             then it stays ambiguous
+
+Two looks widen the bounds (x 1.15), so that stopping early costs no coverage. Whatever happens, it
+ends within the limit, and each number says how it ended. This module refuses to know how one
+process times (`timing`) and what an answer is used for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nash_search import device as devices
+from nash_search.config import LatencyBudget, Workload
+from nash_search.device import lock
+from nash_search.errors import InvalidInput, Locked, NashSearchError
+from nash_search.intervals import PEEKING_SCALE
+from nash_search.records import Latency
+
+MEMORY_SHARE = 0.5
+"""Share of the free memory that models loaded side by side may take."""
+
+
+class MeasurementFailed(NashSearchError):
+    """A fresh process ended without a result; the message holds its last words."""
+
+
+def measure_fresh(
+    folders: Mapping[str, str | Path],
+    dense_folder: str | Path | None,
+    workload: Workload,
+    *,
+    rounds: int = 5,
+    pairs: int = 40,
+    limit_s: float = 900.0,
+    budgets: Mapping[str, Sequence[LatencyBudget]] | None = None,
+    max_rounds: int | None = None,
+    inputs: Sequence[Sequence[int]] | None = None,
+    on_round: Callable[[int, int], None] | None = None,
+) -> dict[str, Latency]:
+    """Time checkpoint folders, each round one fresh process that interleaves all of them with dense.
+
+    Must not be called while this thread holds the device (the fresh processes take it).
+
+    Args:
+        folders: checkpoint folders by name.
+        dense_folder: the reference; None pairs every folder with the first one.
+        workload: what one `generate` is.
+        rounds: fresh processes.
+        pairs: timed pairs per folder and process.
+        limit_s: when it ends at the latest; rounds share what is left of it.
+        budgets: by name, the budgets to be decided; an ambiguous one asks for more rounds.
+        max_rounds: where it ends then (None: twice `rounds`).
+        inputs: token ids of real inputs (None: random ones).
+        on_round: told (rounds done, rounds planned).
+
+    Raises:
+        InvalidInput: a folder does not load.
+        MeasurementFailed: a process died; what it said last.
+    """
+    if rounds < 1:
+        raise InvalidInput(f"rounds must be at least 1, but got {rounds}")
+    if lock.held(devices.lock_name(workload.device)) != "free":
+        raise RuntimeError("measure_fresh must be called without the device's lock: its processes take it")
+    if not folders:
+        return {}
+    paths = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
+    dense = str(Path(dense_folder).resolve()) if dense_folder is not None else next(iter(paths.values()))
+    session = _Session(dense, workload, pairs, inputs, time.monotonic() + limit_s)
+    asked = budgets or {}
+    scale = PEEKING_SCALE if asked else 1.0
+    planned = rounds
+    found: dict[str, list[Latency]] = {name: [] for name in paths}
+    session.run(found, paths, planned, on_round)
+    results = {name: _joined(parts, workload, planned, scale) for name, parts in found.items()}
+    open_names = [n for n, wanted in asked.items() if any(results[n].verdict(b) == "ambiguous" for b in wanted)]
+    planned = max_rounds or 2 * rounds
+    if open_names and planned > rounds:
+        more = {name: found[name] for name in open_names}
+        session.run(more, {name: paths[name] for name in open_names}, planned, on_round)
+        results |= {name: _joined(parts, workload, rounds, scale) for name, parts in more.items()}
+    if dense_folder is None:
+        return {
+            n: r.model_copy(update={"details": r.details | {"paired_with_itself": True}}) for n, r in results.items()
+        }
+    return results
+
+
+def fresh_tokens(
+    folders: Mapping[str, str | Path],
+    rows: Sequence[Sequence[int]],
+    workload: Workload,
+    *,
+    max_new_tokens: int,
+    limit_s: float = 300.0,
+) -> dict[str, list[list[int]]]:
+    """What each folder generates in a fresh process, token for token, one list per input row."""
+    job = {
+        "kind": "tokens",
+        "folders": {name: str(Path(folder).resolve()) for name, folder in folders.items()},
+        "workload": workload.model_dump(mode="json"),
+        "inputs": [list(row) for row in rows],
+        "max_new_tokens": max_new_tokens,
+    }
+    result = run_job(job, limit_s)
+    if result is None:
+        raise MeasurementFailed(f"generating from {', '.join(folders)} must end within {limit_s:.0f} s, but did not")
+    return result
+
+
+def run_job(job: Mapping[str, Any], limit_s: float) -> dict[str, Any] | None:
+    """One job in a fresh process; None when the limit came first (the process is then gone).
+
+    A device that stays in use all the while is a limit too.
+    """
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    quiet = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONSAFEPATH": "1"}
+    with tempfile.TemporaryDirectory(prefix="nash-search-round-") as folder:
+        job_file, result_file, log = (Path(folder) / name for name in ("job.json", "result.json", "log.txt"))
+        job_file.write_text(json.dumps(job))
+        with log.open("wb") as words:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "nash_search.latency.round", str(job_file), str(result_file)],
+                stdin=subprocess.PIPE,  # never written: it closes when this process dies
+                stdout=words,
+                stderr=subprocess.STDOUT,
+                env=os.environ | quiet,
+                start_new_session=True,
+            )
+            try:
+                process.wait(max(0.0, limit_s))
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                process.kill()
+                process.wait()
+                assert process.stdin is not None
+                process.stdin.close()
+        if not result_file.exists():
+            lines = log.read_text(errors="replace").strip().splitlines()
+            last = lines[-1] if lines else "it said nothing"
+            raise MeasurementFailed(f"a fresh timing process must end with a result, but got {_end(process)}: {last}")
+        result: dict[str, Any] = json.loads(result_file.read_text())
+    if isinstance(result.get("error"), str):
+        if result["exit_code"] == Locked.exit_code:
+            return None
+        kind = InvalidInput if result["exit_code"] == InvalidInput.exit_code else MeasurementFailed
+        raise kind(result["error"])
+    return result
+
+
+class _Session:
+    """What stays the same from round to round, and the time they share."""
+
+    def __init__(
+        self,
+        dense: str,
+        workload: Workload,
+        pairs: int,
+        inputs: Sequence[Sequence[int]] | None,
+        deadline_s: float,
+    ) -> None:
+        self.dense, self.workload, self.pairs, self.deadline_s = dense, workload, pairs, deadline_s
+        self.inputs = None if inputs is None else [list(row) for row in inputs]
+
+    def run(
+        self,
+        found: dict[str, list[Latency]],
+        paths: Mapping[str, str],
+        planned: int,
+        on_round: Callable[[int, int], None] | None,
+    ) -> None:
+        """Rounds until each name has `planned`; stops at the deadline."""
+        batches = side_by_side(paths, self.dense)
+        done = min(len(parts) for parts in found.values())
+        while done < planned:
+            for index, batch in enumerate(batches):
+                left_s = self.deadline_s - time.monotonic()
+                share_s = left_s / ((planned - done) * len(batches) - index)
+                job = {
+                    "kind": "time",
+                    "folders": {name: paths[name] for name in batch},
+                    "dense": self.dense,
+                    "workload": self.workload.model_dump(mode="json"),
+                    "inputs": self.inputs,
+                    "pairs": self.pairs,
+                    "limit_s": share_s,
+                    "details": done == 0,
+                }
+                result = run_job(job, left_s) if left_s > 0 else None
+                if result is None:
+                    return
+                for name, value in result.items():
+                    found[name].append(Latency.model_validate(value))
+            done += 1
+            if on_round is not None:
+                on_round(done, planned)
+
+
+def side_by_side(paths: Mapping[str, str], dense: str) -> list[list[str]]:
+    """Names that fit into memory together with the dense model; all of them, unless models are large."""
+    import psutil
+
+    room_bytes = MEMORY_SHARE * psutil.virtual_memory().available - _weights_bytes(dense)
+    batches: list[list[str]] = []
+    left_bytes = 0.0
+    for name, path in paths.items():
+        need_bytes = _weights_bytes(path)
+        if not batches or need_bytes > left_bytes:
+            batches.append([])
+            left_bytes = room_bytes
+        batches[-1].append(name)
+        left_bytes -= need_bytes
+    return batches
+
+
+def _weights_bytes(folder: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def _joined(parts: Sequence[Latency], workload: Workload, planned: int, scale: float) -> Latency:
+    """The rounds of fresh processes as one measurement."""
+    if not parts:
+        return Latency(rounds=(), workload=workload, fresh=True, interval_scale=scale, cut_short=True)
+    hashes = {part.fingerprint["hash"] for part in parts}
+    changed = {"fingerprint_changed": True} if len(hashes) > 1 else {}
+    return Latency(
+        rounds=tuple(r for part in parts for r in part.rounds),
+        workload=workload,
+        fingerprint=parts[0].fingerprint,
+        fresh=True,
+        details=parts[0].details | changed,
+        interval_scale=scale,
+        cut_short=len(parts) < planned or any(part.cut_short for part in parts),
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    if code in (-9, 137):
+        return "killed (out of memory?)"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

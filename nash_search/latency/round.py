@@ -1,0 +1,83 @@
+"""One fresh process of a measurement: `python -m nash_search.latency.round JOB RESULT`.
+
+Loads folders, times them or generates from them, writes one JSON file, ends. Its standard input is
+a lifeline: when the parent dies, the pipe closes and so does this process. It takes the device's
+lock itself, after loading, so that trainers wait for the timing only. Refuses to know why it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+STARTED_S = time.monotonic()
+
+
+def main(job_file: str, result_file: str) -> int:
+    """Do one job; an error a user can act on is a result too."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    from nash_search.errors import NashSearchError
+
+    job = json.loads(Path(job_file).read_text())
+    try:
+        result = {"time": _time, "tokens": _tokens}[job["kind"]](job)
+    except NashSearchError as error:
+        result = {"error": str(error), "exit_code": error.exit_code}
+    staged = Path(result_file + ".part")
+    staged.write_text(json.dumps(result))
+    staged.replace(result_file)
+    return 0
+
+
+def _time(job: dict[str, Any]) -> dict[str, Any]:
+    from nash_search.config import Workload
+    from nash_search.latency.runtimes import runtime_of
+    from nash_search.latency.timing import NotCut, measure_many
+
+    warnings.simplefilter("ignore", NotCut)  # the warning travels in the result's details
+    workload = Workload(**job["workload"])
+    runtime = runtime_of(workload)
+    dense = runtime.load(job["dense"], workload)
+    models = {name: runtime.load(folder, workload) for name, folder in job["folders"].items()}
+    found = measure_many(
+        models,
+        dense,
+        workload,
+        inputs=job["inputs"],
+        pairs=job["pairs"],
+        limit_s=max(0.0, job["limit_s"] - (time.monotonic() - STARTED_S)),
+        details=job["details"],
+    )
+    return {name: latency.model_dump(mode="json") for name, latency in found.items()}
+
+
+def _tokens(job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from nash_search.config import Workload
+    from nash_search.latency.runtimes import runtime_of
+
+    workload = Workload(**job["workload"])
+    torch.set_num_threads(workload.threads)
+    runtime = runtime_of(workload)
+    return {
+        name: runtime.tokens(
+            runtime.load(folder, workload), job["inputs"], beams=workload.beams, max_new_tokens=job["max_new_tokens"]
+        )
+        for name, folder in job["folders"].items()
+    }
+
+
+def _end_with_the_parent() -> None:
+    os.read(0, 1)
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

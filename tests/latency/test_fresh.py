@@ -1,0 +1,279 @@
+"""Looks, limits and joins on scripted rounds; then real folders in real processes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from nash_search import device, latency
+from nash_search.config import LatencyBudget, Workload
+from nash_search.device import lock
+from nash_search.errors import InvalidInput
+from nash_search.latency import fresh, identity, report
+from nash_search.records import Latency, Round
+
+WORKLOAD = Workload(input_tokens=5, output_tokens=4, batch_size=2)
+HALF = LatencyBudget.parse("50%")
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """run_job replaced: each name has a true ratio to dense (10 ms) and 2 % noise between rounds."""
+    jobs = []
+
+    def make(ratios, seconds=0.0, contended=False, noise=0.02):
+        rng = np.random.default_rng(1)
+        clock = [0.0]
+
+        def run_job(job, limit_s):
+            jobs.append(job)
+            clock[0] += min(seconds, limit_s)
+            if seconds > limit_s:
+                return None
+            result = {}
+            for name in job["folders"]:
+                shift = float(np.exp(noise * rng.standard_normal()))
+                runs = Round(
+                    runs_ms=(10 * ratios[name] * shift,) * job["pairs"],
+                    dense_runs_ms=(10.0,) * job["pairs"],
+                    contended=(contended,) * job["pairs"],
+                )
+                made = Latency(
+                    rounds=(runs,),
+                    workload=WORKLOAD,
+                    fingerprint={"hash": "x"},
+                    details={"n": 1} if job["details"] else {},
+                )
+                result[name] = made.model_dump(mode="json")
+            return result
+
+        monkeypatch.setattr(fresh, "run_job", run_job)
+        monkeypatch.setattr(fresh.time, "monotonic", lambda: clock[0])
+        return jobs, clock
+
+    return make
+
+
+def measure(ratios, **settings):
+    return latency.measure_fresh({n: f"/{n}" for n in ratios}, "/dense", WORKLOAD, **settings)
+
+
+def test_each_round_is_one_process_that_times_the_whole_front_with_dense(scripted):
+    ratios = {"a": 0.3, "b": 0.4}
+    jobs, _ = scripted(ratios)
+    told = []
+    found = measure(ratios, rounds=5, pairs=7, on_round=lambda done, planned: told.append((done, planned)))
+    assert len(jobs) == 5 and told[-1] == (5, 5)
+    assert all(set(job["folders"]) == {"a", "b"} and job["dense"] == "/dense" for job in jobs)
+    assert found["a"].fresh and len(found["a"].rounds) == 5 and found["a"].details == {"n": 1}
+    assert found["a"].certificate(HALF) == "met" and found["a"].interval_scale == 1.0
+
+
+def test_only_the_ambiguous_get_more_rounds_and_all_bounds_are_widened(scripted):
+    ratios = {"clear": 0.3, "close": 0.499}
+    jobs, _ = scripted(ratios)
+    found = measure(ratios, budgets=dict.fromkeys(ratios, [HALF]))
+    assert len(jobs) == 10 and [set(j["folders"]) for j in jobs[5:]] == [{"close"}] * 5
+    assert len(found["clear"].rounds) == 5 and len(found["close"].rounds) == 10
+    assert found["clear"].interval_scale == found["close"].interval_scale == 1.15
+    assert found["clear"].certificate(HALF) == "met" and found["close"].certificate(HALF) == "ambiguous"
+
+
+def test_missed_is_a_verdict_too(scripted):
+    scripted({"a": 0.8})
+    assert measure({"a": 0.8}, budgets={"a": [HALF]})["a"].certificate(HALF) == "missed"
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(30.0, 3), (200.0, 0)])
+def test_it_ends_within_its_limit_and_says_so(scripted, seconds, rounds):
+    _, clock = scripted({"a": 0.3}, seconds=seconds)
+    found = measure({"a": 0.3}, limit_s=100.0)["a"]
+    assert len(found.rounds) == rounds and clock[0] <= 120
+    assert found.status == ("cut_short" if rounds else "no_samples")
+    assert found.certificate(HALF) == ("met" if rounds else "ambiguous")
+
+
+def test_contention_leaves_the_ratio_and_takes_the_absolute_verdict(scripted):
+    scripted({"a": 0.3}, contended=True)
+    found = measure({"a": 0.3})["a"]
+    assert found.status == "contended" and found.certificate(HALF) == "met"
+    assert found.certificate(LatencyBudget.parse(100)) == "ambiguous"
+
+
+def test_one_round_or_a_round_in_process_is_no_certificate(scripted):
+    scripted({"a": 0.3})
+    one = measure({"a": 0.3}, rounds=1)["a"]
+    assert one.verdict(HALF) == "met" and one.certificate(HALF) == "ambiguous"
+    five = measure({"a": 0.3})["a"].model_copy(update={"fresh": False})
+    assert five.certificate(HALF) == "ambiguous"
+
+
+def test_it_refuses_to_wait_for_itself(scripted):
+    scripted({"a": 0.3})
+    with device.timing_guard("cpu"), pytest.raises(RuntimeError, match="without the device's lock"):
+        measure({"a": 0.3})
+    assert latency.measure_fresh({}, "/dense", WORKLOAD) == {}
+    with pytest.raises(InvalidInput, match="rounds must be at least 1, but got 0"):
+        measure({"a": 0.3}, rounds=0)
+
+
+def test_large_models_are_loaded_a_few_at_a_time(tmp_path, monkeypatch):
+    for name, size in (("dense", 10), ("a", 30), ("b", 30), ("c", 30)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"0" * size)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 150})())
+    paths = {name: str(tmp_path / name) for name in "abc"}
+    assert fresh.side_by_side(paths, str(tmp_path / "dense")) == [["a", "b"], ["c"]]
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 10**9})())
+    assert fresh.side_by_side(paths, str(tmp_path / "dense")) == [["a", "b", "c"]]
+
+
+def test_the_json_document_has_exactly_the_promised_keys(scripted):
+    scripted({"a": 0.3})
+    found = measure({"a": 0.3}, pairs=40)["a"]
+    document = report.document(found, HALF)
+    promised = "latency_ms lower_ms upper_ms speedup verdict status workload fingerprint dense runs_ms"
+    assert list(document) == promised.split() and list(document["dense"]) == ["latency_ms"]
+    assert document["verdict"] == "met" and len(document["runs_ms"]) == 200
+    assert document["lower_ms"] < document["latency_ms"] < document["upper_ms"]
+    empty = report.document(Latency(rounds=(), workload=WORKLOAD))
+    assert empty["latency_ms"] is None and empty["verdict"] is None and empty["status"] == "no_samples"
+    assert dict(report.rows(found, HALF))["budget"] == "50%: met"
+    assert report.rows(Latency(rounds=(), workload=WORKLOAD))
+
+
+def test_a_model_without_reference_is_paired_with_itself_and_claims_no_speedup(scripted):
+    scripted({"a": 1.0})
+    found = latency.measure_fresh({"a": "/a"}, None, WORKLOAD)["a"]
+    document = report.document(found)
+    assert document["speedup"] is None and document["dense"]["latency_ms"] is None
+    assert document["latency_ms"] == pytest.approx(10, rel=0.1)
+    assert "speed-up" not in dict(report.rows(found))
+
+
+def test_differing_counts_rows():
+    assert identity.differing([[1, 2], [3]], [[1, 2], [4]]) == 1
+    assert identity.differing([[1]], []) == 1
+    assert identity.Identity(inputs=64, differing=0).identical
+    assert not identity.Identity(inputs=0, differing=0).identical
+
+
+# --- real processes ---------------------------------------------------------------------------
+
+
+def t5(decoder_layers, seed=0):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 4, "num_heads": 4}
+    config = T5Config(**sizes, num_decoder_layers=decoder_layers, decoder_start_token_id=0)
+    return T5ForConditionalGeneration(config).eval()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for name, layers in (("dense", 4), ("short", 1)):
+        t5(layers).save_pretrained(root / name)
+    return root
+
+
+def test_a_folder_that_does_not_load_is_named_in_one_line(tmp_path):
+    with pytest.raises(InvalidInput, match="must be a folder with an encoder-decoder model, but got") as caught:
+        latency.measure_fresh({"a": tmp_path / "none"}, tmp_path / "none", WORKLOAD, limit_s=60)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_real_rounds_certify_a_real_folder(folders):
+    found = latency.measure_fresh(
+        {"short": folders / "short", "same": folders / "dense"},
+        folders / "dense",
+        WORKLOAD,
+        rounds=3,
+        pairs=15,
+        limit_s=120,
+        budgets={"short": [LatencyBudget.parse("95%")]},
+    )
+    assert found["short"].ratio < 0.8 and found["short"].certificate(LatencyBudget.parse("95%")) == "met"
+    assert 0.8 < found["same"].ratio < 1.25
+    assert len(found["same"].rounds) >= 3 and found["same"].details["encoder_ms"] > 0
+    assert found["short"].fingerprint["hash"] == found["same"].fingerprint["hash"]
+
+
+@pytest.mark.slow
+def test_an_export_is_token_identical_to_what_was_trained_and_a_changed_one_is_not(folders, tmp_path):
+    rows = [[5 + (i * j) % 50 for j in range(1, 3 + i % 9)] for i in range(70)]
+    trained = t5(1)
+    assert latency.identities({"m": trained}, {"m": folders / "short"}, rows, WORKLOAD)["m"].identical
+    other = copy.deepcopy(trained)
+    other.shared.weight.data.mul_(torch.randn_like(other.shared.weight))
+    found = latency.identities({"m": other}, {"m": folders / "short"}, rows, WORKLOAD)["m"]
+    assert found.inputs == 64 and found.differing > 0 and not found.identical
+
+
+@pytest.mark.slow
+def test_a_process_that_outlives_its_limit_is_gone(folders):
+    began = time.monotonic()
+    found = latency.measure_fresh(
+        {"short": folders / "short"}, folders / "dense", WORKLOAD, rounds=1, pairs=10**6, limit_s=12.0
+    )["short"]
+    assert time.monotonic() - began <= 1.2 * 12
+    assert found.status in ("cut_short", "contended", "no_samples") and found.cut_short
+
+
+@pytest.mark.slow
+def test_a_killed_parent_takes_its_timing_process_along(folders, tmp_path):
+    code = f"""
+from nash_search import latency
+from nash_search.config import Workload
+latency.measure_fresh({{'m': {str(folders / "short")!r}}}, None, Workload(input_tokens=5, output_tokens=4), pairs=10**6)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        children = _wait_for(lambda: _children(parent.pid))
+    finally:
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    _wait_for(lambda: not any(_alive(pid) for pid in children))
+    with device.timing_guard("cpu", timeout_s=10):
+        assert lock.held("cpu") == "exclusive"
+
+
+@pytest.mark.slow
+def test_a_dying_process_says_its_last_words():
+    job = {"kind": "unknown", "folders": {}}
+    with pytest.raises(
+        fresh.MeasurementFailed, match="must end with a result, but got exit code 1: KeyError: 'unknown'"
+    ):
+        fresh.run_job(job, 60)
+
+
+def _children(pid):
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
