@@ -1,1 +1,27 @@
-"""search"""
+"""The search: probe, study, trials, certified answer (see `run`); imported lazily, free of torch and ray."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nash_search.search.driver import Listener, StudyState
+    from nash_search.search.run import SearchResult, search
+    from nash_search.search.signals import Interrupted
+
+__all__ = ["Interrupted", "Listener", "SearchResult", "StudyState", "search"]
+
+_HOMES = {
+    "Interrupted": "signals",
+    "Listener": "driver",
+    "SearchResult": "run",
+    "StudyState": "driver",
+    "search": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,284 @@
+"""Nothing is announced before the exported folder itself was timed and scored.
+
+    front -> export each -> fresh processes time the dense model and all exports, interleaved
+          -> exports write the same tokens as the trained models -> budgets are answered
+          -> each winner, and the dense model, on the sealed test split -> best/<budget>/
+
+For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
+budget is judged on the paired ratio, milliseconds on wall times. If what would win is ambiguous, as many
+rounds are added once, and the interval is widened for having looked.
+The result is one file, `certification.json`; later questions (`pick`) are answered from it.
+This module refuses to know how models are made and how a millisecond is taken.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nash_search import intervals
+from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
+from nash_search.records import Latency, Quality, TrialRecord, Verdict
+from nash_search.search import failpoints, manifest
+from nash_search.search.trial import WEIGHTS, Bench
+
+FILE = "certification.json"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LIMIT_S = 1800.0
+"""Longest time for all fresh rounds together, seconds."""
+
+
+class Point(Frozen):
+    """A point of the front with its certificate."""
+
+    number: int
+    key: str
+    """Name of the trial's folder."""
+    architecture: Architecture
+    checkpoint: str
+    """Export, relative to the study's folder."""
+    latency: Latency
+    """Fresh processes, interleaved with the dense model and the whole front."""
+    same_tokens: bool
+    """The export writes what the trained model wrote."""
+    validation: Quality
+    test: Quality | None = None
+    """Only winners are scored on the sealed split."""
+
+    def verdict(self, budget: LatencyBudget) -> Verdict:
+        """Does it meet the budget? An export that writes something else meets nothing."""
+        return self.latency.verdict(budget) if self.same_tokens else "missed"
+
+
+class Certification(Frozen):
+    """The whole front, certified together."""
+
+    points: tuple[Point, ...]
+    """Fastest first."""
+    dense_checkpoint: str
+    dense_test: Quality | None = None
+    opened: int = 0
+    """How many models were scored on the sealed test split in this study."""
+
+
+def read(folder: Path) -> Certification | None:
+    """The study's certification, if its exports are still there."""
+    try:
+        found = Certification.model_validate_json((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if all((folder / p.checkpoint).is_dir() for p in found.points) else None
+
+
+def read_points(folder: Path) -> tuple[Point, ...]:
+    """The certified front, empty before it is."""
+    found = read(folder)
+    return found.points if found is not None else ()
+
+
+def write(folder: Path, certification: Certification) -> None:
+    """Keep it, durably."""
+    manifest.write_atomic(folder / FILE, certification.model_dump_json(indent=1))
+
+
+def ranked(points: Sequence[Point], floor: float | None) -> list[Point]:
+    """Candidates for any budget, best quality first (ties: the faster); none below the quality floor."""
+    sign = 1.0 if not points or points[0].validation.direction == "maximize" else -1.0
+    allowed = [p for p in points if floor is None or sign * p.validation.value >= sign * floor]
+    return sorted(allowed, key=lambda p: (-sign * p.validation.value, p.latency.ratio))
+
+
+def choose(points: Sequence[Point], budget: LatencyBudget, floor: float | None) -> tuple[str, Point | None]:
+    """A budget's answer: `met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
+    order = ranked(points, floor)
+    for wanted in ("met", "ambiguous"):
+        for point in order:
+            if point.verdict(budget) == wanted:
+                return wanted, point
+    return "infeasible", None
+
+
+def undecided(points: Sequence[Point], budgets: Sequence[LatencyBudget], floor: float | None) -> bool:
+    """Is a point ambiguous that would win if it were met?"""
+    for budget in budgets:
+        for point in ranked(points, floor):
+            verdict = point.verdict(budget)
+            if verdict == "met":
+                break
+            if verdict == "ambiguous":
+                return True
+    return False
+
+
+def certify(
+    folder: Path,
+    front: Sequence[TrialRecord],
+    bench: Bench,
+    config: SearchConfig,
+    floor: float | None,
+    say: Callable[[str, dict[str, Any]], None],
+) -> Certification:
+    """Export and time the front, answer the budgets, score winners; what was certified before is kept.
+
+    Args:
+        folder: the study's folder.
+        front: complete records of the front, fastest first, with checkpoints.
+        bench: loads, times and scores.
+        config: budgets, rounds and pairs.
+        floor: worst quality a winner may have.
+        say: told of each step.
+    """
+    before = read(folder)
+    keys = [_key(r) for r in front]
+    if before is not None and [p.key for p in before.points] == keys:
+        found = before
+    else:
+        found = _time(folder, front, bench, config, floor, say)
+        if before is not None:
+            tested = {p.key: p.test for p in before.points}
+            points = tuple(p.model_copy(update={"test": tested.get(p.key)}) for p in found.points)
+            found = found.model_copy(
+                update={"points": points, "dense_test": before.dense_test, "opened": before.opened}
+            )
+        write(folder, found)
+    return _answer(folder, found, bench, config.budgets, floor, say)
+
+
+def _key(record: TrialRecord) -> str:
+    assert record.checkpoint is not None
+    return Path(record.checkpoint).parent.name
+
+
+def _time(
+    folder: Path,
+    front: Sequence[TrialRecord],
+    bench: Bench,
+    config: SearchConfig,
+    floor: float | None,
+    say: Callable[[str, dict[str, Any]], None],
+) -> Certification:
+    exports = folder / CHECKPOINTS
+    exports.mkdir(exist_ok=True)
+    for litter in exports.glob(".tmp-*"):
+        shutil.rmtree(litter)
+    scratch = {}
+    for record in front:
+        key = _key(record)
+        scratch[key] = exports / f".tmp-{key}"
+        shutil.copytree(folder / "trials" / key / WEIGHTS, scratch[key])
+    failpoints.hit("export")
+    say("certify", {"points": len(front), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
+    timing: dict[str, Any] = {"rounds": config.certify_rounds, "pairs": config.certify_pairs, "limit_s": LIMIT_S}
+    latencies = bench.time_fresh(scratch, **timing)
+    same = {key: bench.same_tokens(path, folder / "trials" / key) for key, path in scratch.items()}
+
+    def points_of(found: dict[str, Latency]) -> list[Point]:
+        return [
+            Point(
+                number=r.number,
+                key=_key(r),
+                architecture=r.architecture,
+                checkpoint="",
+                latency=found[_key(r)],
+                same_tokens=same[_key(r)],
+                validation=r.quality,  # type: ignore[arg-type]
+            )
+            for r in front
+        ]
+
+    if undecided(points_of(latencies), config.budgets, floor):
+        say("certify", {"points": len(front), "rounds": config.certify_rounds, "why": "ambiguous"})
+        again = bench.time_fresh(scratch, **timing)
+        latencies = {key: _joined(latency, again[key]) for key, latency in latencies.items()}
+    points: list[Point] = []
+    for point in points_of(latencies):
+        name = export_name(config.task.name, point, {p.checkpoint for p in points})
+        target = exports / name
+        shutil.rmtree(target, ignore_errors=True)
+        scratch[point.key].rename(target)
+        points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}"}))
+    manifest.fsync_folder(exports)
+    kept = {Path(p.checkpoint).name for p in points}
+    for path in exports.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+    points.sort(key=lambda p: p.latency.ratio)
+    return Certification(points=tuple(points), dense_checkpoint=str(bench.dense_folder()))
+
+
+def _joined(first: Latency, second: Latency) -> Latency:
+    """More rounds of the same, the interval widened for having looked."""
+    scale = max(first.interval_scale, intervals.PEEKING_SCALE)
+    return first.model_copy(update={"rounds": (*first.rounds, *second.rounds), "interval_scale": scale})
+
+
+def _answer(
+    folder: Path,
+    found: Certification,
+    bench: Bench,
+    budgets: Sequence[LatencyBudget],
+    floor: float | None,
+    say: Callable[[str, dict[str, Any]], None],
+) -> Certification:
+    """Score the winners and the dense model on the sealed test split, once each, and copy them to `best/`."""
+    winners = {}
+    for budget in budgets:
+        verdict, point = choose(found.points, budget, floor)
+        if verdict == "met" and point is not None:
+            winners[budget_folder(budget)] = point.key
+    points = []
+    for point in found.points:
+        if point.key in winners.values() and point.test is None:
+            say("test", {"number": point.number})
+            point = point.model_copy(update={"test": bench.test_quality(folder / point.checkpoint)})
+            found = found.model_copy(update={"opened": found.opened + 1})
+        points.append(point)
+    if found.dense_test is None:
+        say("test", {"dense": True})
+        test = bench.test_quality(bench.dense_folder())
+        found = found.model_copy(update={"dense_test": test, "opened": found.opened + 1})
+    found = found.model_copy(update={"points": tuple(points)})
+    write(folder, found)
+    by_key = {p.key: p for p in found.points}
+    (folder / BEST).mkdir(exist_ok=True)
+    for name, key in winners.items():
+        scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(folder / by_key[key].checkpoint, scratch)
+        shutil.rmtree(target, ignore_errors=True)
+        scratch.rename(target)
+    for budget in budgets:  # a copy of an earlier answer that no longer holds
+        if budget_folder(budget) not in winners:
+            shutil.rmtree(folder / BEST / budget_folder(budget), ignore_errors=True)
+    return found
+
+
+def budget_folder(budget: LatencyBudget) -> str:
+    """`50pct` or `40ms`."""
+    if budget.share is not None:
+        return f"{round(budget.share * 100, 6):g}pct"
+    return f"{budget.ms:g}ms"
+
+
+def export_name(task: str, point: Point, taken: set[str]) -> str:
+    """What the artifact is, e.g. `g2p-8.4ms-per92.1-epyc1t`: letters, digits, `.`, `_` and `-` only."""
+    latency, quality = point.latency, point.validation
+    metric = re.sub(r"[^a-z0-9]", "", quality.metric.lower()) or "quality"
+    name = f"{task}-{latency.median_ms:.3g}ms-{metric}{quality.value:.1f}-{device_tag(latency)}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    return f"{name}-{point.architecture.slug}" if f"{CHECKPOINTS}/{name}" in taken else name
+
+
+def device_tag(latency: Latency) -> str:
+    """Short word for the device: `epyc1t`, `h100`."""
+    found = latency.fingerprint
+    text = str(found.get("cpu_model") if latency.workload.device == "cpu" else found.get("name") or "")
+    text = text if text and text != "None" else str(found.get("device") or found.get("name") or "cpu")
+    dull = {"amd", "intel", "nvidia", "r", "tm", "cpu", "processor", "core", "with", "ghz", "the", "geforce"}
+    words = [w for w in re.findall(r"[a-z0-9]+", text.lower()) if w not in dull]
+    tag = words[0] if words else "cpu"
+    return f"{tag}{latency.workload.threads}t" if latency.workload.device == "cpu" else tag

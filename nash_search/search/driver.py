@@ -1,0 +1,306 @@
+"""Who is next and what became of them: the loop's memory between a study and any runner.
+
+    next():    interrupted or retried -> dense model -> anchors -> sampler       (Job, Wait or Done)
+    finish():  record -> study -> drop dominated weights -> backup -> listeners
+
+All of it is derived from the study's rows, nothing is remembered elsewhere, so a new driver over the same
+study goes on where a killed one ended. A runner (serial or Ray) only calls these two.
+This module refuses to know processes, and what a trial does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from nash_search import front
+from nash_search.config import Architecture, SearchConfig, Workload
+from nash_search.errors import StorageDamaged
+from nash_search.records import TrialRecord
+from nash_search.search import manifest, probe, recovery, space
+from nash_search.search.sampler import Proposals, seed_at
+from nash_search.search.stopping import TOLERANCE, Peer
+from nash_search.search.study import Row, Study
+from nash_search.search.trial import WEIGHTS, Job
+
+RETRIED = frozenset({"oom", "worker_died", "disk_full"})
+"""Reasons that deserve one more try."""
+PEERS = 100
+"""Most finished trials a running one is compared with."""
+ROW_LIMIT = 5
+"""Failures in a row after which the search ends: something is wrong with all of them."""
+
+
+class Nothing(Enum):
+    """Answers of `next` that are no job."""
+
+    WAIT = "wait"
+    DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyState:
+    """What a listener is shown after each trial."""
+
+    records: tuple[TrialRecord, ...]
+    front: tuple[int, ...]
+    """Numbers of the feasible front, fastest first."""
+    hypervolume: float
+    counts: dict[str, int]
+    """complete, stopped, infeasible, failed."""
+    trained: int
+    trials: int
+    train_s: float
+    elapsed_s: float
+    eta_s: float | None
+    dense_ms: float
+    dense_quality: float
+
+
+class Listener(Protocol):
+    """Who is told; `search` never imports a report."""
+
+    def on_stage(self, stage: str, detail: dict[str, Any]) -> None:
+        """A stage began or ended: workload, probe, search, certify, done."""
+
+    def on_trial(self, record: TrialRecord, state: StudyState) -> None:
+        """A trial was decided."""
+
+    def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
+        """Training went on."""
+
+
+class Driver:
+    """Proposes jobs and takes records."""
+
+    NO_TRIALS: ClassVar[dict[str, int]] = {"complete": 0, "stopped": 0, "infeasible": 0, "failed": 0}
+
+    def __init__(
+        self,
+        study: Study,
+        table: probe.LatencyTable,
+        config: SearchConfig,
+        workload: Workload,
+        *,
+        workers: int = 1,
+        listeners: Sequence[Listener] = (),
+        extra_anchors: Sequence[Architecture] = (),
+    ) -> None:
+        self.study, self.table, self.config, self.workload = study, table, config, workload
+        self.workers, self.listeners = workers, listeners
+        facts = study.facts
+        self.feasible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share]
+        corners = space.anchors(facts.space, table, config.budgets)
+        wanted = corners if config.sampler not in ("grid", "random") else []
+        self.anchors = list(dict.fromkeys([*extra_anchors, *wanted]))
+        self.why_done = ""
+        self._began = time.monotonic()
+        self._running: dict[int, Job] = {}
+        self._failed_in_a_row = 0
+        self._spent_s: list[float] = []
+
+    # -- proposing -------------------------------------------------------------------------------
+
+    def next(self) -> Job | Nothing:
+        """The next job, WAIT while others may still make one necessary, or DONE."""
+        rows = self.study.rows()
+        if self.trained(rows) + len(self._running) >= self.config.trials:
+            return self._done(f"{self.config.trials} trials trained")
+        if self._failed_in_a_row >= ROW_LIMIT:
+            return self._done(f"{ROW_LIMIT} trials in a row failed")
+        if self._out_of_time():
+            return self._done("the time budget is spent")
+        planned = self._planned(rows)
+        taken = self._taken(rows)
+        free = [a for a in self.feasible if a not in taken]
+        if planned is None and not free:
+            return self._done("every feasible architecture is decided")
+        seed = seed_at(self.config.seed, sum(row.state in ("COMPLETE", "PRUNED") for row in rows))
+        sampler = Proposals(self.config.sampler, seed, self.study.facts.space, free, planned)
+        number, architecture = self.study.ask(sampler)
+        share = self.table.share(architecture)
+        if share > self.study.facts.loosest_share:  # somebody enqueued it: an answer, not a training
+            loosest = self.study.facts.loosest_share
+            reason = f"probed at {share:.0%} of the dense latency, the loosest budget is {loosest:.0%}"
+            record = TrialRecord(number=number, architecture=architecture, infeasible=reason)
+            self.study.tell(number, record, share)
+            self._tell_listeners(record)
+            return self.next()
+        job = self._job(number, architecture, share)
+        self._running[number] = job
+        return job
+
+    def dense_job(self) -> Job | None:
+        """The dense model as a trial to be taken over untrained; None when its row is there already."""
+        baseline = self.study.facts.baseline
+        rows = self.study.rows()
+        if baseline not in self.study.facts.space.architectures() or baseline in self._taken(rows):
+            return None
+        sampler = Proposals("random", 0, self.study.facts.space, [], baseline)
+        number, _ = self.study.ask(sampler)
+        job = self._job(number, baseline, 1.0)
+        self._running[number] = job
+        return job
+
+    def _done(self, why: str) -> Nothing:
+        self.why_done = why
+        return Nothing.WAIT if self._running else Nothing.DONE
+
+    def _out_of_time(self) -> bool:
+        limit = self.config.time_budget_s
+        if limit is None:
+            return False
+        expected = max(self._spent_s[-3:], default=0.0)
+        return self.elapsed_s + expected > limit
+
+    def _job(self, number: int, architecture: Architecture, share: float) -> Job:
+        peers = tuple(p for p in self._peers() if p.share <= share + TOLERANCE)[-PEERS:]
+        return Job(
+            number=number,
+            architecture=architecture,
+            seed=self.config.seed,
+            question=self.study.facts.question_digest,
+            config=self.config.model_copy(update={"storage": None}),  # a secret does not travel
+            workload=self.workload,
+            share=share,
+            folder=str(self.study.folder.resolve()),
+            train_threads=max(1, len(os.sched_getaffinity(0)) // self.workers),
+            peers=peers,
+        )
+
+    def _peers(self) -> Iterator[Peer]:
+        for r in self.study.records():
+            if r.curve:
+                share = r.latency.ratio if r.latency else self.table.share(r.architecture)
+                yield Peer(number=r.number, share=share, curve=r.curve)
+
+    def _planned(self, rows: Sequence[Row]) -> Architecture | None:
+        """What must run before the sampler is asked."""
+        taken = self._taken(rows)
+        again = [r.architecture for r in rows if r.architecture is not None and r.state == "FAIL"]
+        for architecture in dict.fromkeys([*again, *self.anchors]):
+            if architecture not in taken and self.table.share(architecture) <= self.study.facts.loosest_share:
+                return architecture
+        return None
+
+    def _taken(self, rows: Sequence[Row]) -> set[Architecture]:
+        """Running, decided, or failed for good."""
+        failures: dict[Architecture, list[str]] = {}
+        taken = {job.architecture for job in self._running.values()}
+        for row in rows:
+            if row.architecture is None:
+                continue
+            if row.state == "FAIL":
+                failures.setdefault(row.architecture, []).append(row.failure or "error")
+            elif row.state in ("COMPLETE", "PRUNED"):
+                taken.add(row.architecture)
+        for architecture, reasons in failures.items():
+            counted = [r for r in reasons if r != "interrupted"]
+            if len(counted) >= 2 or any(r not in RETRIED for r in counted):
+                taken.add(architecture)
+        return taken
+
+    def trained(self, rows: Sequence[Row]) -> int:
+        """Trials that count: complete or stopped, the dense model's row left out."""
+        refused = {r.number for r in self.study.records() if r.infeasible is not None}
+        return sum(
+            r.state in ("COMPLETE", "PRUNED")
+            and r.number not in refused
+            and r.architecture != self.study.facts.baseline
+            for r in rows
+        )
+
+    # -- taking results --------------------------------------------------------------------------
+
+    def finish(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
+        """Close the job's row with its record.
+
+        Raises:
+            StorageDamaged: when the disk is full; the row is closed first.
+        """
+        self._running.pop(job.number, None)
+        share = record.latency.ratio if record.latency is not None else job.share
+        self.study.tell(job.number, record, share)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if record.status == "failed" else 0
+        if record.status != "failed" and wall_s:
+            self._spent_s.append(wall_s)
+        if not self.config.keep_all:
+            self._drop_dominated()
+        recovery.back_up(self.study.folder)
+        self._tell_listeners(record)
+        if record.failure == "disk_full":
+            raise StorageDamaged(f"the disk must have room for trials, but it is full: {record.message}")
+
+    def interrupted(self) -> None:
+        """Close the rows of jobs that will not come back; they are taken up again at the next start."""
+        for number in list(self._running):
+            self.study.fail(number, "interrupted", "the driver was asked to end")
+            del self._running[number]
+
+    def _drop_dominated(self) -> None:
+        kept = {r.number for r in self.pareto()}
+        for record in self.study.records():
+            if record.checkpoint is not None and record.number not in kept:
+                manifest.drop(Path(self.study.folder, record.checkpoint).parent, f"{WEIGHTS}/")
+
+    def pareto(self) -> list[TrialRecord]:
+        """Non-dominated complete trials, fastest first; the dense model only where a budget admits it."""
+        found = [r for r in self.study.records() if r.status == "complete"]
+        return [found[i] for i in front.front_order(self._losses(found))]
+
+    def _losses(self, records: Sequence[TrialRecord]) -> front.Array:
+        pairs = [(r.latency.ratio, r.quality.value) for r in records if r.latency and r.quality]
+        return front.losses([p[0] for p in pairs], [p[1] for p in pairs], self.study.facts.direction)
+
+    def hypervolume(self) -> float:
+        """Of all measured trials, the dense model included: share of dense latency x quality."""
+        facts = self.study.facts
+        measured = [r for r in self.study.records() if r.latency is not None and r.quality is not None]
+        sign = 1.0 if facts.direction == "minimize" else -1.0
+        return front.hypervolume(self._losses(measured), (facts.reference_share, sign * facts.reference_quality))
+
+    def counts(self) -> dict[str, int]:
+        """Trials by status; interrupted rows are no trials."""
+        found = Counter(str(r.status) for r in self.study.records())
+        return {status: found.get(status, 0) for status in self.NO_TRIALS}
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall seconds since this driver began."""
+        return time.monotonic() - self._began
+
+    def state(self) -> StudyState:
+        """A picture for listeners."""
+        records = tuple(self.study.records())
+        trained = self.trained(self.study.rows())
+        left = max(0, self.config.trials - trained)
+        mean = sum(self._spent_s) / len(self._spent_s) if self._spent_s else None
+        return StudyState(
+            records=records,
+            front=tuple(r.number for r in self.pareto()),
+            hypervolume=self.hypervolume(),
+            counts=self.counts(),
+            trained=trained,
+            trials=self.config.trials,
+            train_s=sum(r.train_s for r in records),
+            elapsed_s=self.elapsed_s,
+            eta_s=None if mean is None else left * mean / max(1, self.workers),
+            dense_ms=self.study.facts.dense_ms,
+            dense_quality=self.study.facts.dense_quality,
+        )
+
+    def _tell_listeners(self, record: TrialRecord) -> None:
+        state = self.state()
+        for listener in self.listeners:
+            listener.on_trial(record, state)
+
+    def progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
+        """Pass a running trial's progress on."""
+        for listener in self.listeners:
+            listener.on_progress(number, stage, step, steps, loss)

@@ -1,0 +1,116 @@
+"""A finished folder either exists whole or not at all.
+
+    work in .tmp-<key>/ -> fsync every file -> manifest.json (sha256 of each) last -> rename to <key>/ -> fsync parent
+
+A folder under its final name therefore carries a manifest that names every byte it needs; `read` believes
+nothing else. Weights that nobody needs any more are dropped by writing a smaller manifest first and
+deleting afterwards: a kill between the two leaves files too many, never too few.
+This module refuses to know what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nash_search.search import failpoints
+
+NAME = "manifest.json"
+SMALL_BYTES = 4 * 2**20
+
+
+def fsync_folder(path: Path) -> None:
+    """Make a rename or a new file in this folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace a file by new content, durably; readers see the old or the new one, never a part."""
+    raw = data.encode() if isinstance(data, str) else data
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch.unlink(missing_ok=True)
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() != NAME)
+
+
+def commit(scratch: Path, final: Path, facts: dict[str, Any]) -> None:
+    """Turn a scratch folder into a finished one: fsync, manifest last, rename, fsync the parent.
+
+    A valid folder that is already there wins (its work was finished first); an invalid one is replaced.
+    """
+    if read(final) is not None:
+        shutil.rmtree(scratch)
+        return
+    entries = {}
+    for path in _files(scratch):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        entries[path.relative_to(scratch).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    for folder in [p for p in scratch.rglob("*") if p.is_dir()]:
+        fsync_folder(folder)
+    failpoints.hit("artefact")
+    write_atomic(scratch / NAME, json.dumps({**facts, "files": entries}, indent=1, sort_keys=True))
+    failpoints.hit("manifest")
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(scratch, final)
+    fsync_folder(final.parent)
+    failpoints.hit("rename")
+
+
+def read(folder: Path, *, deep: bool = True) -> dict[str, Any] | None:
+    """The manifest of a finished folder, or None when a file is missing, altered or was never sealed.
+
+    Args:
+        folder: the finished folder.
+        deep: recompute every sha256; otherwise only those of small files (a start must not read all weights).
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / NAME).read_bytes())
+        for name, entry in found["files"].items():
+            path = folder / name
+            if path.stat().st_size != entry["bytes"]:
+                return None
+            if (deep or entry["bytes"] < SMALL_BYTES) and sha256(path) != entry["sha256"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found
+
+
+def drop(folder: Path, prefix: str) -> None:
+    """Forget and delete the files under `prefix` of a finished folder (dominated weights)."""
+    found = read(folder)
+    if found is None or not any(name.startswith(prefix) for name in found["files"]):
+        return
+    found["files"] = {name: entry for name, entry in found["files"].items() if not name.startswith(prefix)}
+    found["dropped"] = sorted({*found.get("dropped", []), prefix})
+    write_atomic(folder / NAME, json.dumps(found, indent=1, sort_keys=True))
+    shutil.rmtree(folder / prefix, ignore_errors=True)

@@ -1,0 +1,182 @@
+"""Before anything is spent: the question in full, the probe's table, what is fixed of a new study, the plan.
+
+    question   config + model, data, workload, device and protocol versions, by digest
+    table      the study's own `probe.json`; else a table of the same shapes taken here before; else a new one
+
+A study that exists must have been asked the same question; a difference is named field by field.
+This module refuses to know trials and what is proposed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from nash_search import errors
+from nash_search.config import SearchConfig, SearchSpace, Workload, digest
+from nash_search.records import Quality
+from nash_search.search import document, manifest, probe, space
+from nash_search.search.study import StudyFacts
+from nash_search.search.trial import Bench
+
+PROBE = "probe.json"
+DENSE = "dense.json"
+PROBE_LIMIT_S = 60.0
+HYPERVOLUME_DROP_PCT = 20.0
+"""Hypervolume's quality reference: this much below the dense model, unless `--max-drop` says otherwise."""
+
+
+class Case(Protocol):
+    """What the stages before spending have found out so far."""
+
+    config: SearchConfig
+    bench: Bench
+    question: dict[str, Any]
+    table: probe.LatencyTable
+    dense: Quality
+    facts: StudyFacts
+    workload: Workload
+    workers: int
+
+
+def resolved_question(config: SearchConfig, bench: Bench) -> dict[str, Any]:
+    """The question with everything filled in: what a study is about, to the byte."""
+    filled = space.filled(config.search_space, bench.decoder_layers())
+    return {
+        **config.question(),
+        "search_space": filled.model_dump(mode="json"),
+        "workload": bench.workload().model_dump(mode="json"),
+        "device": bench.fingerprint_hash(),
+        **bench.facts(),
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    """What changed between two questions, one line each."""
+    found = []
+    for key in sorted({*before, *now}):
+        a, b, name = before.get(key), now.get(key), f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{name}.")
+        elif a != b:
+            found.append(f"{name}: {json.dumps(a)} -> {json.dumps(b)}")
+    return found
+
+
+def same_question(facts: StudyFacts, question: dict[str, Any], config: SearchConfig) -> None:
+    if digest(question) == facts.question_digest:
+        return
+    changed = "; ".join(differences(facts.question, question))[:400]
+    raise errors.InvalidInput(
+        f"a study must keep its question, but got {changed}",
+        where=config.study_name,
+        fix="use --fork or another --study",
+    )
+
+
+def latency_table(
+    config: SearchConfig, bench: Bench, folder: Path, filled: SearchSpace, say: Callable[[str, dict[str, Any]], None]
+) -> probe.LatencyTable:
+    """The study's own table; else one taken by another study of the same shapes here; else a new one."""
+    shapes = probe.shapes_to_probe(filled)
+    key = probe.table_key(bench.workload(), bench.fingerprint_hash(), bench.facts()["model"], shapes)
+    cache = folder.parent / ".probes" / f"{key[:16]}.json"
+    for path in (folder / PROBE, cache):
+        try:
+            found = probe.LatencyTable.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if found.key == key:
+            break
+    else:
+        say("probe", {"shapes": len(shapes), "limit_s": PROBE_LIMIT_S})
+        taken = bench.probe(shapes, PROBE_LIMIT_S)
+        entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
+        found = probe.LatencyTable(entries=entries, key=key)
+        cache.parent.mkdir(exist_ok=True, mode=0o700)
+        manifest.write_atomic(cache, found.model_dump_json())
+    if not (folder / PROBE).exists():
+        manifest.write_atomic(folder / PROBE, found.model_dump_json())
+    return found
+
+
+def dense_quality(bench: Bench, folder: Path) -> Quality:
+    path = folder / DENSE
+    try:
+        return Quality.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        found = bench.dense_quality()
+        manifest.write_atomic(path, found.model_dump_json())
+        return found
+
+
+def study_facts(case: Case) -> StudyFacts:
+    """What a new study fixes for good."""
+    config, table, dense = case.config, case.table, case.dense
+    drop = config.max_drop_pct if config.max_drop_pct is not None else HYPERVOLUME_DROP_PCT
+    filled = space.filled(config.search_space, case.bench.decoder_layers())
+    return StudyFacts(
+        question=case.question,
+        question_digest=digest(case.question),
+        baseline=space.baseline(filled, case.bench.decoder_layers()),
+        loosest_share=probe.loosest(config.budgets, table.dense_ms).share_of(table.dense_ms),
+        dense_ms=table.dense_ms,
+        dense_quality=dense.value,
+        quality_metric=dense.metric,
+        direction=dense.direction,
+        reference_quality=document.dropped(dense.value, drop, dense.direction),
+    )
+
+
+def check_loosest(facts: StudyFacts, config: SearchConfig) -> None:
+    """The constraint is told once per trial, so it cannot be loosened afterwards.
+
+    Raises:
+        InvalidInput: when a budget is looser than the study's loosest.
+    """
+    loosest = probe.loosest(config.budgets, facts.dense_ms).share_of(facts.dense_ms)
+    if loosest > facts.loosest_share * (1 + 1e-9):
+        raise errors.InvalidInput(
+            f"the loosest budget must stay within the study's {facts.loosest_share:.1%} of the dense latency, "
+            f"but got {loosest:.1%}",
+            where=config.study_name,
+            fix="use --fork or another --study",
+        )
+
+
+def plan(case: Case) -> dict[str, Any]:
+    """Everything known before spending."""
+    config, facts, table, dense = case.config, case.facts, case.table, case.dense
+    architectures = facts.space.architectures()
+    fastest, floor_share = probe.floor(table, architectures)
+    return {
+        "study": config.study_name,
+        "task": config.task.name,
+        "model": config.model,
+        "device": case.workload.device,
+        "workload": case.workload.model_dump(mode="json"),
+        "metric": facts.quality_metric,
+        "decoder_layers": facts.baseline.decoder_layers,
+        "dense": {
+            "latency_ms": facts.dense_ms,
+            "validation_quality": dense.value,
+            "validation_standard_error": dense.standard_error,
+            "quality_split": dense.split,
+        },
+        "budgets": [
+            {
+                "asked": b.asked,
+                "budget_ms": b.ms_at(facts.dense_ms),
+                "floor_ms": floor_share * facts.dense_ms,
+                "verdict": "infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
+                "admits": space.admits(facts.space, table, b),
+                "nearest": probe.nearest_feasible(table, architectures, b).asked,
+            }
+            for b in config.budgets
+        ],
+        "fastest": fastest.slug,
+        "trials": config.trials,
+        "workers": case.workers,
+    }

@@ -1,0 +1,177 @@
+"""What a kill leaves behind, put right at the next start.
+
+    row RUNNING, folder whole      told from the folder's record: nothing is run twice
+    row RUNNING, folder not whole  told FAIL `interrupted`; the architecture is taken up again first
+    folder whole, no row           the database came from a backup: a row is added
+    database damaged               refused (exit 5); `rebuild` makes a new one from backup and folders
+
+After each tell the SQLite database is copied by its online backup, the last three kept.
+This module refuses to know who proposes what.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from nash_search.config import Architecture
+from nash_search.errors import StorageDamaged
+from nash_search.records import TrialRecord
+from nash_search.search import failpoints, manifest, trial
+from nash_search.search.probe import LatencyTable
+from nash_search.search.sampler import architecture_of
+from nash_search.search.study import Study, open_storage, sqlite_url
+
+DATABASE = "study.db"
+BACKUPS = "backups"
+KEPT = 3
+
+
+def check_database(path: Path) -> None:
+    """Refuse anything that is not a healthy study database, before Optuna touches it.
+
+    An empty file would silently become a new study; a truncated one would fail in the middle of a run.
+
+    Raises:
+        StorageDamaged: with what is wrong and what helps.
+    """
+    if not path.exists():
+        return
+    hint = f"run `nash-search recover {path.parent.name}`"
+    if not path.is_file() or path.stat().st_size == 0:
+        raise StorageDamaged(f"study database must be an SQLite file, but {path} is empty or no file: {hint}")
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)
+        try:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise StorageDamaged(f"study database must be readable, but {path}: {error}: {hint}") from None
+    if verdict != "ok":
+        raise StorageDamaged(f"study database must be whole, but {path}: {verdict}: {hint}")
+    if "studies" not in tables or "trials" not in tables:
+        raise StorageDamaged(f"study database must hold an Optuna study, but {path} holds something else: {hint}")
+    try:
+        open_storage(sqlite_url(path)).engine.dispose()
+    except RuntimeError as error:
+        line = " ".join(str(error).split())[:160]
+        raise StorageDamaged(f"study database must fit the installed Optuna, but {path}: {line}: {hint}") from None
+
+
+def settle(study: Study, table: LatencyTable) -> None:
+    """Close every RUNNING row and adopt every whole folder that has no row.
+
+    Raises:
+        StorageDamaged: when a COMPLETE row's folder is missing or altered.
+    """
+    known: dict[str, int] = {}
+    for row in study.trials():
+        if row.state == TrialState.RUNNING:
+            architecture = architecture_of(row.params)
+            folder = _folder(study, architecture) if architecture else None
+            if folder is not None and manifest.read(folder, deep=False) is not None:
+                record = trial.stored_record(folder)
+                study.tell(row.number, record, _share(record, table))
+            else:
+                study.fail(row.number, "interrupted", "the driver ended while this trial ran")
+        elif "folder" in row.user_attrs and row.state.is_finished():
+            folder = study.folder / row.user_attrs["folder"]
+            if manifest.read(folder, deep=False) is None:
+                raise StorageDamaged(
+                    f"trial {row.number}'s folder must be whole, but {folder} is missing or altered: "
+                    f"run `nash-search recover {study.folder.name}`"
+                )
+    for row in study.trials():
+        if row.state in (TrialState.COMPLETE, TrialState.PRUNED) and "folder" in row.user_attrs:
+            known[Path(row.user_attrs["folder"]).name] = row.number
+    for folder in whole_folders(study.folder, study.facts.question_digest):
+        if folder.name not in known:
+            record = trial.stored_record(folder)
+            study.add(record, _share(record, table))
+
+
+def _share(record: TrialRecord, table: LatencyTable) -> float:
+    return record.latency.ratio if record.latency else table.share(record.architecture)
+
+
+def _folder(study: Study, architecture: Architecture) -> Path:
+    return study.folder / "trials" / trial.folder_key(study.facts.question_digest, architecture)
+
+
+def whole_folders(folder: Path, question: str) -> list[Path]:
+    """Finished trial folders of this question, in the order they were made; litter of kills is removed."""
+    found = []
+    for path in sorted((folder / "trials").glob("*")) if (folder / "trials").is_dir() else []:
+        if path.name.startswith(".tmp-"):
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.name.startswith("."):
+            sealed = manifest.read(path, deep=False)
+            if sealed is not None and sealed.get("question") == question:
+                found.append(path)
+    return sorted(found, key=lambda p: (trial.stored_record(p).created, trial.stored_record(p).number))
+
+
+def back_up(folder: Path) -> None:
+    """Copy the database by SQLite's online backup; keep the last three."""
+    failpoints.hit("backup")
+    source, backups = folder / DATABASE, folder / BACKUPS
+    if not source.exists():  # another storage: its owner makes the backups
+        return
+    backups.mkdir(exist_ok=True, mode=0o700)
+    numbers = sorted(int(p.stem.rpartition("-")[2]) for p in backups.glob("study-*.db"))
+    target = backups / f"study-{(numbers[-1] if numbers else 0) + 1:06d}.db"
+    scratch = backups / f".{target.name}.tmp"
+    scratch.unlink(missing_ok=True)
+    origin, copy = sqlite3.connect(source, timeout=60), sqlite3.connect(scratch)
+    try:
+        origin.backup(copy)
+    finally:
+        copy.close()
+        origin.close()
+    os.replace(scratch, target)
+    for number in numbers[: max(0, len(numbers) + 1 - KEPT)]:
+        (backups / f"study-{number:06d}.db").unlink(missing_ok=True)
+
+
+def rebuild(folder: Path, name: str) -> int:
+    """Make a healthy database from the latest healthy backup plus what the manifests hold.
+
+    The damaged file is kept beside it as `study.db.damaged`. Returns the number of finished trials.
+
+    Raises:
+        StorageDamaged: when no backup can be read.
+    """
+    backups = sorted((folder / BACKUPS).glob("study-*.db"), reverse=True)
+    for backup in backups:
+        try:
+            check_database(backup)
+            old = Study(open_storage(sqlite_url(backup)), name, folder, None)
+        except (StorageDamaged, KeyError):
+            continue
+        break
+    else:
+        raise StorageDamaged(f"recovery must have a readable backup, but {folder / BACKUPS} holds none")
+    fresh = folder / f".{DATABASE}.new"
+    fresh.unlink(missing_ok=True)
+    whole = {p.name for p in whole_folders(folder, old.facts.question_digest)}
+    new = Study(open_storage(sqlite_url(fresh)), name, folder, old.facts)
+    for row in old.trials():
+        lost = "folder" in row.user_attrs and Path(row.user_attrs["folder"]).name not in whole
+        if row.state.is_finished() and not lost:
+            new.optuna.add_trial(row)
+    table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
+    settle(new, table)
+    finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in new.trials())
+    old.close()
+    new.close()
+    if (folder / DATABASE).exists():
+        os.replace(folder / DATABASE, folder / f"{DATABASE}.damaged")
+    os.replace(fresh, folder / DATABASE)
+    manifest.fsync_folder(folder)
+    return finished

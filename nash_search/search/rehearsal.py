@@ -1,0 +1,185 @@
+"""An analytic bench: the whole machinery in seconds, without a model (task `rehearsal`).
+
+Quality and latency are closed forms of the architecture, so crash tests can compare a killed and resumed
+study with an undisturbed one bit by bit, and fake trials can be imported by Ray's workers. Its numbers say
+`rehearsal` in metric and fingerprint and mean nothing. `task.data_config` orders mishaps, e.g.
+`trial_s=0.2,nan=enc30-dec3,die=enc0-dec2` (nan, error, oom, disk, hang, die; `die` kills the process once).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from nash_search.config import Architecture, SearchConfig, Workload, digest
+from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord
+from nash_search.search.stopping import reason_to_stop
+from nash_search.search.trial import WEIGHTS, Failed, Hooks, Job
+
+LAYERS = 6
+DENSE_MS = 100.0
+
+
+def share_of(architecture: Architecture) -> float:
+    """Latency over dense latency: a constant, the encoder's width, the decoder's depth."""
+    return 0.12 + 0.28 * (1 - architecture.encoder_sparsity_pct / 100) + 0.60 * architecture.decoder_layers / LAYERS
+
+
+def quality_of(architecture: Architecture) -> float:
+    """Percent: falls off steeply at the last decoder blocks and at high encoder sparsity."""
+    depth, sparsity = architecture.decoder_layers / LAYERS, architecture.encoder_sparsity_pct / 100
+    bumps = math.sin(7 * depth + 11 * sparsity)  # so that the surface is not monotone
+    return 92 - 14 * (1 - depth) ** 2 - 30 * sparsity**2.5 + 0.3 * bumps
+
+
+def _noise(*key: object) -> float:
+    """Deterministic, in [-1, 1)."""
+    return int(digest(list(map(str, key)))[:8], 16) / 2**31 - 1
+
+
+class Rehearsal:
+    """The `Bench` without torch."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config = config
+        entries = [part.partition("=") for part in (config.task.data_config or "").split(",") if part]
+        self.orders = {name: value for name, _, value in entries}
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing but the name."""
+        return {"model": "rehearsal", "data": "rehearsal", "protocol": 1}
+
+    def decoder_layers(self) -> int:
+        """Six."""
+        return LAYERS
+
+    def workload(self) -> Workload:
+        """A call nobody makes."""
+        return Workload(batch_size=64, input_tokens=8, output_tokens=8)
+
+    def fingerprint_hash(self) -> str:
+        """No device."""
+        return "rehearsal"
+
+    def _latency(self, architecture: Architecture, *key: object, rounds: int = 1, fresh: bool = False) -> Latency:
+        share = share_of(architecture)
+
+        def one(r: int) -> Round:
+            dense = [DENSE_MS * (1 + 0.002 * _noise("dense", *key, r, i)) for i in range(8)]
+            runs = [share * DENSE_MS * (1 + 0.002 * _noise(architecture.slug, *key, r, i)) for i in range(8)]
+            return Round(runs_ms=tuple(runs), dense_runs_ms=tuple(dense), contended=(False,) * 8)
+
+        fingerprint = {"device": "rehearsal", "hash": "rehearsal"}
+        made = tuple(one(r) for r in range(rounds))
+        return Latency(rounds=made, workload=self.workload(), fingerprint=fingerprint, fresh=fresh)
+
+    def probe(self, shapes: list[Architecture], limit_s: float) -> dict[Architecture, Latency]:
+        """The closed form with a little noise."""
+        return {a: self._latency(a, "probe") for a in shapes}
+
+    def _quality(self, architecture: Architecture, split: str) -> Quality:
+        value = quality_of(architecture) + 0.1 * _noise(split, architecture.slug, self.config.seed)
+        n = 500
+        return Quality(metric="rehearsal", value=value, standard_error=0.2, n=n, split=split)  # type: ignore[arg-type]
+
+    def _dense(self) -> Architecture:
+        return Architecture(encoder_sparsity_pct=0, decoder_layers=LAYERS)
+
+    def dense_quality(self) -> Quality:
+        """The closed form at no pruning."""
+        return self._quality(self._dense(), "validation")
+
+    def _record(self, job: Job, scratch: Path) -> TrialRecord:
+        architecture = job.architecture
+        (scratch / WEIGHTS).mkdir()
+        (scratch / WEIGHTS / "model.json").write_text(json.dumps(architecture.model_dump(mode="json")), "utf-8")
+        keep = 1 - architecture.encoder_sparsity_pct / 100
+        return TrialRecord(
+            number=job.number,
+            architecture=architecture,
+            seed=job.seed,
+            shapes=Shapes(
+                encoder_heads=(max(1, round(4 * keep)),) * LAYERS,
+                encoder_neurons=(max(1, round(256 * keep)),) * LAYERS,
+                decoder_blocks=tuple(range(architecture.decoder_layers)),
+            ),
+            latency=self._latency(architecture, "trial"),
+            quality=self._quality(architecture, "validation"),
+            parameters=round(1e6 * (0.5 + 0.2 * keep + 0.3 * architecture.decoder_layers / LAYERS)),
+            sparsity_expected=1 - keep,
+            sparsity_counted=1 - keep,
+            checkpoint=WEIGHTS,
+        )
+
+    def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
+        """The closed form, free of charge."""
+        return self._record(job, scratch)
+
+    def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
+        """Sleep, follow an exponential learning curve, obey the ordered mishaps."""
+        slug = job.architecture.slug
+        rungs, steps = job.config.recipe.rungs, job.config.recipe.narrow_steps + job.config.recipe.tune_steps
+        seconds = float(self.orders.get("trial_s", "0"))
+        if self.orders.get("oom") == slug:
+            raise MemoryError("ordered")
+        if self.orders.get("error") == slug:
+            raise RuntimeError("ordered")
+        if self.orders.get("disk") == slug:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.orders.get("hang") == slug:
+            time.sleep(3600)
+        job.work.mkdir(parents=True, exist_ok=True)
+        if self.orders.get("die") == slug and not (job.work / "died").exists():
+            (job.work / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        final = quality_of(job.architecture) + 0.1 * _noise("validation", slug, self.config.seed)
+        curve: list[CurvePoint] = []
+        stopped = None
+        for rung in range(1, rungs + 1):
+            time.sleep(seconds / rungs)
+            step = steps * rung // rungs
+            value = final - 40 * (math.exp(-4 * rung / rungs) - math.exp(-4))
+            curve.append(CurvePoint(step=step, value=value, train_s=seconds * rung / rungs))
+            hooks.progress(job, "tune", step, steps, 1 / rung)
+            hooks.rung(job, step, value)
+            if job.config.early_stopping:
+                stopped = reason_to_stop(job.share, curve, job.peers, margin=0.4, last_rung=rung == rungs)
+            if stopped:
+                break
+        if self.orders.get("nan") == slug:
+            raise Failed("nan", "ordered")
+        stages = {"tune": {"steps": float(curve[-1].step), "seconds": curve[-1].train_s}}
+        if stopped:
+            return TrialRecord(
+                number=job.number, architecture=job.architecture, seed=job.seed,
+                curve=tuple(curve), stages=stages, stopped=stopped,
+            )  # fmt: skip
+        return self._record(job, scratch).model_copy(update={"curve": tuple(curve), "stages": stages})
+
+    def dense_folder(self) -> Path:
+        """Nowhere: nothing is loaded."""
+        return Path("rehearsal")
+
+    def _loaded(self, folder: Path) -> Architecture:
+        if folder == self.dense_folder():
+            return self._dense()
+        return Architecture.model_validate_json((folder / "model.json").read_bytes())
+
+    def time_fresh(self, folders: dict[str, Path], *, rounds: int, pairs: int, limit_s: float) -> dict[str, Latency]:
+        """The closed form again, other noise."""
+        found = {name: self._loaded(folder) for name, folder in folders.items()}
+        return {name: self._latency(a, "fresh", rounds=rounds, fresh=True) for name, a in found.items()}
+
+    def same_tokens(self, export: Path, trial: Path) -> bool:
+        """Is it the same architecture?"""
+        return self._loaded(export) == self._loaded(trial / WEIGHTS)
+
+    def test_quality(self, folder: Path) -> Quality:
+        """The closed form on another split."""
+        return self._quality(self._loaded(folder), "test")

@@ -1,0 +1,231 @@
+"""One search from question to answer, the stages in their order.
+
+    workload -> probe (or the study's own) -> below the floor? -> study, settled -> trials -> certify -> document
+
+Each stage lives in its own module; this one only passes values on, says what happens, and decides the
+exit code: 0 when a budget is met, 3 when none is. It refuses to know models, Optuna and Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nash_search import errors
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
+from nash_search.records import TrialRecord
+from nash_search.search import certify, document, lock, manifest, opening, probe, recovery, runner, space
+from nash_search.search.driver import Driver, Listener
+from nash_search.search.signals import Interruption
+from nash_search.search.study import Study, open_storage, sqlite_url
+from nash_search.search.trial import Bench, open_bench
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search answers."""
+
+    folder: Path
+    front: tuple[certify.Point, ...]
+    document: dict[str, Any]
+    """The `--json` document."""
+    full_document: dict[str, Any]
+    """The same with what reports need beside it; equals `summary.json`."""
+    exit_code: int
+    quality_floor: float | None = None
+
+    def best_under(self, budget: float | str) -> certify.Point | None:
+        """The best certified point under a budget (milliseconds, or `"50%"`); None when nothing meets it."""
+        verdict, point = certify.choose(self.front, LatencyBudget.parse(budget), self.quality_floor)
+        return point if verdict == "met" else None
+
+
+@dataclass
+class Said:
+    """Stages passed on to every listener."""
+
+    listeners: Sequence[Listener]
+
+    def __call__(self, stage: str, detail: dict[str, Any]) -> None:
+        for listener in self.listeners:
+            listener.on_stage(stage, detail)
+
+
+def search(
+    config: SearchConfig,
+    *,
+    results: Path | str = "results",
+    listeners: Sequence[Listener] = (),
+    fork: bool = False,
+) -> SearchResult:
+    """Run or continue the study that a configuration asks for.
+
+    Args:
+        config: the question, its budgets and how much to spend.
+        results: folder of studies.
+        listeners: told of stages, trials and progress.
+        fork: where the study of this name asks another question, begin a new one from its front.
+
+    Raises:
+        nash_search.errors.NashSearchError: see its subclasses and their exit codes.
+        nash_search.search.signals.Interrupted: after SIGINT or SIGTERM; the study can be continued.
+    """
+    if not config.budgets:
+        raise errors.InvalidInput("at least one latency budget must be given (--budget-ms), but got none")
+    began = time.monotonic()
+    bench = open_bench(config)
+    interruption = Interruption()
+    with interruption.handled():
+        with interruption.interruptible():
+            question = opening.resolved_question(config, bench)
+        folder = Path(results) / config.study_name
+        seeds: list[Architecture] = []
+        if fork and (folder / CONFIG).exists():
+            seeds = [p.architecture for p in certify.read_points(folder)]
+            config = config.model_copy(update={"study": f"{config.study_name[:56]}-{digest(question)[:6]}"})
+            folder = Path(results) / config.study_name
+        if folder.is_symlink():
+            raise errors.InvalidInput(f"study folder must not be a symbolic link, but {folder} is one")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with lock.only_driver(folder):
+            if config.storage is None:
+                recovery.check_database(folder / recovery.DATABASE)
+            return _Run(config, bench, folder, question, Said(listeners), interruption, began).run(seeds)
+
+
+class _Run:
+    """One search while it holds the study's lock."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        bench: Bench,
+        folder: Path,
+        question: dict[str, Any],
+        say: Said,
+        interruption: Interruption,
+        began: float,
+    ) -> None:
+        self.config, self.bench, self.folder, self.question = config, bench, folder, question
+        self.say, self.interruption, self.began = say, interruption, began
+        self.workload = bench.workload()
+        self.workers = 1 if config.serial else runner.worker_count(config)
+
+    def run(self, seeds: Sequence[Architecture]) -> SearchResult:
+        """Every stage in its order."""
+        config, say = self.config, self.say
+        say("workload", {"workload": self.workload.model_dump(mode="json"), "study": config.study_name})
+        study = self._existing()
+        if study is not None:
+            opening.same_question(study.facts, self.question, config)
+        filled = space.filled(config.search_space, self.bench.decoder_layers())
+        with self.interruption.interruptible():
+            self.table = opening.latency_table(config, self.bench, self.folder, filled, say)
+            self.dense = opening.dense_quality(self.bench, self.folder)
+        self.facts = study.facts if study is not None else opening.study_facts(self)
+        opening.check_loosest(self.facts, config)
+        say("plan", opening.plan(self))
+        _, floor_share = probe.floor(self.table, filled.architectures())
+        if floor_share > self.facts.loosest_share:
+            answer = self._document(None, Driver.NO_TRIALS, 0.0, [])
+            say("infeasible", answer)
+            return self._result(answer, None)
+        driver = Driver(
+            study or self._begin(),
+            self.table,
+            config,
+            self.workload,
+            workers=self.workers,
+            listeners=say.listeners,
+            extra_anchors=seeds,
+        )
+        self._train(driver)
+        return self._certify(driver)
+
+    def _existing(self) -> Study | None:
+        """The study, if it was begun."""
+        path = self.folder / recovery.DATABASE
+        if self.config.storage is None and not path.exists():
+            return None
+        storage = open_storage(self.config.storage or sqlite_url(path))
+        if not Study.exists(storage, self.config.study_name):
+            return None
+        return Study(storage, self.config.study_name, self.folder, None)
+
+    def _begin(self) -> Study:
+        """A new study; its database appears under its name when it is complete."""
+        plain = self.config.model_copy(update={"storage": None})
+        manifest.write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
+        name, path = self.config.study_name, self.folder / recovery.DATABASE
+        if self.config.storage is not None:
+            return Study(open_storage(self.config.storage), name, self.folder, self.facts)
+        scratch = path.with_name(f".{path.name}.new")
+        scratch.unlink(missing_ok=True)
+        Study(open_storage(sqlite_url(scratch)), name, self.folder, self.facts).close()
+        scratch.rename(path)
+        recovery.back_up(self.folder)
+        return Study(open_storage(sqlite_url(path)), name, self.folder, None)
+
+    def _train(self, driver: Driver) -> None:
+        (self.folder / "trials").mkdir(exist_ok=True)
+        recovery.settle(driver.study, self.table)
+        trained = driver.trained(driver.study.rows())
+        self.say("search", {"trials": self.config.trials, "trained": trained, "workers": self.workers})
+        try:
+            runner.run(driver, self.interruption)
+        except BaseException:
+            driver.interrupted()
+            raise
+
+    def _certify(self, driver: Driver) -> SearchResult:
+        front = [r for r in driver.pareto() if r.checkpoint and self._admitted(r.architecture)]
+        self.say("front", {"points": len(front), "why": driver.why_done})
+        floor = document.quality_floor(self.facts, self.config)
+        with self.interruption.interruptible():
+            found = certify.certify(self.folder, front, self.bench, self.config, floor, self.say)
+        records = driver.study.records()
+        answer = self._document(found, driver.counts(), driver.hypervolume(), records)
+        document.write_tables(self.folder, records, answer)
+        self.say("done", answer)
+        return self._result(answer, found)
+
+    def _admitted(self, architecture: Architecture) -> bool:
+        """The dense model is a point of the front only where a budget admits it."""
+        return architecture != self.facts.baseline or self.facts.loosest_share >= 1
+
+    def _document(
+        self,
+        certification: certify.Certification | None,
+        counts: dict[str, int],
+        hypervolume: float,
+        records: Sequence[TrialRecord],
+    ) -> dict[str, Any]:
+        return document.full(
+            name=self.config.study_name,
+            folder=self.folder,
+            config=self.config,
+            facts=self.facts,
+            workload=self.workload,
+            table=self.table,
+            certification=certification,
+            dense_validation=self.dense,
+            counts=counts,
+            hypervolume=hypervolume,
+            elapsed_s=time.monotonic() - self.began,
+            records=records,
+        )
+
+    def _result(self, answer: dict[str, Any], certification: certify.Certification | None) -> SearchResult:
+        return SearchResult(
+            folder=self.folder,
+            front=certification.points if certification is not None else (),
+            document=document.public(answer),
+            full_document=answer,
+            exit_code=0 if any(b["verdict"] == "met" for b in answer["budgets"]) else 3,
+            quality_floor=document.quality_floor(self.facts, self.config),
+        )

@@ -1,0 +1,66 @@
+"""The serial runner: every trial in this process, one after the other, no Ray.
+
+What unit tests and `--serial` use, and the reference for the other runner: same driver, same trial function.
+A trial that outlives its timeout is ended by an alarm. This module refuses to know what is proposed and why.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from nash_search.search.driver import Driver, Nothing
+from nash_search.search.signals import Interruption
+from nash_search.search.trial import Hooks, Job, run_trial
+
+
+class Report(Hooks):
+    """Progress straight to the driver."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
+        """Pass it on."""
+        self._driver.progress(job.number, stage, step, steps, loss)
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeoutError in here after so many seconds (main thread only; elsewhere nothing happens)."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"trial must end within {seconds:g} s, but went on")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_job(job: Job, driver: Driver, interruption: Interruption, *, dense: bool = False) -> None:
+    """One job from start to its row."""
+    began = time.monotonic()
+    with interruption.interruptible():
+        record = run_trial(job, Report(driver), dense=dense, limit=time_limit(job.config.trial_timeout_s))
+    driver.finish(job, record, time.monotonic() - began)
+
+
+def run(driver: Driver, interruption: Interruption) -> None:
+    """Run jobs until the driver has no more."""
+    while True:
+        interruption.check()
+        job = driver.next()
+        if isinstance(job, Nothing):
+            return
+        run_job(job, driver, interruption)

@@ -1,0 +1,257 @@
+"""The Optuna study: the only source of truth about what ran.
+
+One row per trial. A row says state, the two objectives, the constraint and a summary; the record with every
+raw sample lies in the trial's folder, whose name the row holds. Order of a commit:
+
+    artefacts -> manifest -> rename (trial.run_trial)  ->  attributes -> tell -> backup (here)
+
+so a COMPLETE row always has a whole folder behind it. Objectives are `latency_ms` (the paired ratio x the dense
+median of the study's first probe, so that a machine's drift cancels) and the quality. The constraint
+latency/loosest budget - 1 is written as the legacy system attribute `constraints`, the only form that
+optuna-dashboard 0.21 reads, and never in the new form beside it (facts/ray_optuna.md).
+This module refuses to know who proposes and who trains.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nash_search.config import Architecture, Frozen, SearchSpace
+from nash_search.errors import StorageDamaged
+from nash_search.records import TrialRecord
+from nash_search.search import failpoints, trial
+from nash_search.search.sampler import Proposals, architecture_of, distributions, params_of
+
+SCHEMA = 1
+ATTRIBUTE = "nash_search"
+"""Study attribute that holds `StudyFacts`."""
+
+
+class StudyFacts(Frozen):
+    """What is fixed when a study begins."""
+
+    schema_version: int = SCHEMA
+    question: dict[str, Any]
+    question_digest: str
+    baseline: Architecture
+    """The dense model in the space's coordinates; it is told, never trained."""
+    loosest_share: float
+    """The loosest budget, fraction of the dense latency; the constraint is relative to it."""
+    dense_ms: float
+    """Dense median of the study's first probe, milliseconds."""
+    dense_quality: float
+    quality_metric: str
+    direction: Literal["maximize", "minimize"]
+    reference_share: float = 1.10
+    """Hypervolume's fixed reference: latency, fraction of the dense model's."""
+    reference_quality: float
+    """Hypervolume's fixed reference: quality."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space, depths filled in."""
+        return SearchSpace.model_validate(self.question["search_space"])
+
+
+class Row(Frozen):
+    """A row of the study that is not a result: what it was about and why it ended."""
+
+    number: int
+    architecture: Architecture | None
+    state: str
+    failure: str | None = None
+
+
+def sqlite_url(path: Path) -> str:
+    """Storage URL of a database file."""
+    return f"sqlite:///{path}"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """The storage behind a URL; waits for SQLite locks that a reading dashboard holds."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url.startswith("sqlite"):
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+class Study:
+    """Rows in, records out."""
+
+    def __init__(self, storage: RDBStorage, name: str, folder: Path, facts: StudyFacts | None) -> None:
+        """Open the study of this name (`facts` None), or begin it."""
+        self.folder = folder
+        self.storage = storage
+        self._records: dict[int, TrialRecord] = {}
+        self._rows: dict[int, Row] = {}
+        if facts is not None:
+            self.optuna = optuna.create_study(
+                storage=storage, study_name=name, directions=["minimize", facts.direction], load_if_exists=True
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.optuna.set_metric_names(["latency_ms", facts.quality_metric])
+            self.optuna.set_user_attr(ATTRIBUTE, facts.model_dump(mode="json"))  # last: now it exists
+            self.facts = facts
+        else:
+            self.optuna = optuna.load_study(storage=storage, study_name=name)
+            self.facts = StudyFacts.model_validate(self.optuna.user_attrs[ATTRIBUTE])
+        self.distributions = distributions(self.facts.space)
+
+    @staticmethod
+    def exists(storage: RDBStorage, name: str) -> bool:
+        """Was the study begun, to the end of its beginning?
+
+        Raises:
+            StorageDamaged: when the name belongs to a study that somebody else made.
+        """
+        for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
+            if summary.study_name == name:
+                if ATTRIBUTE in summary.user_attrs:
+                    return True
+                if summary.n_trials:
+                    raise StorageDamaged(
+                        f"study {name} must have been made by nash-search, but was not", fix="choose another --study"
+                    )
+        return False
+
+    def close(self) -> None:
+        """Let go of the database file."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        """All rows."""
+        return self.optuna.get_trials(deepcopy=False)
+
+    def rows(self) -> list[Row]:
+        """All rows, briefly."""
+        found = []
+        for t in self.trials():
+            row = self._rows.get(t.number)
+            if row is None:
+                failure = t.user_attrs.get("failure")
+                architecture = architecture_of(t.params)
+                row = Row(number=t.number, architecture=architecture, state=t.state.name, failure=failure)
+                if t.state.is_finished():
+                    self._rows[t.number] = row
+            found.append(row)
+        return found
+
+    def records(self) -> list[TrialRecord]:
+        """One record per decided or failed row that has one, in order."""
+        for row in self.trials():
+            if row.number not in self._records and row.state.is_finished():
+                found = self._read(row)
+                if found is not None:
+                    self._records[row.number] = found
+        return [self._records[n] for n in sorted(self._records)]
+
+    def _read(self, row: FrozenTrial) -> TrialRecord | None:
+        attributes = row.user_attrs
+        if "folder" in attributes:
+            found = trial.stored_record(self.folder / attributes["folder"])
+            changes: dict[str, Any] = {"number": row.number, "infeasible": attributes.get("infeasible")}
+            if found.checkpoint is not None:
+                changes["checkpoint"] = f"{attributes['folder']}/{found.checkpoint}"
+            return found.model_copy(update=changes)
+        if "record" in attributes:
+            return TrialRecord.model_validate_json(attributes["record"])
+        return None
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def ask(self, sampler: Proposals) -> tuple[int, Architecture]:
+        """A new row with its architecture."""
+        self.optuna.sampler = sampler
+        asked = self.optuna.ask(fixed_distributions=self.distributions)
+        failpoints.hit("ask")
+        found = architecture_of(asked.params)
+        assert found is not None
+        return asked.number, found
+
+    def tell(self, number: int, record: TrialRecord, share: float | None) -> None:
+        """Close a row with its record: attributes first, then the state.
+
+        Args:
+            number: the row.
+            record: what came out.
+            share: latency as a fraction of the dense model's, measured or probed (None: unknown).
+        """
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        for name, value in self.summary(record, share).items():
+            self.storage.set_trial_user_attr(trial_id, name, value)
+        if share is not None:
+            self.storage.set_trial_system_attr(trial_id, "constraints", [share / self.facts.loosest_share - 1])
+        failpoints.hit("tell")
+        state, values = self._verdict(record)
+        self.optuna.tell(number, values, state=state)
+
+    def add(self, record: TrialRecord, share: float) -> None:
+        """A row for a finished folder that the database does not know (it was restored from a backup)."""
+        state, values = self._verdict(record)
+        self.optuna.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params=params_of(record.architecture),
+                distributions=self.distributions,
+                user_attrs=self.summary(record, share),
+                system_attrs={"constraints": [share / self.facts.loosest_share - 1]},
+            )
+        )
+
+    def fail(self, number: int, reason: str, message: str) -> None:
+        """Close a row that has no record."""
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        self.storage.set_trial_user_attr(trial_id, "failure", reason)
+        self.storage.set_trial_user_attr(trial_id, "message", message)
+        self.storage.set_trial_system_attr(trial_id, "fail_reason", message)
+        self.optuna.tell(number, state=TrialState.FAIL)
+
+    def _verdict(self, record: TrialRecord) -> tuple[TrialState, list[float] | None]:
+        if record.failure is not None:
+            return TrialState.FAIL, None
+        if record.latency is not None and record.quality is not None:
+            return TrialState.COMPLETE, [record.latency.ratio * self.facts.dense_ms, record.quality.value]
+        return TrialState.PRUNED, None  # Optuna's word for "ended without a result"
+
+    def summary(self, record: TrialRecord, share: float | None) -> dict[str, Any]:
+        """The attributes of a row, readable in the dashboard."""
+        infeasible = record.infeasible
+        if record.architecture == self.facts.baseline and share is not None and share > self.facts.loosest_share:
+            infeasible = (
+                f"the dense model: {share:.0%} of its latency, the loosest budget is {self.facts.loosest_share:.0%}"
+            )
+        status = "infeasible" if infeasible else record.status
+        found: dict[str, Any] = {"status": status, "architecture": record.architecture.slug}
+        folder = f"trials/{trial.folder_key(self.facts.question_digest, record.architecture)}"
+        if record.latency is not None or record.stopped is not None:
+            found["folder"] = folder
+        else:
+            found["record"] = record.model_dump_json()
+        if share is not None:
+            found["share_of_dense"] = share
+        if record.latency is not None:
+            found["measured_ms"] = record.latency.median_ms
+        if record.quality is not None:
+            found["quality_se"] = record.quality.standard_error
+        if record.shapes is not None:
+            found["shapes"] = record.shapes.model_dump(mode="json")
+        optional = {
+            "parameters": record.parameters,
+            "train_s": record.train_s or None,
+            "failure": record.failure,
+            "message": record.message or None,
+            "stopped": record.stopped,
+            "infeasible": infeasible,
+        }
+        return {**found, **{name: value for name, value in optional.items() if value is not None}}

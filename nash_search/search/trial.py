@@ -1,0 +1,276 @@
+"""A trial is a plain function: a job goes in, a record comes out, finished work lies in its own folder.
+
+    Job -> train, cut, measure, score (a `Bench`) -> record.json + weights/ -> manifest -> rename -> TrialRecord
+
+Nothing here knows Ray or Optuna; unit tests call `run_trial` as it is. A failure is a result with a reason
+from the closed list, not an exception: whoever called goes on with the next proposal. A job whose folder is
+already whole is not run again; an interrupted one continues from its own work folder, which is named, like
+the final one, by the hash of (question, parameters).
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib.metadata
+import math
+import shutil
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydantic
+
+from nash_search.config import Architecture, Frozen, SearchConfig, Workload, digest
+from nash_search.errors import InvalidInput
+from nash_search.records import FailureReason, Latency, Quality, TrialRecord
+from nash_search.search import manifest
+from nash_search.search.stopping import Peer
+
+RECORD = "record.json"
+WEIGHTS = "weights"
+
+
+class Job(Frozen):
+    """Everything one trial needs, as a value that travels to any process."""
+
+    number: int
+    architecture: Architecture
+    seed: int
+    question: str
+    """Digest of the resolved question of the study."""
+    config: SearchConfig
+    workload: Workload
+    share: float
+    """Probed latency as a fraction of the dense model's, known before training."""
+    folder: str
+    """The study's folder."""
+    train_threads: int = 1
+    """CPU threads of training; fixed per study, for sums depend on it."""
+    peers: tuple[Peer, ...] = ()
+    """Finished trials' learning curves, for early stopping."""
+
+    @property
+    def key(self) -> str:
+        """Name of the trial's folder."""
+        return folder_key(self.question, self.architecture)
+
+    @property
+    def final(self) -> Path:
+        """Where the finished trial lies."""
+        return Path(self.folder) / "trials" / self.key
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished training keeps its state."""
+        return Path(self.folder) / "trials" / f".work-{self.key}"
+
+    @property
+    def scratch(self) -> Path:
+        """Where artefacts are written before the rename."""
+        return Path(self.folder) / "trials" / f".tmp-{self.key}"
+
+
+def folder_key(question: str, architecture: Architecture) -> str:
+    """Hash of (question, parameters): the same question about the same point is the same folder."""
+    return digest({"question": question, "params": architecture.model_dump(mode="json")})[:16]
+
+
+class Hooks:
+    """What a running trial tells the outside; the default tells nobody."""
+
+    def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
+        """Training went on."""
+
+    def rung(self, job: Job, step: int, value: float) -> None:
+        """Quality was scored during training."""
+
+
+class Bench(Protocol):
+    """All that touches models and clocks; `bench.NashBench` is the real one, `rehearsal.Rehearsal` analytic."""
+
+    def facts(self) -> dict[str, Any]:
+        """What joins the question: digests of model and data, versions of protocols."""
+
+    def decoder_layers(self) -> int:
+        """Decoder depth of the dense model."""
+
+    def workload(self) -> Workload:
+        """The resolved call that is timed."""
+
+    def fingerprint_hash(self) -> str:
+        """Identity of the device."""
+
+    def probe(self, shapes: list[Architecture], limit_s: float) -> dict[Architecture, Latency]:
+        """Random-weight models of these shapes, interleaved with the dense model."""
+
+    def dense_quality(self) -> Quality:
+        """The dense model on the validation split."""
+
+    def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
+        """Train, cut, measure and score; weights go to `scratch / WEIGHTS`, resumable state to `job.work`."""
+
+    def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
+        """The dense model as a trial that needs no training."""
+
+    def dense_folder(self) -> Path:
+        """A folder that fresh processes load the dense model from."""
+
+    def time_fresh(self, folders: dict[str, Path], *, rounds: int, pairs: int, limit_s: float) -> dict[str, Latency]:
+        """Exports timed in fresh processes, all interleaved with the dense model."""
+
+    def same_tokens(self, export: Path, trial: Path) -> bool:
+        """Does the export write what the trained model wrote?"""
+
+    def test_quality(self, folder: Path) -> Quality:
+        """A model on the sealed test split."""
+
+
+class Failed(Exception):
+    """A trial that ends with a reason of its own choosing."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def open_bench(config: SearchConfig) -> Bench:
+    """The bench a configuration asks for; models and data stay loaded for the next trial of this process."""
+    key = digest(config.model_dump(mode="json", include={"task", "model", "revision", "workload", "recipe", "seed"}))
+    if key not in _benches:
+        _benches.clear()
+        if config.task.name == "rehearsal":
+            from nash_search.search.rehearsal import Rehearsal
+
+            _benches[key] = Rehearsal(config)
+        else:
+            from nash_search.search.bench import NashBench
+
+            _benches[key] = NashBench(config)
+    return _benches[key]
+
+
+_benches: dict[str, Bench] = {}
+
+
+def run_trial(
+    job: Job,
+    hooks: Hooks | None = None,
+    *,
+    dense: bool = False,
+    limit: AbstractContextManager[None] | None = None,
+) -> TrialRecord:
+    """Run one job to its record; never raises except for an interruption.
+
+    Args:
+        job: what to train.
+        hooks: who listens.
+        dense: take the dense model as it is instead of training.
+        limit: entered around the work; raises TimeoutError when it takes too long.
+    """
+    if manifest.read(job.final) is not None:
+        return stored_record(job.final).model_copy(update={"number": job.number})
+    failure: tuple[FailureReason, str] | None = None
+    began = time.monotonic()
+    try:
+        shutil.rmtree(job.scratch, ignore_errors=True)
+        job.scratch.mkdir(parents=True)
+        bench = open_bench(job.config)
+        with limit or nullcontext():
+            if dense:
+                record = bench.take_dense(job, job.scratch)
+            else:
+                record = bench.train(job, job.scratch, hooks or Hooks())
+        check_values(record)
+        record = record.model_copy(update={"versions": versions(), "created": stamp()})
+        (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
+        manifest.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})
+        shutil.rmtree(job.work, ignore_errors=True)
+        return record
+    except Exception as error:
+        failure = reason_of(error)
+    # outside the except block: the traceback that pinned the tensors is gone
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+    shutil.rmtree(job.scratch, ignore_errors=True)
+    return failed_record(job, *failure, seconds=time.monotonic() - began)
+
+
+def failed_record(job: Job, reason: FailureReason, message: str, seconds: float = 0.0) -> TrialRecord:
+    """The record of a trial that has no result."""
+    return TrialRecord(
+        number=job.number,
+        architecture=job.architecture,
+        seed=job.seed,
+        failure=reason,
+        message=" ".join(message.split())[:300],
+        stages={"lost": {"seconds": seconds, "steps": 0.0}},
+        versions=versions(),
+        created=stamp(),
+    )
+
+
+def stored_record(folder: Path) -> TrialRecord:
+    """The record in a finished folder."""
+    return TrialRecord.model_validate_json((folder / RECORD).read_bytes())
+
+
+def check_values(record: TrialRecord) -> None:
+    """The values gate: what is told to the study is finite, complete and in range.
+
+    Raises:
+        Failed: with the reason `nan` when a value would poison the study.
+    """
+    if record.status not in ("complete", "stopped"):
+        return
+    numbers = [p.value for p in record.curve]
+    if record.status == "complete":
+        if record.latency is None or record.quality is None:
+            raise Failed("error", "a complete trial must have a latency and a quality, but one is missing")
+        numbers += [record.latency.median_ms, record.latency.ratio, record.quality.value]
+        if not all(x > 0 for x in numbers[-3:-1]):
+            raise Failed("nan", f"latency must be greater than 0, but got {numbers[-3]}")
+    for number in numbers:
+        if not math.isfinite(number):
+            raise Failed("nan", f"values must be finite, but got {number}")
+
+
+def reason_of(error: BaseException) -> tuple[FailureReason, str]:
+    """A reason from the closed list and one line about it."""
+    text = f"{type(error).__name__}: {error}"
+    kinds = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, Failed):
+        return error.reason, str(error)
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds or "can't allocate memory" in text:
+        return "oom", text
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full", text
+    if isinstance(error, FloatingPointError) or "NotFinite" in kinds:
+        return "nan", text
+    if isinstance(error, pydantic.ValidationError) and any(e["type"] == "finite_number" for e in error.errors()):
+        return "nan", text
+    if isinstance(error, TimeoutError):
+        return "timeout", text
+    if isinstance(error, InvalidInput):
+        return "invalid_architecture", text
+    return "error", text
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a number."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("nash-search", "torch", "transformers", "optuna", "ray"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stamp() -> str:
+    """Now, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
