@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from nash_search.config import TeacherRecipe, digest
+from nash_search.config import SearchConfig, TeacherRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.records import CurvePoint, Quality
+from nash_search.tasks.loading import load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
@@ -40,6 +41,20 @@ class Finetuned:
     curve: tuple[CurvePoint, ...]
     steps: int
     train_s: float
+
+
+def starting_point(config: SearchConfig) -> tuple[Task, Any, TeacherRecipe]:
+    """The task, the model to start from (None: from scratch) and the recipe that a configuration asks for."""
+    recipe = config.teacher or TeacherRecipe()
+    start = config.model or (None if recipe.init == "scratch" else recipe.init)
+    if start is None:
+        return load_task(config.task), None, recipe
+    from transformers import AutoTokenizer
+
+    from nash_search import pruner
+
+    recipe = recipe.model_copy(update={"init": start})
+    return load_task(config.task, AutoTokenizer.from_pretrained(start)), pruner.load(Path(start)), recipe
 
 
 def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:

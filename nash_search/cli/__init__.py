@@ -1,0 +1,111 @@
+"""The command line: one entry, one error line, one exit code.
+
+    0 ok · 2 invalid input · 3 no feasible architecture · 4 locked · 5 storage damaged · 130 SIGINT · 143 SIGTERM
+
+People read stderr; stdout carries nothing but the answer asked for (with `--json`, one document as its
+last line). This module refuses to know what commands do: they live beside it, a few lines each, and
+import torch, Ray and transformers only once their input has been checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from nash_search.cli import measuring, searching, studies, teaching
+from nash_search.cli.flags import EVERYTHING, ConfigFile, configured
+from nash_search.errors import NashSearchError
+
+UsageError = typer.BadParameter.__mro__[1]  # click's own, wherever typer keeps it
+LONGEST = 300
+
+app = typer.Typer(
+    name="nash-search",
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Name a latency budget, get the best version of your encoder-decoder model that measurably meets it.",
+)
+
+app.callback(invoke_without_command=True)(configured(EVERYTHING)(searching.main_job))
+app.command("probe")(configured(measuring.PROBE)(measuring.probe))
+app.command("measure")(configured(measuring.MEASURE)(measuring.measure))
+app.command("remeasure")(measuring.remeasure)
+app.command("finetune")(configured(teaching.FLAGS)(teaching.finetune))
+app.command("init")(teaching.init)
+app.command("resume")(studies.resume)
+app.command("recover")(studies.recover)
+app.command("report")(studies.report)
+app.command("pick")(studies.pick)
+app.command("dashboard")(studies.dashboard)
+
+__all__ = ["ConfigFile", "app", "main"]
+
+
+def one_line(text: str) -> str:
+    """A message as one printable line of at most 300 characters."""
+    flat = " ".join(text.split())
+    clean = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in flat)
+    return clean if len(clean) <= LONGEST else clean[: LONGEST - 1] + "…"
+
+
+def usage(error: Exception) -> str:
+    """A parser's complaint in our words, with the nearest command or flag."""
+    message = str(getattr(error, "message", error)).rstrip(".")
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        name = getattr(error, "option_name", "")
+        near = getattr(error, "possibilities", None) or []
+        return f"flag must be a known one, but got {name!r}" + (f": did you mean {sorted(near)[0]}?" if near else "")
+    if message.startswith("No such command"):
+        name = message.split("'")[1] if "'" in message else message
+        near = difflib.get_close_matches(name, [c.name or "" for c in app.registered_commands], 1)
+        known = ", ".join(sorted(c.name or "" for c in app.registered_commands))
+        return f"command must be a known one, but got {name!r}: " + (
+            f"did you mean {near[0]}?" if near else f"try {known}"
+        )
+    return message[:1].lower() + message[1:]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; what a console script returns to the shell."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(args=given, prog_name="nash-search", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UsageError as error:
+        return complain(usage(error), 2)
+    except NashSearchError as error:
+        if debug:
+            traceback.print_exc()
+        return complain(str(error), error.exit_code)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return complain("interrupted: run the same command again to go on", 128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of our stdout has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":
+            return complain("interrupted: run the same command again to go on", int(getattr(error, "exit_code", 130)))
+        if debug:
+            traceback.print_exc()
+        return complain(f"{type(error).__name__}: {error}: run again with --debug to see where", 1)
+
+
+def complain(message: str, code: int) -> int:
+    """The one line on stderr."""
+    print(one_line(f"nash-search: error: {message}"), file=sys.stderr)
+    return code

@@ -1,0 +1,107 @@
+"""Latency from the command line: `probe` a model's shapes, `measure` any checkpoint, `remeasure` a study."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nash_search.cli.flags import BUDGETS, MODEL, TASK, WORKLOAD, ConfigFile
+from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries
+from nash_search.config import LatencyBudget
+from nash_search.config_files import load_config
+from nash_search.errors import InvalidInput
+
+PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
+MEASURE = (*BUDGETS, *TASK, *WORKLOAD)
+
+
+def probe(
+    config: ConfigFile = "g2p",
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Save the picture (png or svg).")] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+    *,
+    overrides: dict[str, Any],
+) -> int:
+    """Time the dense model and every shape, without training: what each budget admits, and the floor."""
+    asked = load_config(config, overrides)
+    with quiet_libraries():
+        from nash_search.report.staircase import probe_table, save_staircase
+        from nash_search.search.floorplan import survey
+
+        found = survey(asked)
+    if not quiet:
+        probe_table(found)
+    if plot is not None:
+        save_staircase(found, plot)
+    if json_:
+        print(json.dumps(found))
+    missed = [b for b in found["budgets"] if not b["feasible"]]
+    if missed and len(missed) == len(found["budgets"]):
+        nearest = f": try --budget-ms {missed[0]['nearest_feasible']}"
+        asked_for = ", ".join(b["asked"] for b in missed)
+        print(
+            f"nash-search: no architecture meets {asked_for} (the floor is {found['floor_ms']:.4g} ms){nearest}",
+            file=sys.stderr,
+        )
+        return 3
+    return 0
+
+
+def measure(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder, ours or not.")],
+    against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
+    pairs: Annotated[int, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process.")] = 40,
+    config: ConfigFile = "g2p",
+    json_: Json = False,
+    quiet: Quiet = False,
+    *,
+    overrides: dict[str, Any],
+) -> int:
+    """Time any checkpoint next to its dense reference, in fresh processes, alone on the device."""
+    asked = load_config(config, overrides)
+    if len(asked.budgets) > 1:
+        raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
+    budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
+    with quiet_libraries():
+        from nash_search.latency.report import document, rows
+        from nash_search.search.floorplan import measure_folder
+
+        found = measure_folder(path, against, asked, rounds=rounds, pairs=pairs)
+    if not quiet:
+        for name, value in rows(found, budget):
+            print(f"{name:>24}  {value}", file=sys.stderr)
+    if json_:
+        print(json.dumps(document(found, budget)))
+    return 3 if budget is not None and found.verdict(budget) != "met" else 0
+
+
+def remeasure(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a finished study.")],
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Device to time on.")] = "auto",
+    results: Results = Path("results"),
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Time every exported point of a study again, here, and draw the front anew."""
+    from nash_search.cli.studies import folder_of
+
+    folder = folder_of(study, results)
+    with quiet_libraries():
+        from nash_search.report.remeasured import save_remeasured
+        from nash_search.search.floorplan import remeasure_study
+
+        found = remeasure_study(folder, device)
+        files = save_remeasured(folder, found)
+    if not quiet:
+        for point in found["front"]:
+            print(f"{point['checkpoint']}: {point['latency_ms']:.4g} ms, {point['speedup']:.2f}x", file=sys.stderr)
+        print("\n".join(str(f) for f in files), file=sys.stderr)
+    if json_:
+        print(json.dumps(found))
+    return 0

@@ -1,0 +1,100 @@
+"""The main job: `nash-search --budget-ms …`, watched in the terminal and drawn when it ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nash_search.cli.flags import ConfigFile
+from nash_search.config import SearchConfig
+from nash_search.config_files import load_config
+from nash_search.errors import InvalidInput
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of studies.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the answer asked for.")]
+
+
+def main_job(
+    context: typer.Context,
+    config: ConfigFile = "g2p",
+    results: Results = Path("results"),
+    json_: Json = False,
+    quiet: Quiet = False,
+    fork: Annotated[bool, typer.Option("--fork", help="Start a new study from one whose question differs.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    *,
+    overrides: dict[str, Any],
+) -> int:
+    """Name a latency budget, get the best version of your encoder-decoder model that measurably meets it.
+
+    Without a command, search: nash-search --budget-ms 70% --budget-ms 50%
+    """
+    if context.invoked_subcommand is not None:
+        if overrides:
+            raise InvalidInput(f"flags must come after the command, but got some before {context.invoked_subcommand}")
+        return 0
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("nash-search"))
+        return 0
+    asked = load_config(config, overrides)
+    if not asked.budgets:
+        raise InvalidInput(
+            "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
+        )
+    storage = os.environ.get("NASH_SEARCH_STORAGE")
+    if storage:
+        asked = asked.model_copy(update={"storage": storage})
+    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork)
+
+
+def run_search(config: SearchConfig, results: Path, *, as_json: bool, quiet: bool, fork: bool = False) -> int:
+    """Search, keep the pictures current, tell the answer; the exit code is the search's."""
+    from nash_search.report.studyboard import Board
+    from nash_search.report.table import RunTable
+    from nash_search.search import search
+
+    with RunTable(quiet=quiet) as table, quiet_libraries():
+        board = Board()
+        result = search(config, results=results, listeners=(table, board), fork=fork)
+        files = board.finish(result.folder)
+        table.finish(board.view(result.folder), files)
+    if as_json:
+        print(json.dumps(result.document))
+    if result.exit_code == 3:
+        print(f"nash-search: {nothing_met(result.document)}", file=sys.stderr)
+    return result.exit_code
+
+
+def nothing_met(document: dict[str, Any]) -> str:
+    """One line: no budget is met, the floor, and what to ask for instead."""
+    first = document["budgets"][0]
+    nearest = first.get("nearest_feasible")
+    words = f"no architecture meets {', '.join(b['asked'] for b in document['budgets'])}"
+    words += f" (the floor is {first['floor_ms']:.4g} ms, the dense model {document['dense']['latency_ms']:.4g} ms)"
+    return words + (f": try --budget-ms {nearest}" if nearest else "")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Third parties' progress bars and warnings stay out of the terminal."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    for name in ("transformers", "datasets", "optuna", "alembic", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,128 @@
+"""Commands over a study that exists: resume, recover, report, pick, dashboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries, run_search
+from nash_search.config import SearchConfig
+from nash_search.errors import InvalidInput, shown
+
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a study.")]
+
+
+def folder_of(study: str, results: Path) -> Path:
+    """The folder of a study given by name (below --results) or by path."""
+    if not study or any(not c.isprintable() for c in study):
+        raise InvalidInput(f"study must be a name or a folder, but got {shown(study)}")
+    for folder in (results / study, Path(study)):
+        if (folder / "config.json").is_file():
+            return folder
+    known = sorted(p.parent.name for p in results.glob("*/config.json"))
+    fix = f"there are {', '.join(known[-5:])}" if known else "run nash-search --budget-ms 50% first"
+    raise InvalidInput(f"study must exist, but got {shown(study)}", where=str(results), fix=fix)
+
+
+def newest(results: Path) -> str:
+    """Name of the study changed last."""
+    found = sorted(results.glob("*/config.json"), key=lambda p: p.stat().st_mtime_ns)
+    if not found:
+        raise InvalidInput(f"results must hold a study, but got {results}", fix="run nash-search --budget-ms 50% first")
+    return found[-1].parent.name
+
+
+def stored_config(folder: Path) -> SearchConfig:
+    """The question a study was made with."""
+    try:
+        config = SearchConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"config.json must be a study's question, but got {folder}") from error
+    storage = os.environ.get("NASH_SEARCH_STORAGE")
+    return config.model_copy(update={"study": folder.name, "storage": storage})
+
+
+def resume(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
+    """Go on with a study that was interrupted."""
+    folder = folder_of(study, results)
+    return run_search(stored_config(folder), folder.parent, as_json=json_, quiet=quiet)
+
+
+def recover(study: Study, results: Results = Path("results")) -> int:
+    """Bring a damaged study back: the last backup, plus what the manifests hold."""
+    folder = folder_of(study, results)
+    with quiet_libraries():
+        from nash_search.search.lock import only_driver
+        from nash_search.search.recovery import rebuild
+
+        with only_driver(folder):
+            trials = rebuild(folder, folder.name)
+    print(f"{trials} trials in {folder / 'study.db'}; nash-search resume {folder.name} goes on", file=sys.stderr)
+    return 0
+
+
+def report(study: Study, results: Results = Path("results"), quiet: Quiet = False) -> int:
+    """Write report.html, report.md and the pictures of a study."""
+    folder = folder_of(study, results)
+    with quiet_libraries():
+        from nash_search.report.studyboard import write_report
+
+        files = write_report(folder)
+    if not quiet:
+        print("\n".join(str(f) for f in files), file=sys.stderr)
+    return 0
+
+
+def pick(
+    study: Study,
+    budget: Annotated[str, typer.Option("--budget-ms", metavar="MS|SHARE", help="The budget to answer.")],
+    max_drop: Annotated[str | None, typer.Option("--max-drop", metavar="PERCENT", help="Largest quality drop.")] = None,
+    certify: Annotated[bool, typer.Option("--certify", help="Time the point again, in fresh processes.")] = False,
+    results: Results = Path("results"),
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Answer another budget from a finished study, without training."""
+    from nash_search.cli.flags import percent
+    from nash_search.config import LatencyBudget
+
+    folder = folder_of(study, results)
+    try:
+        asked = LatencyBudget.parse(budget)
+    except ValueError as error:
+        raise InvalidInput(str(error), where="--budget-ms") from None
+    from nash_search.search.pick import pick as answer
+
+    document = answer(folder, asked, max_drop_pct=percent(max_drop) if max_drop else None, certify=certify)
+    found = document["budgets"][0]
+    if not quiet:
+        if found["checkpoint"]:
+            words = f"{found['verdict']}: {found['latency_ms']:.4g} ms ({found['speedup']:.2f}x)"
+            words += f", quality {found['quality']:.2f}"
+            print(f"{words}, {found['checkpoint']}", file=sys.stderr)
+        else:
+            print(f"no architecture meets {asked.asked} (the floor is {found['floor_ms']:.4g} ms)", file=sys.stderr)
+    if json_:
+        print(json.dumps(document))
+    return 0 if found["verdict"] == "met" else 3
+
+
+def dashboard(
+    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="Name or folder (default: the newest).")] = "",
+    results: Results = Path("results"),
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port on 127.0.0.1.")] = 8080,
+    writable: Annotated[bool, typer.Option("--writable", help="Allow changes through the dashboard.")] = False,
+) -> int:
+    """Show a study in the Optuna dashboard, on this machine only, behind a token."""
+    folder = folder_of(study or newest(results), results)
+    with quiet_libraries():
+        from nash_search.report.dashboard import serve
+
+        storage = os.environ.get("NASH_SEARCH_STORAGE") or f"sqlite:///{(folder / 'study.db').resolve()}"
+        serve(storage, folder.name, port=port, writable=writable)
+    return 0
