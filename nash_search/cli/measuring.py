@@ -31,7 +31,7 @@ def probe(
     asked = load_config(config, overrides)
     with quiet_libraries():
         from nash_search.report.staircase import probe_table, save_staircase
-        from nash_search.search.floorplan import survey
+        from nash_search.search.survey import survey
 
         found = survey(asked)
     if not quiet:
@@ -70,7 +70,7 @@ def measure(
     budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
     with quiet_libraries():
         from nash_search.latency.report import document, rows
-        from nash_search.search.floorplan import measure_folder
+        from nash_search.search.clock import measure_folder
 
         found = measure_folder(path, against, asked, rounds=rounds, pairs=pairs)
     if not quiet:
@@ -94,7 +94,7 @@ def remeasure(
     folder = folder_of(study, results)
     with quiet_libraries():
         from nash_search.report.remeasured import save_remeasured
-        from nash_search.search.floorplan import remeasure_study
+        from nash_search.search.clock import remeasure_study
 
         found = remeasure_study(folder, device)
         files = save_remeasured(folder, found)

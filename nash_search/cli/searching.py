@@ -61,15 +61,15 @@ def main_job(
 
 def run_search(config: SearchConfig, results: Path, *, as_json: bool, quiet: bool, fork: bool = False) -> int:
     """Search, keep the pictures current, tell the answer; the exit code is the search's."""
-    from nash_search.report.studyboard import Board
+    from nash_search.cli.board import Board
     from nash_search.report.table import RunTable
     from nash_search.search import search
 
     with RunTable(quiet=quiet) as table, quiet_libraries():
-        board = Board()
+        board = Board(config, results)
         result = search(config, results=results, listeners=(table, board), fork=fork)
-        files = board.finish(result.folder)
-        table.finish(board.view(result.folder), files)
+        if result.front:
+            table.finish(*board.finish(result.folder))
     if as_json:
         print(json.dumps(result.document))
     if result.exit_code == 3:

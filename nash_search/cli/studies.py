@@ -70,9 +70,10 @@ def report(study: Study, results: Results = Path("results"), quiet: Quiet = Fals
     """Write report.html, report.md and the pictures of a study."""
     folder = folder_of(study, results)
     with quiet_libraries():
-        from nash_search.report.studyboard import write_report
+        from nash_search.report import folder as stored
+        from nash_search.report import page
 
-        files = write_report(folder)
+        files = page.write(stored.load(folder), folder)
     if not quiet:
         print("\n".join(str(f) for f in files), file=sys.stderr)
     return 0

@@ -1,0 +1,84 @@
+"""What the shapes cost, without training: the answer of `nash-search probe`.
+
+    dense x every (decoder depth, encoder width) shape -> table -> floor, staircase, budgets
+
+This module refuses to know what the shapes are worth, and how a person is shown them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nash_search import intervals
+from nash_search.config import SearchConfig
+from nash_search.search import probe, space
+from nash_search.search.opening import PROBE_LIMIT_S
+from nash_search.search.trial import open_bench
+
+
+def survey(config: SearchConfig) -> dict[str, Any]:
+    """Time every shape of the configuration's space now, and say what its budgets admit.
+
+    Returns:
+        A JSON document: workload, fingerprint, dense (ms and bounds), ms_per_decoder_block,
+        floor_ms, fastest, shapes (one row each), budgets (one row each).
+    """
+    bench = open_bench(config)
+    filled = space.filled(config.search_space, bench.decoder_layers())
+    shapes = probe.shapes_to_probe(filled)
+    taken = bench.probe(shapes, PROBE_LIMIT_S)
+    entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
+    table = probe.LatencyTable(entries=entries)
+    architectures = filled.architectures()
+    fastest, floor_share = probe.floor(table, architectures)
+    lower_ms, upper_ms = intervals.median_bounds([r.dense_runs_ms for entry in entries for r in entry.latency.rounds])
+    return {
+        "task": config.task.name,
+        "model": config.model,
+        "workload": table.workload.model_dump(mode="json"),
+        "fingerprint": table.fingerprint,
+        "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
+        "ms_per_decoder_block": ms_per_decoder_block(table),
+        "floor_ms": floor_share * table.dense_ms,
+        "floor_share": floor_share,
+        "fastest": fastest.slug,
+        "shapes": [_row(entry, table.dense_ms) for entry in entries],
+        "budgets": [
+            {
+                "asked": budget.asked,
+                "budget_ms": budget.ms_at(table.dense_ms),
+                "feasible": floor_share <= budget.share_of(table.dense_ms),
+                "admits": {str(n): s for n, s in space.admits(filled, table, budget).items()},
+                "nearest_feasible": probe.nearest_feasible(table, architectures, budget).asked,
+            }
+            for budget in config.budgets
+        ],
+    }
+
+
+def ms_per_decoder_block(table: probe.LatencyTable) -> float | None:
+    """Slope of latency over decoder depth with the encoder whole, least squares, milliseconds."""
+    whole = [e for e in table.entries if e.architecture.encoder_sparsity_pct == 0]
+    if len({e.architecture.decoder_layers for e in whole}) < 2:
+        return None
+    depths = [e.architecture.decoder_layers for e in whole]
+    return float(np.polyfit(depths, [e.latency.ratio * table.dense_ms for e in whole], 1)[0])
+
+
+def _row(entry: probe.ProbeEntry, dense_ms: float) -> dict[str, Any]:
+    low, high = entry.latency.ratio_bounds
+    return {
+        "architecture": entry.architecture.model_dump(mode="json"),
+        "latency_ms": entry.latency.ratio * dense_ms,
+        "share": entry.latency.ratio,
+        "share_lower": _known(low),
+        "share_upper": _known(high),
+        "status": entry.latency.status,
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
