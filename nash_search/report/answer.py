@@ -232,6 +232,8 @@ def pick_text(pick: Pick, view: StudyView) -> Text:
             test = view.dense.test_quality if view.dense else None
             if pick.quality_split == "test" and test is not None:
                 text.append(f" (dense {format_quality(test)})")
+            if pick.beside:
+                text.append(f", {escape.plain(pick.beside)}")
     for words in (pick.why, pick.more):
         if words:
             text.append(f"\n    {words}", "dim")

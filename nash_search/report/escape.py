@@ -15,7 +15,7 @@ from typing import Any
 
 # C0/C1 controls, and the bidirectional overrides that make a line read as something else
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_MARKDOWN = re.compile(r"([\\`*_\[\]()#+\-.!|~$:@/={}])")
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.|@|^[-+=#]|(?<=^\d)[.)]")
 _CSV_FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]")
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
@@ -29,12 +29,13 @@ def plain(value: object, limit: int = 400) -> str:
 def markdown(value: object, limit: int = 400) -> str:
     """Text that Markdown renders literally: HTML as entities, every marker escaped, one line.
 
-    Escapes `:`, `/`, `@` and `.` too, because renderers turn bare addresses into links.
+    `://`, `www.` and `@` too, because renderers make links and mentions of bare addresses.
     """
-    escaped = _MARKDOWN.sub(r"\\\1", plain(value, limit))
+    escaped = _MARKDOWN.sub(r"\\\g<0>", plain(value, limit).replace("&", "&amp;"))
     # braces as entities: site generators expand {{ }} before they read Markdown
-    escaped = escaped.replace("\\{", "&#123;").replace("\\}", "&#125;")
-    return escaped.replace("&", "&amp;").replace("&amp;#", "&#").replace("<", "&lt;").replace(">", "&gt;")
+    for character, entity in (("<", "&lt;"), (">", "&gt;"), ("{", "&#123;"), ("}", "&#125;")):
+        escaped = escaped.replace(character, entity)
+    return escaped
 
 
 def markdown_code(value: object, limit: int = 400) -> str:

@@ -32,6 +32,8 @@ class Point:
     high_ms: float | None
     on_front: bool
     certified: bool
+    dense: bool = False
+    """The unpruned model, told to the study as a trial."""
     speedup: float | None
     drop: float | None
     """Quality lost against the dense model on the same split (positive: worse), in the metric's points."""
@@ -49,12 +51,12 @@ class Point:
     @property
     def label(self) -> str:
         """Short words for a direct label: `2 dec · enc 70%` (percent of the encoder kept)."""
-        return describe(self.architecture)
+        return "dense" if self.dense else describe(self.architecture)
 
     @property
     def baseline(self) -> bool:
         """Encoder untouched: shrink-and-fine-tune, what one would do without NASH."""
-        return self.architecture.encoder_sparsity_pct == 0
+        return self.architecture.encoder_sparsity_pct == 0 and not self.dense
 
     @property
     def status(self) -> Status:
@@ -102,12 +104,14 @@ class Pick:
     quality: float | None
     quality_split: str
     checkpoint: str | None
+    beside: str
+    """Other metrics of the same outputs and the dense model's: `WER 24.1 (dense 22.9)`."""
     why: str
     more: str
     """What the next point of the front would buy: `2 ms more buys +0.6`."""
 
 
-def pick_of(entry: Document, points: Sequence[Point], direction: Direction) -> Pick:
+def pick_of(entry: Document, points: Sequence[Point], direction: Direction, document: Document) -> Pick:
     """Join one budget of the document with the point it chose, and say why."""
     budget_ms = float(entry["budget_ms"])
     chosen = _find(entry, points)
@@ -132,9 +136,18 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction) -> P
         quality=entry.get("quality"),
         quality_split=str(entry.get("quality_split") or ""),
         checkpoint=entry.get("checkpoint"),
+        beside=_beside(chosen, document),
         why=why,
         more=more,
     )
+
+
+def _beside(chosen: Point | None, document: Document) -> str:
+    """A share of one metric can flatter (95% of 100-PER allows half as many errors again): say the others too."""
+    dense = (document.get("dense") or {}).get("beside") or {}
+    entries = [e for e in document.get("front") or () if chosen is not None and e.get("number") == chosen.number]
+    found = (entries[0].get("beside") or {}) if entries else {}
+    return ", ".join(f"{name.upper()} {found[name]:.1f} (dense {dense[name]:.1f})" for name in found if name in dense)
 
 
 def _more(chosen: Point, ranked: Sequence[Point], direction: Direction) -> str:

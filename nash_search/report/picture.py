@@ -11,6 +11,7 @@ This module refuses to know how any number was made: it draws a `StudyView`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from nash_search.report import escape
+from nash_search.report.files import replace
 from nash_search.report.palette import DARK, LIGHT, Theme
 from nash_search.report.view import StudyView
 from nash_search.report.words import format_ms, format_quality
@@ -54,17 +56,24 @@ def draw_front(view: StudyView, *, dark: bool = False) -> Figure:
     return figure
 
 
+def rendered(view: StudyView, kind: str, *, dark: bool = False) -> bytes:
+    """The picture as the bytes of a `png` or `svg` file; equal views make equal bytes."""
+    figure = draw_front(view, dark=dark)
+    # a date or a random id in the file would make equal pictures differ
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nash-search"}):
+        figure.savefig(out, format=kind, facecolor=figure.get_facecolor(), metadata=metadata)
+    return out.getvalue()
+
+
 def save_front(view: StudyView, folder: Path, *, stem: str = "front") -> list[Path]:
     """Write `front.png`, `front.svg` and their dark twins `front-dark.*`; return the paths."""
     written = []
     for dark in (False, True):
-        figure = draw_front(view, dark=dark)
-        for suffix in ("png", "svg"):
-            path = folder / f"{stem}{'-dark' if dark else ''}.{suffix}"
-            # a date in the file would make equal pictures differ
-            metadata: dict[str, Any] = {"Date": None} if suffix == "svg" else {"Software": None}
-            with matplotlib.rc_context({"svg.hashsalt": "nash-search"}):
-                figure.savefig(path, facecolor=figure.get_facecolor(), metadata=metadata)
+        for kind in ("png", "svg"):
+            path = folder / f"{stem}{'-dark' if dark else ''}.{kind}"
+            replace(path, rendered(view, kind, dark=dark))
             written.append(path)
     return written
 

@@ -104,13 +104,12 @@ def front(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
 
 
 def shapes(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
-    """Latency against encoder width, one line per decoder depth; `document["probe"]` adds the probe's cells."""
+    """Latency against encoder width, one line per decoder depth: the probe's shapes, and what was learned."""
     if view.dense is None:
         return None
     cells: dict[int, dict[int, float]] = {}
-    for cell in view.document.get("probe") or ():
-        depth, kept = int(cell["decoder_layers"]), 100 - int(cell["encoder_sparsity_pct"])
-        cells.setdefault(depth, {})[kept] = cell["ratio"] * view.dense.ms
+    for cell in view.probe:
+        cells.setdefault(cell.decoder_layers, {})[100 - cell.encoder_sparsity_pct] = cell.ratio * view.dense.ms
     for p in view.points:
         if p.ms is not None:
             cells.setdefault(p.architecture.decoder_layers, {})[100 - p.architecture.encoder_sparsity_pct] = p.ms

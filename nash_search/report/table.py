@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,13 +26,41 @@ from nash_search.report import escape
 from nash_search.report.answer import answer, panel, plan_lines
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView, build
-from nash_search.report.words import describe, format_duration, format_ms, format_quality
+from nash_search.report.words import format_duration, format_ms, format_quality
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
 _QUIET_S = 60.0
 """Into a pipe, progress inside a trial is told at most this often."""
 _REDRAW_S = 0.5
+
+
+_STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "workload": lambda d: "",
+    "probe": lambda d: f"timing {d.get('shapes', 'the')} shapes before training any",
+    "search": lambda d: (
+        "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
+    ),
+    "front": lambda d: f"{d.get('points', 0)} points on the front ({d.get('why') or 'done'})",
+    "certify": lambda d: f"timing the front again, alone, in {d.get('rounds', 'several')} fresh processes",
+    "test": lambda d: f"scoring {'the dense model' if d.get('dense') else 'a winner'} on the sealed test split",
+    "infeasible": lambda d: "",
+    "done": lambda d: "",
+}
+"""Stage -> what to say; nothing where the plan or the answer says it better."""
+
+
+class StudyState(Protocol):
+    """What the search shows its listeners after a trial."""
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]: ...
+
+    @property
+    def hypervolume(self) -> float: ...
+
+    @property
+    def eta_s(self) -> float | None: ...
 
 
 def sparkline(values: list[float], width: int = 24) -> str:
@@ -67,7 +95,9 @@ class RunTable:
         self._dashboard_url = dashboard_url
         self._clock = clock
         self._began = clock()
-        self._first_trial: float | None = None
+        self._eta: tuple[float, float] | None = None
+        """(moment, seconds left then)."""
+        self._volumes: list[float] = []
         self._told = float("-inf")
         self._live: Live | None = None
 
@@ -90,27 +120,25 @@ class RunTable:
             self.plan = dict(detail)
             self._dashboard_url = self.plan.get("dashboard") or self._dashboard_url
             self._say_plan()
-            return
-        self.stage = stage
-        words = detail.get("message") or ", ".join(
-            f"{escape.plain(k, 30)} {escape.plain(v, 60)}"
-            for k, v in detail.items()
-            if isinstance(v, (str, int, float))
-        )
-        self._refresh(f"{stage}: {escape.plain(words)}" if words else stage)
+        elif words := _STAGES.get(stage, lambda _: stage)(detail):
+            self.stage = escape.plain(words)
+            self._refresh(self.stage)
 
-    def on_trial(self, record: TrialRecord, study_state: object = None) -> None:
-        """A trial ended, one way or another (`study_state` is not needed: the records say it all)."""
+    def on_trial(self, record: TrialRecord, state: StudyState | None = None) -> None:
+        """A trial ended, one way or another; `state` knows the trials of earlier runs too."""
         self.running.pop(record.number, None)
-        self.records = [r for r in self.records if r.number != record.number] + [record]
+        if state is not None:
+            self.records = list(state.records)
+            self._volumes.append(state.hypervolume)
+            self._eta = None if state.eta_s is None else (self._clock(), state.eta_s)
+        else:
+            self.records = [r for r in self.records if r.number != record.number] + [record]
         view = self._view()
         point = next(p for p in view.points if p.number == record.number)
         self._refresh(self._trial_line(point, view))
 
     def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
         """A running trial moved on."""
-        if self._first_trial is None:
-            self._first_trial = self._clock()
         self.running[number] = (stage, step, steps, loss)
         now = self._clock()
         if now - self._told >= (_REDRAW_S if self.console.is_terminal else _QUIET_S):
@@ -119,15 +147,14 @@ class RunTable:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left: wall time per trained trial so far, times trained trials missing."""
-        trained = sum(r.status in ("complete", "stopped") for r in self.records)
-        wanted = self.plan.get("trials")
-        if not wanted:
+        """Seconds left, as the search or before it the plan expects."""
+        if self._eta is not None:
+            since, left = self._eta
+        elif self.plan.get("eta_s"):
+            since, left = self._began, float(self.plan["eta_s"])
+        else:
             return None
-        if not trained or self._first_trial is None:
-            eta = self.plan.get("eta_s")
-            return None if eta is None else max(0.0, float(eta) - (self._clock() - self._began))
-        return (self._clock() - self._first_trial) / trained * max(0, int(wanted) - trained)
+        return max(0.0, left - (self._clock() - since))
 
     def finish(self, view: StudyView, files: list[str] | tuple[str, ...] = ()) -> None:
         """The answer: leaderboard, picks, files, and how to load the winner."""
@@ -204,7 +231,7 @@ class RunTable:
         room = max(6, self.console.size.height - 8 - len(self.running))
         hidden = len(view.points) - room
         for p in view.points[-room:]:
-            cells: list[RenderableType] = [str(p.number), describe(p.architecture)]
+            cells: list[RenderableType] = [str(p.number), p.label]
             if p.measured:
                 cells += [format_ms(p.ms), f"{p.speedup or 0:.2f}×", format_quality(p.quality)]
             else:
@@ -239,11 +266,11 @@ class RunTable:
         return table
 
     def _status(self, view: StudyView) -> Text:
-        trained = sum(r.status in ("complete", "stopped") for r in self.records)
+        trained = sum(p.status in ("complete", "stopped") and not p.dense for p in view.points)
         words = [self.stage]
         if self.plan.get("trials"):
             words.append(f"{trained} of {self.plan['trials']} trained")
-        volumes = [v for _, v in view.hypervolume]
+        volumes = self._volumes or [v for _, v in view.hypervolume]
         if volumes:
             words.append(f"hypervolume {sparkline(volumes)} {volumes[-1]:.4g}")
         spent = sum(r.train_s for r in self.records)

@@ -17,7 +17,21 @@ from typing import Any
 
 from nash_search import front
 from nash_search.records import Latency, TrialRecord
+from nash_search.report import escape
 from nash_search.report.picks import Direction, Document, Pick, Point, pick_of
+
+Placed = tuple[float | None, float | None, float | None]
+"""Latency on the study's one scale and its 95 % bounds, milliseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One shape of the probe."""
+
+    decoder_layers: int
+    encoder_sparsity_pct: int
+    ratio: float
+    """Share of the dense latency, paired."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +66,9 @@ class StudyView:
     picks: tuple[Pick, ...]
     hypervolume: tuple[tuple[float, float], ...]
     """(training seconds so far, hypervolume of the front so far), one pair per trained trial."""
+    probe: tuple[Cell, ...]
+    environment: tuple[tuple[str, str], ...]
+    """What it was measured on, label and words."""
     document: Document = field(repr=False)
 
     @property
@@ -72,12 +89,18 @@ class StudyView:
 
     @property
     def drawn(self) -> tuple[Point, ...]:
-        """Every point with both numbers."""
-        return tuple(p for p in self.points if p.measured)
+        """Every point with both numbers; the dense model has a mark of its own."""
+        return tuple(p for p in self.points if p.measured and (p.on_front or not p.dense))
 
 
-def build(records: Sequence[TrialRecord], document: Document) -> StudyView:
-    """Join the trials with the search's document (both may be incomplete while a search runs)."""
+def build(records: Sequence[TrialRecord], document: Document, probe: Sequence[Cell] = ()) -> StudyView:
+    """Join the trials with the search's document (both may be incomplete while a search runs).
+
+    Args:
+        records: what the trials found, in any order.
+        document: `summary.json`, or the `plan` stage's detail before there is one.
+        probe: the (depth x width) shapes timed before training.
+    """
     records = sorted(records, key=lambda r: r.number)
     scored = [r.quality for r in records if r.quality is not None]
     direction: Direction = scored[0].direction if scored else document.get("direction", "maximize")
@@ -85,12 +108,8 @@ def build(records: Sequence[TrialRecord], document: Document) -> StudyView:
     dense = _dense(document.get("dense") or {}, records, split)
     certified = {entry["number"]: entry for entry in document.get("front") or () if "number" in entry}
     placed = {r.number: _place(r.latency, certified.get(r.number), dense) for r in records}
-    candidates = [r for r in records if r.status == "complete" and r.quality and r.latency]
-    if certified:
-        on_front = set(certified)
-    else:
-        losses = _losses(candidates, placed, direction)
-        on_front = {r.number for r, keep in zip(candidates, front.front_mask(losses), strict=True) if keep}
+    unpruned = {r.number for r in records if _is_dense(r, document)}
+    on_front = set(certified) or _front(records, placed, unpruned, direction)
     points = tuple(
         Point(
             record=r,
@@ -99,6 +118,7 @@ def build(records: Sequence[TrialRecord], document: Document) -> StudyView:
             high_ms=placed[r.number][2],
             on_front=r.number in on_front,
             certified=r.number in certified,
+            dense=r.number in unpruned,
             speedup=_speedup(r, certified.get(r.number)),
             drop=_drop(r, dense, direction),
         )
@@ -113,13 +133,41 @@ def build(records: Sequence[TrialRecord], document: Document) -> StudyView:
         direction=direction,
         split=split,
         workload=workload,
-        device=str(document.get("device") or (latency.workload.device if latency else "")),
+        device=_device(document, latency),
         dense=dense,
         points=points,
-        picks=tuple(pick_of(entry, points, direction) for entry in document.get("budgets") or ()),
-        hypervolume=_hypervolume(candidates, placed, direction, dense, document.get("reference")),
+        picks=tuple(pick_of(entry, points, direction, document) for entry in document.get("budgets") or ()),
+        hypervolume=_hypervolume(records, direction, dense, document.get("reference")),
+        probe=tuple(probe),
+        environment=_environment(document, records),
         document=document,
     )
+
+
+def _is_dense(record: TrialRecord, document: Document) -> bool:
+    """The dense model told to the study as a trial: a yardstick, not a find."""
+    asked = record.architecture
+    return asked.encoder_sparsity_pct == 0 and asked.decoder_layers == document.get("decoder_layers")
+
+
+def _device(document: Document, latency: Latency | None) -> str:
+    """The device's own name where a fingerprint has it, else `cpu` or `cuda:0`."""
+    named = latency.fingerprint.get("device") if latency else None
+    asked = document.get("device") or (latency.workload.device if latency else "")
+    return str(named if named and (asked == "cpu" or str(asked).startswith("cuda")) else asked)
+
+
+def _front(
+    records: Sequence[TrialRecord], placed: Mapping[int, Placed], unpruned: set[int], direction: Direction
+) -> set[int]:
+    """Trial numbers that no complete trial dominates (where no document says so yet)."""
+    rows = [
+        (r.number, ms, r.quality.value)
+        for r in records
+        if r.status == "complete" and r.quality and (ms := placed[r.number][0]) is not None and r.number not in unpruned
+    ]
+    losses = front.losses([ms for _, ms, _ in rows], [value for _, _, value in rows], direction)
+    return {number for (number, _, _), keep in zip(rows, front.front_mask(losses), strict=True) if keep}
 
 
 def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense | None:
@@ -145,9 +193,7 @@ def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense
     )
 
 
-def _place(
-    latency: Latency | None, certified: Document | None, dense: Dense | None
-) -> tuple[float | None, float | None, float | None]:
+def _place(latency: Latency | None, certified: Document | None, dense: Dense | None) -> Placed:
     """(ms, lower, upper) on the study's one scale: see the module docstring."""
     if certified is not None and certified.get("latency_ms") is not None:
         ms = float(certified["latency_ms"])
@@ -176,31 +222,33 @@ def _speedup(record: TrialRecord, certified: Document | None) -> float | None:
     return record.latency.speedup if record.latency else None
 
 
-def _losses(
-    records: Sequence[TrialRecord], placed: Mapping[int, tuple[float | None, ...]], direction: Direction
-) -> front.Array:
-    return front.losses(
-        [placed[r.number][0] or 0.0 for r in records],
-        [r.quality.value for r in records if r.quality is not None],
-        direction,
-    )
-
-
 def _hypervolume(
-    records: Sequence[TrialRecord],
-    placed: Mapping[int, tuple[float | None, ...]],
-    direction: Direction,
-    dense: Dense | None,
-    reference: Document | None,
+    records: Sequence[TrialRecord], direction: Direction, dense: Dense | None, reference: Document | None
 ) -> tuple[tuple[float, float], ...]:
-    """The front's growth in the order trials finished; empty without a reference fixed in advance."""
-    if not records or dense is None or not reference:
+    """The front's growth, share of dense latency x quality, in the order trials finished.
+
+    Empty without a reference point that was fixed before the search.
+    """
+    rows = [(r, r.latency.ratio, r.quality.value) for r in records if r.latency and r.quality]
+    if not rows or dense is None or not reference:
         return ()
-    corner = front.losses([float(reference["latency_ms"])], [float(reference["quality"])], direction)[0]
-    ordered = sorted(records, key=lambda r: (r.created, r.number))
-    points = _losses(ordered, placed, direction)
+    share = reference.get("share") or reference["latency_ms"] / dense.ms
+    corner = front.losses([share], [float(reference["quality"])], direction)[0]
+    rows.sort(key=lambda row: (row[0].created, row[0].number))
+    losses = front.losses([share for _, share, _ in rows], [value for _, _, value in rows], direction)
     spent, curve = 0.0, []
-    for index, record in enumerate(ordered):
+    for index, (record, _, _) in enumerate(rows):
         spent += record.train_s
-        curve.append((spent, front.hypervolume(points[: index + 1], corner)))
+        curve.append((spent, front.hypervolume(losses[: index + 1], corner)))
     return tuple(curve)
+
+
+def _environment(document: Document, records: Sequence[TrialRecord]) -> tuple[tuple[str, str], ...]:
+    """The fingerprint's and the versions' plain values, and the document's own."""
+    found: dict[str, Any] = {}
+    measured = next((r for r in records if r.latency is not None), None)
+    if measured is not None and measured.latency is not None:
+        found |= measured.latency.fingerprint | measured.versions
+    found |= document.get("environment") or {}
+    kept = ((name, value) for name, value in found.items() if isinstance(value, (str, int, float)))
+    return tuple((escape.plain(name, 40), escape.plain(value, 200)) for name, value in kept)

@@ -19,7 +19,7 @@ def _plan(document: dict[str, Any]) -> dict[str, Any]:
         {"asked": "50%", "budget_ms": 34.1, "admits": {1: 0, 2: 50}},
     ]
     rest = {
-        "metric": "100 - PER",
+        "metric": "100-PER",
         "trials": 16,
         "workers": 2,
         "seconds_per_trial": 34,
@@ -47,7 +47,7 @@ def _run(study: Any, *, terminal: bool, quiet: bool = False, width: int = 140) -
 
 def test_plan_says_what_each_budget_admits(study: Any) -> None:
     text = _run(study, terminal=False)
-    assert "dense: 68.2 ms ± 0.65, 100 - PER 91.50 ± 0.39 (validation)" in text
+    assert "dense: 68.2 ms ± 0.65, 100-PER 91.50 ± 0.39 (validation)" in text
     assert (
         "50% = 34.1 ms (2.00× faster than dense): admits 1 of 6 decoder blocks with any encoder, 2 only with 50%"
         in text
@@ -71,7 +71,7 @@ def test_admits_in_a_sentence(narrowest: dict[int, int | None], sentence: str) -
 def test_pipe_gets_plain_lines_without_escape_codes(study: Any) -> None:
     text = _run(study, terminal=False)
     assert "\x1b" not in text
-    assert "trial 0 enc0-dec3: 44.9 ms (1.52x), 100 - PER 90.27, meets 70%, on the front" in text
+    assert "trial 0 enc0-dec3: 44.9 ms (1.52x), 100-PER 90.27, meets 70%, on the front" in text
     assert "trial 14 enc10-dec4: failed, nan: loss is not finite at step 212" in text
     assert "trial 15 enc0-dec5: infeasible, measured 87% of dense" in text
 

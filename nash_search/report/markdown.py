@@ -1,0 +1,87 @@
+"""`report.md`: the study for a pull request, in Markdown that renders the same on GitHub and on the Hub.
+
+Everything foreign passes `escape.markdown` or `escape.markdown_code`. The front is a `<picture>`
+with a dark twin, so the page fits the reader's theme. This module refuses to know the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nash_search.report import escape, picture
+from nash_search.report.answer import load_lines, pick_text, quality_words, widths_words
+from nash_search.report.view import StudyView
+from nash_search.report.words import format_count, format_ms, format_quality, format_spread
+
+
+def render(view: StudyView, *, front_stem: str = "front") -> str:
+    """The whole report."""
+    parts = [f"# {escape.markdown(view.study or view.task)}", escape.markdown(picture.caption(view))]
+    if view.picks:
+        parts.append("\n".join(_answer(line) for pick in view.picks for line in [pick_text(pick, view).plain]))
+    if view.drawn:
+        parts.append(
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{front_stem}-dark.png">'
+            f'<img src="{front_stem}.png" alt="Quality against latency: the front, the budgets and the dense model">'
+            "</picture>"
+        )
+    if view.front:
+        parts += ["## The front, fastest first", table(view)]
+    loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
+    if loaded:
+        parts += ["## Load it", fenced(load_lines(loaded), "python")]
+    if view.document.get("command"):
+        parts += ["## The command", fenced([escape.plain(view.document["command"], 2000)], "sh")]
+    if view.environment:
+        words = "; ".join(f"{escape.markdown(name)} {escape.markdown(value)}" for name, value in view.environment)
+        parts += ["## Measured on", words]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(view: StudyView) -> str:
+    """The front as a Markdown table, the dense model last."""
+    metric = f"{escape.markdown(view.metric)} ({view.split})"
+    heads = ["kept", "ms", "speed-up", metric, "drop", "size", "heads, neurons kept", "picked for"]
+    rows = []
+    for p in view.front:
+        chosen = ", ".join(
+            pick.asked for pick in view.picks if pick.point is not None and pick.point.number == p.number
+        )
+        rows.append(
+            [
+                escape.markdown(p.label),
+                f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}",
+                f"{p.speedup or 0:.2f}×",
+                quality_words(p, view.scale),
+                format_quality(p.drop, view.scale),
+                format_count(p.record.parameters),
+                escape.markdown(widths_words(p).replace(" | ", ", ")),
+                f"**{escape.markdown(chosen)}**" if chosen else "",
+            ]
+        )
+    if view.dense:
+        dense = view.dense
+        spread = format_spread(dense.low_ms, dense.high_ms)
+        value, size = format_quality(dense.quality, view.scale), format_count(dense.parameters)
+        rows.append(["dense", f"{format_ms(dense.ms)}{spread}", "1.00×", value, "", size, "", ""])
+    return aligned(heads, rows, "lrrrrrll")
+
+
+def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: str) -> str:
+    """A Markdown table; `sides` has one `l` or `r` per column. Cells must be escaped already."""
+    rule = ["---:" if side == "r" else ":---" for side in sides]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows))
+
+
+def fenced(lines: Sequence[str], language: str) -> str:
+    """A code block whose fence is longer than any run of backticks inside."""
+    fence = "```"
+    while any(fence in line for line in lines):
+        fence += "`"
+    return "\n".join([f"{fence}{language}", *lines, fence])
+
+
+def _answer(text: str) -> str:
+    """One budget's answer as a list item, its reasons under it."""
+    head, *reasons = [escape.markdown(line, 600) for line in text.split("\n")]
+    return "\n".join([f"- {head}", *(f"  <br>{reason}" for reason in reasons)])

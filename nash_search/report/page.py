@@ -1,0 +1,201 @@
+"""`report.html`: one file that holds everything and asks the network for nothing.
+
+    StudyView -> Jinja2 (autoescape on, undefined names are errors) -> one page
+        <meta CSP>  default-src 'none'; script-src = the hashes of the page's own scripts
+        <script type=application/json>  the figures, `<` as \\u003c
+        <script>    plotly.min.js, then 50 lines of our own
+
+The policy allows no network and no eval; a script that slipped in would have the wrong hash.
+Plotly draws with style attributes, so inline *styles* stay allowed. Pages are 5 MB: share them,
+commit `report.md`. This module refuses to know how a figure is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from nash_search.report import escape, markdown, picture, plots
+from nash_search.report.answer import load_lines, quality_words, widths_words
+from nash_search.report.files import replace
+from nash_search.report.picks import Pick, Point
+from nash_search.report.view import StudyView
+from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+FRONT_COLUMNS = (
+    ("kept", "words"),
+    ("ms", ""),
+    ("speed-up", ""),
+    ("quality", ""),
+    ("drop", ""),
+    ("size", ""),
+    ("heads | neurons kept", "words"),
+    ("picked for", "words"),
+)
+TRIAL_COLUMNS = (
+    ("trial", ""),
+    ("kept", "words"),
+    ("status", "words"),
+    ("ms", ""),
+    ("speed-up", ""),
+    ("quality", ""),
+    ("drop", ""),
+    ("size", ""),
+    ("trained", ""),
+    ("seed", ""),
+    ("remark", "reason"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: what is read, and what it is sorted by."""
+
+    text: str
+    value: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table row."""
+
+    cells: tuple[Cell, ...]
+    style: str
+
+
+def write(view: StudyView, folder: Path) -> list[Path]:
+    """Write `front.*`, `report.md` and `report.html` into a folder; return the paths."""
+    written = picture.save_front(view, folder)
+    for name, text in (("report.md", markdown.render(view)), ("report.html", render(view))):
+        replace(folder / name, text.encode("utf-8"))
+        written.append(folder / name)
+    return written
+
+
+def render(view: StudyView) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plotly = (importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
+    script = (_TEMPLATES / "report.js").read_text("utf-8")
+    figures = {
+        shade: {name: figure.to_plotly_json() for name, figure in plots.figures(view, dark=shade == "dark").items()}
+        for shade in ("light", "dark")
+    }
+    loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
+    return environment.get_template("report.html.j2").render(
+        view=view,
+        caption=picture.caption(view),
+        names=list(figures["light"]),
+        figures_json=escape.script_json(figures),
+        plotly=plotly,
+        script=script,
+        css=(_TEMPLATES / "report.css").read_text("utf-8"),
+        script_hashes=" ".join(_hash(s) for s in (plotly, script)),
+        still=_still(view),
+        front_columns=FRONT_COLUMNS,
+        front_rows=[_front_row(p, view) for p in view.front],
+        trial_columns=TRIAL_COLUMNS,
+        trial_rows=[_trial_row(p, view) for p in view.points],
+        trial_words=trial_words(view),
+        load=load_lines(loaded) if loaded else [],
+        command=escape.plain(view.document.get("command") or "", 2000),
+        environment=view.environment,
+        budget_words=budget_words,
+        ms=format_ms,
+        quality=lambda value: format_quality(value, view.scale),
+    )
+
+
+def budget_words(pick: Pick) -> str:
+    """`50% of dense (34.1 ms)` or `34 ms`."""
+    asked = escape.plain(pick.asked, 20)
+    if "%" in asked:
+        return f"{asked} of dense ({format_ms(pick.budget_ms)} ms)"
+    return asked if "ms" in asked else f"{asked} ms"
+
+
+def trial_words(view: StudyView) -> str:
+    """`13 complete, 1 stopped, 1 failed; 7 min of training.`"""
+    counted = {
+        status: sum(p.status == status for p in view.points)
+        for status in ("complete", "stopped", "infeasible", "failed")
+    }
+    words = ", ".join(f"{n} {status}" for status, n in counted.items() if n)
+    spent = sum(p.record.train_s for p in view.points)
+    return f"{words or 'none yet'}; {format_duration(spent)} of training."
+
+
+def _front_row(p: Point, view: StudyView) -> Row:
+    chosen = ", ".join(pick.asked for pick in view.picks if pick.point is not None and pick.point.number == p.number)
+    return Row(
+        (
+            Cell(p.label, _key(p), "words"),
+            Cell(f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}", _number(p.ms)),
+            Cell(f"{p.speedup or 0:.2f}×", _number(p.speedup)),
+            Cell(quality_words(p, view.scale), _number(p.quality)),
+            Cell(format_quality(p.drop, view.scale), _number(p.drop)),
+            Cell(format_count(p.record.parameters), _number(p.record.parameters)),
+            Cell(widths_words(p), _number(p.record.parameters), "words"),
+            Cell(escape.plain(chosen), escape.plain(chosen), "words"),
+        ),
+        "front" if chosen else "",
+    )
+
+
+def _trial_row(p: Point, view: StudyView) -> Row:
+    speedup = "–" if p.speedup is None else f"{p.speedup:.2f}×"
+    trained = format_duration(p.record.train_s) if p.record.train_s else "–"
+    remark = escape.plain(p.reason, 300)
+    if not remark and p.record.latency is not None and p.record.latency.status == "contended":
+        remark = f"{p.record.latency.contended_share:.0%} of its timings were contended"
+    return Row(
+        (
+            Cell(str(p.number), str(p.number)),
+            Cell(p.label, _key(p), "words"),
+            Cell(p.status, p.status, "words"),
+            Cell(f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}", _number(p.ms)),
+            Cell(speedup, _number(p.speedup)),
+            Cell(quality_words(p, view.scale), _number(p.quality)),
+            Cell(format_quality(p.drop, view.scale), _number(p.drop)),
+            Cell(format_count(p.record.parameters), _number(p.record.parameters)),
+            Cell(trained, _number(p.record.train_s or None)),
+            Cell(str(p.record.seed), str(p.record.seed)),
+            Cell(remark, remark, "reason"),
+        ),
+        "front" if p.on_front else "dim",
+    )
+
+
+def _key(p: Point) -> str:
+    """Sorts by depth, then width."""
+    return str(p.architecture.decoder_layers * 1000 + 100 - p.architecture.encoder_sparsity_pct)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _hash(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _still(view: StudyView) -> str:
+    """The front as a data URI, for a reader without scripts."""
+    if not view.drawn:
+        return ""
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.rendered(view, "svg")).decode()

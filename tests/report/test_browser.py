@@ -1,0 +1,224 @@
+"""The report in a real browser: headless Chromium, driven over its DevTools protocol.
+
+Every request that leaves the page, every console error and every dialog counts. Screenshots are
+kept in `tests/artifacts/` to be looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nash_search.report import page, view
+
+BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARTIFACTS = Path(__file__).parents[1] / "artifacts"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--remote-debugging-port=0",
+        "--hide-scrollbars",
+    ),
+)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BINARY is None, reason="no Chromium on this machine")]
+
+
+class Tab:
+    """One page of a browser: commands out, events in."""
+
+    def __init__(self, address: str) -> None:
+        import websocket
+
+        self._socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
+        self._numbers = itertools.count(1)
+        self.events: list[dict[str, Any]] = []
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv())
+            if message.get("id") == number:
+                assert "error" not in message, message
+                found: dict[str, Any] = message["result"]
+                return found
+            self.events.append(message)
+            if message.get("method") == "Page.javascriptDialogOpening":
+                self._socket.send(
+                    json.dumps(
+                        {
+                            "id": next(self._numbers),
+                            "method": "Page.handleJavaScriptDialog",
+                            "params": {"accept": False},
+                        }
+                    )
+                )
+
+    def size(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
+        )
+        self.send(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
+
+    def open(self, address: str, ready: str = "document.readyState === 'complete'") -> None:
+        self.events.clear()
+        self.send("Page.navigate", url=address)
+        self.wait(f"location.href !== 'about:blank' && ({ready})")
+
+    def wait(self, condition: str, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while not self.value(f"Boolean({condition})"):
+            assert time.monotonic() < end, f"never true: {condition}; {self.errors()}"
+            time.sleep(0.05)
+
+    def value(self, expression: str, **more: Any) -> Any:
+        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True, **more)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def errors(self) -> list[str]:
+        """Console errors and warnings of the page, uncaught exceptions, and dialogs."""
+        said = []
+        for event in self.events:
+            name, detail = event.get("method"), event.get("params", {})
+            if name == "Runtime.exceptionThrown":
+                said.append(detail["exceptionDetails"]["text"])
+            elif name == "Runtime.consoleAPICalled" and detail["type"] in ("error", "assert"):
+                said.append(str([a.get("value", a.get("description")) for a in detail["args"]]))
+            elif name == "Log.entryAdded" and detail["entry"]["level"] == "error":
+                said.append(detail["entry"]["text"])
+            elif name == "Page.javascriptDialogOpening":
+                said.append(f"dialog: {detail['message']}")
+        return said
+
+    def requests(self) -> list[str]:
+        """Addresses asked for (data: and blob: never leave the page)."""
+        asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        return [url for url in asked if not url.startswith(("data:", "blob:"))]
+
+    def picture(self, name: str, *, whole: bool = True) -> Path:
+        ARTIFACTS.mkdir(exist_ok=True)
+        found = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path = ARTIFACTS / name
+        path.write_bytes(base64.b64decode(found["data"]))
+        return path
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def chromium(profile: Path) -> Iterator[Tab]:
+    """A fresh browser with one tab; ended by its own process id."""
+    process = subprocess.Popen(
+        [str(BINARY), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        found = profile / "DevToolsActivePort"
+        end = time.monotonic() + 60
+        while not (found.exists() and found.read_text().count("\n")):
+            assert process.poll() is None and time.monotonic() < end, "Chromium did not start"
+            time.sleep(0.05)
+        port = found.read_text().split("\n")[0]
+        import urllib.request
+
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+            [target] = [t for t in json.load(answer) if t["type"] == "page"]
+        tab = Tab(target["webSocketDebuggerUrl"])
+        yield tab
+        tab.close()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def tab(tmp_path: Path) -> Iterator[Tab]:
+    with chromium(tmp_path / "profile") as found:
+        yield found
+
+
+DRAWN = "document.querySelectorAll('.js-plotly-plot').length === 5"
+
+
+def test_report_is_complete_silent_and_asks_nobody(study: Any, tmp_path: Path, tab: Tab) -> None:
+    page.write(view.build(*study), tmp_path)
+    address = (tmp_path / "report.html").as_uri()
+    for name, width, dark, phone in (
+        ("report-light", 1180, False, False),
+        ("report-dark", 1180, True, False),
+        ("report-phone", 390, False, True),
+        ("report-phone-dark", 390, True, True),
+    ):
+        tab.size(width, 900, dark=dark, phone=phone)
+        tab.open(address, DRAWN)
+        time.sleep(0.3)  # Plotly fits its text once more after drawing
+        tab.picture(f"{name}.png")
+        assert tab.errors() == []
+        assert tab.requests() == [address]
+        assert tab.value("document.documentElement.scrollWidth <= innerWidth"), "nothing may stick out sideways"
+        legend = tab.value("[...document.querySelectorAll('#plot-front .legendtext')].map(e => e.textContent)")
+        assert {"on the front", "dominated or stopped", "a budget's pick", "dense"} <= set(legend)
+        assert tab.value("document.querySelectorAll('#plot-front .point').length") >= 15
+        paper = tab.value("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(17, 22, 28)" if dark else "rgb(255, 255, 255)")
+
+
+def test_theme_button_and_sorting_work(study: Any, tmp_path: Path, tab: Tab) -> None:
+    page.write(view.build(*study), tmp_path)
+    tab.size(1180, 900)
+    tab.open((tmp_path / "report.html").as_uri(), DRAWN)
+    tab.value("document.getElementById('theme').click()")
+    assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 28)"
+    column = "[...document.querySelectorAll('#trials tbody tr')].map(r => r.cells[3].dataset.value)"
+    for order in (1, -1):
+        tab.value("document.querySelectorAll('#trials th')[3].firstElementChild.click()")
+        values = tab.value(column)
+        numbers = [float(v) for v in values if v]
+        assert numbers == sorted(numbers, reverse=order < 0)
+        assert values[-2:] == ["", ""], "trials without a latency stay last"
+    assert tab.errors() == []
+
+
+def test_policy_refuses_eval_inline_scripts_and_network(study: Any, tmp_path: Path, tab: Tab) -> None:
+    page.write(view.build(*study), tmp_path)
+    tab.open((tmp_path / "report.html").as_uri(), DRAWN)
+    refused = """(async () => {
+        const found = [];
+        try { new Function("return 1")(); } catch (e) { found.push("eval"); }
+        const script = document.createElement("script");
+        script.textContent = "window.injected = true";
+        document.body.append(script);
+        if (!window.injected) found.push("inline");
+        try { await fetch("https://example.invalid/"); } catch (e) { found.push("fetch"); }
+        const image = new Image();
+        image.src = "https://example.invalid/x.png";
+        await new Promise(done => { image.onerror = image.onload = done; });
+        return found;
+    })()"""
+    assert tab.value(refused, allowUnsafeEvalBlockedByCSP=False) == ["eval", "inline", "fetch"]
+    blocked = [e for e in tab.events if e.get("method") == "Network.loadingFailed"]
+    assert all(e["params"].get("blockedReason") == "csp" for e in blocked)
