@@ -16,7 +16,7 @@ from typing import Any, cast
 import evaluate
 
 from nash_search.errors import InvalidInput, shown
-from nash_search.tasks.metrics import Direction, Measured
+from nash_search.tasks.counted import Direction, Measured
 
 
 class ImportedMetric:

@@ -15,8 +15,9 @@ import numpy as np
 
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput
+from nash_search.tasks.counted import TaskMetric
 from nash_search.tasks.data import Split, Texts, read_texts
-from nash_search.tasks.metrics import METRICS, TaskMetric
+from nash_search.tasks.metrics import METRICS
 from nash_search.tasks.task import Examples, SealedTest, Task, encode, median_length
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from nash_search.tasks.metrics import TaskMetric
+    from nash_search.tasks.counted import TaskMetric
 
 CHUNK_BATCHES = 50
 """Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""

@@ -1,0 +1,62 @@
+"""Does the dense model know this data? Asked before anything is spent.
+
+A model that was not fine-tuned answers as if it had not read the question: its outputs score no
+better than the references of *other* examples, or are nowhere near as long as references are.
+This module refuses to know what is done about it beyond naming the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from nash_search.errors import InvalidInput
+from nash_search.records import Quality
+from nash_search.tasks.quality import generate, measured, quality_of
+from nash_search.tasks.task import Task
+
+SAMPLE = 128
+"""Validation examples that are generated."""
+LENGTH_FACTOR = 3.0
+"""Median output length may differ from the references' by at most this factor."""
+
+
+def check_finetuned(
+    model: Any,
+    task: Task,
+    *,
+    fix: str,
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Quality:
+    """The dense model's quality on a sample of validation.
+
+    Args:
+        model: the dense model.
+        task: the data it should know.
+        fix: what the refusal advises, e.g. the `finetune` command to run.
+        guard: entered around every generate batch.
+
+    Raises:
+        InvalidInput: when the outputs are not those of a model fine-tuned for the data.
+    """
+    examples = task.validation.first(SAMPLE)
+    outputs = generate(model, task, examples.input_ids, guard=guard)
+    quality = quality_of(outputs, examples, task, "validation")
+    made = float(np.median([len(text) for text in outputs]))
+    due = float(np.median([len(several[0]) for several in examples.references]))
+    where = "validation sample"
+    if not due / LENGTH_FACTOR <= made <= due * LENGTH_FACTOR:
+        what = f"model must be fine-tuned for the data, but got outputs of {made:.0f} characters for {due:.0f}"
+        raise InvalidInput(what, where=where, fix=fix)
+    # references moved on by one: answers of the right kind to other questions
+    others = [several[0] for several in (*examples.references[1:], examples.references[0])]
+    chance, error, _ = measured(task.metric, others, examples.references)
+    sign = 1 if task.metric.direction == "maximize" else -1
+    if sign * (quality.value - chance) <= 2 * np.hypot(error, quality.standard_error):
+        name = task.metric.label
+        what = f"model must be fine-tuned for the data, but got {name} {quality.value:.1f}, chance is {chance:.1f}"
+        raise InvalidInput(what, where=where, fix=fix)
+    return quality

@@ -1,0 +1,236 @@
+"""The user's model: found, vetted before torch is loaded, and asked whether it knows the data.
+
+A folder or hub id must be an encoder-decoder of a supported family, in safetensors that are whole
+and fit `config.json`, with a tokenizer and without code of its own. Exports of ours are known by
+their `nash_*` model type and load through our classes. Nothing is unpickled or executed. This
+module refuses to know how a model is pruned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nash_search.errors import InvalidInput, shown
+from nash_search.plain_yaml import place
+from nash_search.tasks import hub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FAMILIES = ("bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
+"""Model types that can be pruned (`nash_search.pruner.families`; a test holds them equal)."""
+T5_LIKE = ("mt5", "t5", "umt5")
+MAX_JSON_BYTES = 64 << 20
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+    "vocab.json",
+)
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
+_GENERATION = ("num_beams", "length_penalty", "no_repeat_ngram_size", "early_stopping", "repetition_penalty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A model that was vetted: where it is and what its config says."""
+
+    folder: Path
+    model_type: str
+    """The family, without our `nash_` prefix."""
+    ours: bool
+    """An export of ours (`nash_*`)."""
+    encoder_layers: int
+    decoder_layers: int
+    config: Mapping[str, Any]
+
+
+def find_model(name: str, revision: str | None = None) -> ModelFolder:
+    """The vetted folder behind `--model`: a local one, or a hub id fetched into the cache.
+
+    Raises:
+        InvalidInput: one line saying what the folder lacks or which rule it breaks.
+    """
+    if hub.is_local(name):
+        return vet(Path(name))
+    there = hub.reachable()
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=not there)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        what = f"hub model must be readable, but got {reason}"
+        if not there:
+            what = "model must be a local folder or a hub model that can be reached, but got neither"
+        raise InvalidInput(what, where=shown(name)[1:-1], fix="give a local folder to --model") from None
+    return vet(Path(folder))
+
+
+def vet(folder: Path) -> ModelFolder:
+    """Check a model folder without torch: config, weights, shapes, tokenizer.
+
+    Raises:
+        InvalidInput: the first rule it breaks.
+    """
+    where = place(folder)
+    if "\0" in str(folder) or not folder.exists():
+        raise InvalidInput("model must exist, but got no such folder", where=where, fix="check --model")
+    if not folder.is_dir():
+        raise InvalidInput("model must be a folder, but got a file", where=where, fix="name the folder that holds it")
+    config = _json(folder / "config.json", "config.json")
+    model_type = config.get("model_type")
+    _refuse_foreign_code(folder, config, str(model_type))
+    found = _family(config, model_type, where)
+    tensors = _tensors(folder, where)
+    _check_shapes(found, tensors, where)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        fix = "save it beside the weights: tokenizer.save_pretrained(folder)"
+        raise InvalidInput("model folder must hold a tokenizer, but got none", where=where, fix=fix)
+    return ModelFolder(folder=folder, **found)
+
+
+def load_tokenizer(model: ModelFolder) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer; code from the folder is never run.
+
+    Raises:
+        InvalidInput: when transformers cannot read it.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InvalidInput(f"tokenizer must be readable, but got {reason}", where=place(model.folder)) from None
+    vocabulary = model.config.get("vocab_size")
+    if isinstance(vocabulary, int) and len(tokenizer) > vocabulary:
+        what = f"tokenizer must fit the model's {vocabulary} embeddings, but got {len(tokenizer)} tokens"
+        raise InvalidInput(what, where=place(model.folder))
+    return tokenizer
+
+
+def generation_settings(model: ModelFolder) -> dict[str, Any]:
+    """The decoding settings of the folder's generation config that scoring and exports share."""
+    file = model.folder / "generation_config.json"
+    stored = _json(file, file.name) if file.is_file() else {}
+    return {name: stored[name] for name in _GENERATION if stored.get(name) is not None}
+
+
+def _refuse_foreign_code(folder: Path, config: Mapping[str, Any], model_type: str) -> None:
+    if model_type.startswith("nash_"):
+        return  # its auto_map names the modelling file that we wrote; our own classes are used
+    stored = folder / "tokenizer_config.json"
+    tokenizer = _json(stored, stored.name) if stored.is_file() else {}
+    for name, found in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+        if found.get("auto_map"):
+            what = f"model must not bring code of its own, but got auto_map in {name}"
+            raise InvalidInput(what, where=place(folder), fix="convert it to a transformers model without remote code")
+
+
+def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[str, Any]:
+    if not isinstance(model_type, str):
+        raise InvalidInput(f"config.json must name a model_type, but got {shown(model_type)}", where=where)
+    family = model_type.removeprefix("nash_")
+    if family not in FAMILIES:
+        kind = shown(model_type)
+        if not config.get("is_encoder_decoder"):
+            kind += ", which is no encoder-decoder"
+        fix = "nash-search prunes encoder-decoder models"
+        raise InvalidInput(f"model must be one of {', '.join(FAMILIES)}, but got {kind}", where=where, fix=fix)
+    names = ("num_layers", "num_decoder_layers") if family in T5_LIKE else ("encoder_layers", "decoder_layers")
+    layers = [config.get(name) for name in names]
+    if layers[1] is None:
+        layers[1] = layers[0]  # T5 leaves num_decoder_layers out when it is num_layers
+    for name, value in zip(names, layers, strict=True):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidInput(f"{name} in config.json must be at least 1, but got {shown(value)}", where=where)
+    return {
+        "model_type": family,
+        "ours": model_type != family,
+        "encoder_layers": layers[0],
+        "decoder_layers": layers[1],
+        "config": config,
+    }
+
+
+def _tensors(folder: Path, where: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor, from the safetensors headers (which must fit the files' sizes)."""
+    if (folder / WEIGHTS).is_file():
+        files = [WEIGHTS]
+    elif (folder / INDEX).is_file():
+        index = _json(folder / INDEX, INDEX).get("weight_map")
+        if not isinstance(index, dict) or not index or not all(isinstance(name, str) for name in index.values()):
+            raise InvalidInput(f"{INDEX} must map tensors to files, but got {shown(index)}", where=where)
+        files = sorted(set(index.values()))
+        for name in files:
+            if "/" in name or not (folder / name).is_file():
+                raise InvalidInput(f"model folder must hold every shard, but got no {shown(name)}", where=where)
+    else:
+        others = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".h5", ".msgpack", ".ckpt", ".pt"))
+        what = f"weights must be {WEIGHTS}, but got {shown(others[0]) if others else 'none'}"
+        raise InvalidInput(what, where=where, fix="save them with save_pretrained; pickles are never loaded")
+    from safetensors import safe_open
+
+    found: dict[str, tuple[int, ...]] = {}
+    for name in files:
+        try:
+            with safe_open(folder / name, framework="numpy") as stored:
+                found |= {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
+        except Exception as error:
+            reason = " ".join(str(error).split())[:100]
+            raise InvalidInput(f"{name} must be whole safetensors, but got {reason}", where=where) from None
+    return found
+
+
+def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Embedding, projection and depth as the config says them (the rest is checked when weights load)."""
+    config, is_t5 = found["config"], found["model_type"] in T5_LIKE
+    width, vocabulary = config.get("d_model"), config.get("vocab_size")
+    # a base model saved by itself (facebook/bart-base) has no `model.` in its names
+    base = "model." if any(name.startswith("model.") for name in tensors) else ""
+    block = f"{base}encoder." + ("block.0.layer." if is_t5 else "layers.0.")
+    expected: dict[str, tuple[Any, Any]] = {f"{base}shared.weight": (vocabulary, width)}
+    if not found["ours"]:
+        inner = config.get("num_heads", 0) * config.get("d_kv", 0) if is_t5 else width
+        expected[block + ("0.SelfAttention.q.weight" if is_t5 else "self_attn.q_proj.weight")] = (inner, width)
+        ffn = config.get("d_ff" if is_t5 else "encoder_ffn_dim")
+        for name in ("1.DenseReluDense.wi.weight", "1.DenseReluDense.wi_0.weight") if is_t5 else ("fc1.weight",):
+            expected[block + name] = (ffn, width)
+    for name, shape in expected.items():
+        if name in tensors and tensors[name] != shape:
+            what = f"{name} must have the shape {shape} that config.json says, but got {tensors[name]}"
+            raise InvalidInput(what, where=where)
+    prefix = f"{base}decoder." + ("block." if is_t5 else "layers.")
+    blocks = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
+    if len(blocks) != found["decoder_layers"]:
+        what = f"weights must hold the {found['decoder_layers']} decoder blocks config.json says, but got {len(blocks)}"
+        raise InvalidInput(what, where=where)
+
+
+def _json(file: Path, name: str) -> dict[str, Any]:
+    where = place(file.parent)
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise InvalidInput(f"{name} must be small, but got {file.stat().st_size:,} bytes", where=where)
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        fix = "name a folder that save_pretrained wrote"
+        raise InvalidInput(f"model folder must hold {name}, but got none", where=where, fix=fix) from None
+    except OSError as error:
+        raise InvalidInput(f"{name} must be readable, but got {error.strerror}", where=where) from None
+    except InvalidInput:
+        raise
+    except (ValueError, RecursionError):
+        raise InvalidInput(f"{name} must be JSON, but got something else", where=where) from None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{name} must be a JSON object, but got a {type(found).__name__}", where=where)
+    return found

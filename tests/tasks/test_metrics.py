@@ -1,0 +1,131 @@
+"""Metrics against hand counts and their own libraries; a bootstrap over rows against the closed form."""
+
+import numpy as np
+import pytest
+
+from nash_search.config import METRIC_NAMES, TaskConfig
+from nash_search.errors import InvalidInput
+from nash_search.tasks.loading import metric_of
+from nash_search.tasks.metrics import METRICS
+from nash_search.tasks.quality import bootstrap_error, measured
+
+HYPOTHESES = ["the cat sat on a mat", "hello there", "", "Ein Mann läuft über die Straße ."]
+REFERENCES = [
+    ["the cat sat on the mat", "a cat sat on a mat"],
+    ["hello there you"],
+    ["not empty"],
+    ["Ein Mann rennt über die Straße ."],
+]
+
+
+def test_the_names_that_config_accepts_are_the_metrics_there_are():
+    assert set(METRIC_NAMES) == set(METRICS)
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_each_is_an_evaluate_metric_that_leaves_nothing_behind(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / "cache"))
+    metric = METRICS[name]()
+    found = metric.compute(predictions=["a b", "c"], references=[["a b"], ["d"]])
+    assert metric.label in found
+    same = ["a b c d", "e f g h"]
+    assert metric.compute(predictions=same, references=[[text] for text in same])[metric.label] == pytest.approx(100)
+    assert metric.signature and metric.direction == "maximize"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_per_pools_errors_and_takes_the_closest_reference():
+    metric = METRICS["per"]()
+    outputs = ["P R UW N IH NG", "K AE T", "D AO G S"]
+    references = [["P R UW N IH NG"], ["B AE T", "K AE T S"], ["D AO G", "D AA G"]]
+    value, beside = metric.measure(outputs, references)
+    # 0 of 6, 1 of 3 (ties: the first), 1 of 3
+    assert value == pytest.approx(100 - 100 * 2 / 12)
+    assert beside == {"per": pytest.approx(100 * 2 / 12), "wer": pytest.approx(100 * 2 / 3)}
+
+
+def test_per_agrees_with_jiwer_where_each_has_one_reference():
+    import jiwer
+
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(list("abcd"), random.integers(1, 9))) for _ in range(200)]
+    others = [" ".join(random.choice(list("abcd"), random.integers(1, 9))) for _ in range(200)]
+    assert METRICS["wer"]().measure(others, [[t] for t in texts])[0] == pytest.approx(100 - 100 * jiwer.wer(texts, others))
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_sacrebleu_scores_are_sacrebleus_own_with_unequal_reference_counts(name):
+    import sacrebleu
+
+    scorer = sacrebleu.CHRF() if name == "chrf" else sacrebleu.BLEU()
+    streams = [[several[i] if i < len(several) else None for several in REFERENCES] for i in range(2)]
+    assert METRICS[name]().measure(HYPOTHESES, REFERENCES)[0] == pytest.approx(scorer.corpus_score(HYPOTHESES, streams).score)
+
+
+@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
+def test_rouge_is_rouge_scores_own_on_ascii_and_works_beyond(name):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([name], use_stemmer=True)
+    expected = 100 * np.mean([scorer.score_multi(r, h)[name].fmeasure for h, r in zip(HYPOTHESES, REFERENCES, strict=True)][:3])
+    assert METRICS[name]().measure(HYPOTHESES[:3], REFERENCES[:3])[0] == pytest.approx(expected)
+    assert METRICS[name]().measure(["кошка сидит", "猫が座る"], [["кошка сидит"], ["猫が座る"]])[0] == pytest.approx(100)
+
+
+def test_rouge_lsum_splits_sentences_itself():
+    one = "The cat sat. A dog ran. Birds flew."
+    other = "A dog ran. The cat sat. Birds flew."
+    assert METRICS["rougeLsum"]().measure([one], [[other]])[0] == pytest.approx(100)
+    assert METRICS["rougeL"]().measure([one], [[other]])[0] < 90
+
+
+def test_f1_and_accuracy_count_classes_and_refuse_free_text():
+    outputs, labels = ["a", "b", "a", "x"], [["a"], ["a"], ["b"], ["b"]]
+    # a: tp 1, predicted 2, actual 2 -> 0.5; b: tp 0 -> 0
+    assert METRICS["f1"]().measure(outputs, labels)[0] == pytest.approx(25)
+    assert METRICS["accuracy"]().measure(outputs, labels)[0] == pytest.approx(25)
+    texts = [[f"text {i}"] for i in range(300)]
+    for name in ("f1", "accuracy"):
+        with pytest.raises(InvalidInput, match="classes"):
+            METRICS[name]().measure(["x"] * 300, texts)
+
+
+def test_the_bootstrap_error_is_the_binomial_one_for_exact_match():
+    right = np.array([[1.0, 1.0]] * 300 + [[0.0, 1.0]] * 700)
+    metric = METRICS["exact_match"]()
+    assert bootstrap_error(right, metric.value) == pytest.approx(100 * np.sqrt(0.3 * 0.7 / 1000), rel=0.1)
+    assert bootstrap_error(right, metric.value) == bootstrap_error(right, metric.value)
+    assert bootstrap_error(right[:1], metric.value) == 0.0
+
+
+METRIC_FILE = '''
+import datasets, evaluate
+class Letters(evaluate.Metric):
+    """Mean length."""
+    def _info(self):
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(description="", citation="", inputs_description="",
+                                   features=datasets.Features({"predictions": text, "references": text}))
+    def _compute(self, predictions, references):
+        return {"letters": sum(map(len, predictions)) / len(predictions)}
+'''
+
+
+def test_a_users_metric_is_imported_by_path_and_needs_a_direction(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(METRIC_FILE)
+    metric = metric_of(TaskConfig(metric=f"{file}:Letters", metric_direction="minimize"), "per")
+    value, error, beside = measured(metric, ["ab", "abcd"] * 10, [["x"], ["y"]] * 10)
+    assert (value, metric.direction, metric.label) == (3.0, "minimize", "letters")
+    assert 0 < error < 1 and beside == {}
+    with pytest.raises(InvalidInput, match="direction must be known"):
+        metric_of(TaskConfig(metric=f"{file}:Letters"), "per")
+    with pytest.raises(InvalidInput, match="importable"):
+        metric_of(TaskConfig(metric=f"{tmp_path}/none.py:Letters"), "per")
+    with pytest.raises(InvalidInput, match=r"evaluate.Metric class"):
+        metric_of(TaskConfig(metric=f"{file}:Nothing"), "per")
+
+
+def test_a_built_in_metrics_direction_is_not_the_users_to_turn():
+    with pytest.raises(InvalidInput, match="must be maximize"):
+        metric_of(TaskConfig(metric="bleu", metric_direction="minimize"), "per")
