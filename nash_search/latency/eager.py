@@ -111,13 +111,30 @@ class Eager:
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EagerSession:
         """The model itself where device and precision fit, else a converted copy."""
+        model = self.placed(model, workload)
+        return EagerSession(model, workload, self.inputs(model, workload, inputs))
+
+    def placed(self, model: Any, workload: Workload) -> Any:
+        """The model on the workload's device in its precision."""
         if workload.quantize != "none":
-            raise InvalidInput(f"quantize must be none for runtime eager, but got {workload.quantize}")
+            raise InvalidInput(f"quantize must be none for runtime {workload.runtime}, but got {workload.quantize}")
         wanted, dtype = torch.device(workload.device), getattr(torch, workload.dtype)
         first = next(model.parameters())
-        if first.device != wanted or first.dtype != dtype:
-            model = copy.deepcopy(model).to(wanted, dtype)
-        return EagerSession(model, workload, _inputs(model, workload, inputs))
+        if first.device == wanted and first.dtype == dtype:
+            return model
+        return copy.deepcopy(model).to(wanted, dtype)
+
+    def inputs(self, model: Any, workload: Workload, rows: Sequence[Sequence[int]] | None) -> Inputs:
+        """Real inputs, or random ones of ordinary tokens of this model."""
+        config = model.config
+        if rows is not None:
+            return task_inputs(workload, rows, pad=config.pad_token_id or 0)
+        names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_eos_token_id")
+        special: set[int] = set()
+        for name in names:
+            value = getattr(config, name, None)
+            special |= set(value if isinstance(value, list) else [] if value is None else [value])
+        return random_inputs(workload, vocabulary=config.vocab_size, special=special)
 
     def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generate freely from padded rows, in one batch; settings besides these are the model's own."""
@@ -200,15 +217,3 @@ def _use_attention(model: Any, attention: str) -> None:
         model.set_attn_implementation(attention)
     except ValueError as error:
         raise InvalidInput(f"attention must be one that {type(model).__name__} has, but got {attention}") from error
-
-
-def _inputs(model: Any, workload: Workload, rows: Sequence[Sequence[int]] | None) -> Inputs:
-    config = model.config
-    if rows is not None:
-        return task_inputs(workload, rows, pad=config.pad_token_id or 0)
-    names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_eos_token_id")
-    special: set[int] = set()
-    for name in names:
-        value = getattr(config, name, None)
-        special |= set(value if isinstance(value, list) else [] if value is None else [value])
-    return random_inputs(workload, vocabulary=config.vocab_size, special=special)

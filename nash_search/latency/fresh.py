@@ -27,6 +27,7 @@ from nash_search.errors import InvalidInput, Locked, NashSearchError
 from nash_search.intervals import PEEKING_SCALE
 from nash_search.records import Latency
 
+ENTRY = ("-m", "nash_search.latency.round")
 MEMORY_SHARE = 0.5
 """Share of the free memory that models loaded side by side may take."""
 
@@ -118,10 +119,15 @@ def fresh_tokens(
     return result
 
 
-def run_job(job: Mapping[str, Any], limit_s: float) -> dict[str, Any] | None:
+def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY) -> dict[str, Any] | None:
     """One job in a fresh process; None when the limit came first (the process is then gone).
 
     A device that stays in use all the while is a limit too.
+
+    Args:
+        job: what `round.main` reads.
+        limit_s: seconds until the process is killed.
+        entry: what Python runs (studies of the clock plant their own delays).
     """
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -131,7 +137,7 @@ def run_job(job: Mapping[str, Any], limit_s: float) -> dict[str, Any] | None:
         job_file.write_text(json.dumps(job))
         with log.open("wb") as words:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nash_search.latency.round", str(job_file), str(result_file)],
+                [sys.executable, *entry, str(job_file), str(result_file)],
                 stdin=subprocess.PIPE,  # never written: it closes when this process dies
                 stdout=words,
                 stderr=subprocess.STDOUT,

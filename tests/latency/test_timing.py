@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import shutil
 from statistics import median
 
 import pytest
@@ -14,7 +15,8 @@ from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5F
 from nash_search import latency
 from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
-from nash_search.latency import timing
+from nash_search.errors import InvalidInput
+from nash_search.latency import runtimes, timing
 from nash_search.latency.eager import RUNTIME
 from nash_search.latency.runtimes import WrongOutputLength
 
@@ -247,3 +249,24 @@ def test_latency_survives_its_own_json(fake):
     run, _, _ = fake()
     found = run({"a": 0.005}, pairs=3, details=True)["a"]
     assert type(found).model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_compiled_generation_is_a_recorded_choice_and_leaves_the_model_alone():
+    model = t5(num_layers=1)
+    workload = Workload(input_tokens=4, output_tokens=4, runtime="compile")
+    found = latency.measure(model, model, workload, pairs=5, details=False)
+    assert found.fingerprint["compile_mode"] == "default" and found.fingerprint["runtime"] == "compile"
+    assert len(found.runs_ms) == 5 and "forward" not in vars(model)
+
+
+def test_a_runtime_that_cannot_run_here_is_named(monkeypatch):
+    monkeypatch.setitem(runtimes.FILES, "onnxruntime", "nash_search.latency.nowhere")
+    with pytest.raises(
+        InvalidInput, match=r"runtime must be one that runs here, but got onnxruntime \(not in this ver"
+    ):
+        runtimes.runtime_of(WORKLOAD.model_copy(update={"runtime": "onnxruntime"}))
+    monkeypatch.setitem(runtimes.FILES, "onnxruntime", "a_missing_package.runtime")
+    with pytest.raises(InvalidInput, match="needs a_missing_package, which is not installed"):
+        runtimes.runtime_of(WORKLOAD.model_copy(update={"runtime": "onnxruntime"}))

@@ -1,0 +1,75 @@
+"""The two studies run (small), judge by their own rules, and keep every sample."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nash_search.config import Workload
+from nash_search.records import Latency, Round
+
+STUDIES = Path(__file__).parent.parent / "studies"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"studies_{name}", STUDIES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def latency(ratio, shift=0.0, contended=False):
+    rounds = [
+        Round(
+            runs_ms=(10 * ratio * (1 + shift) * wobble,) * 4,
+            dense_runs_ms=(10.0 * (1 + shift),) * 4,
+            contended=(contended,) * 4,
+        )
+        for wobble in (0.99, 0.995, 1.0, 1.005, 1.01)
+    ]
+    return Latency(rounds=tuple(rounds), workload=Workload(input_tokens=1, output_tokens=1), fresh=True)
+
+
+def test_the_clock_study_judges_its_promises():
+    clock = load("clock")
+    good = {
+        "half": [latency(0.67, shift=0.1 * i) for i in range(20)],
+        "twin": [latency(1.0)] * 20,
+        "plus5": [latency(1.05)] * 20,
+        "plus10": [latency(1.10)] * 20,
+    }
+    rows = clock.judged(good, latency(0.67, contended=True), 10, 5)
+    assert all(holds for _, _, holds in rows)
+    bad = good | {"twin": [latency(1.1)] * 20, "plus10": [latency(1.0)] * 20, "plus5": [latency(1.0)] * 20}
+    verdicts = [holds for _, _, holds in clock.judged(bad, latency(0.67), 10, 5)]
+    assert verdicts == [True, True, False, False, False, False]
+
+
+@pytest.mark.slow
+def test_the_clock_study_runs(tmp_path):
+    keep = tmp_path / "clock.json.gz"
+    command = [sys.executable, str(STUDIES / "clock.py"), "--runs", "1", "--rounds", "1", "--pairs", "6"]
+    done = subprocess.run(
+        [*command, "--batch-size", "4", "--keep", str(keep)], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert "| promise | seen | holds |" in done.stdout, done.stderr
+    kept = json.loads(gzip.open(keep, "rt").read())
+    assert len(kept["plus10"]) == 2 and len(kept["plus10"][0]["rounds"]) == 1
+    planted = Latency.model_validate(kept["plus10"][0]).ratio
+    assert 1.0 < planted < 1.3
+
+
+@pytest.mark.slow
+def test_the_gpu_smoke_rehearses_on_a_cpu(tmp_path):
+    keep = tmp_path / "smoke.json"
+    command = [sys.executable, str(STUDIES / "gpu_smoke.py"), "--device", "cpu", "--no-compile", "--keep", str(keep)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert "ok  a shorter decoder is faster" in done.stdout, done.stdout + done.stderr
+    kept = json.loads(keep.read_text())
+    assert len(kept["fresh half"]["rounds"]) == 3 and kept["bfloat16 twin"]["workload"]["dtype"] == "bfloat16"

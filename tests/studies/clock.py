@@ -1,0 +1,183 @@
+"""How far the clock can be trusted on this machine: repeated runs of the real protocol.
+
+    one run      R fresh processes, each timing dense (6 decoder blocks), half (3), a twin of dense,
+                 and dense with a planted +5 % and +10 %, all interleaved
+    two runs     joined to one of 2R rounds, for the smaller effect
+
+Prints a table for results/LOG.md, keeps every sample in one file, and ends with exit code 1 where a
+promise of "What a budget means" does not hold here. Takes about 40 minutes on two cores; run it
+alone. A study, not a test: machines differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from nash_search import intervals
+from nash_search.config import Workload
+from nash_search.latency import fresh, timing
+from nash_search.latency.eager import Eager, EagerSession
+from nash_search.latency.round import main as one_round
+from nash_search.records import Latency
+
+PLANTED = {"twin": 0.0, "plus5": 0.05, "plus10": 0.10}
+
+
+class PlantedSession(EagerSession):
+    """Takes exactly the planted share longer, on the same core, every time."""
+
+    def generate(self):
+        began_ns = time.perf_counter_ns()
+        output = super().generate()
+        until_ns = began_ns + (time.perf_counter_ns() - began_ns) * (1 + self.model.config.planted_share)
+        while time.perf_counter_ns() < until_ns:
+            pass
+        return output
+
+
+class PlantedRuntime(Eager):
+    """Eager, except for models whose config plants a delay."""
+
+    def build(self, model, workload, inputs):
+        if getattr(model.config, "planted_share", 0.0):
+            return PlantedSession(model, workload, self.inputs(model, workload, inputs))
+        return super().build(model, workload, inputs)
+
+
+def save_models(root: Path) -> None:
+    """The embedded task's shape, random weights: latency depends on shapes only."""
+
+    def model(blocks, **config):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 80, "d_model": 64, "d_kv": 16, "d_ff": 256, "num_layers": 6, "num_heads": 4}
+        config = T5Config(**sizes, num_decoder_layers=blocks, decoder_start_token_id=0, **config)
+        return T5ForConditionalGeneration(config)
+
+    model(6).save_pretrained(root / "dense")
+    model(3).save_pretrained(root / "half")
+    for name, share in PLANTED.items():
+        model(6, planted_share=share).save_pretrained(root / name)
+
+
+def spin() -> None:
+    """A busy neighbour."""
+    while True:
+        pass
+
+
+def busy_run(run, neighbours: int, rounds: int) -> Latency:
+    """One short run beside busy loops on every core."""
+    loops = [multiprocessing.Process(target=spin, daemon=True) for _ in range(neighbours)]
+    for loop in loops:
+        loop.start()
+    try:
+        return run(["half"], rounds=rounds)["half"]
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.join()
+
+
+def different(latency: Latency) -> bool:
+    """Whether the interval of the paired ratio leaves out 1."""
+    lower, upper = latency.ratio_bounds
+    return not lower <= 1 <= upper
+
+
+def joined(first: Latency, second: Latency) -> Latency:
+    """Two runs as one of twice the rounds."""
+    return first.model_copy(update={"rounds": first.rounds + second.rounds})
+
+
+def study(runs: int, rounds: int, pairs: int, workload: Workload, keep: Path) -> list[tuple[str, str, bool]]:
+    """(promise, what was seen, whether it holds) after `2 * runs` runs."""
+    found: dict[str, list[Latency]] = {name: [] for name in ("half", *PLANTED)}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        save_models(root)
+        fresh.run_job = partial(fresh.run_job, entry=(str(Path(__file__).resolve()), "--round"))
+
+        def run(names, rounds=rounds):
+            folders = {name: root / name for name in names}
+            return fresh.measure_fresh(folders, root / "dense", workload, rounds=rounds, pairs=pairs, limit_s=3600)
+
+        for index in range(2 * runs):
+            for name, latency in run(found).items():
+                found[name].append(latency)
+            half = found["half"][-1]
+            print(
+                f"run {index + 1}/{2 * runs}: half {half.ratio:.4f}, {half.median_ms:.1f} ms, {half.status}", flush=True
+            )
+        loud = busy_run(run, multiprocessing.cpu_count(), min(2, rounds))
+    samples = {name: [r.model_dump(mode="json") for r in latencies] for name, latencies in found.items()}
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(keep, "wt") as out:
+        json.dump(samples | {"busy": [loud.model_dump(mode="json")]}, out)
+    return judged(found, loud, runs, rounds)
+
+
+def judged(found: dict[str, list[Latency]], loud: Latency, runs: int, rounds: int) -> list[tuple[str, str, bool]]:
+    """The promises, one row each."""
+    ratios = [latency.ratio for latency in found["half"][:runs]]
+    spread = max(abs(r / mean(ratios) - 1) for r in ratios)
+    medians = [latency.median_ms for latency in found["half"][:runs]]
+    absolute = max(abs(m / mean(medians) - 1) for m in medians)
+    false_alarms = sum(map(different, found["twin"]))
+    ten = sum(intervals.verdict(x.ratio_bounds, 1.0) == "missed" for x in found["plus10"][:runs])
+    pairs_of_runs = list(zip(found["plus5"][::2], found["plus5"][1::2], strict=True))
+    five = sum(intervals.verdict(joined(a, b).ratio_bounds, 1.0) == "missed" for a, b in pairs_of_runs)
+    enough = runs - max(1, runs // 10)
+    return [
+        (f"ratio of 3 to 6 blocks within 5 % of its mean, {runs} runs", f"{100 * spread:.1f} %", spread <= 0.05),
+        ("(absolute milliseconds, for comparison)", f"{100 * absolute:.1f} %", True),
+        (
+            f"twins called different in <= {2 * runs // 10} of {2 * runs}",
+            f"{false_alarms}",
+            false_alarms <= 2 * runs / 10,
+        ),
+        (f"planted +10 % found in >= {enough} of {runs} runs of {rounds} rounds", f"{ten}", ten >= enough),
+        (f"planted +5 % found in >= {enough} of {runs} runs of {2 * rounds} rounds", f"{five}", five >= enough),
+        (
+            "busy loops on every core are reported",
+            f"{loud.status}, {100 * loud.contended_share:.0f} % of the pairs, ratio {loud.ratio:.3f}",
+            loud.status == "contended",
+        ),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print, keep."""
+    if (sys.argv[1:2] if arguments is None else arguments[:1]) == ["--round"]:
+        timing.runtime_of = lambda workload: PlantedRuntime()
+        return one_round(*sys.argv[2:4])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--keep", type=Path, default=Path("results/reference/clock.json.gz"), help="every sample")
+    asked = parser.parse_args(arguments)
+    workload = Workload(batch_size=asked.batch_size, input_tokens=9, output_tokens=8)
+    began = time.monotonic()
+    rows = study(asked.runs, asked.rounds, asked.pairs, workload, asked.keep)
+    print("\n| promise | seen | holds |\n|---|---|---|")
+    for promise, seen, holds in rows:
+        print(f"| {promise} | {seen} | {'yes' if holds else 'NO'} |")
+    print(f"\n{(time.monotonic() - began) / 60:.0f} minutes; every sample is in {asked.keep}")
+    return 0 if all(holds for _, _, holds in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
