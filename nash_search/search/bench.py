@@ -23,23 +23,23 @@ from typing import Any
 import torch
 
 from nash_search import device, latency, pruner
-from nash_search.config import Architecture, SearchConfig, Workload
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import runtimes
+from nash_search.latency import fresh, identity, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.records import CurvePoint, Latency, Quality, TrialRecord
 from nash_search.search import manifest
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.trial import WEIGHTS, Hooks, Job
-from nash_search.tasks.loading import load_task
+from nash_search.tasks import models
+from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.loading import EMBEDDED, load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
 PROTOCOL = 1
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
 TOKENS = "tokens.json"
-TOKEN_ROWS = 64
-"""Inputs on which an export must write the trained model's tokens."""
 PROBE_PAIRS = 10
 TRIAL_PAIRS = 16
 """Timed pairs of a probed shape and of a trained model; certification takes its own number."""
@@ -64,14 +64,18 @@ class NashBench:
         return device.resolve(self.config.workload.device)
 
     @cached_property
-    def folder(self) -> Path:
-        """The dense model's folder."""
+    def found(self) -> models.ModelFolder:
+        """The dense model's folder, vetted: the one asked for, or the teacher shipped with the task."""
         if self.config.model is not None:
-            return Path(self.config.model)
-        import nash_search.tasks
+            return models.find_model(self.config.model, self.config.revision)
+        if self.config.task.name not in EMBEDDED:
+            raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
+        return models.vet(teacher_folder())
 
-        assert nash_search.tasks.__file__ is not None
-        return Path(nash_search.tasks.__file__).parent / f"{self.config.task.name}_teacher"
+    @property
+    def folder(self) -> Path:
+        """Where the dense model lies."""
+        return self.found.folder
 
     @cached_property
     def teacher(self) -> Any:
@@ -83,11 +87,8 @@ class NashBench:
     @cached_property
     def task(self) -> Task:
         """Data, metric and tokenizer."""
-        from transformers import AutoTokenizer
-
-        if not self.folder.is_dir():
-            raise InvalidInput(f"model must be a folder with a fine-tuned model, but got {self.folder}")
-        return load_task(self.config.task, AutoTokenizer.from_pretrained(self.folder))
+        tokenizer = models.load_tokenizer(self.found)
+        return load_task(self.config.task, tokenizer, models.generation_settings(self.found))
 
     # -- the question ----------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class NashBench:
 
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
-        return len(pruner.shapes_of(self.teacher).decoder_blocks)
+        return self.found.decoder_layers
 
     @cached_property
     def _workload(self) -> Workload:
@@ -254,13 +255,22 @@ class NashBench:
 
     def _tokens(self, model: Any) -> list[list[int]]:
         """What a model writes on the first validation inputs, token for token."""
-        rows = self.task.validation.first(TOKEN_ROWS).input_ids
-        generation = self.task.generation
         with self._guard():
-            return runtimes.runtime_of(self._workload).tokens(
-                model, rows, beams=int(generation.get("num_beams", 1)),
-                max_new_tokens=int(generation.get("max_new_tokens", self.task.max_output_tokens)),
-            )  # fmt: skip
+            return identity.tokens_of(model, self._rows, self._plain, max_new_tokens=self._longest)
+
+    @property
+    def _rows(self) -> list[list[int]]:
+        return self.task.validation.first(identity.INPUTS).input_ids
+
+    @property
+    def _longest(self) -> int:
+        return int(self.task.generation.get("max_new_tokens", self.task.max_output_tokens))
+
+    @property
+    def _plain(self) -> Workload:
+        """The workload in the precision and runtime that models are trained and scored in."""
+        plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
+        return Workload(**(self._workload.model_dump() | plain))
 
     # -- certification ---------------------------------------------------------------------------
 
@@ -268,14 +278,24 @@ class NashBench:
         """The teacher's own folder."""
         return self.folder
 
-    def time_fresh(self, folders: dict[str, Path], *, rounds: int, pairs: int, limit_s: float) -> dict[str, Latency]:
+    def time_fresh(
+        self,
+        folders: dict[str, Path],
+        budgets: dict[str, list[LatencyBudget]],
+        *,
+        rounds: int,
+        pairs: int,
+        limit_s: float,
+    ) -> dict[str, Latency]:
         """Exports timed in fresh processes."""
-        return latency.measure_fresh(folders, self.folder, self._workload, rounds=rounds, pairs=pairs, limit_s=limit_s)
+        timing: dict[str, Any] = {"rounds": rounds, "pairs": pairs, "limit_s": limit_s, "budgets": budgets}
+        return fresh.measure_fresh(folders, self.folder, self._workload, **timing)
 
-    def same_tokens(self, export: Path, trial: Path) -> bool:
-        """Load the export and compare its tokens with those written when it was trained."""
-        before = json.loads((trial / TOKENS).read_text("utf-8"))
-        return bool(self._tokens(pruner.load(export).to(self.device.name)) == before)
+    def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
+        """Let the exports write in a fresh process and compare with what was written when they were trained."""
+        written = fresh.fresh_tokens(exports, self._rows, self._plain, max_new_tokens=self._longest)
+        before = {name: json.loads((trial / TOKENS).read_text("utf-8")) for name, trial in trials.items()}
+        return {name: identity.differing(before[name], written[name]) == 0 for name in exports}
 
     def test_quality(self, folder: Path) -> Quality:
         """A folder on the sealed test split."""

@@ -5,31 +5,34 @@
           -> each winner, and the dense model, on the sealed test split -> best/<budget>/
 
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
-budget is judged on the paired ratio, milliseconds on wall times. If what would win is ambiguous, as many
-rounds are added once, and the interval is widened for having looked.
+budget is judged on the paired ratio, milliseconds on wall times. A point that is ambiguous about a budget
+gets more rounds, and an interval widened for having looked.
 The result is one file, `certification.json`; later questions (`pick`) are answered from it.
 This module refuses to know how models are made and how a millisecond is taken.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
 from nash_search.records import Latency, Quality, TrialRecord, Verdict
 from nash_search.search import failpoints, manifest
 from nash_search.search.trial import WEIGHTS, Bench
 
 FILE = "certification.json"
+MEASUREMENT = "measurement.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 LIMIT_S = 1800.0
 """Longest time for all fresh rounds together, seconds."""
+NEAR = 0.1
+"""A search's latency this near to a budget (fraction) leaves open whether the certificate meets it."""
 
 
 class Point(Frozen):
@@ -102,16 +105,15 @@ def choose(points: Sequence[Point], budget: LatencyBudget, floor: float | None) 
     return "infeasible", None
 
 
-def undecided(points: Sequence[Point], budgets: Sequence[LatencyBudget], floor: float | None) -> bool:
-    """Is a point ambiguous that would win if it were met?"""
-    for budget in budgets:
-        for point in ranked(points, floor):
-            verdict = point.verdict(budget)
-            if verdict == "met":
-                break
-            if verdict == "ambiguous":
-                return True
-    return False
+def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> dict[str, list[LatencyBudget]]:
+    """By trial folder, the budgets that a point may or may not meet: worth more rounds when ambiguous."""
+    found: dict[str, list[LatencyBudget]] = {}
+    for record in records:
+        latency = record.latency
+        assert latency is not None
+        near = [b for b in budgets if abs(latency.ratio / b.share_of(latency.dense_ms) - 1) < NEAR]
+        found[_key(record)] = near
+    return found
 
 
 def certify(
@@ -137,7 +139,7 @@ def certify(
     if before is not None and [p.key for p in before.points] == keys:
         found = before
     else:
-        found = _time(folder, front, bench, config, floor, say)
+        found = _time(folder, front, bench, config, say)
         if before is not None:
             tested = {p.key: p.test for p in before.points}
             points = tuple(p.model_copy(update={"test": tested.get(p.key)}) for p in found.points)
@@ -158,7 +160,6 @@ def _time(
     front: Sequence[TrialRecord],
     bench: Bench,
     config: SearchConfig,
-    floor: float | None,
     say: Callable[[str, dict[str, Any]], None],
 ) -> Certification:
     exports = folder / CHECKPOINTS
@@ -172,33 +173,32 @@ def _time(
         shutil.copytree(folder / "trials" / key / WEIGHTS, scratch[key])
     failpoints.hit("export")
     say("certify", {"points": len(front), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
-    timing: dict[str, Any] = {"rounds": config.certify_rounds, "pairs": config.certify_pairs, "limit_s": LIMIT_S}
-    latencies = bench.time_fresh(scratch, **timing)
-    same = {key: bench.same_tokens(path, folder / "trials" / key) for key, path in scratch.items()}
-
-    def points_of(found: dict[str, Latency]) -> list[Point]:
-        return [
-            Point(
-                number=r.number,
-                key=_key(r),
-                architecture=r.architecture,
-                checkpoint="",
-                latency=found[_key(r)],
-                same_tokens=same[_key(r)],
-                validation=r.quality,  # type: ignore[arg-type]
-            )
-            for r in front
-        ]
-
-    if undecided(points_of(latencies), config.budgets, floor):
-        say("certify", {"points": len(front), "rounds": config.certify_rounds, "why": "ambiguous"})
-        again = bench.time_fresh(scratch, **timing)
-        latencies = {key: _joined(latency, again[key]) for key, latency in latencies.items()}
+    latencies = bench.time_fresh(
+        scratch,
+        open_questions(front, config.budgets),
+        rounds=config.certify_rounds,
+        pairs=config.certify_pairs,
+        limit_s=LIMIT_S,
+    )
+    same = bench.same_tokens(scratch, {key: folder / "trials" / key for key in scratch})
+    timed = [
+        Point(
+            number=r.number,
+            key=_key(r),
+            architecture=r.architecture,
+            checkpoint="",
+            latency=latencies[_key(r)],
+            same_tokens=same[_key(r)],
+            validation=r.quality,  # type: ignore[arg-type]
+        )
+        for r in front
+    ]
     points: list[Point] = []
-    for point in points_of(latencies):
+    for point in timed:
         name = export_name(config.task.name, point, {p.checkpoint for p in points})
         target = exports / name
         shutil.rmtree(target, ignore_errors=True)
+        (scratch[point.key] / MEASUREMENT).write_text(json.dumps(measurement(config, point, bench), indent=1), "utf-8")
         scratch[point.key].rename(target)
         points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}"}))
     manifest.fsync_folder(exports)
@@ -208,12 +208,6 @@ def _time(
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
     return Certification(points=tuple(points), dense_checkpoint=str(bench.dense_folder()))
-
-
-def _joined(first: Latency, second: Latency) -> Latency:
-    """More rounds of the same, the interval widened for having looked."""
-    scale = max(first.interval_scale, intervals.PEEKING_SCALE)
-    return first.model_copy(update={"rounds": (*first.rounds, *second.rounds), "interval_scale": scale})
 
 
 def _answer(
@@ -264,11 +258,32 @@ def budget_folder(budget: LatencyBudget) -> str:
     return f"{budget.ms:g}ms"
 
 
+def measurement(config: SearchConfig, point: Point, bench: Bench) -> dict[str, Any]:
+    """What an export says about itself, so that anybody can time it again."""
+    latency = point.latency
+    return {
+        "study": config.study_name,
+        "task": config.task.name,
+        "architecture": point.architecture.model_dump(mode="json"),
+        "teacher": str(bench.dense_folder()),
+        "workload": latency.workload.model_dump(mode="json"),
+        "fingerprint": latency.fingerprint,
+        "latency_ms": latency.median_ms,
+        "dense_ms": latency.dense_ms,
+        "share": latency.ratio,
+        "rounds": [r.model_dump(mode="json", include={"runs_ms", "dense_runs_ms"}) for r in latency.rounds],
+        "validation": point.validation.model_dump(mode="json"),
+    }
+
+
 def export_name(task: str, point: Point, taken: set[str]) -> str:
     """What the artifact is, e.g. `g2p-8.4ms-per92.1-epyc1t`: letters, digits, `.`, `_` and `-` only."""
     latency, quality = point.latency, point.validation
-    metric = re.sub(r"[^a-z0-9]", "", quality.metric.lower()) or "quality"
-    name = f"{task}-{latency.median_ms:.3g}ms-{metric}{quality.value:.1f}-{device_tag(latency)}"
+    metric, value = re.sub(r"[^a-z0-9]", "", quality.metric.lower()) or "quality", quality.value
+    for error, rate in quality.beside.items():  # "100 - PER" is better known as PER
+        if metric == f"100{error}":
+            metric, value = error, rate
+    name = f"{task}-{latency.median_ms:.3g}ms-{metric}{value:.1f}-{device_tag(latency)}"
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
     return f"{name}-{point.architecture.slug}" if f"{CHECKPOINTS}/{name}" in taken else name
 

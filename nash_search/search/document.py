@@ -16,7 +16,7 @@ from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig, Workload
 from nash_search.records import Quality, TrialRecord
-from nash_search.search import manifest, probe
+from nash_search.search import manifest, probe, space
 from nash_search.search.certify import Certification, Point, choose
 from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
@@ -86,7 +86,13 @@ def full(
         "device": workload.device,
         "workload": workload.model_dump(mode="json"),
         "dense": dense,
-        "budgets": [_budget(b, points, quality_limit, facts.dense_ms, floor_share, folder) for b in config.budgets],
+        "budgets": [
+            {
+                **budget_answer(b, points, quality_limit, facts.dense_ms, floor_share, folder),
+                "nearest_feasible": nearest(table, config, facts.baseline.decoder_layers, b),
+            }
+            for b in config.budgets
+        ],
         "front": [_front(p, folder, parameters.get(p.number), dense_ms if relative else None) for p in points],
         "trials": counts,
         "hypervolume": hypervolume,
@@ -96,9 +102,7 @@ def full(
         "direction": facts.direction,
         "decoder_layers": facts.baseline.decoder_layers,
         "floor": {"architecture": floor_at.slug, "share": floor_share},
-        "nearest": {
-            b.asked: probe.nearest_feasible(table, facts.space.architectures(), b).asked for b in config.budgets
-        },
+        "probe_dense_ms": facts.dense_ms,
         "reference": {
             "latency_ms": facts.reference_share * facts.dense_ms,
             "share": facts.reference_share,
@@ -110,12 +114,18 @@ def full(
     }
 
 
+def nearest(table: LatencyTable, config: SearchConfig, decoder_layers: int, budget: LatencyBudget) -> str:
+    """The tightest budget that the fastest architecture should meet, in the unit asked."""
+    architectures = space.filled(config.search_space, decoder_layers).architectures()
+    return probe.nearest_feasible(table, architectures, budget).asked
+
+
 def _number(value: float) -> float | None:
     """JSON knows no infinity."""
     return value if math.isfinite(value) else None
 
 
-def _budget(
+def budget_answer(
     budget: LatencyBudget,
     points: Sequence[Point],
     floor: float | None,

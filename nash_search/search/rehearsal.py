@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nash_search.config import Architecture, SearchConfig, Workload, digest
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.trial import WEIGHTS, Failed, Hooks, Job
@@ -171,14 +171,22 @@ class Rehearsal:
             return self._dense()
         return Architecture.model_validate_json((folder / "model.json").read_bytes())
 
-    def time_fresh(self, folders: dict[str, Path], *, rounds: int, pairs: int, limit_s: float) -> dict[str, Latency]:
+    def time_fresh(
+        self,
+        folders: dict[str, Path],
+        budgets: dict[str, list[LatencyBudget]],
+        *,
+        rounds: int,
+        pairs: int,
+        limit_s: float,
+    ) -> dict[str, Latency]:
         """The closed form again, other noise."""
         found = {name: self._loaded(folder) for name, folder in folders.items()}
         return {name: self._latency(a, "fresh", rounds=rounds, fresh=True) for name, a in found.items()}
 
-    def same_tokens(self, export: Path, trial: Path) -> bool:
+    def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Is it the same architecture?"""
-        return self._loaded(export) == self._loaded(trial / WEIGHTS)
+        return {name: self._loaded(exports[name]) == self._loaded(trials[name] / WEIGHTS) for name in exports}
 
     def test_quality(self, folder: Path) -> Quality:
         """The closed form on another split."""

@@ -159,8 +159,6 @@ class _Run:
 
     def _begin(self) -> Study:
         """A new study; its database appears under its name when it is complete."""
-        plain = self.config.model_copy(update={"storage": None})
-        manifest.write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         name, path = self.config.study_name, self.folder / recovery.DATABASE
         if self.config.storage is not None:
             return Study(open_storage(self.config.storage), name, self.folder, self.facts)
@@ -172,6 +170,8 @@ class _Run:
         return Study(open_storage(sqlite_url(path)), name, self.folder, None)
 
     def _train(self, driver: Driver) -> None:
+        plain = self.config.model_copy(update={"storage": None})  # what `resume` goes on with
+        manifest.write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         (self.folder / "trials").mkdir(exist_ok=True)
         recovery.settle(driver.study, self.table)
         trained = driver.trained(driver.study.rows())

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import pydantic
 
-from nash_search.config import Architecture, Frozen, SearchConfig, Workload, digest
+from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.errors import InvalidInput
 from nash_search.records import FailureReason, Latency, Quality, TrialRecord
 from nash_search.search import manifest
@@ -119,11 +119,19 @@ class Bench(Protocol):
     def dense_folder(self) -> Path:
         """A folder that fresh processes load the dense model from."""
 
-    def time_fresh(self, folders: dict[str, Path], *, rounds: int, pairs: int, limit_s: float) -> dict[str, Latency]:
-        """Exports timed in fresh processes, all interleaved with the dense model."""
+    def time_fresh(
+        self,
+        folders: dict[str, Path],
+        budgets: dict[str, list[LatencyBudget]],
+        *,
+        rounds: int,
+        pairs: int,
+        limit_s: float,
+    ) -> dict[str, Latency]:
+        """Exports timed in fresh processes, all interleaved with the dense model; `budgets` are to be decided."""
 
-    def same_tokens(self, export: Path, trial: Path) -> bool:
-        """Does the export write what the trained model wrote?"""
+    def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
+        """Does each export write what the trained model wrote?"""
 
     def test_quality(self, folder: Path) -> Quality:
         """A model on the sealed test split."""

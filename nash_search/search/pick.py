@@ -1,0 +1,74 @@
+"""Another budget, answered from a finished study: nothing is trained, nothing but files is read.
+
+The whole front was certified when the study ended, so the answer may say `met`. Only winners of the study's
+own budgets were scored on the sealed test split; another point's quality is the validation split's, and says so.
+With `certify` the front is timed again in fresh processes first. This module refuses to know the database.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nash_search.config import LatencyBudget, SearchConfig
+from nash_search.errors import InvalidInput
+from nash_search.search import certify as certification
+from nash_search.search import document, lock, manifest
+from nash_search.search.probe import LatencyTable
+from nash_search.search.trial import open_bench
+
+SUMMARY = "summary.json"
+
+
+def pick(
+    folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = None, certify: bool = False
+) -> dict[str, Any]:
+    """The study's document with this one budget in `budgets`.
+
+    Args:
+        folder: the study's folder.
+        budget: what to answer.
+        max_drop_pct: largest drop of quality relative to the dense model, percent (None: the study's own).
+        certify: time the front again, now.
+
+    Raises:
+        InvalidInput: when the study has no certified front yet.
+    """
+    found = certification.read(folder)
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+        config = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
+        table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if found is None:
+        raise InvalidInput("study must be finished to answer a budget, but got no certified front", where=str(folder))
+    if certify:
+        found = _again(folder, found, config, budget)
+    drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
+    dense = summary["dense"]
+    floor = None if drop is None else document.dropped(dense["validation_quality"], drop, summary["direction"])
+    dense_ms = summary["probe_dense_ms"]
+    answer = document.budget_answer(budget, found.points, floor, dense_ms, summary["floor"]["share"], folder)
+    answer["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget)
+    return {**document.public(summary), "study": folder.name, "budgets": [answer]}
+
+
+def _again(
+    folder: Path, found: certification.Certification, config: SearchConfig, budget: LatencyBudget
+) -> certification.Certification:
+    """Fresh rounds for every point, kept in the study."""
+    with lock.only_driver(folder):
+        folders = {p.key: folder / p.checkpoint for p in found.points}
+        latencies = open_bench(config).time_fresh(
+            folders,
+            {key: [budget] for key in folders},
+            rounds=config.certify_rounds,
+            pairs=config.certify_pairs,
+            limit_s=certification.LIMIT_S,
+        )
+        points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
+        found = found.model_copy(update={"points": points})
+        manifest.write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))
+    return found
