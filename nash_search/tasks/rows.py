@@ -7,6 +7,8 @@ leaving a cache behind. This module refuses to know what the columns mean.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import TaskConfig
-from nash_search.errors import InvalidInput, NashSearchError, shown
+from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import hub
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -114,30 +116,47 @@ def _read_files(files: Sequence[Path]) -> Any:
     ending = _ending(files[0])
     words: dict[str, Any] = {}
     if FORMATS[ending] == "csv":
-        # cells stay the text they are: "1" and "NA" are words here
-        words = {"sep": "\t" if ending == ".tsv" else ",", "dtype": str, "keep_default_na": False}
+        words = _csv_words(files[0], "\t" if ending == ".tsv" else ",")
     progress = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory(prefix="nash-search-") as cache:
+        plain = []  # names that `datasets` reads neither as a pattern nor as an address
+        for number, file in enumerate(files):
+            plain.append(Path(cache) / f"rows-{number}{ending}{'.gz' if file.suffix == '.gz' else ''}")
+            plain[-1].symlink_to(file.resolve())
+        asked: dict[str, Any] = {"data_files": {"rows": [str(file) for file in plain]}, "split": "rows", **words}
+        try:
+            return datasets.load_dataset(FORMATS[ending], cache_dir=cache, keep_in_memory=True, **asked)
+        except Exception as error:
+            what = f"data must be readable {ending} rows, but got {shown(_root(error), 120)}"
+            raise InvalidInput(what, where=_where(files[0])) from None
+        finally:
+            if progress:
+                datasets.enable_progress_bars()
+
+
+def _csv_words(file: Path, separator: str) -> dict[str, Any]:
+    """Cells stay the text they are ("1" and "NA" are words here), and every row has all of them."""
+    import datasets
+
+    csv.field_size_limit(1 << 30)
+    opened = gzip.open if file.suffix == ".gz" else open
     try:
-        with tempfile.TemporaryDirectory(prefix="nash-search-") as cache:
-            return datasets.load_dataset(
-                FORMATS[ending],
-                data_files={"rows": [_literal(file) for file in files]},
-                split="rows",
-                cache_dir=cache,
-                keep_in_memory=True,
-                **words,
-            )
-    except NashSearchError:
+        with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines, delimiter=separator)
+            header = next(rows, [])
+            for row in rows:
+                if row and len(row) != len(header):
+                    what = f"row must have {len(header)} cells, but got {len(row)} in line {rows.line_num}"
+                    raise InvalidInput(what, where=_where(file))
+    except InvalidInput:
         raise
-    except MemoryError:
-        raise
-    except Exception as error:
-        reason = shown(_root(error), 120).strip("'\"")
-        raise InvalidInput(f"data must be readable {ending} rows, but got {reason}", where=_where(files[0])) from None
-    finally:
-        if progress:
-            datasets.enable_progress_bars()
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        raise InvalidInput(f"data must be readable text, but got {shown(str(error))}", where=_where(file)) from None
+    if not header or len(set(header)) < len(header):
+        raise InvalidInput(f"first line must name each column once, but got {shown(header)}", where=_where(file))
+    features = datasets.Features({name: datasets.Value("string") for name in header})
+    return {"sep": separator, "features": features, "keep_default_na": False, "encoding": "utf-8-sig"}
 
 
 def _hub_source(name: str, config: TaskConfig, wanted: Mapping[str, str]) -> Source:
@@ -190,11 +209,6 @@ def _format(file: Path) -> None:
 def _ending(file: Path) -> str:
     name = file.name.lower().removesuffix(".gz")
     return Path(name).suffix
-
-
-def _literal(file: Path) -> str:
-    """A path that `datasets` does not read as a pattern."""
-    return re.sub(r"([*?\[\]])", r"[\1]", str(file.resolve()))
 
 
 def _root(error: BaseException) -> str:

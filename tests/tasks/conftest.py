@@ -62,7 +62,8 @@ def tiny_model(kind: str, vocabulary: int) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    common = {"vocab_size": vocabulary, "d_model": 16, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    common = {"vocab_size": vocabulary, "d_model": 16, **ids}
     if kind == "t5":
         config: Any = transformers.T5Config(
             **common, d_kv=4, d_ff=24, num_heads=4, num_layers=3, num_decoder_layers=2, dropout_rate=0.0

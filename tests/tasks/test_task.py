@@ -72,9 +72,8 @@ def test_fewer_examples_than_a_batch_make_one_batch():
 
 def test_hash_order_is_a_permutation_that_ignores_the_order_given():
     one = examples_of([1, 2, 3, 4])
-    other = Examples(
-        sources=one.sources[::-1], references=one.references[::-1], input_ids=one.input_ids[::-1], labels=one.labels[::-1]
-    )
+    names = ("sources", "references", "input_ids", "labels")
+    other = Examples(**{name: getattr(one, name)[::-1] for name in names})
     assert one.in_hash_order().sources == other.in_hash_order().sources
     assert one.in_hash_order().input_ids == other.in_hash_order().input_ids
     assert one.fingerprint != other.fingerprint

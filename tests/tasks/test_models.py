@@ -1,0 +1,197 @@
+"""The user's model folder: what passes, and which line each broken one gets, before torch is needed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nash_search.config import TaskConfig
+from nash_search.errors import InvalidInput
+from nash_search.tasks import models
+from nash_search.tasks.loading import load_task
+
+
+def test_the_families_are_the_pruners():
+    from nash_search.pruner.families import FAMILIES
+
+    assert set(models.FAMILIES) == set(FAMILIES)
+
+
+def test_a_saved_folder_passes_and_its_settings_are_read(model_folder):
+    stored = model_folder / "generation_config.json"
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {"num_beams": 4, "max_length": 99}))
+    found = models.find_model(str(model_folder))
+    assert (found.decoder_layers, found.ours, found.model_type) == (2, False, model_folder.name)
+    assert models.generation_settings(found) == {"num_beams": 4}
+    assert len(models.load_tokenizer(found)) <= found.config["vocab_size"]
+
+
+def test_an_export_of_ours_passes_with_its_auto_map(tmp_path, tokenizer):
+    from conftest import tiny_model
+
+    from nash_search import pruner
+
+    narrow = pruner.cut(tiny_model("t5", len(tokenizer)), [[0], [1, 2], [0, 3]], [list(range(8)), list(range(24)), [0]])
+    pruner.save(narrow, tmp_path / "ours", tokenizer=tokenizer)
+    assert "auto_map" in json.loads((tmp_path / "ours" / "config.json").read_text())
+    found = models.find_model(str(tmp_path / "ours"))
+    assert found.ours and found.model_type == "t5"
+
+
+def config_with(**fields):
+    def change(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+    return change
+
+
+def cut_weights(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def rename_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def lose_shard(folder):
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"shared.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def lose_tokenizer(folder):
+    for name in models.TOKENIZER_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+BROKEN = {
+    "no config": (lambda f: (f / "config.json").unlink(), "must hold config.json"),
+    "config not json": (lambda f: (f / "config.json").write_text("{"), "must be JSON"),
+    "config a list": (lambda f: (f / "config.json").write_text("[]"), "JSON object"),
+    "config binary": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\0"), "must be JSON"),
+    "no model type": (config_with(model_type=None), "must name a model_type"),
+    "decoder only": (config_with(model_type="gpt2", is_encoder_decoder=False), "'gpt2', which is no encoder-decoder"),
+    "unsupported": (config_with(model_type="led"), "but got 'led'"),
+    "remote code": (config_with(auto_map={"AutoModel": "x.Y"}), "auto_map in config.json"),
+    "pickle": (rename_weights, "pytorch_model.bin"),
+    "truncated": (cut_weights, "whole safetensors"),
+    "lost shard": (lose_shard, "every shard"),
+    "shape": (config_with(d_model=32), "shape"),
+    "vocabulary": (config_with(vocab_size=7), "shape"),
+    "depth": (config_with(num_decoder_layers=5, decoder_layers=5), "decoder blocks"),
+    "depth zero": (config_with(num_decoder_layers=0, decoder_layers=0), "at least 1"),
+    "no tokenizer": (lose_tokenizer, "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_folder_gets_one_line(model_folder, case):
+    change, expected = BROKEN[case]
+    change(model_folder)
+    with pytest.raises(InvalidInput) as refused:
+        models.find_model(str(model_folder))
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "a\0b", "x.safetensors"])
+def test_a_missing_folder_gets_one_line(name):
+    with pytest.raises(InvalidInput, match="must exist"):
+        models.find_model(name)
+
+
+def test_an_unreachable_hub_id_gets_one_line():
+    with pytest.raises(InvalidInput, match="can be reached, but got neither"):
+        models.find_model("somebody/some-model")
+
+
+class Parrot:
+    """A "model" that answers each row with the tokens it is told to."""
+
+    def __init__(self, answer):
+        import torch
+
+        self._answer = answer
+        self._weight = torch.nn.Parameter(torch.zeros(1))
+        self.training = False
+
+    def parameters(self):
+        yield self._weight
+
+    def eval(self):
+        return self
+
+    def train(self, mode=True):
+        return self
+
+    def generate(self, input_ids, attention_mask, **settings):
+        import torch
+
+        rows = [self._answer(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        longest = max(map(len, rows))
+        return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+
+def test_a_model_that_knows_the_data_passes_and_others_are_told_what_to_run(folder, tokenizer):
+    from nash_search.tasks.known import check_finetuned
+
+    task = load_task(TaskConfig(name="mine", data=str(folder), metric="rouge2"), tokenizer)
+
+    def reversed_words(ids):
+        text = " ".join(reversed(tokenizer.decode(ids, skip_special_tokens=True).split()))
+        return tokenizer(text)["input_ids"]
+
+    assert check_finetuned(Parrot(reversed_words), task, fix="run finetune").value == pytest.approx(100)
+    with pytest.raises(InvalidInput, match="run finetune"):
+        check_finetuned(Parrot(lambda ids: tokenizer("there now then")["input_ids"]), task, fix="run finetune")
+    with pytest.raises(InvalidInput, match="characters"):
+        check_finetuned(Parrot(lambda ids: [1]), task, fix="run finetune")
+
+
+def test_scoring_sorts_batches_guards_and_keeps_the_mode(folder, tokenizer):
+    from contextlib import contextmanager
+
+    from nash_search.tasks.quality import predict, score
+
+    task = load_task(TaskConfig(name="mine", data=str(folder), metric="exact_match"), tokenizer)
+    entered = []
+
+    @contextmanager
+    def guard():
+        entered.append(True)
+        yield
+
+    echo = Parrot(lambda ids: ids)
+    quality = score(echo, task, batch_size=7, guard=guard)
+    assert len(entered) == 3 and quality.n == 20 and quality.split == "validation"
+    palindromes = sum(s == r[0] for s, r in zip(task.validation.sources, task.validation.references, strict=True))
+    assert quality.value == pytest.approx(100 * palindromes / 20)
+    assert predict(echo, task, ["red cat", "small"]) == ["red cat", "small"]
+    assert task.sealed.opened == 0
+    assert score(echo, task, "test", limit=5).n == 5 and task.sealed.opened == 1
+    assert "exact_match" in quality.signature and "num_beams=1" in quality.signature
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_tokenizer_from_scratch_gives_every_text_back_after_a_reload(kind, tmp_path):
+    from transformers import AutoTokenizer
+
+    from nash_search.tasks.scratch_tokenizer import train_tokenizer
+
+    texts = ["A man, in an orange hat!", "Ein Mann läuft über 20 Straßen.", "two  spaces"] * 5
+    train_tokenizer({"kind": kind, "vocabulary": 120}, texts).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    ids = loaded(texts[:2])["input_ids"]
+    assert loaded.batch_decode(ids, skip_special_tokens=True) == texts[:2]
+    assert (loaded.pad_token_id, loaded.eos_token_id, loaded.unk_token_id) == (0, 1, 2)
+    assert ids[0][-1] == 1
+
+
+@pytest.mark.parametrize("recipe", [{"kind": "word"}, {"vocabulary": 3}, {"vocabulary": True}, {"size": 3}])
+def test_a_tokenizer_recipe_that_breaks_a_rule_is_refused(recipe):
+    from nash_search.tasks.scratch_tokenizer import train_tokenizer
+
+    with pytest.raises(InvalidInput, match=r"teacher\.tokenizer"):
+        train_tokenizer(recipe, ["text"])
