@@ -18,19 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
 DecoderSelection = Literal["uniform"]
 """Names of `nash_search.pruner.depth` (a test holds them equal)."""
-METRIC_NAMES = (
-    "rouge1",
-    "rouge2",
-    "rougeL",
-    "rougeLsum",
-    "bleu",
-    "chrf",
-    "exact_match",
-    "accuracy",
-    "f1",
-    "per",
-    "wer",
-)
+METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
@@ -127,8 +115,10 @@ class PruningRecipe(Frozen):
     """Weights, stage 4; linear decay to zero."""
     gate_learning_rate: float = Field(default=0.1, gt=0)
     """Gates' Adam; the paper's 0.01 is for thousands of steps (nash.md)."""
+    multiplier: Literal["solved", "ascent"] = "solved"
+    """Lagrange multiplier: the exact one at every step, or the paper's gradient ascent."""
     multiplier_learning_rate: float = Field(default=0.1, gt=0)
-    """Lagrange multipliers, gradient ascent."""
+    """Lagrange multipliers, gradient ascent only."""
     ramp_fraction: float = Field(default=0.5, gt=0, le=1)
     """Share of stage 2 over which the sparsity target rises from 0 to the asked one."""
     ce_weight: float = Field(default=0.5, ge=0)
@@ -140,6 +130,8 @@ class PruningRecipe(Frozen):
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm of the weights (gates and multipliers are not clipped)."""
     weight_decay: float = Field(default=0.0, ge=0)
+    narrowing: Literal["gates", "magnitude", "fisher"] = "gates"
+    """Stage 2: trained gates, or a baseline that cuts by a score at once and trains all steps after."""
     gate_init: Literal["open", "fisher"] = "open"
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
