@@ -17,20 +17,41 @@ if TYPE_CHECKING:
     from nash_search.pruner.checkpoint import load, save
     from nash_search.pruner.depth import selected_blocks
     from nash_search.pruner.families import adapter_of
+    from nash_search.pruner.stages import Pruned, Stopped, prune, run
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
+    from nash_search.pruner.training import train
 
 _HOME = {
     "load": "checkpoint",
     "save": "checkpoint",
     "selected_blocks": "depth",
     "adapter_of": "families",
+    "Pruned": "stages",
+    "Stopped": "stages",
+    "prune": "stages",
+    "run": "stages",
+    "train": "training",
     "cut": "surgery",
     "random_cut": "surgery",
     "shapes_of": "surgery",
     "shorten": "surgery",
 }
 
-__all__ = ["adapter_of", "cut", "load", "random_cut", "save", "selected_blocks", "shapes_of", "shorten"]
+__all__ = [
+    "Pruned",
+    "Stopped",
+    "adapter_of",
+    "cut",
+    "load",
+    "prune",
+    "random_cut",
+    "run",
+    "save",
+    "selected_blocks",
+    "shapes_of",
+    "shorten",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,179 @@
+"""What the student is taught: labels, the teacher's distribution, the teacher's hidden states.
+
+    L = a*CE + b*T^2*KL(teacher || student)/N_tokens + c*[mean_l MSE_enc(l) + mean_i MSE_dec(i)]
+
+Pads are masked everywhere: labels of -100 in CE, KL and the decoder's MSE, the attention mask in the
+encoder's. MSE is divided by the teacher's variance, so that c does not depend on the model's width.
+Encoder block l is matched with the teacher's l, decoder block i with the block it was copied from, and
+the last one with the teacher's last (its output goes straight to the head).
+This module refuses to know gates, optimizers and cuts. Shapes: B batch, S source, T target, D width, L blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nash_search.config import PruningRecipe
+from nash_search.modeling_nash import encoder_blocks
+from nash_search.pruner.families import adapter_of
+
+Batch = dict[str, torch.Tensor]
+"""input_ids and attention_mask (B,S), labels (B,T) with pads -100."""
+
+
+def forward(model: Any, batch: Batch) -> torch.Tensor:
+    """Logits (B,T,V) under teacher forcing; no cache is built and no loss computed twice."""
+    labels = batch["labels"]
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels)
+    else:  # M2M100 shifts inside its forward only
+        start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        decoder_input_ids = shifted.masked_fill(shifted == -100, model.config.pad_token_id)
+    logits: torch.Tensor = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        decoder_input_ids=decoder_input_ids,
+        use_cache=False,
+    ).logits
+    return logits
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean over the labels that are not -100."""
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, label_smoothing=label_smoothing
+    )
+
+
+def divergence(
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """KL(teacher || student) at a temperature, mean over the tokens that are not padding."""
+    log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
+    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    kl_BT = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    mask_BT = labels != -100
+    return (kl_BT * mask_BT).sum() / mask_BT.sum()
+
+
+def hidden_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over blocks of MSE / teacher's variance, on the positions of the mask.
+
+    Args:
+        student: block outputs, (L,B,T,D).
+        teacher: the blocks they are matched with, (L,B,T,D).
+        mask: positions that count, (B,T).
+    """
+    weight_BT1 = mask.to(teacher.dtype).unsqueeze(-1)
+    count = weight_BT1.sum() * teacher.shape[-1]
+    mean_L = (teacher * weight_BT1).sum((1, 2, 3)) / count
+    variance_L = ((teacher - mean_L[:, None, None, None]).square() * weight_BT1).sum((1, 2, 3)) / count
+    error_L = ((student - teacher).square() * weight_BT1).sum((1, 2, 3)) / count
+    return (error_L / variance_L.clamp_min(1e-12)).mean()
+
+
+class BlockOutputs:
+    """The outputs of a model's blocks in its last forward, while `attached`."""
+
+    def __init__(self, model: Any) -> None:
+        family = adapter_of(model)
+        self._blocks = [list(encoder_blocks(model)), list(family.decoder_blocks(model))]
+        self.encoder: list[Any] = [None] * len(self._blocks[0])
+        self.decoder: list[Any] = [None] * len(self._blocks[1])
+
+    @contextmanager
+    def attached(self) -> Iterator[BlockOutputs]:
+        hooks = []
+        for outputs, blocks in zip((self.encoder, self.decoder), self._blocks, strict=True):
+            hooks += [b.register_forward_hook(partial(self._keep, outputs, i)) for i, b in enumerate(blocks)]
+        try:
+            yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.forget()
+
+    @staticmethod
+    def _keep(outputs: list[Any], index: int, module: nn.Module, args: Any, output: Any) -> None:
+        outputs[index] = output[0] if isinstance(output, tuple) else output
+
+    def forget(self) -> None:
+        """Let go of the tensors (they pin the last forward's graph)."""
+        self.encoder[:] = [None] * len(self.encoder)
+        self.decoder[:] = [None] * len(self.decoder)
+
+
+class Distillation:
+    """The loss of one stage; call it with a batch.
+
+    Args:
+        student: the model being trained.
+        teacher: the dense model, in eval mode; never changed. None when neither KL nor hidden states count.
+        decoder_blocks: the teacher's block that each student decoder block came from.
+        recipe: weights and temperature.
+        hidden: whether this stage matches hidden states (stage 2 only).
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any,
+        decoder_blocks: Sequence[int],
+        recipe: PruningRecipe,
+        *,
+        hidden: bool,
+    ) -> None:
+        self.student, self.teacher, self.recipe = student, teacher, recipe
+        self.hidden = hidden and recipe.hidden_weight > 0
+        if recipe.kd_weight > 0 or self.hidden:
+            last = len(adapter_of(teacher).decoder_blocks(teacher)) - 1
+            self.matched = [*decoder_blocks[:-1], last]
+        self._mine = BlockOutputs(student) if self.hidden else None
+        self._theirs = BlockOutputs(teacher) if self.hidden else None
+
+    @contextmanager
+    def attached(self) -> Iterator[Callable[[Batch], torch.Tensor]]:
+        """While open, hidden states are collected if this stage needs them; yields the loss."""
+        if self._mine is None or self._theirs is None:
+            yield self.loss
+            return
+        with self._mine.attached(), self._theirs.attached():
+            yield self.loss
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """L without the sparsity term."""
+        recipe, labels = self.recipe, batch["labels"]
+        target = None
+        if recipe.kd_weight > 0 or self.hidden:
+            with torch.no_grad():
+                target = forward(self.teacher, batch)
+        logits = forward(self.student, batch)
+        total = torch.zeros((), device=logits.device)
+        if recipe.ce_weight > 0:
+            total = total + recipe.ce_weight * cross_entropy(logits, labels)
+        if recipe.kd_weight > 0 and target is not None:
+            temperature = recipe.temperature
+            total = total + recipe.kd_weight * temperature**2 * divergence(logits, target, labels, temperature)
+        if self._mine is not None and self._theirs is not None:
+            encoder = hidden_distance(
+                torch.stack(self._mine.encoder).float(),
+                torch.stack(self._theirs.encoder).float(),
+                batch["attention_mask"],
+            )
+            decoder = hidden_distance(
+                torch.stack(self._mine.decoder).float(),
+                torch.stack([self._theirs.decoder[block] for block in self.matched]).float(),
+                labels != -100,
+            )
+            total = total + recipe.hidden_weight * (encoder + decoder)
+            self._mine.forget()
+            self._theirs.forget()
+        return total

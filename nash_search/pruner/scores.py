@@ -1,0 +1,61 @@
+"""How much each head and neuron matters, without training gates: one score per gate.
+
+    magnitude: mean square of the weights the unit owns
+    fisher:    sum over batches of (dCE/dz)^2 at z = 1, per weight the unit owns   (arXiv 2204.09656)
+
+The first is a baseline, the second can also tell gates where to start. Scores are per weight, so that
+heads and neurons compare at equal cost. This module refuses to know targets and what is then removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner.distillation import Batch, cross_entropy, forward
+from nash_search.pruner.gates import OPEN, Gates
+
+
+@torch.no_grad()
+def magnitude(model: Any, gates: Gates) -> torch.Tensor:
+    """Mean square weight of every gate's unit."""
+    heads, neurons = [], []
+    for block in encoder_blocks(model):
+        parts = block_parts(block)
+        attention = [getattr(parts.attention, name).weight for name in parts.attention_in]
+        columns = torch.cat([*attention, getattr(parts.attention, parts.attention_out).weight.T], dim=1)
+        heads.append(columns.square().mean(1).view(parts.heads, -1).mean(1))
+        ffn = [getattr(parts.ffn, name).weight for name in parts.ffn_in]
+        neurons.append(torch.cat([*ffn, getattr(parts.ffn, parts.ffn_out).weight.T], dim=1).square().mean(1))
+    return torch.cat([*(heads if gates.heads else []), *neurons])
+
+
+def fisher(model: Any, gates: Gates, batches: Callable[[int], Batch], count: int, device: Any) -> torch.Tensor:
+    """Squared gradient of the label loss with respect to every gate, open, over `count` batches."""
+    total_G = torch.zeros_like(gates.share_G)
+    ones_G = torch.ones_like(total_G, requires_grad=True)
+    model.eval()
+    with gates.attached(model):
+        for step in range(count):
+            batch = {k: v.to(device) for k, v in batches(step).items()}
+            gates.use(ones_G)
+            (gradient_G,) = torch.autograd.grad(cross_entropy(forward(model, batch), batch["labels"]), ones_G)
+            total_G += gradient_G.square()
+    gates.settle()
+    return total_G / gates.share_G
+
+
+@torch.no_grad()
+def start_logits(scores_G: torch.Tensor, gates: Gates, sparsity: float, lowest: float = 2.4) -> torch.Tensor:
+    """Initial gate logits: open for what matters, `lowest` for the least important `sparsity` of the weights.
+
+    2.4 is the least logit whose evaluation gate is exactly 1: the student still starts as the teacher.
+    """
+    order = torch.argsort(scores_G)
+    before_G = torch.cumsum(gates.share_G[order], 0)
+    logits_G = torch.full_like(scores_G, OPEN)
+    logits_G[order[before_G <= sparsity]] = lowest
+    return logits_G

@@ -1,0 +1,345 @@
+"""One trial's training: shorten -> narrow -> cut -> tune (nash.md, "Stages").
+
+    s* = 0 has nothing to narrow: its stage-2 steps go to stage 4, so every trial of a study takes the
+    same number of optimizer steps, and that trial *is* shrink-and-fine-tune.
+
+Stage 2 trains weights, gates and multipliers together; the gates are then hardened to exactly s*, and
+the expected sparsity just before, the share of undecided gates and the loss on both sides of the cut
+are reported: a top-k that does the gates' work is a magnitude cut in disguise.
+This module refuses to know tasks, quality and latency: batches, a guard around each step and the rungs
+are handed in.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nash_search.config import Architecture, PruningRecipe, digest
+from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner import scores
+from nash_search.pruner.depth import selected_blocks
+from nash_search.pruner.distillation import Batch, Distillation
+from nash_search.pruner.families import adapter_of
+from nash_search.pruner.gates import Gates
+from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
+from nash_search.pruner.sparsity import Units, choose
+from nash_search.pruner.surgery import (
+    cut,
+    encoder_parameters,
+    head_parameters,
+    keep_decoder_blocks,
+    neuron_parameters,
+    shapes_of,
+)
+from nash_search.pruner.training import Group, StateFile, Trained, linear_decay, train
+from nash_search.records import Shapes
+
+Batches = Callable[[int], Batch]
+FISHER_BATCHES = 8
+PROBE_BATCHES = 2
+"""Batches on which the loss is read just before and just after the cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What one trial's training came to."""
+
+    model: Any
+    """The cut and tuned model, in eval mode."""
+    shapes: Shapes
+    sparsity_expected: float
+    """Expected encoder sparsity just before hardening (fraction; 0 without gates)."""
+    sparsity_counted: float
+    """Encoder sparsity counted on the cut model (fraction)."""
+    pruning: dict[str, float]
+    """undecided_share, loss_before_hardening, loss_after_hardening."""
+    stages: dict[str, dict[str, float]]
+    """Per stage: steps, seconds, loss."""
+
+
+class Stopped(Exception):
+    """A rung ended the trial; carries the stages so far."""
+
+    def __init__(self, step: int, stages: dict[str, dict[str, float]]) -> None:
+        super().__init__(f"stopped after {step} steps")
+        self.step, self.stages = step, stages
+
+
+def prune(teacher: Any, architecture: Architecture, recipe: PruningRecipe, data: Batches, **options: Any) -> Any:
+    """The pruned model: `run(...).model`."""
+    return run(teacher, architecture, recipe, data, **options).model
+
+
+def run(
+    teacher: Any,
+    architecture: Architecture,
+    recipe: PruningRecipe,
+    data: Batches,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    on_progress: Callable[[str, int, int, float], None] | None = None,
+    on_rung: Callable[[int, Any], bool | None] | None = None,
+    folder: Path | None = None,
+    save_every_s: float = 20.0,
+) -> Pruned:
+    """Train one architecture.
+
+    Args:
+        teacher: the fine-tuned dense model; never changed.
+        architecture: what is kept.
+        recipe: how it trains.
+        data: step -> batch, a pure function.
+        seed: of gates and dropout; the same seed gives the same model on CPU.
+        device: where training happens.
+        step_guard: entered around every optimizer step.
+        on_progress: called with (stage, steps done, steps, loss); steps count over the whole trial.
+        on_rung: called with (steps done, model) `recipe.rungs` times, the last one on the final model;
+            True ends the trial. In stage 2 the model has its gates attached (evaluation gates).
+        folder: where state is saved; a call with the same question continues from it. Rungs passed
+            before are not called again. The caller removes it once the result is safe.
+
+        save_every_s: seconds of training between saves of the state (0: after every step).
+
+    Raises:
+        InvalidInput: when the architecture does not fit the model; nothing was trained.
+        Stopped: when `on_rung` asked for it.
+        FloatingPointError: when the loss is not finite.
+    """
+    trial = _Trial(teacher, architecture, recipe, data, seed, torch.device(device), step_guard)
+    trial.on_progress, trial.on_rung, trial.folder, trial.save_every_s = on_progress, on_rung, folder, save_every_s
+    return trial.run()
+
+
+class _Trial:
+    """The four stages, sharing what was asked."""
+
+    def __init__(
+        self,
+        teacher: Any,
+        architecture: Architecture,
+        recipe: PruningRecipe,
+        data: Batches,
+        seed: int,
+        device: torch.device,
+        step_guard: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.family = adapter_of(teacher)
+        if teacher.training or teacher.device != device:
+            teacher = copy.deepcopy(teacher).to(device).eval()
+        self.teacher, self.architecture, self.recipe, self.data = teacher, architecture, recipe, data
+        self.seed, self.device, self.step_guard = seed, device, step_guard
+        self.sparsity = architecture.encoder_sparsity_pct / 100
+        total = len(self.family.decoder_blocks(teacher))
+        self.blocks = selected_blocks(total, architecture.decoder_layers, architecture.decoder_selection)
+        gated = self.sparsity > 0 and recipe.narrowing == "gates"
+        self.narrow_steps = recipe.narrow_steps if gated else 0
+        self.steps = recipe.narrow_steps + recipe.tune_steps
+        self.rungs = {round(self.steps * (i + 1) / recipe.rungs) for i in range(recipe.rungs)}
+        self.question = digest(
+            [architecture.model_dump(), recipe.model_dump(), seed, shapes_of(teacher).model_dump(), str(device)]
+        )
+        self.on_progress: Callable[[str, int, int, float], None] | None = None
+        self.on_rung: Callable[[int, Any], bool | None] | None = None
+        self.folder: Path | None = None
+        self.save_every_s = 20.0
+        self.stages: dict[str, dict[str, float]] = {}
+
+    def run(self) -> Pruned:
+        student = keep_decoder_blocks(self.teacher, self.blocks)
+        for stack in (student.get_encoder(), student.get_decoder()):
+            if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
+                stack.layerdrop = 0.0
+        tuned = self._state("tune")
+        found = tuned.read() if tuned is not None else None
+        if found is not None:
+            details = found[0]["details"]
+            self.stages = details["stages"]
+        else:
+            details = {"kept": None, "expected": 0.0, "pruning": {}}
+        if self.sparsity > 0:
+            if found is None:
+                student, details = self._narrow(student)
+            else:
+                student = cut(student, *details["kept"])
+        if tuned is not None:
+            tuned.details = {**details, "stages": dict(self.stages)}
+        self._tune(student, tuned)
+        return Pruned(
+            model=student,
+            shapes=shapes_of(student),
+            sparsity_expected=details["expected"],
+            sparsity_counted=1 - encoder_parameters(student) / encoder_parameters(self.teacher),
+            pruning=details["pruning"],
+            stages=self.stages,
+        )
+
+    def _narrow(self, student: Any) -> tuple[Any, dict[str, Any]]:
+        """Stages 2 and 3: the cut student, and what a resume of stage 4 needs to know."""
+        recipe = self.recipe
+        gates = Gates(student, heads=recipe.widths == "free" or self.family.ffn_key is None)
+        kept_heads = [list(range(block_parts(block).heads)) for block in encoder_blocks(student)]
+        self._choose(student, gates, gates.logits_G)  # refuses an impossible sparsity before training
+        scores_G = None
+        if recipe.narrowing == "magnitude":
+            scores_G = scores.magnitude(student, gates)
+        elif recipe.narrowing == "fisher" or recipe.gate_init == "fisher":
+            scores_G = scores.fisher(student, gates, self.data, FISHER_BATCHES, self.device)
+        if recipe.narrowing != "gates":
+            assert scores_G is not None
+            heads, neurons = self._choose(student, gates, scores_G)
+            heads = heads or kept_heads
+            details = {"kept": [heads, neurons], "expected": 0.0, "pruning": {}}
+            return cut(student, heads, neurons), details
+        if scores_G is not None:
+            gates.logits_G.data.copy_(scores.start_logits(scores_G, gates, self.sparsity))
+        self._train_gates(student, gates)
+        before = self._plain_loss(student, gates)
+        heads, neurons = self._choose(student, gates, gates.logits_G)
+        head_values, neuron_values = gates.per_block(gates.evaluation().detach())
+        smaller = cut(
+            student,
+            heads or kept_heads,
+            neurons,
+            head_gates=[z[k] for z, k in zip(head_values, heads, strict=True)] if heads else None,
+            neuron_gates=[z[k] for z, k in zip(neuron_values, neurons, strict=True)],
+        )
+        pruning = {
+            "undecided_share": gates.undecided_share(),
+            "loss_before_hardening": before,
+            "loss_after_hardening": self._plain_loss(smaller),
+        }
+        expected = float(gates.expected_sparsity().detach())
+        return smaller, {"kept": [heads or kept_heads, neurons], "expected": expected, "pruning": pruning}
+
+    def _train_gates(self, student: Any, gates: Gates) -> None:
+        """Stage 2: weights and gates together, the expected sparsity held to its ramp."""
+        recipe = self.recipe
+        distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=True)
+        solved = Solved(gates, recipe.gate_learning_rate) if recipe.multiplier == "solved" else None
+        ascent = Ascent(self.device)
+        groups: list[Group] = [
+            {"params": _trainable(student), "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+        ]
+        if solved is None:
+            groups.append(Group(params=[gates.logits_G], lr=recipe.gate_learning_rate, scheduled=False, clipped=False))
+            rate = recipe.multiplier_learning_rate
+            groups.append(Group(params=[ascent.values], lr=rate, maximize=True, scheduled=False, clipped=False))
+
+        def target(step: int) -> float:
+            return ramped_target(self.sparsity, step, recipe.ramp_fraction * self.narrow_steps)
+
+        def loss(batch: Batch, step: int) -> torch.Tensor:
+            gates.draw()
+            value = distilled(batch)
+            return value if solved is not None else value + ascent.penalty(gates.expected_sparsity(), target(step))
+
+        def after_step(step: int) -> None:
+            if solved is not None:
+                solved.step(step, target(step + 1))
+            gates.clamp()
+            ascent.clamp()
+
+        def at_rung(step: int) -> bool | None:
+            gates.settle()
+            return self.on_rung(step, student) if self.on_rung is not None else None
+
+        with gates.attached(student), distillation.attached() as distilled:
+            trained = train(
+                student,
+                loss=loss,
+                batches=self.data,
+                steps=self.narrow_steps,
+                groups=groups,
+                schedule=linear_decay(self.steps),
+                clip=recipe.grad_clip,
+                seed=f"{self.seed}/narrow",
+                device=self.device,
+                precision=recipe.precision,
+                after_step=after_step,
+                step_guard=self.step_guard,
+                on_step=self._reporter("narrow", 0),
+                rungs={rung for rung in self.rungs if rung < self.narrow_steps},
+                on_rung=at_rung,
+                state=self._state("narrow"),
+                state_tensors=solved.state() if solved is not None else None,
+            )
+        gates.settle()
+        self._finish("narrow", trained, 0)
+
+    def _tune(self, student: Any, state: StateFile | None) -> None:
+        recipe = self.recipe
+        distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=False)
+        trained = train(
+            student,
+            loss=lambda batch, step: distillation.loss(batch),
+            batches=lambda step: self.data(self.narrow_steps + step),
+            steps=self.steps - self.narrow_steps,
+            groups=[
+                {"params": _trainable(student), "lr": recipe.tune_learning_rate, "weight_decay": recipe.weight_decay}
+            ],
+            clip=recipe.grad_clip,
+            seed=f"{self.seed}/tune",
+            device=self.device,
+            precision=recipe.precision,
+            step_guard=self.step_guard,
+            on_step=self._reporter("tune", self.narrow_steps),
+            rungs={rung - self.narrow_steps for rung in self.rungs if rung >= self.narrow_steps},
+            on_rung=lambda step: self.on_rung(self.narrow_steps + step, student) if self.on_rung else None,
+            state=state,
+        )
+        self._finish("tune", trained, self.narrow_steps)
+
+    def _choose(self, student: Any, gates: Gates, scores_G: torch.Tensor) -> tuple[list[list[int]], list[list[int]]]:
+        blocks = encoder_blocks(student)
+        heads, neurons = gates.per_block(scores_G.detach().cpu())
+        units = Units(
+            head_scores=heads,
+            neuron_scores=neurons,
+            head_parameters=[head_parameters(block) for block in blocks],
+            neuron_parameters=[neuron_parameters(block) for block in blocks],
+            total_parameters=encoder_parameters(student),
+        )
+        return choose(units, self.sparsity, self.recipe.widths, self.recipe.width_multiple)
+
+    @torch.no_grad()
+    def _plain_loss(self, model: Any, gates: Gates | None = None) -> float:
+        """Distillation loss without the sparsity and hidden-state terms, in eval mode."""
+        distillation = Distillation(model, self.teacher, self.blocks, self.recipe, hidden=False)
+        model.eval()
+        total = 0.0
+        with gates.attached(model) if gates is not None else nullcontext():
+            for step in range(PROBE_BATCHES):
+                batch = {k: v.to(self.device) for k, v in self.data(step).items()}
+                total += float(distillation.loss(batch)) / PROBE_BATCHES
+        return total
+
+    def _state(self, stage: str) -> StateFile | None:
+        if self.folder is None:
+            return None
+        return StateFile(
+            path=self.folder / f"{stage}.safetensors", question=f"{self.question}/{stage}", every_s=self.save_every_s
+        )
+
+    def _reporter(self, stage: str, done_before: int) -> Callable[[int, int, float], None] | None:
+        report = self.on_progress
+        if report is None:
+            return None
+        return lambda step, _, loss: report(stage, done_before + step, self.steps, loss)
+
+    def _finish(self, stage: str, trained: Trained, done_before: int) -> None:
+        self.stages[stage] = {"steps": trained.steps, "seconds": trained.seconds, "loss": trained.loss}
+        if trained.stopped:
+            raise Stopped(done_before + trained.steps, self.stages)
+
+
+def _trainable(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
