@@ -22,7 +22,7 @@ from nash_search.cli import measuring, searching, studies, teaching
 from nash_search.cli.flags import EVERYTHING, ConfigFile, configured
 from nash_search.errors import NashSearchError
 
-UsageError = typer.BadParameter.__mro__[1]  # click's own, wherever typer keeps it
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # click's own, wherever typer keeps it
 LONGEST = 300
 
 app = typer.Typer(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search.config import SearchConfig
 from nash_search.records import TrialRecord
-from nash_search.report import card, folder, page, view
+from nash_search.report import card, files, folder, page, view
+from nash_search.search import certify
 
 if TYPE_CHECKING:
     from nash_search.report.view import StudyView
@@ -51,10 +52,8 @@ class Board:
     def finish(self, study: Path) -> tuple[StudyView, list[str]]:
         """Cards, pictures and the report of a finished study; the view and the files written."""
         found = folder.load(study)
-        written = page.write(found, study)
-        cards = card.write_cards(found, study)
-        log.info("%d model cards written", len(cards))
-        return found, [str(path) for path in written]
+        write_cards(found, study, self._config)
+        return found, [str(path) for path in page.write(found, study)]
 
     def _opened(self) -> Any:
         if self._study is None:
@@ -64,3 +63,30 @@ class Board:
             url = self._config.storage or f"sqlite:///{(self._results / name / 'study.db').resolve()}"
             self._study = optuna.load_study(study_name=name, storage=url)
         return self._study
+
+
+def write_cards(found: StudyView, study: Path, config: SearchConfig) -> None:
+    """The README.md of every export, and of its copies below `best/`."""
+    certification = certify.read(study)
+    if certification is None:
+        return
+    teacher = config.model or f"{config.task.name}, the teacher shipped with nash-search"
+    data = config.task.data or "CMU Pronouncing Dictionary"
+    for point in certification.points:
+        export = study / point.checkpoint
+        stock = not (export / "modeling_nash.py").exists()
+        text = card.card(
+            found, point.number, name=export.name, teacher=teacher, data=data, stock=stock,
+            latency=point.latency, test=point.test, dense_test=certification.dense_test,
+        )  # fmt: skip
+        files.replace(export / "README.md", text.encode())
+    for copy in (study / certify.BEST).glob("*"):
+        origin = next((p for p in certification.points if same_weights(study / p.checkpoint, copy)), None)
+        if origin is not None:
+            files.replace(copy / "README.md", (study / origin.checkpoint / "README.md").read_bytes())
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two exports hold the same weights (a winner's folder is a copy of its checkpoint)."""
+    a, b = first / "model.safetensors", second / "model.safetensors"
+    return a.is_file() and b.is_file() and a.read_bytes() == b.read_bytes()

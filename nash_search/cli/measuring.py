@@ -30,12 +30,12 @@ def probe(
     """Time the dense model and every shape, without training: what each budget admits, and the floor."""
     asked = load_config(config, overrides)
     with quiet_libraries():
-        from nash_search.report.staircase import probe_table, save_staircase
+        from nash_search.report.staircase import save_staircase, show
         from nash_search.search.survey import survey
 
         found = survey(asked)
     if not quiet:
-        probe_table(found)
+        show(found)
     if plot is not None:
         save_staircase(found, plot)
     if json_:

@@ -1,0 +1,67 @@
+"""A front timed again: the table and the picture of both, and never two machines in one line unsaid.
+
+Reads the document of `nash-search remeasure` only; refuses to measure.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nash_search.report.escape import plain
+from nash_search.report.files import replace
+from nash_search.report.palette import LIGHT
+
+Remeasured = Mapping[str, Any]
+
+
+def caption(found: Remeasured) -> str:
+    """What the two fronts were measured on."""
+    if found["same_fingerprint"]:
+        return "filled: now; hollow: when the study ended; same device and software"
+    before = plain(found["before"]["fingerprint"].get("cpu_model") or found["before"]["device"], 50)
+    now = plain(found["fingerprint"].get("cpu_model") or found["device"], 50)
+    return f"two different machines: filled was measured on {now}, hollow on {before}; compare within one only"
+
+
+def draw(found: Remeasured) -> Figure:
+    """Quality against the share of the dense latency, now and before."""
+    theme = LIGHT
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}):
+        figure = Figure(figsize=(7, 4), dpi=160, facecolor=theme.paper)
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.09, 0.17, 0.87, 0.72), facecolor=theme.paper)
+        rows = sorted(found["front"], key=lambda row: row["share"])
+        quality = [row["quality"] for row in rows]
+        now = [100 * row["share"] for row in rows]
+        low = [100 * max(0.0, row["share"] - row["share_bounds"][0]) for row in rows]
+        high = [100 * max(0.0, row["share_bounds"][1] - row["share"]) for row in rows]
+        before = [100 * row["before"]["share"] for row in rows]
+        axes.plot(before, quality, "o--", color=theme.muted, markerfacecolor=theme.paper, linewidth=1, markersize=6)
+        axes.errorbar(now, quality, xerr=[low, high], fmt="o-", color=theme.front, markersize=5, capsize=2)
+        axes.set_xlabel("latency, % of the dense model's on the same machine", color=theme.muted)
+        axes.set_title(f"{plain(found['study'], 60)}: quality", loc="left", color=theme.muted, fontsize=9)
+        axes.tick_params(colors=theme.muted, length=0)
+        axes.grid(color=theme.faint, linewidth=0.8)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        figure.text(0.09, 0.02, caption(found), fontsize=7.5, color=theme.muted)
+    return figure
+
+
+def save_remeasured(folder: Path, found: Remeasured) -> list[Path]:
+    """`remeasured-<fingerprint>.json` and `.png` in the study's folder."""
+    stem = f"remeasured-{str(found['fingerprint'].get('hash', 'unknown'))[:8]}"
+    picture = io.BytesIO()
+    draw(found).savefig(picture, format="png")
+    written = {f"{stem}.json": json.dumps(found, indent=1).encode(), f"{stem}.png": picture.getvalue()}
+    for name, data in written.items():
+        replace(folder / name, data)
+    return [folder / name for name in written]

@@ -1,0 +1,47 @@
+"""What is built is what runs: the wheel carries search spaces, teacher, dictionary and its notice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_package_folder_is_listed() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "nash_search").rglob("__init__.py")}
+    assert found | {"nash_search.search_spaces"} == listed
+
+
+def test_constraints_pin_torch_and_every_dependency() -> None:
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    names = {d.split(">")[0].split("[")[0].strip().lower() for d in asked}
+    assert names <= pinned
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_everything(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for space in (ROOT / "search_spaces").glob("*.yaml"):
+        assert f"nash_search/search_spaces/{space.name}" in names
+    for part in ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json", "README.md"):
+        assert f"nash_search/tasks/g2p_teacher/{part}" in names
+    assert {"nash_search/tasks/cmudict.dict.gz", "nash_search/tasks/cmudict.LICENSE", "nash_search/py.typed"} <= names
+    assert any(name.startswith("nash_search/report/templates/") for name in names)
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "nash_search").rglob("*.py")}
+    assert modules <= names
