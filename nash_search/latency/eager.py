@@ -20,6 +20,7 @@ from nash_search.latency.workload import Inputs, random_inputs, task_inputs
 SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 NATURAL_LIMIT = 4
 """A model that never ends by itself is stopped after this multiple of the workload's output."""
+DEFAULT_ATTENTION = "sdpa"
 ZERO_SHARE = 0.02
 """Encoder rows and columns that may be all zero before a model counts as masked instead of cut."""
 
@@ -63,9 +64,9 @@ class EagerSession:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    def inputs_kind(self) -> str:
-        """`random` or `task`."""
-        return self.inputs.kind
+    def facts(self) -> dict[str, Any]:
+        """Where the inputs come from, and the attention that really runs."""
+        return {"inputs": self.inputs.kind, "attention": getattr(self.model.config, "_attn_implementation", None)}
 
     def warnings(self) -> list[str]:
         """Gates and masks that are still there."""
@@ -99,7 +100,6 @@ class Eager:
             model = AutoModelForSeq2SeqLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, workload.dtype),
-                attn_implementation=workload.attention,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -107,6 +107,7 @@ class Eager:
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InvalidInput(f"{folder} must be a folder with an encoder-decoder model, but got: {first}") from error
+        _use_attention(model, workload.attention)
         return model.to(workload.device).eval()
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EagerSession:
@@ -209,11 +210,12 @@ def _without_sampling(config: Any) -> Any:
     return config
 
 
-def _use_attention(model: Any, attention: str) -> None:
-    """Switch the attention implementation where it is not already in use."""
-    if getattr(model.config, "_attn_implementation", attention) == attention:
+def _use_attention(model: Any, attention: str | None) -> None:
+    """Switch the attention implementation; a model without sdpa keeps its own (`facts` says which)."""
+    if attention is None or getattr(model.config, "_attn_implementation", attention) == attention:
         return
     try:
         model.set_attn_implementation(attention)
     except ValueError as error:
-        raise InvalidInput(f"attention must be one that {type(model).__name__} has, but got {attention}") from error
+        if attention != DEFAULT_ATTENTION:
+            raise InvalidInput(f"attention must be one that {type(model).__name__} has, but got {attention}") from error

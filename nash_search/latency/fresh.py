@@ -28,6 +28,8 @@ from nash_search.intervals import PEEKING_SCALE
 from nash_search.records import Latency
 
 ENTRY = ("-m", "nash_search.latency.round")
+OWN_SHARE, GRACE = 0.9, 0.15
+"""A process plans with less than its share of the limit, and is killed only a little after it."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that models loaded side by side may take."""
 
@@ -77,7 +79,7 @@ def measure_fresh(
         return {}
     paths = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
     dense = str(Path(dense_folder).resolve()) if dense_folder is not None else next(iter(paths.values()))
-    session = _Session(dense, workload, pairs, inputs, time.monotonic() + limit_s)
+    session = _Session(dense, workload, pairs, inputs, limit_s)
     asked = budgets or {}
     scale = PEEKING_SCALE if asked else 1.0
     planned = rounds
@@ -175,9 +177,10 @@ class _Session:
         workload: Workload,
         pairs: int,
         inputs: Sequence[Sequence[int]] | None,
-        deadline_s: float,
+        limit_s: float,
     ) -> None:
-        self.dense, self.workload, self.pairs, self.deadline_s = dense, workload, pairs, deadline_s
+        self.dense, self.workload, self.pairs = dense, workload, pairs
+        self.deadline_s, self.grace_s = time.monotonic() + limit_s, GRACE * limit_s
         self.inputs = None if inputs is None else [list(row) for row in inputs]
 
     def run(
@@ -201,10 +204,10 @@ class _Session:
                     "workload": self.workload.model_dump(mode="json"),
                     "inputs": self.inputs,
                     "pairs": self.pairs,
-                    "limit_s": share_s,
+                    "limit_s": OWN_SHARE * share_s,
                     "details": done == 0,
                 }
-                result = run_job(job, left_s) if left_s > 0 else None
+                result = run_job(job, left_s + self.grace_s) if left_s > 0 else None
                 if result is None:
                     return
                 for name, value in result.items():

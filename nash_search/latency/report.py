@@ -54,6 +54,8 @@ def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[st
         found.append(("natural length", f"{_ms(beside['natural_ms'])}  ({read})"))
     if "peak_memory_bytes" in beside:
         found.append(("peak memory", f"{beside['peak_memory_bytes'] / 2**20:.1f} MiB (weights and tensors)"))
+    if any(r.surroundings.get("nvml") is False for r in latency.rounds):
+        found.append(("warning", "NVML does not see this GPU: neighbours and throttling would go unnoticed"))
     return found + [("warning", text) for text in beside.get("warnings", ())]
 
 

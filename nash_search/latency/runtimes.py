@@ -48,8 +48,8 @@ class Session(Protocol):
     def weight_bytes(self) -> int:
         """Memory of the weights."""
 
-    def inputs_kind(self) -> str:
-        """`random` or `task`: what the session reads."""
+    def facts(self) -> dict[str, Any]:
+        """What a reader may ask about it: `inputs` (random or task), `attention` as it really is."""
 
     def warnings(self) -> list[str]:
         """What a reader of the number should know about this model."""

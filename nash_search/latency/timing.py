@@ -135,7 +135,7 @@ def describe(
     """Encoder, natural length and memory of each session; what does not fit the limit is left out."""
     found: dict[str, dict[str, Any]] = {}
     for name, session in sessions.items():
-        beside: dict[str, Any] = {"inputs": session.inputs_kind()}
+        beside = session.facts()
         found[name] = beside
         if device.now_s() < deadline_s:
             beside["encoder_ms"] = median(device.time(session.encode)[0].wall_ms for _ in range(DETAIL_CALLS))

@@ -70,8 +70,8 @@ class FakeSession:
     def weight_bytes(self):
         return 500
 
-    def inputs_kind(self):
-        return "random"
+    def facts(self):
+        return {"inputs": "random"}
 
     def warnings(self):
         return []

@@ -227,7 +227,7 @@ def test_a_process_that_outlives_its_limit_is_gone(folders):
         {"short": folders / "short"}, folders / "dense", WORKLOAD, rounds=1, pairs=10**6, limit_s=12.0
     )["short"]
     assert time.monotonic() - began <= 1.2 * 12
-    assert found.status in ("cut_short", "contended", "no_samples") and found.cut_short
+    assert found.status in ("cut_short", "contended") and found.cut_short and found.runs_ms
 
 
 @pytest.mark.slow

@@ -208,6 +208,16 @@ def test_a_gated_but_uncut_model_is_as_slow_as_the_dense_one_and_is_warned_about
     pytest.fail(f"a gated model must take as long as the dense one, but got {found.ratio:.3f} of its time")
 
 
+def test_a_model_without_sdpa_is_timed_with_the_attention_it_has(monkeypatch):
+    model = t5()
+    model.set_attn_implementation("eager")
+    monkeypatch.setattr(type(model), "_supports_sdpa", False)
+    found = latency.measure(model, model, WORKLOAD, pairs=3)
+    assert found.details["attention"] == "eager"
+    with pytest.raises(InvalidInput, match="attention must be one that T5ForConditionalGeneration has, but got nope"):
+        latency.measure(model, model, WORKLOAD.model_copy(update={"attention": "nope"}), pairs=3)
+
+
 def test_masked_weights_are_warned_about():
     model = t5()
     for block in model.encoder.block:
