@@ -30,6 +30,7 @@ FLAGS = {
 }
 """Flags whose name is not their field's with dashes."""
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_WHOLE = re.compile(r"[-+]?\d{1,18}")
 _DURATION = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>s|m|min|h)?")
 _UNIT_S = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -127,7 +128,7 @@ def _validated(fields: dict[str, Any], *, flags: set[str], path: Path | None) ->
             return SearchConfig.model_validate_json(json.dumps(fields), strict=True)
         except ValidationError as error:
             found = error.errors(include_url=False)
-        if not _quoted_numbers_read(fields, found):
+        if not _texts_read_as_numbers(fields, found, flags):
             break
     first = found[0]
     names = [str(part) for part in first["loc"]]
@@ -144,16 +145,19 @@ def _validated(fields: dict[str, Any], *, flags: set[str], path: Path | None) ->
     raise InvalidInput(what, where=where, fix=fix)
 
 
-def _quoted_numbers_read(fields: dict[str, Any], errors: list[Any]) -> bool:
-    """Read quoted numbers where a number is due (PyYAML habits: "1e-3"); True when any was."""
+def _texts_read_as_numbers(fields: dict[str, Any], errors: list[Any], flags: set[str]) -> bool:
+    """Read texts where a number is due: every flag, and a quoted 1e-3 of a file; True when any was."""
     changed = False
     for error in errors:
-        value = error["input"]
-        if error["type"] == "float_type" and isinstance(value, str) and _NUMBER.fullmatch(value):
-            inner: Any = fields
-            for part in error["loc"][:-1]:
-                inner = inner[part]
-            inner[error["loc"][-1]] = float(value)
+        value, names = error["input"], error["loc"]
+        flagged = ".".join(str(name) for name in names) in flags
+        read: Any = None
+        if isinstance(value, str) and error["type"] == "float_type" and _NUMBER.fullmatch(value):
+            read = float(value)
+        elif isinstance(value, str) and flagged and error["type"] == "int_type" and _WHOLE.fullmatch(value):
+            read = int(value)
+        if read is not None:
+            _put(fields, [str(name) for name in names], read)
             changed = True
     return changed
 
