@@ -136,6 +136,13 @@ class Driver:
         self._running[number] = job
         return job
 
+    def exhausted(self) -> bool:
+        """Is there nothing left to do? (Asked before anything is started for it.)"""
+        rows = self.study.rows()
+        return self.trained(rows) >= self.config.trials or (
+            self._planned(rows) is None and not set(self.feasible) - self._taken(rows)
+        )
+
     def dense_job(self) -> Job | None:
         """The dense model as a trial to be taken over untrained; None when its row is there already."""
         baseline = self.study.facts.baseline

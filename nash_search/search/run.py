@@ -8,6 +8,7 @@ exit code: 0 when a budget is met, 3 when none is. It refuses to know models, Op
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from nash_search import errors
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
 from nash_search.records import TrialRecord
-from nash_search.search import certify, document, lock, manifest, opening, probe, recovery, runner, space
+from nash_search.search import certify, document, lock, manifest, opening, probe, recovery, serial, space
 from nash_search.search.driver import Driver, Listener
 from nash_search.search.signals import Interruption
 from nash_search.search.study import Study, open_storage, sqlite_url
@@ -98,6 +99,17 @@ def search(
             return _Run(config, bench, folder, question, Said(listeners), interruption, began).run(seeds)
 
 
+def worker_count(config: SearchConfig, device: str) -> int:
+    """Trials side by side: as asked, else one per GPU, or one per CPU core of this process."""
+    if config.workers is not None:
+        return config.workers
+    if device != "cpu":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return len(os.sched_getaffinity(0))
+
+
 class _Run:
     """One search while it holds the study's lock."""
 
@@ -114,7 +126,7 @@ class _Run:
         self.config, self.bench, self.folder, self.question = config, bench, folder, question
         self.say, self.interruption, self.began = say, interruption, began
         self.workload = bench.workload()
-        self.workers = 1 if config.serial else runner.worker_count(config)
+        self.workers = 1 if config.serial else worker_count(config, self.workload.device)
 
     def run(self, seeds: Sequence[Architecture]) -> SearchResult:
         """Every stage in its order."""
@@ -177,7 +189,15 @@ class _Run:
         trained = driver.trained(driver.study.rows())
         self.say("search", {"trials": self.config.trials, "trained": trained, "workers": self.workers})
         try:
-            runner.run(driver, self.interruption)
+            dense = driver.dense_job()
+            if dense is not None:
+                serial.run_job(dense, driver, self.interruption, dense=True)
+            if self.config.serial:
+                serial.run(driver, self.interruption)
+            else:
+                from nash_search.search import runner  # ray takes seconds to import
+
+                runner.run(driver, self.interruption)
         except BaseException:
             driver.interrupted()
             raise

@@ -55,6 +55,17 @@ class Interruption:
         finally:
             self._open = before
 
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """In here, inside an interruptible stretch, a first signal waits until the end."""
+        before, self._open = self._open, False
+        try:
+            yield
+        finally:
+            self._open = before
+        if before:
+            self.check()
+
     def check(self) -> None:
         """Raise if a signal was noted.
 
