@@ -166,11 +166,11 @@ class WorkloadRequest(Frozen):
 
     device: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    threads: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    input_tokens: int | None = Field(default=None, ge=1)
-    output_tokens: int | None = Field(default=None, ge=1)
-    beams: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    batch_size: int | None = Field(default=None, ge=1, le=8192)
+    input_tokens: int | None = Field(default=None, ge=1, le=65_536)
+    output_tokens: int | None = Field(default=None, ge=1, le=16_384)
+    beams: int | None = Field(default=None, ge=1, le=64)
     runtime: Runtime = "eager"
     quantize: Literal["none", "int8"] = "none"
 
