@@ -13,6 +13,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from nash_search.config import TaskConfig
@@ -63,8 +64,9 @@ class Texts:
     """What was decided, one sentence each."""
 
 
+@lru_cache(maxsize=1)
 def read_texts(config: TaskConfig) -> Texts:
-    """Read, check and split the data of a task.
+    """Read, check and split the data of a task (the last one is kept: it is asked for by check and by load).
 
     Raises:
         InvalidInput: one line naming the file, column, row or split that breaks a rule.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nash_search.config import TaskConfig
+from nash_search.config import TaskConfig, TeacherRecipe
 from nash_search.errors import InvalidInput
 from nash_search.tasks.counted import TaskMetric
 from nash_search.tasks.data import Split, Texts, read_texts
@@ -58,6 +58,21 @@ def load_task(
     if tokenizer is None:
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
     return _own(config, tokenizer, generation or {}, texts or read_texts(config))
+
+
+def load_scratch_task(config: TaskConfig, recipe: TeacherRecipe) -> Task:
+    """The task of a teacher from scratch: over own data, with a tokenizer trained on its train split.
+
+    Raises:
+        InvalidInput: when the data or `teacher.tokenizer` break a rule.
+    """
+    if config.data is None:
+        return load_task(config)
+    from nash_search.tasks.scratch_tokenizer import train_tokenizer
+
+    texts = read_texts(config)
+    both = [*texts.train.sources, *(several[0] for several in texts.train.references), config.prefix]
+    return load_task(config, train_tokenizer(recipe.tokenizer, both), texts=texts)
 
 
 def metric_of(config: TaskConfig, default: str) -> TaskMetric:

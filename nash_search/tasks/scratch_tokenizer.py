@@ -1,7 +1,9 @@
-"""A tokenizer of its own for a teacher from scratch: BPE or unigram over the train split's texts.
+"""A tokenizer of its own for a teacher from scratch: BPE over the train split's texts.
 
 One vocabulary for both sides, `<pad>` 0, `</s>` 1, `<unk>` 2; spaces are part of the tokens, so that
-decoding gives the text back. This module refuses to know the model.
+decoding gives the text back. The same texts give the same tokenizer, so that a killed `finetune`
+goes on with the one it had (unigram training does not promise that). This module refuses to know
+the model.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ MOST_TOKENS = 64_000
 
 
 def train_tokenizer(recipe: Mapping[str, Any], texts: Sequence[str]) -> PreTrainedTokenizerBase:
-    """Train what `teacher.tokenizer` describes: `{kind: bpe | unigram, vocabulary: N}`.
+    """Train what `teacher.tokenizer` describes: `{kind: bpe, vocabulary: N}`.
 
     Raises:
         InvalidInput: an unknown kind or field, or a vocabulary out of range.
@@ -29,28 +31,21 @@ def train_tokenizer(recipe: Mapping[str, Any], texts: Sequence[str]) -> PreTrain
     if unknown:
         raise InvalidInput(f"key must be kind or vocabulary, but got {shown(unknown[0])}", where="teacher.tokenizer")
     kind, size = fields["kind"], fields["vocabulary"]
-    if kind not in ("bpe", "unigram"):
-        raise InvalidInput(f"kind must be bpe or unigram, but got {shown(kind)}", where="teacher.tokenizer")
+    if kind != "bpe":
+        raise InvalidInput(f"kind must be bpe, but got {shown(kind)}", where="teacher.tokenizer")
     if not isinstance(size, int) or isinstance(size, bool) or not 64 <= size <= MOST_TOKENS:
         what = f"vocabulary must be between 64 and {MOST_TOKENS} tokens, but got {shown(size)}"
         raise InvalidInput(what, where="teacher.tokenizer")
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    trainer: Any
-    if kind == "bpe":
-        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-        trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
-    else:
-        tokenizer = Tokenizer(models.Unigram())
-        trainer = trainers.UnigramTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL), unk_token="<unk>", show_progress=False
-        )
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(individual_digits=True)]
     )
     tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(

@@ -174,14 +174,15 @@ def test_scoring_sorts_batches_guards_and_keeps_the_mode(folder, tokenizer):
     assert "exact_match" in quality.signature and "num_beams=1" in quality.signature
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_a_tokenizer_from_scratch_gives_every_text_back_after_a_reload(kind, tmp_path):
+def test_a_tokenizer_from_scratch_gives_every_text_back_after_a_reload(tmp_path):
     from transformers import AutoTokenizer
 
     from nash_search.tasks.scratch_tokenizer import train_tokenizer
 
     texts = ["A man, in an orange hat!", "Ein Mann läuft über 20 Straßen.", "two  spaces"] * 5
-    train_tokenizer({"kind": kind, "vocabulary": 120}, texts).save_pretrained(tmp_path)
+    first = train_tokenizer({"kind": "bpe", "vocabulary": 120}, texts)
+    assert first.backend_tokenizer.to_str() == train_tokenizer({"vocabulary": 120}, texts).backend_tokenizer.to_str()
+    first.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     ids = loaded(texts[:2])["input_ids"]
     assert loaded.batch_decode(ids, skip_special_tokens=True) == texts[:2]
@@ -189,7 +190,41 @@ def test_a_tokenizer_from_scratch_gives_every_text_back_after_a_reload(kind, tmp
     assert ids[0][-1] == 1
 
 
-@pytest.mark.parametrize("recipe", [{"kind": "word"}, {"vocabulary": 3}, {"vocabulary": True}, {"size": 3}])
+def test_a_search_space_is_written_for_a_model_and_loads(model_folder, tmp_path):
+    from nash_search.config_files import load_config
+    from nash_search.tasks.starter import search_space_text
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(search_space_text(str(model_folder)))
+    config = load_config(file)
+    assert config.model == str(model_folder) and config.search_space.decoder_layers == (1, 2)
+    assert config.recipe.learning_rate == (1e-4 if model_folder.name == "t5" else 1e-5)
+
+
+def test_preflight_refuses_what_the_machine_or_the_model_cannot_do(model_folder, folder):
+    from nash_search.config_files import load_config
+    from nash_search.tasks.preflight import check
+
+    own = {"task.name": "mine", "task.data": str(folder), "model": str(model_folder)}
+    own["search_space.decoder_layers"] = [1, 2]
+    check(load_config(None, own))
+    cases = {
+        "threads must be at most": {"workload.threads": 1000},
+        "decoder_layers must be between 1 and 2": {"search_space.decoder_layers": [5]},
+        "must exist": {"task.data": "./none.jsonl"},
+    }
+    if model_folder.name != "t5":
+        cases["output_tokens must be at most 64"] = {"workload.output_tokens": 65}
+    for expected, change in cases.items():
+        with pytest.raises(InvalidInput, match=expected):
+            check(load_config(None, own | change))
+    with pytest.raises(InvalidInput, match="needs your own model"):
+        check(load_config(None, {"task.name": "mine", "task.data": str(folder)}))
+    with pytest.raises(InvalidInput, match="come with data"):
+        check(load_config(None, {"task.name": "mine"}))
+
+
+@pytest.mark.parametrize("recipe", [{"kind": "unigram"}, {"vocabulary": 3}, {"vocabulary": True}, {"size": 3}])
 def test_a_tokenizer_recipe_that_breaks_a_rule_is_refused(recipe):
     from nash_search.tasks.scratch_tokenizer import train_tokenizer
 

@@ -1,0 +1,67 @@
+"""What can be refused before torch is loaded and anything is written: model, data, machine.
+
+Called by the command line once a configuration is valid in itself. What it read is kept for the
+task that is loaded after it. This module refuses to know what will be done with a good answer.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nash_search.config import SearchConfig, WorkloadRequest
+from nash_search.errors import InvalidInput
+from nash_search.tasks import models
+
+_FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
+"""Families with one embedding per position: longer sequences have none."""
+
+
+def check(config: SearchConfig, *, needs_model: bool = True) -> None:
+    """Refuse a model, data or workload that cannot work.
+
+    Args:
+        config: what was asked.
+        needs_model: whether own data must come with a model (`finetune` can start from scratch).
+
+    Raises:
+        InvalidInput: one line saying which rule is broken and where.
+    """
+    _check_threads(config.workload)
+    if config.task.data is None and config.task.name != "g2p":
+        what = f"task must be g2p, or come with data, but got {config.task.name!r}"
+        raise InvalidInput(what, where="--task", fix="give --data")
+    if config.model is not None:
+        found = models.find_model(config.model, config.revision)
+        _check_space(config, found)
+        _check_lengths(config.workload, found)
+    elif config.task.data is not None and needs_model:
+        fix = "give --model; nash-search finetune makes one"
+        raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
+    if config.task.data is not None:
+        from nash_search.tasks.data import read_texts
+
+        read_texts(config.task)
+
+
+def _check_threads(workload: WorkloadRequest) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workload.threads is not None and workload.threads > cores:
+        what = f"threads must be at most {cores} (the cores of this machine), but got {workload.threads}"
+        raise InvalidInput(what, where="--threads")
+
+
+def _check_space(config: SearchConfig, found: models.ModelFolder) -> None:
+    asked = max(config.search_space.decoder_layers, default=1)
+    if asked > found.decoder_layers:
+        what = f"decoder_layers must be between 1 and {found.decoder_layers} (the model's), but got {asked}"
+        raise InvalidInput(what, where="search_space")
+
+
+def _check_lengths(workload: WorkloadRequest, found: models.ModelFolder) -> None:
+    limit = found.config.get("max_position_embeddings")
+    if found.model_type not in _FIXED_POSITIONS or not isinstance(limit, int):
+        return
+    for name, asked in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
+        if asked is not None and asked > limit:
+            what = f"{name} must be at most {limit} (the model's positions), but got {asked}"
+            raise InvalidInput(what, where=f"--{name.replace('_', '-')}")

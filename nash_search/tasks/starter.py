@@ -1,0 +1,72 @@
+"""`nash-search init`: a commented search space for a given model, to edit and keep.
+
+The model is vetted, its depth and family choose the defaults. This module refuses to write files.
+"""
+
+from __future__ import annotations
+
+import json
+
+from nash_search.tasks import models
+
+POST_LN = ("bart", "marian")
+"""Families that train at a tenth of the others' rates."""
+
+
+def search_space_text(model: str, revision: str | None = None) -> str:
+    """YAML that `load_config` accepts, one comment per field.
+
+    Raises:
+        InvalidInput: when the model cannot be searched.
+    """
+    found = models.find_model(model, revision)
+    rate, tune_rate = ("1e-5", "2e-5") if found.model_type in POST_LN else ("1e-4", "3e-4")
+    layers = ", ".join(str(n) for n in _depths(found.decoder_layers))
+    name = json.dumps(model)  # a JSON string is a YAML string
+    lines = (
+        f"# A search space for {ascii(model)[1:-1]} ({found.model_type}, {found.encoder_layers} encoder and "
+        f"{found.decoder_layers} decoder blocks).",
+        "# Not yet run by us. Written by `nash-search init`; edit it, then: nash-search --config FILE --budget-ms 50%",
+        f"model: {name}",
+        *([f"revision: {json.dumps(revision)}"] if revision else []),
+        "",
+        "task:",
+        "  name: mine                 # the name the study goes by",
+        "  data: ./data               # yours: a file or folder of JSONL, CSV, TSV or Parquet, or a hub dataset id",
+        "  # source_column: source    # text in; guessed where it has a usual name",
+        "  # target_column: target    # text out",
+        '  prefix: ""                 # put before every source, e.g. "summarize: "',
+        "  metric: rougeL             # or bleu, chrf, exact_match, accuracy, f1, per, wer, module:Class, …",
+        "  # max_input_tokens: 512    # longer sources are cut; the data's own lengths by default",
+        "  # max_output_tokens: 128   # the cap of generation",
+        "  # validation_examples: 500 # scored for every trial; all of them by default",
+        "",
+        "search_space:",
+        "  encoder_sparsity_pct: [0, 60, 10]   # low, high, step: percent of encoder attention + FFN weights removed",
+        f"  decoder_layers: [{layers}]".ljust(38) + f"# decoder blocks kept, of {found.decoder_layers}",
+        "",
+        "recipe:",
+        "  narrow_steps: 2000         # optimizer steps with gates and distillation",
+        "  tune_steps: 2000           # optimizer steps on the cut model, still distilling",
+        "  batch_size: 16             # sequences per step",
+        f"  learning_rate: {rate}        # weights while gates train",
+        f"  tune_learning_rate: {tune_rate}   # weights after the cut",
+        "  gate_learning_rate: 0.05   # the paper's 0.01 is for ten times the steps",
+        "  precision: fp32            # bf16: autocast on CUDA",
+        "",
+        "workload:                    # the one generate call whose wall time is the latency",
+        "  batch_size: 1              # requests served at once",
+        "  # input_tokens: 128        # the data's median by default",
+        "  # output_tokens: 32        # forced exactly; the references' median by default",
+        "  # threads: 1               # CPU threads of the timed process",
+        "",
+        "trials: 12                   # trained trials",
+        "early_stopping: true         # weak trials stop early",
+        "",
+    )
+    return "\n".join(lines)
+
+
+def _depths(total: int) -> list[int]:
+    """Few decoder depths that tell: all up to 4, then every second, and the model's own."""
+    return sorted({*range(1, min(4, total) + 1), *range(6, total + 1, 2), total})
