@@ -23,7 +23,7 @@ import torch
 from nash_search.config import SearchConfig, TeacherRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.records import CurvePoint, Quality
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.loading import load_scratch_task, load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
@@ -48,13 +48,13 @@ def starting_point(config: SearchConfig) -> tuple[Task, Any, TeacherRecipe]:
     recipe = config.teacher or TeacherRecipe()
     start = config.model or (None if recipe.init == "scratch" else recipe.init)
     if start is None:
-        return load_task(config.task), None, recipe
-    from transformers import AutoTokenizer
-
+        return load_scratch_task(config.task, recipe), None, recipe
     from nash_search import pruner
+    from nash_search.tasks import models
 
-    recipe = recipe.model_copy(update={"init": start})
-    return load_task(config.task, AutoTokenizer.from_pretrained(start)), pruner.load(Path(start)), recipe
+    found = models.find_model(start, config.revision)
+    task = load_task(config.task, models.load_tokenizer(found), models.generation_settings(found))
+    return task, pruner.load(found.folder), recipe.model_copy(update={"init": start})
 
 
 def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:

@@ -14,6 +14,7 @@ from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries
 from nash_search.config import LatencyBudget
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
+from nash_search.tasks.preflight import check
 
 PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
 MEASURE = (*BUDGETS, *TASK, *WORKLOAD)
@@ -29,6 +30,7 @@ def probe(
 ) -> int:
     """Time the dense model and every shape, without training: what each budget admits, and the floor."""
     asked = load_config(config, overrides)
+    check(asked)
     with quiet_libraries():
         from nash_search.report.staircase import save_staircase, show
         from nash_search.search.survey import survey

@@ -18,6 +18,7 @@ from nash_search.cli.flags import ConfigFile
 from nash_search.config import SearchConfig
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
+from nash_search.tasks.preflight import check
 
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of studies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
@@ -53,6 +54,7 @@ def main_job(
         raise InvalidInput(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
         )
+    check(asked)
     storage = os.environ.get("NASH_SEARCH_STORAGE")
     if storage:
         asked = asked.model_copy(update={"storage": storage})

@@ -21,7 +21,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> None:
 
     Args:
         config: what was asked.
-        needs_model: whether own data must come with a model (`finetune` can start from scratch).
+        needs_model: False for `finetune`, which may start from scratch or from `teacher.init`.
 
     Raises:
         InvalidInput: one line saying which rule is broken and where.
@@ -30,11 +30,15 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> None:
     if config.task.data is None and config.task.name != "g2p":
         what = f"task must be g2p, or come with data, but got {config.task.name!r}"
         raise InvalidInput(what, where="--task", fix="give --data")
-    if config.model is not None:
+    if not needs_model:
+        start = config.model or (config.teacher.init if config.teacher else "scratch")
+        if start != "scratch":
+            models.find_model(start, config.revision)
+    elif config.model is not None:
         found = models.find_model(config.model, config.revision)
         _check_space(config, found)
         _check_lengths(config.workload, found)
-    elif config.task.data is not None and needs_model:
+    elif config.task.data is not None:
         fix = "give --model; nash-search finetune makes one"
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
     if config.task.data is not None:
