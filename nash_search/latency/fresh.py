@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -151,7 +152,8 @@ def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY
             except subprocess.TimeoutExpired:
                 return None
             finally:
-                process.kill()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # with the compilers it may have started
                 process.wait()
                 assert process.stdin is not None
                 process.stdin.close()
@@ -243,13 +245,16 @@ def _joined(parts: Sequence[Latency], workload: Workload, planned: int, scale: f
     if not parts:
         return Latency(rounds=(), workload=workload, fresh=True, interval_scale=scale, cut_short=True)
     hashes = {part.fingerprint["hash"] for part in parts}
-    changed = {"fingerprint_changed": True} if len(hashes) > 1 else {}
+    details = dict(parts[0].details)
+    if len(hashes) > 1:
+        changed = "the device or its software changed between rounds: these samples do not belong together"
+        details["warnings"] = [*details.get("warnings", ()), changed]
     return Latency(
         rounds=tuple(r for part in parts for r in part.rounds),
         workload=workload,
         fingerprint=parts[0].fingerprint,
         fresh=True,
-        details=parts[0].details | changed,
+        details=details,
         interval_scale=scale,
         cut_short=len(parts) < planned or any(part.cut_short for part in parts),
     )

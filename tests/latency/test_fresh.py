@@ -118,6 +118,12 @@ def test_one_round_or_a_round_in_process_is_no_certificate(scripted):
     assert five.certificate(HALF) == "ambiguous"
 
 
+def test_rounds_of_different_machines_are_not_joined_in_silence():
+    parts = [Latency(rounds=(), workload=WORKLOAD, fingerprint={"hash": h}, fresh=True) for h in "xyx"]
+    assert "changed between rounds" in dict(report.rows(fresh._joined(parts, WORKLOAD, 3, 1.0)))["warning"]
+    assert "warnings" not in fresh._joined(parts[::2], WORKLOAD, 2, 1.0).details
+
+
 def test_it_refuses_to_wait_for_itself(scripted):
     scripted({"a": 0.3})
     with device.timing_guard("cpu"), pytest.raises(RuntimeError, match="without the device's lock"):
