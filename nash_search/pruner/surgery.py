@@ -80,38 +80,50 @@ def cut(
             projection (None: all 1).
         neuron_gates: the same for the kept neurons.
     """
-    family = adapter_of(model)
-    blocks = encoder_blocks(model)
-    for name, kept in (("kept_heads", kept_heads), ("kept_neurons", kept_neurons)):
-        if len(kept) != len(blocks):
-            raise InvalidInput(f"{name} must list {len(blocks)} encoder blocks, but got {len(kept)}")
-        for block, indices in zip(blocks, kept, strict=True):
-            parts = block_parts(block)
-            total = parts.heads if name == "kept_heads" else parts.neurons
-            if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < total:
-                raise InvalidInput(
-                    f"{name} must be one or more increasing indices below {total} per block, but got {list(indices)}"
-                )
     student = copy.deepcopy(model)
-    heads_stay = all(block_parts(b).heads == len(k) for b, k in zip(blocks, kept_heads, strict=True))
-    if not heads_stay or not _stock_width(family, model, kept_neurons):
+    _cut(student, kept_heads, kept_neurons, head_gates, neuron_gates)
+    return student
+
+
+@torch.no_grad()
+def _cut(
+    student: Any,
+    kept_heads: Kept,
+    kept_neurons: Kept,
+    head_gates: Sequence[torch.Tensor] | None = None,
+    neuron_gates: Sequence[torch.Tensor] | None = None,
+) -> None:
+    """`cut`, in place."""
+    family, blocks = adapter_of(student), encoder_blocks(student)
+    heads = [block_parts(block).heads for block in blocks]
+    _check_kept("kept_heads", kept_heads, heads)
+    _check_kept("kept_neurons", kept_neurons, [block_parts(block).neurons for block in blocks])
+    if heads != [len(kept) for kept in kept_heads] or not _stock_width(family, student, kept_neurons):
         _become_narrow(student, family)
-    with torch.no_grad():
-        for index, block in enumerate(encoder_blocks(student)):
-            modeling_nash.narrow_block(block, list(kept_heads[index]), list(kept_neurons[index]))
-            parts = block_parts(block)
-            if head_gates is not None:
-                out = getattr(parts.attention, parts.attention_out)
-                out.weight *= head_gates[index].to(out.weight).repeat_interleave(parts.head_width)
-            if neuron_gates is not None:
-                out = getattr(parts.ffn, parts.ffn_out)
-                out.weight *= neuron_gates[index].to(out.weight)
+    for index, block in enumerate(blocks):
+        modeling_nash.narrow_block(block, list(kept_heads[index]), list(kept_neurons[index]))
+        parts = block_parts(block)
+        if head_gates is not None:
+            out = getattr(parts.attention, parts.attention_out)
+            out.weight *= head_gates[index].to(out.weight).repeat_interleave(parts.head_width)
+        if neuron_gates is not None:
+            out = getattr(parts.ffn, parts.ffn_out)
+            out.weight *= neuron_gates[index].to(out.weight)
     sizes = [{"heads": len(h), "ffn": len(n)} for h, n in zip(kept_heads, kept_neurons, strict=True)]
     if is_narrow(student):
         _note_shapes(student.config, encoder=sizes)
     elif family.ffn_key is not None:
         setattr(student.config, family.ffn_key, sizes[0]["ffn"])
-    return student
+
+
+def _check_kept(name: str, kept: Kept, totals: Sequence[int]) -> None:
+    if len(kept) != len(totals):
+        raise InvalidInput(f"{name} must list {len(totals)} encoder blocks, but got {len(kept)}")
+    for indices, total in zip(kept, totals, strict=True):
+        if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < total:
+            raise InvalidInput(
+                f"{name} must be one or more increasing indices below {total} per block, but got {list(indices)}"
+            )
 
 
 def is_narrow(model: Any) -> bool:
@@ -161,7 +173,8 @@ def random_cut(model: Any, architecture: Architecture, seed: int = 0) -> Any:
         neurons = min(max(1, round((wanted - heads * per_head) / per_neuron)), parts.neurons)
         kept_heads.append(sorted(torch.randperm(parts.heads, generator=generator)[:heads].tolist()))
         kept_neurons.append(sorted(torch.randperm(parts.neurons, generator=generator)[:neurons].tolist()))
-    return cut(student, kept_heads, kept_neurons)
+    _cut(student, kept_heads, kept_neurons)
+    return student
 
 
 def head_parameters(block: Any) -> int:

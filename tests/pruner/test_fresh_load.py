@@ -1,0 +1,82 @@
+"""Exports load in fresh offline processes, in the three ways a user has, to the same logits.
+
+One process per way loads every family: plain `from_pretrained` for stock folders, the same after
+`import nash_search.modeling_nash`, and `trust_remote_code=True` where `nash_search` cannot be imported.
+The last two save again, and what they saved is loaded once more without our package.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import KINDS, batch_of, logits_of, model_of, some_kept
+
+from nash_search.pruner import cut, save, shorten
+
+LOADER = """
+import sys
+way, root, folders = sys.argv[1], sys.argv[2], sys.argv[3:]
+if way == "imported":
+    import nash_search.modeling_nash
+elif way == "trusted":
+    sys.modules["nash_search"] = None
+import torch, transformers
+from safetensors.torch import load_file, save_file
+transformers.logging.set_verbosity_error()
+torch.set_num_threads(1)
+batch = load_file(root + "/batch.safetensors")
+found = {}
+for folder in folders:
+    options = {"trust_remote_code": True} if way == "trusted" else {}
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(root + "/" + folder, **options).eval()
+    with torch.no_grad():
+        found[folder] = model(**batch).logits.contiguous()
+        tokens = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=6)
+    found[folder + ".tokens"] = tokens.contiguous()
+    if way != "stock":
+        model.save_pretrained(root + "/again-" + way + "-" + folder)
+save_file(found, root + "/" + way + ".safetensors")
+"""
+
+
+def load_fresh(way, root, folders):
+    """Logits by folder, from a new process without network and without caches."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(root / "empty"),
+        "HF_MODULES_CACHE": str(root / "modules"),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p) if way == "imported" else "",
+    }
+    command = [sys.executable, "-c", LOADER, way, str(root), *folders]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_file(root / f"{way}.safetensors")
+
+
+@pytest.mark.slow
+def test_exports_load_in_fresh_offline_processes(tmp_path):
+    expected, narrow, stock = {}, [], []
+    batch = batch_of()
+    save_file(batch, tmp_path / "batch.safetensors")
+    for kind in KINDS:
+        short = shorten(model_of(kind), 2)
+        for model, name, names in ((short, f"{kind}-stock", stock), (cut(short, *some_kept(short)), kind, narrow)):
+            save(model, tmp_path / name)
+            names.append(name)
+            expected[name] = logits_of(model, batch)
+            source = {key: batch[key] for key in ("input_ids", "attention_mask")}
+            expected[f"{name}.tokens"] = model.generate(**source, max_new_tokens=6)
+    for way, folders in (("stock", stock), ("imported", narrow + stock), ("trusted", narrow)):
+        found = load_fresh(way, tmp_path, folders)
+        assert set(found) == {name + tail for name in folders for tail in ("", ".tokens")}
+        for name, tensor in found.items():
+            assert torch.equal(tensor, expected[name]), (way, name)
+    again = [f"again-{way}-{name}" for way in ("imported", "trusted") for name in narrow]
+    for name, tensor in load_fresh("trusted", tmp_path, again).items():
+        assert torch.equal(tensor, expected[name.split("-", 2)[2]]), name
