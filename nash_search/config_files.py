@@ -57,19 +57,24 @@ def find_search_space(name: str) -> Path:
     )
 
 
-def load_config(search_space: str | Path | None = "g2p", overrides: Mapping[str, Any] | None = None) -> SearchConfig:
+def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str, Any] | None = None) -> SearchConfig:
     """The whole question: a search space (name or path) with flags on top.
 
     Args:
-        search_space: what `find_search_space` takes; None for the defaults alone.
+        search_space: what `find_search_space` takes; "auto": `own` for the user's own data, else `g2p`;
+            None for the defaults alone.
         overrides: dotted field ("workload.batch_size") to value; None values say nothing.
 
     Raises:
         InvalidInput: one line naming the field as the user wrote it, and the file or flag.
     """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    if search_space == "auto":
+        search_space = "own" if "task.data" in given else "g2p"
     path = None if search_space is None else find_search_space(str(search_space))
     fields = {} if path is None else read_mapping(path)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    if path is not None and "task.data" in given and "task.name" not in given and "name" not in fields.get("task", {}):
+        given["task.name"] = _name_of(str(given["task.data"]))
     for name, value in given.items():
         _put(fields, name.split("."), value)
     _parse_budgets(fields, flagged="budgets" in given, path=path)
@@ -92,6 +97,12 @@ def seconds(asked: str | float) -> float:
     if not 0 < found < 1e9:
         raise InvalidInput(f"duration must be more than 0, like 90s, 15m or 2h, but got {shown(str(asked))}")
     return found
+
+
+def _name_of(data: str) -> str:
+    """What a task over own data goes by: the file's, folder's or dataset's name."""
+    stem = Path(data).name.partition(".")[0] or Path(data).resolve().name
+    return re.sub(r"[^A-Za-z0-9_-]", "-", stem)[:40].lstrip("-_") or "own"
 
 
 def _put(fields: dict[str, Any], names: list[str], value: Any) -> None:

@@ -21,7 +21,7 @@ MEASURE = (*BUDGETS, *TASK, *WORKLOAD)
 
 
 def probe(
-    config: ConfigFile = "g2p",
+    config: ConfigFile = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Save the picture (png or svg).")] = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -59,7 +59,7 @@ def measure(
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
     pairs: Annotated[int, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process.")] = 40,
-    config: ConfigFile = "g2p",
+    config: ConfigFile = "auto",
     json_: Json = False,
     quiet: Quiet = False,
     *,

@@ -27,7 +27,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the 
 
 def main_job(
     context: typer.Context,
-    config: ConfigFile = "g2p",
+    config: ConfigFile = "auto",
     results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,

@@ -30,7 +30,7 @@ FLAGS = (
 
 def finetune(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the teacher.")],
-    config: ConfigFile = "g2p",
+    config: ConfigFile = "auto",
     json_: Json = False,
     quiet: Quiet = False,
     *,
