@@ -11,11 +11,13 @@ This module refuses to know studies, proposals and processes.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import json
 import os
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,9 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig, Worklo
 from nash_search.errors import InvalidInput
 from nash_search.latency import fresh, identity, runtimes
 from nash_search.latency import workload as workloads
-from nash_search.records import CurvePoint, Latency, Quality, TrialRecord
+from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.search import manifest
-from nash_search.search.stopping import reason_to_stop
+from nash_search.search.curve import Curve
 from nash_search.search.trial import WEIGHTS, Hooks, Job
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
@@ -48,7 +50,6 @@ RUNG_EXAMPLES = 512
 """Validation examples scored at a rung; the result is scored on all of them."""
 TOGETHER_BYTES = 2**30
 """Weights held side by side while shapes are probed."""
-CURVE = "curve.json"
 
 
 class NashBench:
@@ -88,7 +89,9 @@ class NashBench:
     def task(self) -> Task:
         """Data, metric and tokenizer."""
         tokenizer = models.load_tokenizer(self.found)
-        return load_task(self.config.task, tokenizer, models.generation_settings(self.found))
+        found = load_task(self.config.task, tokenizer, models.generation_settings(self.found))
+        return_memory()
+        return found
 
     # -- the question ----------------------------------------------------------------------------
 
@@ -168,27 +171,14 @@ class NashBench:
         """Train, cut, time and score one architecture."""
         torch.set_num_threads(job.train_threads)
         recipe, steps = job.config.recipe, job.config.recipe.narrow_steps + job.config.recipe.tune_steps
-        curve = _read_curve(job.work)
-        began = time.monotonic() - (curve[-1].train_s if curve else 0.0)
-        quality: list[Quality] = []
-        stopped: list[str] = []
+        curve, quality = Curve(job, hooks), list[Quality]()
 
         def on_rung(step: int, model: Any) -> bool:
             last = step >= steps
             found = score(model, self.task, "validation", limit=None if last else RUNG_EXAMPLES, guard=self._guard)
             if last:
                 quality.append(found)
-            curve.append(CurvePoint(step=step, value=found.value, train_s=time.monotonic() - began))
-            manifest.write_atomic(job.work / CURVE, json.dumps([p.model_dump() for p in curve]))
-            hooks.rung(job, step, found.value)
-            if not job.config.early_stopping:
-                return False
-            why = reason_to_stop(
-                job.share, curve, job.peers,
-                margin=2 * 2**0.5 * found.standard_error, last_rung=last, maximize=found.direction == "maximize",
-            )  # fmt: skip
-            stopped.extend([why] if why else [])
-            return why is not None
+            return curve.add(step, found, last=last)
 
         job.work.mkdir(parents=True, exist_ok=True)
         try:
@@ -206,8 +196,8 @@ class NashBench:
             )
         except pruner.Stopped as end:
             return TrialRecord(
-                number=job.number, architecture=job.architecture, seed=job.seed, curve=tuple(curve),
-                stages=end.stages, stopped=stopped[-1],
+                number=job.number, architecture=job.architecture, seed=job.seed, curve=curve.points,
+                stages=end.stages, stopped=curve.stopped,
             )  # fmt: skip
         model = pruned.model.eval()
         hooks.progress(job, "timing", steps, steps, 0.0)
@@ -222,7 +212,7 @@ class NashBench:
             shapes=pruned.shapes,
             latency=taken,
             quality=quality[-1],
-            curve=tuple(curve),
+            curve=curve.points,
             parameters=sum(p.numel() for p in model.parameters()),
             sparsity_expected=pruned.sparsity_expected,
             sparsity_counted=pruned.sparsity_counted,
@@ -304,9 +294,8 @@ class NashBench:
         return score(model, self.task, "test", guard=self._guard)
 
 
-def _read_curve(work: Path) -> list[CurvePoint]:
-    """The rungs passed before an interruption."""
-    try:
-        return [CurvePoint.model_validate(p) for p in json.loads((work / CURVE).read_text("utf-8"))]
-    except (OSError, ValueError):
-        return []
+def return_memory() -> None:
+    """Give freed memory back to the system: tokenizing leaves 200 MB of holes, in every worker."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
