@@ -39,13 +39,16 @@ def markdown(value: object, limit: int = 400) -> str:
 
 
 def markdown_code(value: object, limit: int = 400) -> str:
-    """A Markdown code span, also inside a table cell; only doubled braces are set apart."""
+    """A Markdown code span (not for table cells, where `|` has no escape that both readers agree on).
+
+    Doubled braces are set apart: site generators expand them even inside code.
+    """
     text = plain(value, limit)
+    for pair in ("{{", "}}", "{%", "%}"):
+        text = text.replace(pair, f"{pair[0]} {pair[1]}")
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
-    # a pipe ends a table cell even inside a code span; site generators expand {{ }} there as well
-    text = text.replace("|", "\\|").replace("{{", "{ {").replace("}}", "} }").replace("{%", "{ %").replace("%}", "% }")
     return f"{fence}{pad}{text}{pad}{fence}"
 
 

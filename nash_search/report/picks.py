@@ -145,9 +145,14 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
 def _beside(chosen: Point | None, document: Document) -> str:
     """A share of one metric can flatter (95% of 100-PER allows half as many errors again): say the others too."""
     dense = (document.get("dense") or {}).get("beside") or {}
-    entries = [e for e in document.get("front") or () if chosen is not None and e.get("number") == chosen.number]
+    entries = [e for e in document.get("front") or () if chosen and e.get("number") == chosen.number]
     found = (entries[0].get("beside") or {}) if entries else {}
-    return ", ".join(f"{name.upper()} {found[name]:.1f} (dense {dense[name]:.1f})" for name in found if name in dense)
+    complement = str(document.get("metric", "")).upper().removeprefix("100-")
+    return ", ".join(
+        f"{name.upper()} {found[name]:.1f} (dense {dense[name]:.1f})"
+        for name in found
+        if name in dense and name.upper() != complement
+    )
 
 
 def _more(chosen: Point, ranked: Sequence[Point], direction: Direction) -> str:

@@ -84,8 +84,11 @@ def front(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
         figure.add_scatter(
             x=[view.dense.ms],
             y=[view.dense.quality],
-            mode="markers",
+            mode="markers+text",
             name="dense",
+            text=["dense"],
+            textposition="middle left",
+            textfont={"color": theme.ink},
             error_y=error,
             marker={"symbol": "diamond", "size": 11, "color": theme.ink},
             hovertemplate="dense<br>%{x:.3g} ms<br>%{y:.4g}<extra></extra>",
@@ -142,7 +145,7 @@ def shapes(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     _budget_lines(figure, view, theme, vertical=False)
     style(figure, theme, "encoder weights kept, %", "latency, ms")
     figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(showlegend=False, margin={"r": 56})
+    figure.update_layout(showlegend=False, margin={"r": 56, "t": 24})
     return figure
 
 
@@ -172,7 +175,7 @@ def progress(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     )
     style(figure, theme, "training seconds, all trials", "hypervolume of the front")
     figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(showlegend=False)
+    figure.update_layout(showlegend=False, margin={"t": 32})
     return figure
 
 
@@ -234,30 +237,13 @@ def _hover(p: Point, view: StudyView) -> str:
 
 def _budget_lines(figure: go.Figure, view: StudyView, theme: Theme, *, vertical: bool) -> None:
     line = {"color": theme.muted, "width": 1, "dash": "dash"}
+    look = {"showarrow": False, "yanchor": "bottom", "font": {"color": theme.muted, "size": 12}}
     for pick in view.picks:
-        words = f"{plot_label(pick.asked, 12)}" + (
-            "" if pick.verdict in ("met", "") else f" {plot_label(pick.verdict, 12)}"
-        )
+        asked, at = plot_label(pick.asked, 12), pick.budget_ms
         if vertical:
-            figure.add_vline(x=pick.budget_ms, line=line, layer="below")
-            figure.add_annotation(
-                x=pick.budget_ms,
-                y=1,
-                yref="paper",
-                text=words,
-                showarrow=False,
-                yanchor="bottom",
-                font={"color": theme.ink, "size": 12},
-            )
+            words = asked if pick.verdict in ("met", "") else f"{asked} {plot_label(pick.verdict, 12)}"
+            figure.add_vline(x=at, line=line, layer="below")
+            figure.add_annotation(x=at, y=1, yref="paper", text=words, **look)
         else:
-            figure.add_hline(y=pick.budget_ms, line=line, layer="below")
-            figure.add_annotation(
-                x=0,
-                xref="paper",
-                y=pick.budget_ms,
-                text=words,
-                showarrow=False,
-                xanchor="left",
-                yanchor="bottom",
-                font={"color": theme.muted, "size": 12},
-            )
+            figure.add_hline(y=at, line=line, layer="below")
+            figure.add_annotation(x=0, xref="paper", y=at, text=asked, xanchor="left", **look)

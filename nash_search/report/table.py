@@ -205,13 +205,13 @@ class RunTable:
     def _trial_line(self, p: Point, view: StudyView) -> str:
         """One finished trial for a pipe."""
         if not p.measured:
-            return f"trial {p.number} {p.architecture.slug}: {p.status}, {escape.plain(p.reason)}"
+            return f"trial {p.number} {escape.plain(p.architecture.slug, 60)}: {p.status}, {escape.plain(p.reason)}"
         met = [b.asked for b in self._budgets() if p.record.latency and p.record.latency.verdict(b) == "met"]
         extra = f", meets {', '.join(met)}" if met else ""
         extra += ", on the front" if p.on_front else ""
         extra += f", stopped: {escape.plain(p.record.stopped)}" if p.record.stopped else ""
         return (
-            f"trial {p.number} {p.architecture.slug}: {format_ms(p.ms)} ms ({p.speedup or 0:.2f}x), "
+            f"trial {p.number} {escape.plain(p.architecture.slug, 60)}: {format_ms(p.ms)} ms ({p.speedup or 0:.2f}x), "
             f"{escape.plain(view.metric, 30)} {format_quality(p.quality)}{extra}"
         )
 
@@ -231,7 +231,7 @@ class RunTable:
         room = max(6, self.console.size.height - 8 - len(self.running))
         hidden = len(view.points) - room
         for p in view.points[-room:]:
-            cells: list[RenderableType] = [str(p.number), p.label]
+            cells: list[RenderableType] = [str(p.number), Text(p.label)]
             if p.measured:
                 cells += [format_ms(p.ms), f"{p.speedup or 0:.2f}×", format_quality(p.quality)]
             else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from nash_search.config import Architecture
+from nash_search.report import escape
 
 
 def describe(architecture: Architecture) -> str:
     """`2 dec · enc 70%`: decoder blocks and the percent of the encoder kept."""
-    tail = "" if architecture.decoder_selection == "uniform" else f" · {architecture.decoder_selection}"
+    tail = "" if architecture.decoder_selection == "uniform" else f" · {escape.plain(architecture.decoder_selection, 40)}"
     return f"{architecture.decoder_layers} dec · enc {100 - architecture.encoder_sparsity_pct}%{tail}"
 
 

@@ -235,3 +235,104 @@ def study() -> Study:
 def record_at() -> Callable[..., TrialRecord]:
     """Make one trial: `record_at(number, layers, sparsity_pct, **changes)`."""
     return record_of
+
+
+PAYLOADS = (
+    "<script>window.pwned=1</script>",
+    "</script><script>window.pwned=1</script>",
+    "</title></style></textarea></noscript><script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=1>",
+    "<svg onload=window.pwned=1>",
+    "<svg><animate onbegin=window.pwned=1 attributeName=x dur=1s>",
+    "<body onload=window.pwned=1>",
+    "<details open ontoggle=window.pwned=1>",
+    "<iframe src=javascript:window.parent.pwned=1></iframe>",
+    "<iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
+    "<a href=javascript:window.pwned=1 id=bait>bait</a>",
+    "<meta http-equiv=refresh content=0;url=http://evil.example/>",
+    "<base href=http://evil.example/>",
+    "<link rel=stylesheet href=http://evil.example/x.css>",
+    "<style>@import url(http://evil.example/y.css);body{display:none}</style>",
+    "<form action=http://evil.example/><button autofocus onfocus=window.pwned=1>",
+    "<input autofocus onfocus=window.pwned=1>",
+    "<object data=http://evil.example/></object>",
+    "<!--><script>window.pwned=1</script-->",
+    "<![CDATA[<script>window.pwned=1</script>]]>",
+    '" onmouseover=window.pwned=1 autofocus onfocus=window.pwned=1 x="',
+    "' onfocus=window.pwned=1 autofocus x='",
+    "`};window.pwned=1;//",
+    "\\u003cscript\\u003ewindow.pwned=1\\u003c/script\\u003e",
+    "&lt;script&gt;window.pwned=1&lt;/script&gt;",
+    "[bait](javascript:window.pwned=1)",
+    "![bait](http://evil.example/pixel.png)",
+    '[bait]: http://evil.example/ "x"',
+    "<javascript:window.pwned=1>",
+    "http://evil.example/auto www.evil.example mail@evil.example",
+    "| broken | table |\n|---|---|\n\n# heading\n\n***",
+    "```\n<script>window.pwned=1</script>\n```",
+    "$$\\href{javascript:window.pwned=1}{bait}$$",
+    "{{ 7*191 }} {% raw %} ${7*191} #{7*191} <%= 7*191 %>",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "%{x} %{customdata[0]} <b>bold</b> <a href='http://evil.example/'>bait</a><extra>x</extra>",
+    "\x1b[2J\x1b[31mred\x1b]0;title\x07\x1b]8;;http://evil.example/\x07bait\x1b]8;;\x07",
+    "\x9b2Jc1 control\x00nul\r\noverwritten\b\b\b",
+    "[red]markup[/red] [link=http://evil.example/]bait[/link] [/]",
+    "\u202egnitirwrevo\u202c \u2066isolate\u2069\u2028line",
+    '=HYPERLINK("http://evil.example/","bait")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1+9)*cmd|' /C calc'!A0",
+    "\t=1+1",
+    "--- \nlicense: evil\n---",
+    "../../../etc/passwd\x00.png",
+)
+
+
+def make_hostile() -> Study:
+    """A study in which every text that may come from outside is an attack."""
+    records, document = make_study()
+    spare = iter(PAYLOADS * 4)
+    found = []
+    for record in records:
+        changes: dict[str, Any] = {"message": next(spare), "versions": {"torch": next(spare), next(spare): "1"}}
+        if record.latency is not None:
+            fingerprint = {"device": next(spare), next(spare): next(spare)}
+            changes["latency"] = record.latency.model_copy(update={"fingerprint": fingerprint})
+        if record.quality is not None:
+            changes["quality"] = record.quality.model_copy(update={"metric": PAYLOADS[0], "signature": next(spare)})
+        if record.stopped:
+            changes["stopped"] = next(spare)
+        architecture = record.architecture.model_copy(update={"decoder_selection": next(spare)})
+        found.append(record.model_copy(update={**changes, "architecture": architecture}))
+    for number, payload in enumerate(PAYLOADS, start=100):
+        asked = Architecture(encoder_sparsity_pct=10, decoder_layers=1, decoder_selection=payload)
+        found.append(TrialRecord(number=number, architecture=asked, failure="error", message=payload))
+    document |= {
+        "study": "".join(PAYLOADS[:6]),
+        "task": PAYLOADS[3],
+        "device": PAYLOADS[1],
+        "metric": PAYLOADS[0],
+        "command": "".join(PAYLOADS),
+        "environment": dict(enumerate(PAYLOADS)) | {p: p for p in PAYLOADS},
+        "workload": document["workload"] | {"dtype": PAYLOADS[0], "runtime": PAYLOADS[3]},
+    }
+    for entry, payload in zip(document["front"] + document["budgets"], PAYLOADS, strict=False):
+        entry["checkpoint"] = payload
+        entry["beside"] = {payload: 1.0}
+    document["dense"]["beside"] = {p: 1.0 for p in PAYLOADS}
+    for budget, payload in zip(document["budgets"], PAYLOADS, strict=False):
+        budget["asked"] = budget["verdict"] = payload
+        budget["number"] = 4
+    return found, document
+
+
+@pytest.fixture
+def hostile() -> Study:
+    """Records and document whose every text is an attack."""
+    return make_hostile()
+
+
+@pytest.fixture
+def payloads() -> tuple[str, ...]:
+    """The attacks."""
+    return PAYLOADS

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
+import optuna_dashboard
 import pytest
 
-from nash_search.report import page, view
+from nash_search.report import card, dashboard, markdown, page, plots, view
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
@@ -113,9 +115,16 @@ class Tab:
         return said
 
     def requests(self) -> list[str]:
-        """Addresses asked for (data: and blob: never leave the page)."""
-        asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith(("data:", "blob:"))]
+        """Addresses asked for; data: and blob: never leave the page, and what the policy blocked never left."""
+        asked = {
+            e["params"]["requestId"]: e["params"]["request"]["url"]
+            for e in self.events
+            if e.get("method") == "Network.requestWillBeSent"
+        }
+        for event in self.events:
+            if event.get("method") == "Network.loadingFailed" and event["params"].get("blockedReason") == "csp":
+                asked.pop(event["params"]["requestId"], None)
+        return [url for url in asked.values() if not url.startswith(("data:", "blob:"))]
 
     def picture(self, name: str, *, whole: bool = True) -> Path:
         ARTIFACTS.mkdir(exist_ok=True)
@@ -222,3 +231,104 @@ def test_policy_refuses_eval_inline_scripts_and_network(study: Any, tmp_path: Pa
     assert tab.value(refused, allowUnsafeEvalBlockedByCSP=False) == ["eval", "inline", "fetch"]
     blocked = [e for e in tab.events if e.get("method") == "Network.loadingFailed"]
     assert all(e["params"].get("blockedReason") == "csp" for e in blocked)
+
+
+HARMLESS = "window.pwned === undefined && document.querySelector('main, table, h1') !== null"
+
+
+def test_hostile_text_executes_nothing_in_the_report(hostile: Any, tmp_path: Path, tab: Tab) -> None:
+    page.write(view.build(*hostile), tmp_path)
+    address = (tmp_path / "report.html").as_uri()
+    tab.size(1180, 900)
+    tab.open(address, DRAWN)
+    tab.value("document.querySelectorAll('button').forEach(b => b.click())")
+    hover = "e.dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))"
+    tab.value(f"document.querySelectorAll('.point').forEach(e => {hover})")
+    time.sleep(0.5)
+    tab.picture("report-hostile.png")
+    assert tab.value(HARMLESS)
+    assert tab.errors() == []
+    assert tab.requests() == [address]
+    assert tab.value("document.querySelectorAll('a, iframe, form, object, base, img:not(noscript img)').length") == 0
+    assert tab.value("document.body.textContent.includes('<script>window.pwned=1</script>')"), "it is shown as text"
+
+
+def test_hostile_markdown_executes_nothing_without_any_policy(
+    hostile: Any, payloads: Any, tmp_path: Path, tab: Tab
+) -> None:
+    seen = view.build(*hostile)
+    sources = [markdown.render(seen)]
+    sources += [card.card(seen, 4, name=p, teacher=p, data=p, license=p, examples=[(p, p, p)]) for p in payloads]
+    body = "\n".join(_markdown(source.removeprefix("---").split("\n---\n")[-1]) for source in sources)
+    (tmp_path / "cards.html").write_text(f"<!doctype html><meta charset=utf-8><body>{body}", "utf-8")
+    for name in ("front.png", "front-dark.png"):
+        (tmp_path / name).write_bytes(b"")
+    address = (tmp_path / "cards.html").as_uri()
+    tab.open(address)
+    tab.value("document.querySelectorAll('a').forEach(a => a.href.startsWith('https://arxiv') || a.click())")
+    time.sleep(0.5)
+    assert tab.value(HARMLESS)
+    assert all(url.startswith(tmp_path.as_uri()) for url in tab.requests())
+    assert set(tab.value("[...document.querySelectorAll('a')].map(a => a.href)")) == {
+        "https://arxiv.org/abs/2310.10054"
+    }
+
+
+def _markdown(source: str) -> str:
+    from markdown_it import MarkdownIt
+
+    return str(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(source))
+
+
+def test_dashboard_shows_our_front_and_runs_nothing_hostile(
+    hostile: Any, payloads: Any, tmp_path: Path, tab: Tab
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=url, study_name=payloads[0], directions=["minimize", "maximize"])
+    study.set_metric_names(["latency_ms", payloads[3]])
+    for payload in payloads:
+        trial = study.ask({"decoder_layers": optuna.distributions.IntDistribution(1, 6)})
+        trial.set_user_attr("message", payload)
+        optuna_dashboard.save_note(trial, payload)
+        study.tell(trial, [float(trial.number), 90.0])
+    optuna_dashboard.save_note(study, "\n\n".join(payloads))
+    plots.save_to_study(study, view.build(*hostile))
+    board = dashboard.open_dashboard(url, payloads[0], port=0)
+    board.start()
+    try:
+        own = f"http://127.0.0.1:{board.port}/"
+        tab.size(1400, 1000)
+        tab.open(board.url, "document.querySelectorAll('#front .point, .js-plotly-plot').length > 0")
+        assert "token" not in tab.value("location.href"), "the token leaves the address bar"
+        time.sleep(2)
+        tab.picture("dashboard-hostile.png", whole=False)
+        for path in ("", "/trials", "/note", "/analytics"):
+            tab.open(tab.value("location.href").split("/studies/")[0] + f"/studies/{study._study_id}{path}")
+            time.sleep(1.5)
+            assert tab.value("window.pwned === undefined")
+            assert not [e for e in tab.errors() if "dialog" in e]
+            assert all(asked.startswith(own) for asked in tab.requests()), tab.requests()
+    finally:
+        board.close()
+
+
+def test_dashboard_is_silent_and_stays_at_home(study: Any, tmp_path: Path, tab: Tab) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    made = optuna.create_study(storage=url, study_name="g2p", directions=["minimize", "maximize"])
+    made.set_metric_names(["latency_ms", "100-PER"])
+    seen = view.build(*study)
+    for point in seen.drawn:
+        trial = made.ask({"decoder_layers": optuna.distributions.IntDistribution(1, 6)})
+        made.tell(trial, point.xy)
+    plots.save_to_study(made, seen)
+    board = dashboard.open_dashboard(url, "g2p", port=0)
+    board.start()
+    try:
+        tab.size(1400, 1000)
+        tab.open(board.url, "document.querySelectorAll('.js-plotly-plot').length > 0")
+        time.sleep(2)
+        tab.picture("dashboard.png", whole=False)
+        assert tab.errors() == []
+        assert all(asked.startswith(f"http://127.0.0.1:{board.port}/") for asked in tab.requests())
+    finally:
+        board.close()

@@ -15,8 +15,12 @@ function draw() {
     const place = document.getElementById("plot-" + name);
     // a finger scrolls the page; only a mouse drags inside a figure
     const layout = { ...figure.layout, dragmode: coarse || narrow ? false : "zoom" };
-    if (narrow && name === "front") layout.height = 480;
-    Plotly.react(place, structuredClone(figure.data), structuredClone(layout), { responsive: true, displayModeBar: false });
+    const data = structuredClone(figure.data);
+    if (narrow && name === "front") {
+      layout.height = 480;
+      for (const trace of data) if (trace.mode === "markers+text") trace.mode = "markers"; // no room beside the marks
+    }
+    Plotly.react(place, data, structuredClone(layout), { responsive: true, displayModeBar: false });
   }
 }
 

@@ -1,0 +1,225 @@
+"""The model card of an export: what was kept, what was measured and how, on what, and what it is not for.
+
+Hub format: YAML metadata between `---` lines (written by `huggingface_hub`, so it is valid by
+construction), then Markdown in which everything foreign is escaped. A number appears with its
+conditions or not at all. This module refuses to know the disk and the Hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from nash_search.records import Latency, Quality
+from nash_search.report import escape
+from nash_search.report.answer import load_lines, widths_words
+from nash_search.report.markdown import aligned, fenced
+from nash_search.report.picks import Point
+from nash_search.report.picture import caption
+from nash_search.report.view import StudyView
+from nash_search.report.words import format_count, format_ms, format_quality, format_spread
+
+LIMITS = (
+    "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
+    "It was trained to imitate its teacher on one data set; what the teacher gets wrong, this model gets wrong too.",
+    "Quality was measured on the named split only; inputs of another kind were not tried.",
+)
+
+
+def card(
+    view: StudyView,
+    number: int,
+    *,
+    name: str,
+    teacher: str = "",
+    data: str = "",
+    license: str = "",
+    stock: bool = False,
+    latency: Latency | None = None,
+    test: Quality | None = None,
+    dense_test: Quality | None = None,
+    examples: Sequence[tuple[str, str, str]] = (),
+) -> str:
+    """The README.md of the export of trial `number`.
+
+    Args:
+        view: the study.
+        number: the trial.
+        name: what the artefact is called (`names.artifact_name`).
+        teacher: the dense model's Hub id, or words (an existing path must not be handed in as `a/b`).
+        data: the data set's Hub id, or words.
+        license: its Hub id; empty: none is claimed.
+        stock: the folder loads without the modelling file that exports carry.
+        latency: the certified one; the trial's own where it was not certified.
+        test: quality on the sealed test split, for winners.
+        dense_test: the dense model's on the same split.
+        examples: (source, this model's output, the teacher's output).
+    """
+    point = next(p for p in view.points if p.number == number)
+    timed = latency or point.record.latency
+    found = test or point.record.quality
+    title = f"# {escape.markdown(name)}"
+    parts = [f"---\n{metadata(view, name, found, teacher=teacher, data=data, license=license)}---", title]
+    parts.append(
+        f"{_origin(teacher)} made faster by [NASH](https://arxiv.org/abs/2310.10054) pruning: "
+        f"{point.architecture.decoder_layers} decoder block{'s' if point.architecture.decoder_layers > 1 else ''} "
+        f"and {100 - point.architecture.encoder_sparsity_pct}% of the encoder's attention and feed-forward weights "
+        "are kept, then tuned by distillation. It is physically smaller; nothing is masked."
+    )
+    parts += ["## Measured", _numbers(view, point, timed, found, dense_test)]
+    parts += ["## Conditions", _conditions(view, timed, found)]
+    parts += ["## What was kept", _kept(point)]
+    parts += ["## Load it", fenced(_loading(name, stock), "python")]
+    if examples:
+        rows = [[escape.markdown(cell, 120) for cell in row] for row in examples]
+        parts += ["## Examples", aligned(["input", "this model", "dense model"], rows, "lll")]
+    parts += ["## How it was made", _provenance(view, point, data)]
+    parts += ["## Limits", "\n".join(f"- {line}" for line in LIMITS)]
+    return "\n\n".join(parts) + "\n"
+
+
+def metadata(
+    view: StudyView, name: str, quality: Quality | None, *, teacher: str = "", data: str = "", license: str = ""
+) -> str:
+    """The YAML between the `---` lines."""
+    fields: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text2text-generation",
+        "tags": ["nash-search", "pruning", "distillation", "encoder-decoder"],
+    }
+    if license:
+        fields["license"] = escape.plain(license, 60)
+    if hub_id(teacher):
+        fields["base_model"] = teacher
+        fields["base_model_relation"] = "finetune"
+    if hub_id(data):
+        fields["datasets"] = [data]
+    if quality is not None:
+        metric = escape.plain(quality.metric, 60)
+        fields["metrics"] = [metric]
+        fields["model_name"] = name
+        fields["eval_results"] = [
+            EvalResult(
+                task_type="text2text-generation",
+                dataset_type=escape.plain(data or view.task or "custom", 100),
+                dataset_name=escape.plain(data or view.task or "custom", 100),
+                dataset_split=quality.split,
+                metric_type=metric,
+                metric_name=metric,
+                metric_value=round(quality.value, 4),
+            )
+        ]
+    return str(ModelCardData(**fields).to_yaml()) + "\n"
+
+
+def hub_id(name: str) -> bool:
+    """Whether a name reads as a Hub repository `owner/name`; words like `g2p` stay out of the metadata's links."""
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except ValueError:
+        return False
+    return "/" in name and not name.startswith(".")
+
+
+def _origin(teacher: str) -> str:
+    return (
+        escape.markdown(teacher.rstrip("/").rpartition("/")[2] if not hub_id(teacher) else teacher)
+        or "A fine-tuned model"
+    )
+
+
+def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Quality | None, dense: Quality | None) -> str:
+    rows = []
+    if latency is not None:
+        low, high = latency.bounds_ms
+        rows.append(
+            [
+                "latency of one `generate`",
+                f"{format_ms(latency.median_ms)} ms{format_spread(low, high)}",
+                f"{format_ms(latency.dense_ms)} ms",
+            ]
+        )
+        lower, upper = latency.ratio_bounds
+        rows.append(["share of the dense latency, paired", f"{latency.ratio:.1%} ({lower:.1%} to {upper:.1%})", "100%"])
+        rows.append(["speed-up", f"{latency.speedup:.2f}×", "1.00×"])
+        if latency.p95_ms is not None:
+            rows.append(["95th percentile", f"{format_ms(latency.p95_ms)} ms", "–"])
+    if quality is not None:
+        same = dense if dense is not None and dense.split == quality.split else None
+        on_search = view.dense.quality if view.dense and view.dense.split == quality.split else None
+        value = same.value if same is not None else on_search
+        words = f"{format_quality(quality.value)} ± {format_quality(1.96 * quality.standard_error, quality.value)}"
+        rows.append(
+            [
+                f"{escape.markdown(quality.metric)} ({quality.split}, n = {quality.n})",
+                words,
+                format_quality(value, quality.value),
+            ]
+        )
+        for metric, other in quality.beside.items():
+            theirs = same.beside.get(metric) if same is not None else None
+            rows.append([escape.markdown(metric.upper()), f"{other:.2f}", "–" if theirs is None else f"{theirs:.2f}"])
+    size = view.dense.parameters if view.dense else None
+    rows.append(["parameters", format_count(p.record.parameters), format_count(size)])
+    return aligned(["", "this model", "dense model"], rows, "lrr")
+
+
+def _conditions(view: StudyView, latency: Latency | None, quality: Quality | None) -> str:
+    lines = [f"Timed call: {escape.markdown(caption(view))}."]
+    if latency is not None:
+        rounds, calls = len(latency.rounds), len(latency.runs_ms)
+        how = (
+            f"{rounds} fresh process{'es' if rounds > 1 else ''} loading the exported folder"
+            if latency.fresh
+            else "the search's own process, not certified"
+        )
+        lines.append(
+            f"Timed in {how}: {calls} calls, each next to one of the dense model; exactly "
+            f"{latency.workload.output_tokens} output tokens, warm, nothing else of ours on the device. "
+            f"{latency.contended_share:.0%} of the calls were flagged as contended; none was dropped."
+        )
+        lines.append("± and brackets are two-sided 95% intervals; the latency is the median over rounds.")
+    if quality is not None and quality.signature:
+        lines.append(f"Quality: {escape.markdown_code(quality.signature)}.")
+    return "\n".join(lines)
+
+
+def _kept(p: Point) -> str:
+    lines = []
+    if p.record.shapes is not None:
+        lines.append(f"- encoder blocks (heads, then neurons): {escape.markdown(widths_words(p).replace(' | ', '; '))}")
+        lines.append(f"- decoder blocks of the teacher: {', '.join(map(str, p.record.shapes.decoder_blocks))}")
+    if p.record.sparsity_counted is not None:
+        lines.append(f"- encoder sparsity, counted: {p.record.sparsity_counted:.1%}")
+    return "\n".join(lines) or "Not recorded."
+
+
+def _loading(name: str, stock: bool) -> list[str]:
+    if stock:
+        return [
+            "from transformers import AutoModelForSeq2SeqLM",
+            f"model = AutoModelForSeq2SeqLM.from_pretrained({name!r})",
+        ]
+    return [
+        *load_lines(name),
+        "# without the nash-search package: from_pretrained(..., trust_remote_code=True); the code is in this folder",
+    ]
+
+
+def _provenance(view: StudyView, p: Point, data: str) -> str:
+    lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, 1 training run"]
+    if data or view.task:
+        lines.append(f"- data: {escape.markdown(data or view.task)}")
+    if view.document.get("command"):
+        lines.append(f"- command: {escape.markdown_code(view.document['command'], 1000)}")
+    steps = sum(stage.get("steps", 0.0) for stage in p.record.stages.values())
+    if steps:
+        lines.append(f"- {steps:.0f} optimizer steps, {p.record.train_s:.0f} s of training")
+    versions: Mapping[str, str] = p.record.versions
+    if versions:
+        lines.append(f"- versions: {escape.markdown(', '.join(f'{k} {v}' for k, v in versions.items()))}")
+    return "\n".join(lines)

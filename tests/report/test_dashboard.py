@@ -1,0 +1,193 @@
+"""The guard: who gets through to the Optuna dashboard, and who does not."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from nash_search.errors import InvalidInput, StorageDamaged
+from nash_search.report import dashboard, plots, view
+
+Open = Callable[..., dashboard.Dashboard]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "study.db"
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="g2p", directions=["minimize", "maximize"])
+    study.set_metric_names(["latency_ms", "100-PER"])
+    trial = study.ask({"decoder_layers": optuna.distributions.IntDistribution(1, 6)})
+    trial.set_user_attr("message", '=HYPERLINK("http://example.invalid")')
+    study.tell(trial, [34.0, 90.0])
+    return path
+
+
+@pytest.fixture
+def database(original: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(original, tmp_path / 'study.db')}"
+
+
+@pytest.fixture
+def opened(database: str) -> Iterator[Open]:
+    made = []
+
+    def _open(**options: Any) -> dashboard.Dashboard:
+        found = dashboard.open_dashboard(database, "g2p", port=0, **options)
+        found.start()
+        made.append(found)
+        return found
+
+    yield _open
+    for found in made:
+        found.close()
+
+
+def ask(board: dashboard.Dashboard, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", board.port, timeout=30)
+    sent = {"Host": f"127.0.0.1:{board.port}", "Content-Type": "application/json", "Accept-Encoding": ""}
+    data = None if body is None else json.dumps(body)
+    connection.request(method, path, data, sent | {name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    answer.text = answer.read().decode("utf-8", "replace")  # type: ignore[attr-defined]
+    connection.close()
+    return answer
+
+
+def enter(board: dashboard.Dashboard) -> str:
+    answer = ask(board, "GET", board.url.partition(str(board.port))[2])
+    assert answer.status == 303 and answer.headers["Location"].startswith("/dashboard/studies/")
+    found = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in found and "SameSite=Strict" in found
+    return str(found.split(";")[0])
+
+
+def test_the_link_opens_the_dashboard(opened: Open) -> None:
+    board = opened()
+    cookie = enter(board)
+    assert ask(board, "GET", "/dashboard", Cookie=cookie).status == 200
+    listed = json.loads(ask(board, "GET", "/api/studies", Cookie=cookie).text)
+    assert [s["study_name"] for s in listed["study_summaries"]] == ["g2p"]
+
+
+def test_without_the_token_nothing_is_shown(opened: Open) -> None:
+    board = opened()
+    for path in ("/", "/dashboard", "/api/studies", "/csv/1", "/?token=", "/?token=wrong", "/static/bundle.js"):
+        assert ask(board, "GET", path).status == 403, path
+    assert ask(board, "GET", "/api/studies", Cookie=f"nash-search-{board.port}=wrong").status == 403
+    assert ask(board, "GET", "/api/studies", Cookie="not a cookie;;=").status == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example:{port}", "0.0.0.0:{port}", ""]
+)
+def test_a_foreign_host_is_refused_even_with_the_token(opened: Open, host: str) -> None:
+    board = opened()
+    cookie = enter(board)
+    assert ask(board, "GET", "/api/studies", Cookie=cookie, Host=host.format(port=board.port)).status == 421
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", ""]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_foreign_origin_is_refused_even_with_the_token(opened: Open, origin: str, method: str) -> None:
+    board = opened(writable=True)
+    cookie = enter(board)
+    answer = ask(board, method, "/api/studies", {}, Cookie=cookie, Origin=origin.format(port=board.port))
+    assert answer.status == 403
+
+
+WRITES = [
+    ("POST", "/api/studies", {"study_name": "x", "directions": ["minimize"]}),
+    ("DELETE", "/api/studies/1", {}),
+    ("POST", "/api/studies/1/rename", {"study_name": "x"}),
+    ("PUT", "/api/studies/1/note", {"version": 1, "body": "x"}),
+    ("POST", "/api/trials/1/tell", {"state": "fail"}),
+    ("POST", "/api/trials/1/user-attrs", {"user_attrs": {"a": 1}}),
+    ("POST", "/incompatible-rdb-schema", {}),
+    ("OPTIONS", "/api/studies", {}),
+    ("TRACE", "/", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES)
+def test_no_write_gets_through(opened: Open, database: str, method: str, path: str, body: Any) -> None:
+    closed, writable = opened(), opened(writable=True)
+    own = f"http://127.0.0.1:{closed.port}"
+    assert ask(closed, method, path, body, Cookie=enter(closed), Origin=own).status == 405, "read-only"
+    assert ask(writable, method, path, body, Cookie=enter(writable)).status == 405, "no Origin"
+    own = f"http://127.0.0.1:{writable.port}"
+    assert ask(writable, method, path, body, Origin=own).status == 403, "no token"
+    assert ask(writable, method, path, body, Origin=own, Cookie=enter(closed)).status == 403, "another run's token"
+    assert optuna.get_all_study_names(database) == ["g2p"]
+
+
+def test_writable_lets_its_own_page_write(opened: Open, database: str) -> None:
+    board = opened(writable=True)
+    own = f"http://127.0.0.1:{board.port}"
+    answer = ask(board, "PUT", "/api/studies/1/note", {"version": 1, "body": "seen"}, Cookie=enter(board), Origin=own)
+    assert answer.status == 204
+
+
+def test_csv_runs_no_formula_and_nothing_is_framed(opened: Open) -> None:
+    board = opened()
+    answer = ask(board, "GET", "/csv/1", Cookie=enter(board))
+    [_, row] = csv.reader(io.StringIO(answer.text))
+    assert any(cell.startswith("'=HYPERLINK") for cell in row)
+    assert not any(cell.startswith(("=", "@")) for cell in row)
+    assert answer.headers["X-Frame-Options"] == "DENY" and answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert ask(board, "GET", "/csv/99", Cookie=enter(board)).status == 404
+
+
+def test_artifacts_run_nothing(tmp_path: Path, database: str, opened: Open) -> None:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    store = optuna.artifacts.FileSystemArtifactStore(str(folder))
+    page = tmp_path / "card.html"
+    page.write_text("<script>alert(1)</script>")
+    study = optuna.load_study(storage=database, study_name="g2p")
+    name = optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study)
+    board = opened(artifacts=folder)
+    answer = ask(board, "GET", f"/artifacts/{study._study_id}/{name}", Cookie=enter(board))
+    assert answer.status == 200 and "sandbox" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Access-Control-Allow-Origin"] is None
+
+
+def test_it_listens_on_loopback_only(opened: Open) -> None:
+    board = opened()
+    assert board._server.server_address[0] == "127.0.0.1"
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, database: str) -> None:
+    with pytest.raises(InvalidInput, match="must have a database"):
+        dashboard.open_dashboard(f"sqlite:///{tmp_path / 'none.db'}", "g2p")
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "text.db").write_text("no database at all, only text " * 40)
+    with pytest.raises(StorageDamaged):
+        dashboard.open_dashboard(f"sqlite:///{tmp_path / 'text.db'}", "g2p")
+    with pytest.raises(InvalidInput, match="must be in the storage"):
+        dashboard.open_dashboard(database, "other", port=0)
+
+
+def test_a_taken_port_is_said(opened: Open, database: str) -> None:
+    with pytest.raises(InvalidInput, match="port must be free"):
+        dashboard.open_dashboard(database, "g2p", port=opened().port)
+
+
+def test_our_plots_are_saved_once_each(database: str, study: Any) -> None:
+    found = optuna.load_study(storage=database, study_name="g2p")
+    for _ in range(2):
+        plots.save_to_study(found, view.build(*study))
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    saved = get_plotly_graph_objects(found._storage.get_study_system_attrs(found._study_id))
+    assert sorted(saved) == ["front", "hypervolume"]
