@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.families import adapter_of
     from nash_search.pruner.stages import Pruned, Stopped, prune, run
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
+    from nash_search.pruner.teacher_outputs import TeacherOutputs
     from nash_search.pruner.training import train
 
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "Stopped": "stages",
     "prune": "stages",
     "run": "stages",
+    "TeacherOutputs": "teacher_outputs",
     "train": "training",
     "cut": "surgery",
     "random_cut": "surgery",
@@ -40,6 +42,7 @@ _HOME = {
 __all__ = [
     "Pruned",
     "Stopped",
+    "TeacherOutputs",
     "adapter_of",
     "cut",
     "load",

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from nash_search.config import PruningRecipe
 from nash_search.modeling_nash import encoder_blocks
 from nash_search.pruner.families import adapter_of
+from nash_search.pruner.teacher_outputs import TeacherOutputs, TopTokens
 
 Batch = dict[str, torch.Tensor]
 """input_ids and attention_mask (B,S), labels (B,T) with pads -100."""
@@ -120,6 +121,7 @@ class Distillation:
         decoder_blocks: the teacher's block that each student decoder block came from.
         recipe: weights and temperature.
         hidden: whether this stage matches hidden states (stage 2 only).
+        outputs: where the teacher's distributions are kept, if they are (never with hidden states).
     """
 
     def __init__(
@@ -130,9 +132,11 @@ class Distillation:
         recipe: PruningRecipe,
         *,
         hidden: bool,
+        outputs: TeacherOutputs | None = None,
     ) -> None:
         self.student, self.teacher, self.recipe = student, teacher, recipe
         self.hidden = hidden and recipe.hidden_weight > 0
+        self.outputs = None if self.hidden else outputs
         if recipe.kd_weight > 0 or self.hidden:
             last = len(adapter_of(teacher).decoder_blocks(teacher)) - 1
             self.matched = [*decoder_blocks[:-1], last]
@@ -150,17 +154,19 @@ class Distillation:
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """L without the sparsity term."""
-        recipe, labels = self.recipe, batch["labels"]
-        target = None
-        if recipe.kd_weight > 0 or self.hidden:
-            with torch.no_grad():
-                target = forward(self.teacher, batch)
+        recipe, labels, temperature = self.recipe, batch["labels"], self.recipe.temperature
+        target: torch.Tensor | TopTokens | None = None
+        if recipe.kd_weight > 0 and self.outputs is not None:
+            target = self.outputs.get(batch, temperature, lambda: self._teach(batch))
+        elif recipe.kd_weight > 0 or self.hidden:
+            target = self._teach(batch)
         logits = forward(self.student, batch)
         total = torch.zeros((), device=logits.device)
         if recipe.ce_weight > 0:
             total = total + recipe.ce_weight * cross_entropy(logits, labels)
-        if recipe.kd_weight > 0 and target is not None:
-            temperature = recipe.temperature
+        if recipe.kd_weight > 0 and isinstance(target, TopTokens):
+            total = total + recipe.kd_weight * temperature**2 * target.divergence(logits, labels, temperature)
+        elif recipe.kd_weight > 0 and isinstance(target, torch.Tensor):
             total = total + recipe.kd_weight * temperature**2 * divergence(logits, target, labels, temperature)
         if self._mine is not None and self._theirs is not None:
             encoder = hidden_distance(
@@ -177,3 +183,7 @@ class Distillation:
             self._mine.forget()
             self._theirs.forget()
         return total
+
+    @torch.no_grad()
+    def _teach(self, batch: Batch) -> torch.Tensor:
+        return forward(self.teacher, batch)

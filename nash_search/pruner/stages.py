@@ -38,6 +38,7 @@ from nash_search.pruner.surgery import (
     neuron_parameters,
     shapes_of,
 )
+from nash_search.pruner.teacher_outputs import TeacherOutputs
 from nash_search.pruner.training import Group, StateFile, Trained, linear_decay, train
 from nash_search.records import Shapes
 
@@ -90,6 +91,7 @@ def run(
     on_rung: Callable[[int, Any], bool | None] | None = None,
     folder: Path | None = None,
     save_every_s: float = 20.0,
+    teacher_outputs: TeacherOutputs | None = None,
 ) -> Pruned:
     """Train one architecture.
 
@@ -108,13 +110,15 @@ def run(
             before are not called again. The caller removes it once the result is safe.
 
         save_every_s: seconds of training between saves of the state (0: after every step).
+        teacher_outputs: the teacher's distributions, kept from trial to trial; stage 4 then skips its
+            forward pass wherever another trial was before.
 
     Raises:
         InvalidInput: when the architecture does not fit the model; nothing was trained.
         Stopped: when `on_rung` asked for it.
         FloatingPointError: when the loss is not finite.
     """
-    trial = _Trial(teacher, architecture, recipe, data, seed, torch.device(device), step_guard)
+    trial = _Trial(teacher, architecture, recipe, data, seed, torch.device(device), step_guard, teacher_outputs)
     trial.on_progress, trial.on_rung, trial.folder, trial.save_every_s = on_progress, on_rung, folder, save_every_s
     return trial.run()
 
@@ -131,12 +135,13 @@ class _Trial:
         seed: int,
         device: torch.device,
         step_guard: Callable[[], AbstractContextManager[Any]],
+        outputs: TeacherOutputs | None,
     ) -> None:
         self.family = adapter_of(teacher)
         if teacher.training or teacher.device != device:
             teacher = copy.deepcopy(teacher).to(device).eval()
         self.teacher, self.architecture, self.recipe, self.data = teacher, architecture, recipe, data
-        self.seed, self.device, self.step_guard = seed, device, step_guard
+        self.seed, self.device, self.step_guard, self.outputs = seed, device, step_guard, outputs
         self.sparsity = architecture.encoder_sparsity_pct / 100
         total = len(self.family.decoder_blocks(teacher))
         self.blocks = selected_blocks(total, architecture.decoder_layers, architecture.decoder_selection)
@@ -144,9 +149,8 @@ class _Trial:
         self.narrow_steps = recipe.narrow_steps if gated else 0
         self.steps = recipe.narrow_steps + recipe.tune_steps
         self.rungs = {round(self.steps * (i + 1) / recipe.rungs) for i in range(recipe.rungs)}
-        self.question = digest(
-            [architecture.model_dump(), recipe.model_dump(), seed, shapes_of(teacher).model_dump(), str(device)]
-        )
+        asked = [architecture.model_dump(), recipe.model_dump(), shapes_of(teacher).model_dump()]
+        self.question = digest([*asked, seed, str(device), outputs.k if outputs is not None else None])
         self.on_progress: Callable[[str, int, int, float], None] | None = None
         self.on_rung: Callable[[int, Any], bool | None] | None = None
         self.folder: Path | None = None
@@ -277,7 +281,7 @@ class _Trial:
 
     def _tune(self, student: Any, state: StateFile | None) -> None:
         recipe = self.recipe
-        distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=False)
+        distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=False, outputs=self.outputs)
         trained = train(
             student,
             loss=lambda batch, step: distillation.loss(batch),

@@ -1,0 +1,95 @@
+"""The teacher's distributions, computed once per study instead of once per trial.
+
+Trials of a study see the same batches in the same order. Where a stage needs only the teacher's logits
+(stage 4), the first trial's forward serves all: the k largest log-probabilities of each token, at the
+distillation temperature, and what is left as one more outcome:
+
+    KL_k = sum_top p*(log p - log q) + p_rest*(log p_rest - log q_rest)   <= KL, equal when k is the vocabulary
+
+A batch is known by its content, so a wrong hit is impossible and the seed does not matter. Hit or miss,
+the student is taught the stored numbers: a trial does not depend on who came first.
+This module refuses to know the student and the optimizer. Shapes: B batch, T target, K largest tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """The k likeliest tokens of every position."""
+
+    log_p_BTK: torch.Tensor
+    """Log-probabilities at the temperature they were made for, half precision."""
+    tokens_BTK: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, k: int, temperature: float) -> TopTokens:
+        """From logits (B,T,V)."""
+        log_p = F.log_softmax(logits.float() / temperature, dim=-1)
+        top = log_p.topk(min(k, log_p.shape[-1]), dim=-1)
+        return cls(top.values.half(), top.indices.to(torch.int32))
+
+    def divergence(self, student: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+        """KL_k(teacher || student), mean over the tokens that are not padding."""
+        log_q = F.log_softmax(student.float() / temperature, dim=-1)
+        log_q_BTK = log_q.gather(-1, self.tokens_BTK.long())
+        log_p_BTK = self.log_p_BTK.float()
+        kl_BT = (log_p_BTK.exp() * (log_p_BTK - log_q_BTK)).sum(-1)
+        if log_p_BTK.shape[-1] < log_q.shape[-1]:
+            rest_p = (1 - log_p_BTK.exp().sum(-1)).clamp_min(1e-6)
+            rest_q = (1 - log_q_BTK.exp().sum(-1)).clamp_min(1e-6)
+            kl_BT = kl_BT + rest_p * (rest_p.log() - rest_q.log())
+        mask_BT = labels != -100
+        return (kl_BT * mask_BT).sum() / mask_BT.sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOutputs:
+    """A folder with the teacher's top tokens, one small file per batch; any number of processes share it."""
+
+    folder: Path
+    """One per teacher and study."""
+    k: int = 64
+    """Tokens kept per position."""
+    limit_bytes: int = 2 * 2**30
+    """The folder is not added to beyond this."""
+
+    def get(self, batch: Batch, temperature: float, logits: Callable[[], torch.Tensor]) -> TopTokens:
+        """From the folder, or from `logits()`, which is then remembered."""
+        name = hashlib.blake2b(f"{self.k}/{temperature}".encode(), digest_size=16)
+        for key in ("input_ids", "attention_mask", "labels"):
+            name.update(repr(tuple(batch[key].shape)).encode())
+            name.update(batch[key].cpu().numpy().tobytes())
+        path = self.folder / f"{name.hexdigest()}.safetensors"
+        device = batch["labels"].device
+        try:
+            found = load_file(path, device=str(device))
+            return TopTokens(found["log_p"], found["tokens"])
+        except (FileNotFoundError, SafetensorError):
+            top = TopTokens.of(logits(), self.k, temperature)
+        self._put(path, top)
+        return top
+
+    def _put(self, path: Path, top: TopTokens) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"log_p": top.log_p_BTK.contiguous(), "tokens": top.tokens_BTK.contiguous()}
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        held = len(os.listdir(self.folder)) * size  # batches of a study are about equally large
+        if held + size > self.limit_bytes:
+            return
+        staging = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(tensors, staging)
+        os.replace(staging, path)
