@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from nash_search.config import Architecture
 from nash_search.records import Status, TrialRecord
+from nash_search.report import escape
 from nash_search.report.words import describe, format_ms, format_quality
 
 Direction = Literal["maximize", "minimize"]
@@ -122,8 +123,8 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
         among = f"the best of {len(inside)} points of the front" if len(inside) > 1 else "the only point of the front"
         why = f"{among} whose 95% upper bound stays within {format_ms(budget_ms)} ms"
         more = _more(chosen, ranked, direction)
-    elif entry.get("floor_ms") is not None:
-        why = f"no architecture meets it; the fastest possible is {format_ms(float(entry['floor_ms']))} ms"
+    elif entry.get("verdict") == "infeasible":
+        why = _why_not(entry, budget_ms, document)
     return Pick(
         asked=str(entry.get("asked", "")),
         budget_ms=budget_ms,
@@ -140,6 +141,16 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
         why=why,
         more=more,
     )
+
+
+def _why_not(entry: Document, budget_ms: float, document: Document) -> str:
+    """Below the floor, or simply not found; with the nearest budget that can be met where it is known."""
+    floor_ms = entry.get("floor_ms")
+    if floor_ms is None or floor_ms <= budget_ms:
+        return "no certified point of the front meets it"
+    nearest = (document.get("nearest") or {}).get(entry.get("asked")) or entry.get("nearest")
+    tail = f"; the nearest budget that can be met is {escape.plain(nearest, 20)}" if nearest else ""
+    return f"no architecture of the search space meets it: the fastest takes {format_ms(float(floor_ms))} ms{tail}"
 
 
 def _beside(chosen: Point | None, document: Document) -> str:

@@ -179,15 +179,6 @@ def progress(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     return figure
 
 
-def save_to_study(study: Any, view: StudyView) -> None:
-    """Keep the budget-aware front and the hypervolume in an Optuna study, where the dashboard shows them."""
-    from optuna_dashboard import save_plotly_graph_object
-
-    for name, figure in (("front", front(view)), ("hypervolume", progress(view))):
-        if figure is not None:
-            save_plotly_graph_object(study, figure, graph_object_id=name)
-
-
 def _marks(
     points: list[Point] | tuple[Point, ...], view: StudyView, theme: Theme, name: str, *, filled: bool, baseline: bool
 ) -> go.Scatter:

@@ -8,7 +8,9 @@ from nash_search.report import escape
 
 def describe(architecture: Architecture) -> str:
     """`2 dec · enc 70%`: decoder blocks and the percent of the encoder kept."""
-    tail = "" if architecture.decoder_selection == "uniform" else f" · {escape.plain(architecture.decoder_selection, 40)}"
+    tail = (
+        "" if architecture.decoder_selection == "uniform" else f" · {escape.plain(architecture.decoder_selection, 40)}"
+    )
     return f"{architecture.decoder_layers} dec · enc {100 - architecture.encoder_sparsity_pct}%{tail}"
 
 

@@ -212,6 +212,7 @@ def make_study() -> Study:
         "metric": "100-PER",
         "direction": "maximize",
         "decoder_layers": 6,
+        "nearest": {"70%": "70%", "50%": "50%", "25%": "30%"},
         "elapsed_s": 612.0,
         "command": "nash-search --budget-ms 70% --budget-ms 50% --budget-ms 25%",
         "environment": {

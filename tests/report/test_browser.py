@@ -21,7 +21,7 @@ import optuna
 import optuna_dashboard
 import pytest
 
-from nash_search.report import card, dashboard, markdown, page, plots, view
+from nash_search.report import card, dashboard, in_optuna, markdown, page, view
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
@@ -170,6 +170,7 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
         yield found
 
 
+OURS = "document.querySelectorAll('[id=\"user-defined-plot:front\"] .legendtext').length >= 5"
 DRAWN = "document.querySelectorAll('.js-plotly-plot').length === 5"
 
 
@@ -292,13 +293,13 @@ def test_dashboard_shows_our_front_and_runs_nothing_hostile(
         optuna_dashboard.save_note(trial, payload)
         study.tell(trial, [float(trial.number), 90.0])
     optuna_dashboard.save_note(study, "\n\n".join(payloads))
-    plots.save_to_study(study, view.build(*hostile))
+    in_optuna.save_to_study(study, view.build(*hostile))
     board = dashboard.open_dashboard(url, payloads[0], port=0)
     board.start()
     try:
         own = f"http://127.0.0.1:{board.port}/"
-        tab.size(1400, 1000)
-        tab.open(board.url, "document.querySelectorAll('#front .point, .js-plotly-plot').length > 0")
+        tab.size(1400, 3000)
+        tab.open(board.url, OURS)
         assert "token" not in tab.value("location.href"), "the token leaves the address bar"
         time.sleep(2)
         tab.picture("dashboard-hostile.png", whole=False)
@@ -320,12 +321,12 @@ def test_dashboard_is_silent_and_stays_at_home(study: Any, tmp_path: Path, tab: 
     for point in seen.drawn:
         trial = made.ask({"decoder_layers": optuna.distributions.IntDistribution(1, 6)})
         made.tell(trial, point.xy)
-    plots.save_to_study(made, seen)
+    in_optuna.save_to_study(made, seen)
     board = dashboard.open_dashboard(url, "g2p", port=0)
     board.start()
     try:
-        tab.size(1400, 1000)
-        tab.open(board.url, "document.querySelectorAll('.js-plotly-plot').length > 0")
+        tab.size(1400, 3000)
+        tab.open(board.url, OURS)
         time.sleep(2)
         tab.picture("dashboard.png", whole=False)
         assert tab.errors() == []

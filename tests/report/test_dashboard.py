@@ -9,13 +9,16 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from optuna_dashboard._note import get_note_from_system_attrs
 
 from nash_search.errors import InvalidInput, StorageDamaged
-from nash_search.report import dashboard, plots, view
+from nash_search.report import dashboard, in_optuna, view
 
 Open = Callable[..., dashboard.Dashboard]
 
@@ -183,11 +186,36 @@ def test_a_taken_port_is_said(opened: Open, database: str) -> None:
         dashboard.open_dashboard(database, "g2p", port=opened().port)
 
 
+def test_the_listener_keeps_plots_and_notes_up_to_date(database: str, study: Any) -> None:
+    records, document = study
+    listener = in_optuna.StudyPlots(lambda: optuna.load_study(storage=database, study_name="g2p"))
+    listener.on_stage("plan", {k: v for k, v in document.items() if k not in ("front", "trials")})
+    for count in (1, 2):
+        state = SimpleNamespace(records=tuple(records[:count]), hypervolume=1.0, eta_s=None)
+        listener.on_trial(records[0], state)
+    found = optuna.load_study(storage=database, study_name="g2p")
+    attributes = found._storage.get_study_system_attrs(found._study_id)
+    assert sorted(get_plotly_graph_objects(attributes)) == ["front", "hypervolume"]
+    body = get_note_from_system_attrs(attributes, found.trials[0]._trial_id)["body"]
+    assert "44.8 ms" in body or "44.9 ms" in body
+    assert "at step 600" in body
+
+
+def test_a_storage_that_fails_does_not_end_the_search(study: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Any:
+        raise OSError("gone")
+
+    records, _ = study
+    listener = in_optuna.StudyPlots(broken)
+    state = SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None)
+    listener.on_trial(records[0], state)
+    listener.on_trial(records[1], state)
+    assert caplog.text.count("not updated any more: gone") == 1
+
+
 def test_our_plots_are_saved_once_each(database: str, study: Any) -> None:
     found = optuna.load_study(storage=database, study_name="g2p")
     for _ in range(2):
-        plots.save_to_study(found, view.build(*study))
-    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
-
+        in_optuna.save_to_study(found, view.build(*study))
     saved = get_plotly_graph_objects(found._storage.get_study_system_attrs(found._study_id))
     assert sorted(saved) == ["front", "hypervolume"]
