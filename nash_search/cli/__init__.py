@@ -58,8 +58,9 @@ def one_line(text: str) -> str:
 
 def usage(error: Exception) -> str:
     """A parser's complaint in our words, with the nearest command or flag."""
-    message = str(getattr(error, "message", error)).rstrip(".")
     kind = type(error).__name__
+    complete = getattr(error, "format_message", None)  # a missing argument has no message of its own
+    message = str(complete() if complete else error).rstrip(".")
     if kind == "NoSuchOption":
         name = getattr(error, "option_name", "")
         near = getattr(error, "possibilities", None) or []

@@ -128,7 +128,8 @@ SEARCH = (
 EVERYTHING = (*SEARCH, *MODEL, *TASK, *WORKLOAD)
 
 ConfigFile = Annotated[
-    str, typer.Option("--config", "-c", metavar="NAME|FILE", help="Search space: a shipped name or a YAML file (auto: own with --data, else g2p).")
+    str,
+    typer.Option("--config", "-c", metavar="NAME|FILE", help="Search space by name or file; auto: own or g2p."),
 ]
 
 

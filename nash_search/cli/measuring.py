@@ -14,6 +14,7 @@ from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries
 from nash_search.config import LatencyBudget
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
+from nash_search.tasks import models
 from nash_search.tasks.preflight import check
 
 PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
@@ -69,6 +70,9 @@ def measure(
     asked = load_config(config, overrides)
     if len(asked.budgets) > 1:
         raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
+    for folder in (path, against):
+        if folder is not None:
+            models.vet(folder)
     budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
     with quiet_libraries():
         from nash_search.latency.report import document, rows

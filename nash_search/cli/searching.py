@@ -55,23 +55,31 @@ def main_job(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
         )
     check(asked)
-    storage = os.environ.get("NASH_SEARCH_STORAGE")
-    if storage:
-        asked = asked.model_copy(update={"storage": storage})
+    asked = asked.model_copy(update={"storage": storage(asked.storage)})
     return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork)
+
+
+def storage(asked: str | None = None) -> str | None:
+    """The storage URL of the environment, else the one asked for, checked; a password in it is never repeated."""
+    url = os.environ.get("NASH_SEARCH_STORAGE") or asked
+    if url:
+        from nash_search.search.storage_url import check as check_url
+
+        check_url(url)
+    return url or None
 
 
 def run_search(config: SearchConfig, results: Path, *, as_json: bool, quiet: bool, fork: bool = False) -> int:
     """Search, keep the pictures current, tell the answer; the exit code is the search's."""
-    from nash_search.cli.board import Board
+    from nash_search.cli import board
     from nash_search.report.table import RunTable
     from nash_search.search import search
 
     with RunTable(quiet=quiet) as table, quiet_libraries():
-        board = Board(config, results)
-        result = search(config, results=results, listeners=(table, board), fork=fork)
+        plots = board.study_plots(config, results)
+        result = search(config, results=results, listeners=(table, plots), fork=fork)
         if result.front:
-            table.finish(*board.finish(result.folder))
+            table.finish(*board.finish(result.folder, config))
     if as_json:
         print(json.dumps(result.document))
     if result.exit_code == 3:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries, run_search
+from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput, shown
 
@@ -43,8 +42,7 @@ def stored_config(folder: Path) -> SearchConfig:
         config = SearchConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
     except ValueError as error:
         raise InvalidInput(f"config.json must be a study's question, but got {folder}") from error
-    storage = os.environ.get("NASH_SEARCH_STORAGE")
-    return config.model_copy(update={"study": folder.name, "storage": storage})
+    return config.model_copy(update={"study": folder.name, "storage": storage()})
 
 
 def resume(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
@@ -124,6 +122,6 @@ def dashboard(
     with quiet_libraries():
         from nash_search.report.dashboard import serve
 
-        storage = os.environ.get("NASH_SEARCH_STORAGE") or f"sqlite:///{(folder / 'study.db').resolve()}"
-        serve(storage, folder.name, port=port, writable=writable)
+        url = storage() or f"sqlite:///{(folder / 'study.db').resolve()}"
+        serve(url, folder.name, port=port, writable=writable)
     return 0

@@ -81,8 +81,12 @@ def init(
     text = search_space_text(model)
     if output is None:
         print(text, end="")
-    elif output.exists():
-        raise InvalidInput(f"output must be a new file, but got {output}", where="--output")
-    else:
-        output.write_text(text, "utf-8")
+        return 0
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = f"output must be a new file that can be written, but got {reason}"
+        raise InvalidInput(what, where=f"--output {output}") from None
     return 0

@@ -7,6 +7,8 @@ task that is loaded after it. This module refuses to know what will be done with
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput
@@ -14,6 +16,8 @@ from nash_search.tasks import models
 
 _FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
 """Families with one embedding per position: longer sequences have none."""
+_GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA, AMD and a Windows host put there."""
 
 
 def check(config: SearchConfig, *, needs_model: bool = True) -> None:
@@ -26,7 +30,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> None:
     Raises:
         InvalidInput: one line saying which rule is broken and where.
     """
-    _check_threads(config.workload)
+    _check_machine(config.workload)
     if config.task.data is None and config.task.name != "g2p":
         what = f"task must be g2p, or come with data, but got {config.task.name!r}"
         raise InvalidInput(what, where="--task", fix="give --data")
@@ -47,7 +51,15 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> None:
         read_texts(config.task)
 
 
-def _check_threads(workload: WorkloadRequest) -> None:
+def has_gpu() -> bool:
+    """Whether a driver shows any GPU at all; which ones there are is asked once torch is loaded."""
+    return sys.platform != "linux" or any(Path(node).exists() for node in _GPU_NODES)
+
+
+def _check_machine(workload: WorkloadRequest) -> None:
+    if workload.device.startswith("cuda") and not has_gpu():
+        what = f"device must exist on this machine (no GPU found), but got {workload.device}"
+        raise InvalidInput(what, where="--device", fix="leave it out, or give cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workload.threads is not None and workload.threads > cores:
         what = f"threads must be at most {cores} (the cores of this machine), but got {workload.threads}"
