@@ -15,6 +15,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 from optuna.trial import TrialState
 
@@ -44,8 +45,10 @@ def check_database(path: Path) -> None:
     hint = f"run `nash-search recover {path.parent.name}`"
     if not path.is_file() or path.stat().st_size == 0:
         raise StorageDamaged(f"study database must be an SQLite file, but {path} is empty or no file: {hint}")
-    try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)
+    if not os.access(path, os.W_OK):
+        raise StorageDamaged(f"study database must be writable, but {path} is not: check its permissions")
+    try:  # not read-only: a journal that a kill left behind is rolled back here
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=60)
         try:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
@@ -107,8 +110,9 @@ def _folder(study: Study, architecture: Architecture) -> Path:
 def whole_folders(folder: Path, question: str) -> list[Path]:
     """Finished trial folders of this question, in the order they were made; litter of kills is removed."""
     found = []
-    for path in sorted((folder / "trials").glob("*")) if (folder / "trials").is_dir() else []:
-        if path.name.startswith(".tmp-"):
+    for path in sorted((folder / "trials").iterdir()) if (folder / "trials").is_dir() else []:
+        done = path.with_name(path.name.removeprefix(".work-"))
+        if path.name.startswith(".tmp-") or (path.name.startswith(".work-") and done.is_dir()):
             shutil.rmtree(path, ignore_errors=True)
         elif not path.name.startswith("."):
             sealed = manifest.read(path, deep=False)

@@ -2,7 +2,7 @@
 
 Quality and latency are closed forms of the architecture, so crash tests can compare a killed and resumed
 study with an undisturbed one bit by bit, and fake trials can be imported by Ray's workers. Its numbers say
-`rehearsal` in metric and fingerprint and mean nothing. `task.data_config` orders mishaps, e.g.
+`rehearsal` in metric and fingerprint and mean nothing. `NASH_SEARCH_REHEARSAL` orders mishaps, e.g.
 `trial_s=0.2,nan=enc30-dec3,die=enc0-dec2` (nan, error, oom, disk, hang, die; `die` kills the process once).
 """
 
@@ -24,6 +24,7 @@ from nash_search.search.trial import WEIGHTS, Failed, Hooks, Job
 
 LAYERS = 6
 DENSE_MS = 100.0
+ORDERS = "NASH_SEARCH_REHEARSAL"
 
 
 def share_of(architecture: Architecture) -> float:
@@ -48,7 +49,7 @@ class Rehearsal:
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
-        entries = [part.partition("=") for part in (config.task.data_config or "").split(",") if part]
+        entries = [part.partition("=") for part in os.environ.get(ORDERS, "").split(",") if part]
         self.orders = {name: value for name, _, value in entries}
 
     def facts(self) -> dict[str, Any]:
