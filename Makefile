@@ -39,3 +39,12 @@ dashboard: .venv/installed  ## the newest study in the Optuna dashboard, on loop
 
 clean:  ## remove the environment and build leftovers (results stay)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+bench: .venv/installed  ## what gates, cutting and memory cost in the pruner
+	$(BIN)/python tests/bench_pruner.py
+
+gpu-smoke: .venv/installed  ## under 5 minutes on a GPU: the clock's raw samples in results/gpu-smoke.json
+	$(BIN)/python tests/studies/gpu_smoke.py
+
+study-clock: .venv/installed  ## how far the clock holds here (about 40 minutes); results/reference/clock.json.gz
+	$(BIN)/python tests/studies/clock.py

@@ -1,1 +1,51 @@
-"""nash-search: the best version of your encoder-decoder model that measurably meets a latency budget."""
+"""nash-search: the best version of your encoder-decoder model that measurably meets a latency budget.
+
+    from nash_search import load_config, search
+    result = search(load_config("g2p", {"budgets": ["50%"]}))
+    model = load(result.folder / result.best_under("50%").checkpoint)
+
+The public names, imported when first used: `import nash_search` loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, SearchSpace
+    from nash_search.config_files import load_config
+    from nash_search.pruner import load, prune
+    from nash_search.search import SearchResult, search
+
+_HOMES = {
+    "Architecture": "config",
+    "LatencyBudget": "config",
+    "PruningRecipe": "config",
+    "SearchConfig": "config",
+    "SearchResult": "search",
+    "SearchSpace": "config",
+    "load": "pruner",
+    "load_config": "config_files",
+    "prune": "pruner",
+    "search": "search",
+}
+
+__all__ = [
+    "Architecture",
+    "LatencyBudget",
+    "PruningRecipe",
+    "SearchConfig",
+    "SearchResult",
+    "SearchSpace",
+    "load",
+    "load_config",
+    "prune",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
