@@ -47,7 +47,7 @@ def card(
     Args:
         view: the study.
         number: the trial.
-        name: what the artefact is called (`names.artifact_name`).
+        name: what the artefact is called, e.g. `g2p-8.4ms-per7.9-epyc1t`.
         teacher: the dense model's Hub id, or words (an existing path must not be handed in as `a/b`).
         data: the data set's Hub id, or words.
         license: its Hub id; empty: none is claimed.

@@ -29,7 +29,8 @@ from nash_search.report.palette import DARK, LIGHT, Theme
 from nash_search.report.view import StudyView
 from nash_search.report.words import format_ms, format_quality
 
-_OFFSETS = [(-8, 5), (-8, 14), (8, -6), (8, 6), (-8, -6), (8, -15), (-8, 24), (8, -24)]  # points, tried in turn
+_NEAR = [(-8, 5), (8, -6)]  # points; above the staircase, then below it
+_FAR = [*_NEAR, (-8, 14), (8, 6), (8, -15), (-8, 24), (8, -24)]
 
 
 def draw_front(view: StudyView, *, dark: bool = False) -> Figure:
@@ -272,7 +273,7 @@ def _labels(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
 
 
 def _fit(label: Annotation, extra: int, frame: Bbox, taken: list[Bbox], renderer: Any) -> bool:
-    for dx, dy in _OFFSETS:
+    for dx, dy in _FAR if extra else _NEAR:
         label.set_position((dx + (extra if dx > 0 else -extra), dy))
         label.set_horizontalalignment("right" if dx < 0 else "left")
         label.set_verticalalignment("top" if dy < 0 else "bottom")

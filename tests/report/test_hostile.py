@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from nash_search.report import card, escape, markdown, names, picture, plots, view
+from nash_search.report import card, escape, markdown, picture, plots, view
 from nash_search.report.table import RunTable
 
 ALLOWED = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -126,15 +126,6 @@ def test_plotly_labels_hold_no_tags(hostile: Any) -> None:
     for figure in plots.figures(view.build(*hostile)).values():
         for word in re.findall(r"<(\w+)", json.dumps(figure.to_plotly_json())):
             assert word in ("b", "br", "extra")
-
-
-def test_names_are_hub_names(payloads: tuple[str, ...]) -> None:
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    for payload in payloads:
-        name = names.artifact_name(payload, 8.41, payload, 92.1, payload, {"threads": 1})
-        validate_repo_id(name)
-        assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) and ".." not in name and "@" not in name
 
 
 def test_a_symbolic_link_is_replaced_not_followed(study: Any, tmp_path: Path) -> None:

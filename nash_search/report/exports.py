@@ -1,0 +1,97 @@
+"""A model card into every export of a finished study, and into the copies under `best/`.
+
+Reads `certification.json` for the certified timings and the sealed test's scores, and each
+export's `config.json` for whether it needs our modelling file. Writes `README.md` and nothing
+else. A path that leaves the study's folder is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from nash_search.config import LatencyBudget
+from nash_search.errors import InvalidInput
+from nash_search.records import Latency, Quality
+from nash_search.report.card import card
+from nash_search.report.files import replace
+from nash_search.report.view import StudyView
+
+
+class Certified(BaseModel):
+    """A point of the front as certification left it."""
+
+    number: int
+    checkpoint: str
+    latency: Latency
+    validation: Quality
+    test: Quality | None = None
+
+
+class Certification(BaseModel):
+    """`certification.json`, as far as a card needs it."""
+
+    points: tuple[Certified, ...] = ()
+    dense_test: Quality | None = None
+
+
+def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str = "", license: str = "") -> list[Path]:
+    """Write the cards; return their paths.
+
+    Args:
+        folder: the study's folder.
+        view: the study.
+        teacher: Hub id or words for the dense model (default: its folder's name).
+        data: Hub id or words for the data set (default: the task).
+        license: Hub id of the license; empty: none is claimed.
+
+    Raises:
+        InvalidInput: when an export's path leaves the folder.
+    """
+    path = folder / "certification.json"
+    found = Certification.model_validate_json(path.read_bytes()) if path.exists() else Certification()
+    words = teacher or Path(view.dense.checkpoint or "" if view.dense else "").name
+    copies: dict[int, list[Path]] = {}
+    for pick in view.picks:
+        if pick.point is not None and pick.verdict == "met":
+            copy = folder / "best" / budget_folder(LatencyBudget.parse(pick.asked))
+            copies.setdefault(pick.point.number, []).append(copy)
+    written = []
+    for point in found.points:
+        export = folder / point.checkpoint
+        if not export.resolve().is_relative_to(folder.resolve()):
+            raise InvalidInput(f"checkpoint must lie in the study's folder, but got {point.checkpoint}")
+        if not export.is_dir():
+            continue
+        text = card(
+            view,
+            point.number,
+            name=export.name,
+            teacher=words,
+            data=data,
+            license=license,
+            stock=is_stock(export),
+            latency=point.latency,
+            test=point.test,
+            dense_test=found.dense_test,
+        )
+        for place in (export, *copies.get(point.number, ())):
+            if place.is_dir():
+                replace(place / "README.md", text.encode("utf-8"))
+                written.append(place / "README.md")
+    return written
+
+
+def budget_folder(budget: LatencyBudget) -> str:
+    """Where `best/` keeps a budget's pick: `50pct` or `40ms`."""
+    return f"{round(budget.share * 100, 6):g}pct" if budget.share is not None else f"{budget.ms:g}ms"
+
+
+def is_stock(export: Path) -> bool:
+    """Loads with transformers alone: its config names no code of ours."""
+    try:
+        return "auto_map" not in json.loads((export / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,123 @@
+"""Cards and the study's folder: what is on disk becomes a view, and every export gets a valid card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from nash_search.config import LatencyBudget
+from nash_search.errors import InvalidInput
+from nash_search.records import TrialRecord
+from nash_search.report import card, exports, folder, page, view
+
+
+@pytest.fixture
+def on_disk(study: Any, tmp_path: Path) -> Path:
+    """A study's folder as the search leaves it."""
+    records, document = study
+    made = tmp_path / "g2p-3f9a1c"
+    for record in records:
+        place = made / "trials" / f"{record.number:016x}"
+        place.mkdir(parents=True)
+        (place / "record.json").write_text(record.model_dump_json())
+    (made / "trials" / "torn").mkdir()
+    (made / "trials" / "torn" / "record.json").write_text('{"number": ')
+    (made / "summary.json").write_text(json.dumps(document))
+    cells = [
+        {"architecture": r.architecture.model_dump(), "latency": r.latency.model_dump()} for r in records if r.latency
+    ]
+    (made / "probe.json").write_text(json.dumps({"entries": cells, "key": "x"}))
+    points = []
+    for record in (r for r in records if r.number in (0, 4)):
+        export = made / "checkpoints" / f"g2p-{record.number}"
+        export.mkdir(parents=True)
+        (export / "config.json").write_text(json.dumps({"auto_map": {}} if record.number == 4 else {}))
+        found = record.model_dump(mode="json")
+        test = found["quality"] | {"split": "test"}
+        points.append(
+            {"number": record.number, "checkpoint": f"checkpoints/g2p-{record.number}", "latency": found["latency"],
+             "validation": found["quality"], "test": test, "same_tokens": True}
+        )  # fmt: skip
+    (made / "best" / "50pct").mkdir(parents=True)
+    (made / "certification.json").write_text(json.dumps({"points": points, "dense_test": points[0]["test"]}))
+    return made
+
+
+def test_a_folder_reads_back_as_the_study(on_disk: Path, study: Any) -> None:
+    seen = folder.load(on_disk)
+    expected = view.build(*study)
+    assert [p.record for p in seen.points] == [p.record for p in expected.points], "a torn record is left out"
+    assert seen.picks == expected.picks and len(seen.probe) == 15
+
+
+def test_an_unfinished_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="study must be finished"):
+        folder.load(tmp_path)
+
+
+def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
+    written = exports.write_cards(on_disk, folder.load(on_disk), license="apache-2.0")
+    assert [p.relative_to(on_disk).as_posix() for p in written] == [
+        "checkpoints/g2p-0/README.md",
+        "checkpoints/g2p-4/README.md",
+        "best/50pct/README.md",
+    ]
+    found = ModelCard(written[1].read_text())
+    data = found.data.to_dict()
+    assert data["license"] == "apache-2.0" and data["library_name"] == "transformers"
+    [result] = data["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "test" and result["metrics"][0]["type"] == "100-PER"
+    for words in ("2 decoder blocks and 60%", "batch 64", "WER", "trust_remote_code"):
+        assert words in found.text
+    assert "decoder blocks of the teacher: 0, 5" in found.text and "## Limits" in found.text
+    assert "trust_remote_code" not in written[0].read_text(), "a stock checkpoint needs none of our code"
+
+
+def test_a_card_says_what_was_not_certified(study: Any) -> None:
+    text = card.card(view.build(*study), 4, name="x")
+    assert "not certified" in text
+
+
+def test_an_export_outside_the_folder_is_refused(on_disk: Path) -> None:
+    path = on_disk / "certification.json"
+    found = json.loads(path.read_text())
+    found["points"][0]["checkpoint"] = "../../elsewhere"
+    path.write_text(json.dumps(found))
+    with pytest.raises(InvalidInput, match="must lie in the study's folder"):
+        exports.write_cards(on_disk, folder.load(on_disk))
+
+
+def test_paths_stay_out_of_the_metadata(study: Any) -> None:
+    header = card.metadata(view.build(*study), "x", None, teacher="/home/me/teacher", data="g2p")
+    assert "base_model" not in header and "datasets" not in header
+    header = card.metadata(view.build(*study), "x", None, teacher="google-t5/t5-small", data="knkarthick/samsum")
+    assert "base_model: google-t5/t5-small" in header and "- knkarthick/samsum" in header
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"), [("50%", "50pct"), ("12.5%", "12.5pct"), ("40", "40ms"), ("8.4ms", "8.4ms")]
+)
+def test_best_folders_are_named_as_the_search_names_them(asked: str, name: str) -> None:
+    from nash_search.search.certify import budget_folder
+
+    budget = LatencyBudget.parse(asked)
+    assert exports.budget_folder(budget) == name == budget_folder(budget)
+
+
+def test_report_files_are_written_whole(on_disk: Path) -> None:
+    written = page.write(folder.load(on_disk), on_disk)
+    names = [p.name for p in written]
+    assert names == ["front.png", "front.svg", "front-dark.png", "front-dark.svg", "report.md", "report.html"]
+    assert not list(on_disk.glob(".*")), "no temporary file stays"
+    assert all(p.stat().st_mode & 0o077 == 0 for p in written)
+
+
+def test_a_record_counts_once(on_disk: Path, record_at: Any) -> None:
+    again: TrialRecord = record_at(4, 2, 40, seed=7)
+    (on_disk / "trials" / "again").mkdir()
+    (on_disk / "trials" / "again" / "record.json").write_text(again.model_dump_json())
+    assert [r.seed for r in folder.records(on_disk) if r.number == 4] == [7]
