@@ -35,6 +35,7 @@ from nash_search.search.curve import Curve
 from nash_search.search.trial import WEIGHTS, Hooks, Job
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.known import check_finetuned
 from nash_search.tasks.loading import EMBEDDED, load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
@@ -160,8 +161,11 @@ class NashBench:
         return found
 
     def dense_quality(self) -> Quality:
-        """The dense model on the validation split."""
+        """The dense model on the validation split; a model of the user's must know the data."""
         if self._dense is None:
+            if self.config.model is not None:
+                fix = f"nash-search finetune --model {self.config.model} --output DIR with the same data, then DIR"
+                check_finetuned(self.teacher, self.task, fix=fix, guard=self._guard)
             self._dense = score(self.teacher, self.task, "validation", guard=self._guard)
         return self._dense
 

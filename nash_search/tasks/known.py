@@ -18,7 +18,7 @@ from nash_search.records import Quality
 from nash_search.tasks.quality import generate, measured, quality_of
 from nash_search.tasks.task import Task
 
-SAMPLE = 128
+SAMPLE = 64
 """Validation examples that are generated."""
 LENGTH_FACTOR = 3.0
 """Median output length may differ from the references' by at most this factor."""
