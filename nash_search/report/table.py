@@ -98,6 +98,9 @@ class RunTable:
         self._eta: tuple[float, float] | None = None
         """(moment, seconds left then)."""
         self._volumes: list[float] = []
+        self._seen: StudyView | None = None
+        """Kept between trials: intervals are not worth computing twice a second beside a timing."""
+        self._board: Table | None = None
         self._told = float("-inf")
         self._live: Live | None = None
 
@@ -117,7 +120,7 @@ class RunTable:
     def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
         """A new stage; `plan` carries what is known before anything is spent."""
         if stage == "plan":
-            self.plan = dict(detail)
+            self.plan, self._seen = dict(detail), None
             self._dashboard_url = self.plan.get("dashboard") or self._dashboard_url
             self._say_plan()
         elif words := _STAGES.get(stage, lambda _: stage)(detail):
@@ -127,6 +130,7 @@ class RunTable:
     def on_trial(self, record: TrialRecord, state: StudyState | None = None) -> None:
         """A trial ended, one way or another; `state` knows the trials of earlier runs too."""
         self.running.pop(record.number, None)
+        self._seen = None
         if state is not None:
             self.records = list(state.records)
             self._volumes.append(state.hypervolume)
@@ -164,10 +168,11 @@ class RunTable:
 
     def render(self) -> RenderableType:
         """The live table as it is now."""
-        view = self._view()
-        parts: list[RenderableType] = []
-        if self.records:
-            parts.append(self._trials(view))
+        if self._seen is None:
+            self._seen = self._view()
+            self._board = self._trials(self._seen) if self.records else None
+        view = self._seen
+        parts: list[RenderableType] = [] if self._board is None else [self._board]
         if self.running:
             parts.append(self._running())
         parts.append(self._status(view))
