@@ -144,7 +144,7 @@ def train(
         precision: `fp32`, or `bf16` for autocast.
         after_step: called with the step after the update (clamp).
         step_guard: entered around every step.
-        on_step: called with (steps done, steps, loss) every `report_every` steps and at the last.
+        on_step: called with (steps done, steps, loss) every `report_every` steps, before a rung and at the last.
         rungs: numbers of steps done after which `on_rung` is called, once each.
         on_rung: returning True ends training; after a resume, rungs passed before are not called again.
         state: where to continue from and to save to.
@@ -159,7 +159,7 @@ def train(
     clipped = [p for group in groups if group.get("clipped", True) for p in group["params"]]
     optimizer = torch.optim.AdamW(
         [{"weight_decay": 0.0, **group} for group in groups],
-        fused=all(p.is_floating_point() for p in parameters),
+        fused=True,
     )
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
@@ -206,7 +206,7 @@ def train(
                 if after_step is not None:
                     after_step(step)
             step += 1
-            if step % report_every == 0 or step == steps:
+            if step % report_every == 0 or step == steps or step in rungs:
                 last = float(value.detach())
                 if not math.isfinite(last):
                     raise FloatingPointError(f"loss must be finite, but got {last} at step {step} of {steps}")
@@ -238,7 +238,8 @@ def _seed(seed: int | str, step: int, device: torch.device) -> None:
     value = int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest())
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
-        torch.cuda.manual_seed(value)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(value)
 
 
 def _snapshot(parameters: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
