@@ -52,7 +52,7 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
     """
     path = folder / "certification.json"
     found = Certification.model_validate_json(path.read_bytes()) if path.exists() else Certification()
-    words = teacher or Path(view.dense.checkpoint or "" if view.dense else "").name
+    words = _no_path(teacher) or Path(view.dense.checkpoint or "" if view.dense else "").name
     copies: dict[int, list[Path]] = {}
     for pick in view.picks:
         if pick.point is not None and pick.verdict == "met":
@@ -70,7 +70,7 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
             point.number,
             name=export.name,
             teacher=words,
-            data=data,
+            data=_no_path(data),
             license=license,
             stock=is_stock(export),
             latency=point.latency,
@@ -87,6 +87,11 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
 def budget_folder(budget: LatencyBudget) -> str:
     """Where `best/` keeps a budget's pick: `50pct` or `40ms`."""
     return f"{round(budget.share * 100, 6):g}pct" if budget.share is not None else f"{budget.ms:g}ms"
+
+
+def _no_path(name: str) -> str:
+    """A local folder or file goes by its last name: its path is nobody's business and no Hub id."""
+    return Path(name).name if name and Path(name).exists() else name
 
 
 def is_stock(export: Path) -> bool:

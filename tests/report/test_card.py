@@ -77,6 +77,13 @@ def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
     assert "trust_remote_code" not in written[0].read_text(), "a stock checkpoint needs none of our code"
 
 
+def test_a_local_teacher_is_no_hub_id(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(on_disk)
+    [path, *_] = exports.write_cards(on_disk, folder.load(on_disk), teacher="checkpoints/g2p-0", data="best/50pct")
+    text = path.read_text()
+    assert "base_model" not in text and "datasets" not in text and "checkpoints/g2p-0" not in text
+
+
 def test_a_card_says_what_was_not_certified(study: Any) -> None:
     text = card.card(view.build(*study), 4, name="x")
     assert "not certified" in text
