@@ -38,7 +38,9 @@ def test_a_teacher_is_a_plain_folder(task: Task, tmp_path: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     told: list[tuple[int, bool]] = []
-    done = finetune(task, recipe(), tmp_path, report=lambda step, steps, loss, quality: told.append((step, bool(quality))))
+    done = finetune(
+        task, recipe(), tmp_path, report=lambda step, steps, loss, quality: told.append((step, bool(quality)))
+    )
     assert done.steps == 12 and [p.step for p in done.curve] == [6, 12]
     assert (6, True) in told and (12, True) in told
     assert not (tmp_path / ".training").exists()

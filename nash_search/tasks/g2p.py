@@ -88,7 +88,11 @@ def examples_of(split: Split, tokenizer: PreTrainedTokenizerBase) -> Examples:
 
     words = words_of(split)
     if split == "train":
-        pairs = [(word, [one, *(other for other in spoken if other != one)]) for word, spoken in words.items() for one in spoken]
+        pairs = [
+            (word, [one, *(other for other in spoken if other != one)])
+            for word, spoken in words.items()
+            for one in spoken
+        ]
     else:
         pairs = list(words.items())
     sources = [word for word, _ in pairs]
