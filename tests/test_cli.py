@@ -43,7 +43,7 @@ def test_help_of_every_command_loads_no_torch() -> None:
         (["reprt", "x"], "did you mean report?"),
         (["--budget-ms", "50%", "report", "x"], "after the command"),
         (["pick", "nothing", "--budget-ms", "40"], "study must exist"),
-        (["measure", "nowhere", "--input-tokens", "8", "--output-tokens", "8"], "folder with a config.json"),
+        (["measure", "nowhere", "--input-tokens", "8", "--output-tokens", "8"], "no such folder"),
     ],
 )
 def test_one_line_and_exit_2(
