@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from nash_search.pruner.checkpoint import load, save
     from nash_search.pruner.depth import selected_blocks
     from nash_search.pruner.families import adapter_of
-    from nash_search.pruner.stages import Pruned, Stopped, prune, run
+    from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
+    from nash_search.pruner.stages import Pruned, Stopped
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
     from nash_search.pruner.teacher_outputs import TeacherOutputs
     from nash_search.pruner.training import train
@@ -29,8 +30,9 @@ _HOME = {
     "adapter_of": "families",
     "Pruned": "stages",
     "Stopped": "stages",
-    "prune": "stages",
-    "run": "stages",
+    "largest_sparsity_pct": "pruning",
+    "prune": "pruning",
+    "run": "pruning",
     "TeacherOutputs": "teacher_outputs",
     "train": "training",
     "cut": "surgery",
@@ -45,6 +47,7 @@ __all__ = [
     "TeacherOutputs",
     "adapter_of",
     "cut",
+    "largest_sparsity_pct",
     "load",
     "prune",
     "random_cut",

@@ -55,8 +55,8 @@ class Pruned:
     model: Any
     """The cut and tuned model, in eval mode."""
     shapes: Shapes
-    sparsity_expected: float
-    """Expected encoder sparsity just before hardening (fraction; 0 without gates)."""
+    sparsity_expected: float | None
+    """Expected encoder sparsity just before hardening (fraction; None where no gates were trained)."""
     sparsity_counted: float
     """Encoder sparsity counted on the cut model (fraction)."""
     pruning: dict[str, float]
@@ -73,107 +73,54 @@ class Stopped(Exception):
         self.step, self.stages = step, stages
 
 
-def prune(teacher: Any, architecture: Architecture, recipe: PruningRecipe, data: Batches, **options: Any) -> Any:
-    """The pruned model: `run(...).model`."""
-    return run(teacher, architecture, recipe, data, **options).model
+@dataclass(kw_only=True)
+class Trial:
+    """The four stages, sharing what was asked (the arguments of `pruner.run`)."""
 
+    teacher: Any
+    architecture: Architecture
+    recipe: PruningRecipe
+    data: Batches
+    seed: int
+    device: torch.device
+    step_guard: Callable[[], AbstractContextManager[Any]]
+    on_progress: Callable[[str, int, int, float], None] | None
+    on_rung: Callable[[int, Any], bool | None] | None
+    folder: Path | None
+    save_every_s: float
+    outputs: TeacherOutputs | None
 
-def run(
-    teacher: Any,
-    architecture: Architecture,
-    recipe: PruningRecipe,
-    data: Batches,
-    *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    on_progress: Callable[[str, int, int, float], None] | None = None,
-    on_rung: Callable[[int, Any], bool | None] | None = None,
-    folder: Path | None = None,
-    save_every_s: float = 20.0,
-    teacher_outputs: TeacherOutputs | None = None,
-) -> Pruned:
-    """Train one architecture.
-
-    Args:
-        teacher: the fine-tuned dense model; never changed.
-        architecture: what is kept.
-        recipe: how it trains.
-        data: step -> batch, a pure function.
-        seed: of gates and dropout; the same seed gives the same model on CPU.
-        device: where training happens.
-        step_guard: entered around every optimizer step.
-        on_progress: called with (stage, steps done, steps, loss); steps count over the whole trial.
-        on_rung: called with (steps done, model) `recipe.rungs` times, the last one on the final model;
-            True ends the trial. In stage 2 the model has its gates attached (evaluation gates).
-        folder: where state is saved; a call with the same question continues from it. Rungs passed
-            before are not called again. The caller removes it once the result is safe.
-
-        save_every_s: seconds of training between saves of the state (0: after every step).
-        teacher_outputs: the teacher's distributions, kept from trial to trial; stage 4 then skips its
-            forward pass wherever another trial was before.
-
-    Raises:
-        InvalidInput: when the architecture does not fit the model; nothing was trained.
-        Stopped: when `on_rung` asked for it.
-        FloatingPointError: when the loss is not finite.
-    """
-    trial = _Trial(teacher, architecture, recipe, data, seed, torch.device(device), step_guard, teacher_outputs)
-    trial.on_progress, trial.on_rung, trial.folder, trial.save_every_s = on_progress, on_rung, folder, save_every_s
-    return trial.run()
-
-
-class _Trial:
-    """The four stages, sharing what was asked."""
-
-    def __init__(
-        self,
-        teacher: Any,
-        architecture: Architecture,
-        recipe: PruningRecipe,
-        data: Batches,
-        seed: int,
-        device: torch.device,
-        step_guard: Callable[[], AbstractContextManager[Any]],
-        outputs: TeacherOutputs | None,
-    ) -> None:
-        self.family = adapter_of(teacher)
-        if teacher.training or teacher.device != device:
-            teacher = copy.deepcopy(teacher).to(device).eval()
-        self.teacher, self.architecture, self.recipe, self.data = teacher, architecture, recipe, data
-        self.seed, self.device, self.step_guard, self.outputs = seed, device, step_guard, outputs
-        self.sparsity = architecture.encoder_sparsity_pct / 100
-        total = len(self.family.decoder_blocks(teacher))
-        self.blocks = selected_blocks(total, architecture.decoder_layers, architecture.decoder_selection)
-        gated = self.sparsity > 0 and recipe.narrowing == "gates"
-        self.narrow_steps = recipe.narrow_steps if gated else 0
-        self.steps = recipe.narrow_steps + recipe.tune_steps
-        self.rungs = {round(self.steps * (i + 1) / recipe.rungs) for i in range(recipe.rungs)}
-        asked = [architecture.model_dump(), recipe.model_dump(), shapes_of(teacher).model_dump()]
-        self.question = digest([*asked, seed, str(device), outputs.k if outputs is not None else None])
-        self.on_progress: Callable[[str, int, int, float], None] | None = None
-        self.on_rung: Callable[[int, Any], bool | None] | None = None
-        self.folder: Path | None = None
-        self.save_every_s = 20.0
+    def __post_init__(self) -> None:
+        family = adapter_of(self.teacher)
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        if self.teacher.training or self.teacher.device != self.device:
+            self.teacher = copy.deepcopy(self.teacher).to(self.device).eval()
+        total, wanted = len(family.decoder_blocks(self.teacher)), self.architecture
+        self.blocks = selected_blocks(total, wanted.decoder_layers, wanted.decoder_selection)
+        self.sparsity = wanted.encoder_sparsity_pct / 100
+        gated = self.sparsity > 0 and self.recipe.narrowing == "gates"
+        self.narrow_steps = self.recipe.narrow_steps if gated else 0
+        self.steps = self.recipe.narrow_steps + self.recipe.tune_steps
+        self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
+        asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
+        self.question = digest([*asked, self.seed, str(self.device), self.outputs.k if self.outputs else None])
         self.stages: dict[str, dict[str, float]] = {}
 
     def run(self) -> Pruned:
-        student = keep_decoder_blocks(self.teacher, self.blocks)
+        student = keep_decoder_blocks(self.teacher, self.blocks).float()
         for stack in (student.get_encoder(), student.get_decoder()):
             if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
                 stack.layerdrop = 0.0
         tuned = self._state("tune")
         found = tuned.read() if tuned is not None else None
+        details: dict[str, Any] = {"kept": None, "expected": 0.0, "pruning": {}}
         if found is not None:
             details = found[0]["details"]
             self.stages = details["stages"]
-        else:
-            details = {"kept": None, "expected": 0.0, "pruning": {}}
-        if self.sparsity > 0:
-            if found is None:
-                student, details = self._narrow(student)
-            else:
-                student = cut(student, *details["kept"])
+            student = cut(student, *details["kept"]) if details["kept"] else student
+        elif self.sparsity > 0:
+            student, details = self._narrow(student)
         if tuned is not None:
             tuned.details = {**details, "stages": dict(self.stages)}
         self._tune(student, tuned)
@@ -189,20 +136,20 @@ class _Trial:
     def _narrow(self, student: Any) -> tuple[Any, dict[str, Any]]:
         """Stages 2 and 3: the cut student, and what a resume of stage 4 needs to know."""
         recipe = self.recipe
-        gates = Gates(student, heads=recipe.widths == "free" or self.family.ffn_key is None)
+        gates = gates_of(student, recipe)
         kept_heads = [list(range(block_parts(block).heads)) for block in encoder_blocks(student)]
         self._choose(student, gates, gates.logits_G)  # refuses an impossible sparsity before training
         scores_G = None
         if recipe.narrowing == "magnitude":
             scores_G = scores.magnitude(student, gates)
         elif recipe.narrowing == "fisher" or recipe.gate_init == "fisher":
-            scores_G = scores.fisher(student, gates, self.data, FISHER_BATCHES, self.device)
+            with self.step_guard():
+                scores_G = scores.fisher(student, gates, self.data, FISHER_BATCHES, self.device)
         if recipe.narrowing != "gates":
             assert scores_G is not None
             heads, neurons = self._choose(student, gates, scores_G)
             heads = heads or kept_heads
-            details = {"kept": [heads, neurons], "expected": 0.0, "pruning": {}}
-            return cut(student, heads, neurons), details
+            return cut(student, heads, neurons), {"kept": [heads, neurons], "expected": None, "pruning": {}}
         if scores_G is not None:
             gates.logits_G.data.copy_(scores.start_logits(scores_G, gates, self.sparsity))
         self._train_gates(student, gates)
@@ -303,16 +250,7 @@ class _Trial:
         self._finish("tune", trained, self.narrow_steps)
 
     def _choose(self, student: Any, gates: Gates, scores_G: torch.Tensor) -> tuple[list[list[int]], list[list[int]]]:
-        blocks = encoder_blocks(student)
-        heads, neurons = gates.per_block(scores_G.detach().cpu())
-        units = Units(
-            head_scores=heads,
-            neuron_scores=neurons,
-            head_parameters=[head_parameters(block) for block in blocks],
-            neuron_parameters=[neuron_parameters(block) for block in blocks],
-            total_parameters=encoder_parameters(student),
-        )
-        return choose(units, self.sparsity, self.recipe.widths, self.recipe.width_multiple)
+        return choose(units_of(student, gates, scores_G), self.sparsity, self.recipe.widths, self.recipe.width_multiple)
 
     @torch.no_grad()
     def _plain_loss(self, model: Any, gates: Gates | None = None) -> float:
@@ -320,7 +258,7 @@ class _Trial:
         distillation = Distillation(model, self.teacher, self.blocks, self.recipe, hidden=False)
         model.eval()
         total = 0.0
-        with gates.attached(model) if gates is not None else nullcontext():
+        with self.step_guard(), gates.attached(model) if gates is not None else nullcontext():
             for step in range(PROBE_BATCHES):
                 batch = {k: v.to(self.device) for k, v in self.data(step).items()}
                 total += float(distillation.loss(batch)) / PROBE_BATCHES
@@ -347,3 +285,20 @@ class _Trial:
 
 def _trainable(model: Any) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def gates_of(model: Any, recipe: PruningRecipe) -> Gates:
+    """Gates on all that may go: heads stay where uniform widths are to keep the model stock."""
+    return Gates(model, heads=recipe.widths == "free" or adapter_of(model).ffn_key is None)
+
+
+def units_of(model: Any, gates: Gates, scores_G: torch.Tensor) -> Units:
+    blocks = encoder_blocks(model)
+    heads, neurons = gates.per_block(scores_G.detach().cpu())
+    return Units(
+        head_scores=heads,
+        neuron_scores=neurons,
+        head_parameters=[head_parameters(block) for block in blocks],
+        neuron_parameters=[neuron_parameters(block) for block in blocks],
+        total_parameters=encoder_parameters(model),
+    )

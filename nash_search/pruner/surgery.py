@@ -157,7 +157,8 @@ def _note_shapes(config: Any, **parts: Any) -> None:
 def random_cut(model: Any, architecture: Architecture, seed: int = 0) -> Any:
     """A copy with the architecture's *shapes*, untrained: uniform widths, randomly chosen.
 
-    Latency depends on nothing else, so the probe times this before anything is trained.
+    Latency depends on nothing else, so the probe times this before anything is trained. A sparsity
+    beyond what one head and one neuron per block allow ends there.
     """
     student = shorten(model, architecture.decoder_layers, "uniform")
     if architecture.encoder_sparsity_pct == 0:
