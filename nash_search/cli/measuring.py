@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import BUDGETS, MODEL, TASK, WORKLOAD, ConfigFile
-from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries
+from nash_search.cli.searching import Json, Quiet, Results, aloud, quiet_libraries
 from nash_search.config import LatencyBudget
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
@@ -31,7 +31,7 @@ def probe(
 ) -> int:
     """Time the dense model and every shape, without training: what each budget admits, and the floor."""
     asked = load_config(config, overrides)
-    check(asked)
+    aloud(check(asked), quiet)
     with quiet_libraries():
         from nash_search.report.staircase import save_staircase, show
         from nash_search.search.survey import survey

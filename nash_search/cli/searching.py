@@ -54,9 +54,15 @@ def main_job(
         raise InvalidInput(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
         )
-    check(asked)
+    aloud(check(asked), quiet)
     asked = asked.model_copy(update={"storage": storage(asked.storage)})
     return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork)
+
+
+def aloud(notes: tuple[str, ...], quiet: bool) -> None:
+    """What was decided about the data, one line each on stderr."""
+    for note in () if quiet else notes:
+        print(f"data: {note}", file=sys.stderr)
 
 
 def storage(asked: str | None = None) -> str | None:

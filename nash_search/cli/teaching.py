@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import MODEL, TASK, ConfigFile, Flag
-from nash_search.cli.searching import Json, Quiet, quiet_libraries
+from nash_search.cli.searching import Json, Quiet, aloud, quiet_libraries
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
 from nash_search.tasks.preflight import check
@@ -40,7 +40,7 @@ def finetune(
     asked = load_config(config, overrides)
     if asked.teacher is None and asked.model is None:
         raise InvalidInput("teacher must be described (teacher: in the search space) or --model given, but got neither")
-    check(asked, needs_model=False)
+    aloud(check(asked, needs_model=False), quiet)
     with quiet_libraries():
         from nash_search import device
         from nash_search.finetune import finetune as train

@@ -86,13 +86,12 @@ def read_texts(config: TaskConfig) -> Texts:
     def read_test() -> Split:
         return carved.get("test") or _Reader(config, source, []).read("test")
 
-    for split, found in (("train", train), ("validation", validation)):
+    hashes: dict[str, set[bytes]] = {}
+    for split, found in (("train", train), ("validation", validation), ("test", read_test())):
         if len(found) < LEAST_ROWS[split]:
             what = f"{split} split must have at least {LEAST_ROWS[split]} rows, but got {len(found)}"
             raise InvalidInput(what, where=source.name)
-    hashes = {"train": _hashes(train), "validation": _hashes(validation), "test": _hashes(read_test())}
-    if len(hashes["test"]) < 2:
-        raise InvalidInput(f"test split must have at least {LEAST_ROWS['test']} rows, but got fewer", where=source.name)
+        hashes[split] = _hashes(found)
     _refuse_overlap(hashes, config, source, notes)
     return Texts(train=train, validation=validation, read_test=read_test, notes=tuple(notes))
 

@@ -20,8 +20,8 @@ _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of NVIDIA, AMD and a Windows host put there."""
 
 
-def check(config: SearchConfig, *, needs_model: bool = True) -> None:
-    """Refuse a model, data or workload that cannot work.
+def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
+    """Refuse a model, data or workload that cannot work; what was decided about the data, to be said aloud.
 
     Args:
         config: what was asked.
@@ -48,7 +48,8 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> None:
     if config.task.data is not None:
         from nash_search.tasks.data import read_texts
 
-        read_texts(config.task)
+        return read_texts(config.task).notes
+    return ()
 
 
 def has_gpu() -> bool:
