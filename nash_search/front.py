@@ -44,11 +44,18 @@ def dominates(a: Array, b: Array) -> bool:
 
 
 def front_mask(points: Array) -> npt.NDArray[np.bool_]:
-    """Mark the points (n, d) of losses that no other point dominates; equal points are kept together."""
-    no_worse = (points[:, None, :] <= points[None, :, :]).all(axis=2)
-    better = (points[:, None, :] < points[None, :, :]).any(axis=2)
-    dominated = np.asarray((no_worse & better).any(axis=0), bool)
-    return ~dominated
+    """Mark the points (n, 2) of losses that no other point dominates; equal points are kept together."""
+    order = np.lexsort((points[:, 1], points[:, 0]))
+    kept = np.zeros(len(points), bool)
+    best, at = np.inf, np.nan  # lowest second loss so far, and the first loss where it was reached
+    for index in order:
+        x, y = points[index]
+        if y < best:
+            best, at = y, x
+            kept[index] = True
+        elif y == best and x == at:
+            kept[index] = True
+    return kept
 
 
 def front_order(points: Array) -> list[int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -104,11 +104,15 @@ class Driver:
         self._running: dict[int, Job] = {}
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
+        self._dropped: set[int] = set()
+        self._values: dict[int, tuple[float, float]] = {}
+        self._peers: dict[int, Peer] = {}
 
     # -- proposing -------------------------------------------------------------------------------
 
     def next(self) -> Job | Nothing:
         """The next job, WAIT while others may still make one necessary, or DONE."""
+        self.study.refresh()
         rows = self.study.rows()
         if self.trained(rows) + len(self._running) >= self.config.trials:
             return self._done(f"{self.config.trials} trials trained")
@@ -122,7 +126,7 @@ class Driver:
         if planned is None and not free:
             return self._done("every feasible architecture is decided")
         seed = seed_at(self.config.seed, sum(row.state in ("COMPLETE", "PRUNED") for row in rows))
-        sampler = Proposals(self.config.sampler, seed, self.study.facts.space, free, planned)
+        sampler = Proposals(self.config.sampler, seed, self.study.facts.space, free, planned, alone=not self._running)
         number, architecture = self.study.ask(sampler)
         share = self.table.share(architecture)
         if share > self.study.facts.loosest_share:  # somebody enqueued it: an answer, not a training
@@ -167,7 +171,7 @@ class Driver:
         return self.elapsed_s + expected > limit
 
     def _job(self, number: int, architecture: Architecture, share: float) -> Job:
-        peers = tuple(p for p in self._peers() if p.share <= share + TOLERANCE)[-PEERS:]
+        peers = tuple(p for p in self._rivals() if p.share <= share + TOLERANCE)[-PEERS:]
         return Job(
             number=number,
             architecture=architecture,
@@ -181,11 +185,12 @@ class Driver:
             peers=peers,
         )
 
-    def _peers(self) -> Iterator[Peer]:
+    def _rivals(self) -> list[Peer]:
         for r in self.study.records():
-            if r.curve:
+            if r.curve and r.number not in self._peers:
                 share = r.latency.ratio if r.latency else self.table.share(r.architecture)
-                yield Peer(number=r.number, share=share, curve=r.curve)
+                self._peers[r.number] = Peer(number=r.number, share=share, curve=r.curve)
+        return list(self._peers.values())
 
     def _planned(self, rows: Sequence[Row]) -> Architecture | None:
         """What must run before the sampler is asked."""
@@ -251,18 +256,22 @@ class Driver:
             del self._running[number]
 
     def _drop_dominated(self) -> None:
-        kept = {r.number for r in self.pareto()}
+        kept = {r.number for r in self.pareto()} | self._dropped
         for record in self.study.records():
             if record.checkpoint is not None and record.number not in kept:
                 manifest.drop(Path(self.study.folder, record.checkpoint).parent, f"{WEIGHTS}/")
+                self._dropped.add(record.number)  # dominated once, dominated for good
 
     def pareto(self) -> list[TrialRecord]:
-        """Non-dominated complete trials, fastest first; the dense model only where a budget admits it."""
+        """Non-dominated complete trials, fastest first."""
         found = [r for r in self.study.records() if r.status == "complete"]
         return [found[i] for i in front.front_order(self._losses(found))]
 
     def _losses(self, records: Sequence[TrialRecord]) -> front.Array:
-        pairs = [(r.latency.ratio, r.quality.value) for r in records if r.latency and r.quality]
+        for r in records:
+            if r.number not in self._values and r.latency is not None and r.quality is not None:
+                self._values[r.number] = r.latency.ratio, r.quality.value
+        pairs = [self._values[r.number] for r in records]
         return front.losses([p[0] for p in pairs], [p[1] for p in pairs], self.study.facts.direction)
 
     def hypervolume(self) -> float:

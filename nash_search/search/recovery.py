@@ -174,8 +174,9 @@ def rebuild(folder: Path, name: str) -> int:
     finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in new.trials())
     old.close()
     new.close()
-    if (folder / DATABASE).exists():
-        os.replace(folder / DATABASE, folder / f"{DATABASE}.damaged")
+    for suffix in ("", "-wal", "-shm"):
+        if (folder / f"{DATABASE}{suffix}").exists():
+            os.replace(folder / f"{DATABASE}{suffix}", folder / f"{DATABASE}.damaged{suffix}")
     os.replace(fresh, folder / DATABASE)
     manifest.fsync_folder(folder)
     return finished

@@ -156,8 +156,11 @@ class _Run:
             listeners=say.listeners,
             extra_anchors=seeds,
         )
-        self._train(driver)
-        return self._certify(driver)
+        try:
+            self._train(driver)
+            return self._certify(driver)
+        finally:
+            driver.study.close()
 
     def _existing(self) -> Study | None:
         """The study, if it was begun."""

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from nash_search.config import Architecture, SearchSpace, digest
 
-DRAWS = 12
+DRAWS = 3
 """How often the inner sampler may suggest something taken before chance decides."""
 
 
@@ -49,10 +49,16 @@ def seed_at(seed: int, decided: int) -> int:
     return int(digest(["ask", seed, decided])[:8], 16)
 
 
-def inner_sampler(name: str, seed: int) -> BaseSampler | None:
-    """The Optuna sampler of this name (None: chance or the grid decide)."""
+def inner_sampler(name: str, seed: int, *, alone: bool = False) -> BaseSampler | None:
+    """The Optuna sampler of this name (None: chance or the grid decide).
+
+    Args:
+        name: as in `SearchConfig.sampler`.
+        seed: of this ask.
+        alone: no other trial is running, so none must be kept clear of (the constant liar costs writes).
+    """
     if name == "tpe":
-        return TPESampler(multivariate=True, n_startup_trials=5, seed=seed)
+        return TPESampler(multivariate=True, n_startup_trials=5, seed=seed, constant_liar=not alone)
     if name == "nsga2":
         return NSGAIISampler(population_size=10, seed=seed)
     if name == "gp":
@@ -64,9 +70,16 @@ class Proposals(BaseSampler):
     """One ask: a planned architecture, or a suggestion from those that are still free."""
 
     def __init__(
-        self, name: str, seed: int, space: SearchSpace, free: Sequence[Architecture], planned: Architecture | None
+        self,
+        name: str,
+        seed: int,
+        space: SearchSpace,
+        free: Sequence[Architecture],
+        planned: Architecture | None,
+        *,
+        alone: bool = False,
     ) -> None:
-        self._inner = inner_sampler(name, seed)
+        self._inner = inner_sampler(name, seed, alone=alone)
         self._grid = name == "grid"
         self._rng = np.random.default_rng(seed)
         self._space = distributions(space)

@@ -14,6 +14,7 @@ This module refuses to know who proposes and who trains.
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -73,11 +74,24 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+class _Connection(sqlite3.Connection):
+    """Write-ahead log, synced at checkpoints only: a commit costs microseconds instead of an fsync.
+
+    A power cut may take the last commits with it but never the file's consistency, and what a lost row said
+    lies, synced, in its trial's folder: `recovery.settle` tells it again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA journal_mode=WAL").close()
+        self.execute("PRAGMA synchronous=NORMAL").close()
+
+
 def open_storage(url: str) -> RDBStorage:
     """The storage behind a URL; waits for SQLite locks that a reading dashboard holds."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url.startswith("sqlite"):
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60, "factory": _Connection}})
     return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
@@ -90,6 +104,7 @@ class Study:
         self.storage = storage
         self._records: dict[int, TrialRecord] = {}
         self._rows: dict[int, Row] = {}
+        self._trials: list[FrozenTrial] | None = None
         if facts is not None:
             self.optuna = optuna.create_study(
                 storage=storage, study_name=name, directions=["minimize", facts.direction], load_if_exists=True
@@ -129,8 +144,14 @@ class Study:
     # -- reading ---------------------------------------------------------------------------------
 
     def trials(self) -> list[FrozenTrial]:
-        """All rows."""
-        return self.optuna.get_trials(deepcopy=False)
+        """All rows, as they were at the last write or `refresh` (one driver writes, so nobody else does)."""
+        if self._trials is None:
+            self._trials = self.optuna.get_trials(deepcopy=False)
+        return self._trials
+
+    def refresh(self) -> None:
+        """Read the rows anew."""
+        self._trials = None
 
     def rows(self) -> list[Row]:
         """All rows, briefly."""
@@ -173,6 +194,7 @@ class Study:
         """A new row with its architecture."""
         self.optuna.sampler = sampler
         asked = self.optuna.ask(fixed_distributions=self.distributions)
+        self.refresh()
         failpoints.hit("ask")
         found = architecture_of(asked.params)
         assert found is not None
@@ -194,10 +216,12 @@ class Study:
         failpoints.hit("tell")
         state, values = self._verdict(record)
         self.optuna.tell(number, values, state=state)
+        self.refresh()
 
     def add(self, record: TrialRecord, share: float) -> None:
         """A row for a finished folder that the database does not know (it was restored from a backup)."""
         state, values = self._verdict(record)
+        self.refresh()
         self.optuna.add_trial(
             create_trial(
                 state=state,
@@ -216,6 +240,7 @@ class Study:
         self.storage.set_trial_user_attr(trial_id, "message", message)
         self.storage.set_trial_system_attr(trial_id, "fail_reason", message)
         self.optuna.tell(number, state=TrialState.FAIL)
+        self.refresh()
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, list[float] | None]:
         if record.failure is not None:
@@ -225,14 +250,14 @@ class Study:
         return TrialState.PRUNED, None  # Optuna's word for "ended without a result"
 
     def summary(self, record: TrialRecord, share: float | None) -> dict[str, Any]:
-        """The attributes of a row, readable in the dashboard."""
+        """The attributes of a row, readable in the dashboard; few, for each is a transaction."""
         infeasible = record.infeasible
         if record.architecture == self.facts.baseline and share is not None and share > self.facts.loosest_share:
             infeasible = (
                 f"the dense model: {share:.0%} of its latency, the loosest budget is {self.facts.loosest_share:.0%}"
             )
         status = "infeasible" if infeasible else record.status
-        found: dict[str, Any] = {"status": status, "architecture": record.architecture.slug}
+        found: dict[str, Any] = {"status": f"{status} {record.architecture.slug}"}
         folder = f"trials/{trial.folder_key(self.facts.question_digest, record.architecture)}"
         if record.latency is not None or record.stopped is not None:
             found["folder"] = folder
@@ -240,15 +265,15 @@ class Study:
             found["record"] = record.model_dump_json()
         if share is not None:
             found["share_of_dense"] = share
-        if record.latency is not None:
-            found["measured_ms"] = record.latency.median_ms
-        if record.quality is not None:
-            found["quality_se"] = record.quality.standard_error
-        if record.shapes is not None:
-            found["shapes"] = record.shapes.model_dump(mode="json")
-        optional = {
+        details = {
+            "measured_ms": record.latency.median_ms if record.latency is not None else None,
+            "quality_se": record.quality.standard_error if record.quality is not None else None,
+            "shapes": record.shapes.model_dump(mode="json") if record.shapes is not None else None,
             "parameters": record.parameters,
             "train_s": record.train_s or None,
+        }
+        optional = {
+            "details": {name: value for name, value in details.items() if value is not None} or None,
             "failure": record.failure,
             "message": record.message or None,
             "stopped": record.stopped,

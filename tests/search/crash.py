@@ -9,14 +9,14 @@ from nash_search.search import Interrupted, search
 
 
 def config(trials: int, **changes):
-    return SearchConfig(
-        task=TaskConfig(name="rehearsal"),
-        budgets=(LatencyBudget.parse("70%"), LatencyBudget.parse("50%")),
-        study="s",
-        serial=True,
-        trials=trials,
-        **changes,
-    )
+    asked = {
+        "task": TaskConfig(name="rehearsal"),
+        "budgets": (LatencyBudget.parse("70%"), LatencyBudget.parse("50%")),
+        "study": "s",
+        "serial": True,
+        "trials": trials,
+    }
+    return SearchConfig(**asked | changes)
 
 
 def main() -> int:

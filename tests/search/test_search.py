@@ -1,0 +1,241 @@
+"""The whole search on the analytic bench, in this process."""
+
+import json
+
+import optuna
+import pandas as pd
+import pytest
+
+from nash_search.config import Architecture, LatencyBudget
+from nash_search.errors import InvalidInput, StorageDamaged
+from nash_search.search import certify
+from nash_search.search.pick import pick
+from nash_search.search.rehearsal import quality_of, share_of
+from nash_search.search.study import SCHEMA
+
+KEYS = {
+    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s"
+}  # fmt: skip
+BUDGET_KEYS = {
+    "asked", "budget_ms", "floor_ms", "verdict", "latency_ms", "upper_ms", "speedup", "quality", "quality_split",
+    "checkpoint", "architecture",
+}  # fmt: skip
+
+
+def study_of(result):
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{result.folder}/study.db")
+
+
+def test_the_document_holds_what_is_promised(rehearse, notebook):
+    result = rehearse(trials=10)
+    document = json.loads(json.dumps(result.document, allow_nan=False))
+    assert set(document) == KEYS and result.exit_code == 0
+    assert set(document["workload"]) == {
+        "batch_size", "input_tokens", "output_tokens", "beams", "dtype", "threads", "runtime"
+    }  # fmt: skip
+    assert set(document["dense"]) == {"latency_ms", "quality", "quality_split", "checkpoint"}
+    assert document["dense"]["quality_split"] == "test"
+    for budget in document["budgets"]:
+        assert BUDGET_KEYS <= set(budget) and budget["verdict"] == "met"
+        assert budget["upper_ms"] <= budget["budget_ms"] and budget["quality_split"] == "test"
+        assert budget["speedup"] == pytest.approx(document["dense"]["latency_ms"] / budget["latency_ms"], rel=1e-6)
+    counts = document["trials"]
+    assert counts["complete"] + counts["stopped"] == 10 and counts["infeasible"] == 1  # the dense model
+    files = {"trials.csv", "front.csv", "front.json", "summary.json", "study.db", "config.json", "probe.json"}
+    assert files <= {p.name for p in result.folder.iterdir()}
+    assert [s for s, _ in notebook.stages][:4] == ["workload", "probe", "plan", "search"]
+    assert notebook.stages[-1][0] == "done"
+    assert notebook.states[-1].trained == 10 and notebook.states[-1].eta_s == 0
+
+
+def test_the_winner_is_the_best_certified_quality_under_each_budget(rehearse):
+    result = rehearse(trials=14)
+    for asked in ("70%", "50%", "35%"):
+        met = [p for p in result.front if p.verdict(LatencyBudget.parse(asked)) == "met"]
+        best = max(met, key=lambda p: p.validation.value)
+        assert result.best_under(asked) == best
+        assert pick(result.folder, LatencyBudget.parse(asked))["budgets"][0]["checkpoint"].endswith(best.checkpoint)
+    assert result.best_under("20%") is None
+    assert (result.folder / "best" / "50pct" / "model.json").exists()
+    winner = Architecture.model_validate_json((result.folder / "best" / "50pct" / "model.json").read_bytes())
+    assert winner == result.best_under("50%").architecture
+
+
+def test_the_front_is_exported_and_dominated_weights_are_dropped(rehearse):
+    result = rehearse(trials=12)
+    exported = {p.name for p in (result.folder / "checkpoints").iterdir()}
+    assert exported == {p.checkpoint.split("/")[1] for p in result.front}
+    kept = {p.parent.name for p in (result.folder / "trials").glob("*/weights")}
+    assert kept >= {p.key for p in result.front}
+    assert len(kept) < len(list((result.folder / "trials").iterdir()))
+    summary = json.loads((result.folder / "summary.json").read_text())
+    assert summary["sealed_test_openings"] == 3  # two winners and the dense model
+    trials = pd.read_csv(result.folder / "trials.csv")
+    assert len(trials) == 13 and trials.status.value_counts()["infeasible"] == 1
+
+
+def test_what_cannot_meet_the_loosest_budget_is_never_trained(rehearse, notebook):
+    rehearse(trials=14)
+    for record in notebook.trials[1:]:
+        assert share_of(record.architecture) <= 0.71
+    assert len({r.architecture for r in notebook.trials}) == len(notebook.trials)
+
+
+def test_the_dashboard_reads_the_constraint_in_its_legacy_form(rehearse):
+    result = rehearse(trials=4)
+    for row in study_of(result).trials:
+        (value,) = row.system_attrs["constraints"]
+        assert not [key for key in row.system_attrs if key.startswith("constraints:")], "never both forms"
+        share = row.user_attrs["share_of_dense"]
+        assert value == pytest.approx(share / 0.7 - 1)
+    best = study_of(result).best_trials
+    assert best and all(t.system_attrs["constraints"][0] <= 0 for t in best)
+    assert study_of(result).metric_names == ["latency_ms", "rehearsal"]
+    assert study_of(result).user_attrs["nash_search"]["schema_version"] == SCHEMA
+
+
+def test_budgets_below_the_floor_train_nothing_and_name_the_floor(rehearse, notebook):
+    result = rehearse(budgets=(LatencyBudget.parse("10%"), LatencyBudget.parse("20ms")))
+    assert result.exit_code == 3 and notebook.trials == []
+    assert [b["verdict"] for b in result.document["budgets"]] == ["infeasible", "infeasible"]
+    assert result.document["budgets"][0]["floor_ms"] == pytest.approx(27.6, abs=0.5)
+    assert result.document["trials"] == {"complete": 0, "stopped": 0, "infeasible": 0, "failed": 0}
+    assert not (result.folder / "study.db").exists()
+    assert set(result.document) == KEYS
+
+
+def test_one_feasible_budget_is_an_answer(rehearse):
+    result = rehearse(trials=3, budgets=(LatencyBudget.parse("70%"), LatencyBudget.parse("10%")))
+    assert result.exit_code == 0
+    assert [b["verdict"] for b in result.document["budgets"]] == ["met", "infeasible"]
+
+
+def test_the_same_command_finds_its_study_again_and_more_trials_go_on(rehearse, notebook):
+    first = rehearse(trials=4)
+    before = len(notebook.trials)
+    again = rehearse(trials=4)
+    assert len(notebook.trials) == before and again.document["front"] == first.document["front"]
+    assert not [s for s, _ in notebook.stages[-6:] if s in ("probe", "test", "certify")], "nothing is measured again"
+    rehearse(trials=6)
+    assert len(notebook.trials) == before + 2
+    tighter = rehearse(trials=6, budgets=(LatencyBudget.parse("60%"),))
+    assert tighter.document["budgets"][0]["asked"] == "60%"
+
+
+def test_interrupting_by_trials_equals_one_go(rehearse, tmp_path):
+    whole = rehearse(trials=14, results=tmp_path / "whole")
+    for trials in (1, 5, 9, 14):
+        parts = rehearse(trials=trials, results=tmp_path / "parts")
+    values = [[(t.params, t.values) for t in study_of(r).trials] for r in (whole, parts)]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"sampler": "random"}, 'sampler: "tpe" -> "random"'),
+        ({"budgets": (LatencyBudget.parse("80%"),)}, "loosest budget must stay within the study's 70.0%"),
+    ],
+)
+def test_another_question_is_refused_with_the_difference_unless_forked(rehearse, notebook, changes, words):
+    rehearse(trials=3)
+    with pytest.raises(InvalidInput, match=words.replace("%", "%")):
+        rehearse(trials=3, **changes)
+    before = len(notebook.trials)
+    forked = rehearse(trials=3, fork=True, **changes)
+    assert forked.document["study"].startswith("s-")
+    assert notebook.trials[before + 1].architecture in {r.architecture for r in notebook.trials[:before]}
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid", "nsga2", "gp"])
+def test_other_samplers_cover_the_feasible_space_without_repeats(rehearse, notebook, sampler):
+    rehearse(trials=9, sampler=sampler)
+    trained = [r.architecture for r in notebook.trials[1:]]
+    assert len(set(trained)) == 9 and all(share_of(a) <= 0.71 for a in trained)
+
+
+def test_a_space_can_be_exhausted(rehearse, notebook):
+    result = rehearse(trials=500, sampler="grid", early_stopping=False)
+    assert result.exit_code == 0
+    stages = dict(notebook.stages)
+    assert stages["front"]["why"] == "every feasible architecture is decided"
+    records = {r.architecture: r for r in notebook.trials}
+    best = max((a for a in records if share_of(a) <= 0.49), key=quality_of)
+    assert quality_of(result.best_under("50%").architecture) >= quality_of(best) - 0.4
+
+
+def test_failures_end_a_trial_with_a_reason_and_do_not_count(rehearse, notebook):
+    result = rehearse(trials=5, orders="nan=enc0-dec2,error=enc10-dec1,oom=enc40-dec2")
+    reasons = [(r.architecture.slug, r.failure) for r in notebook.trials if r.failure]
+    assert reasons == [
+        ("enc0-dec2", "nan"),
+        ("enc10-dec1", "error"),
+        ("enc40-dec2", "oom"),
+        ("enc40-dec2", "oom"),  # one more try
+    ]
+    assert result.document["trials"]["complete"] + result.document["trials"]["stopped"] == 5
+    assert result.document["trials"]["failed"] == 4
+
+
+def test_a_search_in_which_everything_fails_ends(rehearse, notebook, monkeypatch):
+    from nash_search.search.rehearsal import Rehearsal
+
+    def train(self, job, scratch, hooks):
+        raise RuntimeError("broken\nfor all")
+
+    monkeypatch.setattr(Rehearsal, "train", train)
+    result = rehearse(trials=50)
+    assert result.exit_code == 3 and len(notebook.trials) == 6
+    assert notebook.trials[-1].message == "RuntimeError: broken for all"
+    assert dict(notebook.stages)["front"]["why"] == "5 trials in a row failed"
+
+
+def test_a_full_disk_stops_the_search_and_it_goes_on_later(rehearse, notebook):
+    with pytest.raises(StorageDamaged, match="disk must have room"):
+        rehearse(trials=5, orders="disk=enc10-dec1")
+    assert notebook.trials[-1].failure == "disk_full"
+    result = rehearse(trials=5)
+    assert result.document["trials"]["complete"] + result.document["trials"]["stopped"] == 5
+
+
+def test_a_hanging_trial_is_ended_at_its_timeout(rehearse, notebook):
+    result = rehearse(trials=2, orders="hang=enc0-dec2", trial_timeout_s=0.5)
+    assert [r.failure for r in notebook.trials] == [None, "timeout", None, None]
+    assert result.exit_code == 0
+
+
+def test_a_time_budget_is_respected(rehearse, notebook):
+    rehearse(trials=100, orders="trial_s=0.2", time_budget_s=1.0)
+    assert 3 <= len(notebook.trials) <= 7
+    assert dict(notebook.stages)["front"]["why"] == "the time budget is spent"
+
+
+def test_max_drop_is_a_quality_floor_for_every_answer(rehearse):
+    result = rehearse(trials=10, max_drop_pct=6.0)
+    limit = result.quality_floor
+    assert limit == pytest.approx(92.29 * 0.94, abs=0.1)
+    verdicts = {b["asked"]: (b["verdict"], b["quality"]) for b in result.document["budgets"]}
+    assert verdicts["70%"][0] == "met" and verdicts["50%"][0] == "infeasible"
+
+
+def test_an_export_that_writes_other_tokens_meets_nothing(rehearse, monkeypatch):
+    from nash_search.search.rehearsal import Rehearsal
+
+    monkeypatch.setattr(Rehearsal, "same_tokens", lambda self, exports, trials: dict.fromkeys(exports, False))
+    result = rehearse(trials=3)
+    assert result.exit_code == 3 and all(not p.same_tokens for p in result.front)
+
+
+def test_an_answer_needs_a_finished_study(tmp_path):
+    with pytest.raises(InvalidInput, match="must be finished"):
+        pick(tmp_path, LatencyBudget.parse("50%"))
+
+
+def test_export_names_are_plain(rehearse):
+    result = rehearse(trials=3)
+    for point in result.front:
+        assert certify.CHECKPOINTS + "/rehearsal-" == point.checkpoint[: len("checkpoints/rehearsal-")]
+        assert all(c.isalnum() or c in "._-" for c in point.checkpoint.split("/")[1])
+        measurement = json.loads((result.folder / point.checkpoint / "measurement.json").read_text())
+        assert {"workload", "teacher", "latency_ms"} <= set(measurement)

@@ -1,0 +1,89 @@
+"""The staircase and its anchors, against a brute-force reading of the same table."""
+
+import pytest
+
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace, TaskConfig
+from nash_search.errors import InvalidInput
+from nash_search.search import probe, space
+from nash_search.search.rehearsal import LAYERS, Rehearsal, share_of
+
+SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=tuple(range(1, LAYERS + 1)))
+BUDGETS = tuple(LatencyBudget.parse(b) for b in ("70%", "50%", "30ms"))
+
+
+@pytest.fixture(scope="module")
+def table():
+    bench = Rehearsal(SearchConfig(task=TaskConfig(name="rehearsal")))
+    taken = bench.probe(probe.shapes_to_probe(SPACE), 1.0)
+    entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
+    return probe.LatencyTable(entries=entries)
+
+
+def test_a_few_widths_of_every_depth_are_probed():
+    shapes = probe.shapes_to_probe(SPACE)
+    assert len(shapes) == 4 * LAYERS
+    assert {a.encoder_sparsity_pct for a in shapes} == {0, 30, 50, 80}
+    assert len(probe.shapes_to_probe(SearchSpace(encoder_sparsity_pct=(0, 0, 10), decoder_layers=(2,)))) == 1
+
+
+def test_shares_between_probed_widths_are_interpolated_and_monotone(table):
+    for layers in SPACE.decoder_layers:
+        shares = [table.share(Architecture(encoder_sparsity_pct=s, decoder_layers=layers)) for s in range(0, 81, 10)]
+        assert shares == sorted(shares, reverse=True)
+        for s, share in zip(range(0, 81, 10), shares, strict=True):
+            assert share == pytest.approx(
+                share_of(Architecture(encoder_sparsity_pct=s, decoder_layers=layers)), abs=0.01
+            )
+    with pytest.raises(KeyError):
+        table.share(Architecture(encoder_sparsity_pct=0, decoder_layers=9))
+
+
+def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(table):
+    expected = set()
+    for budget in BUDGETS:
+        limit = budget.share_of(table.dense_ms)
+        for layers in SPACE.decoder_layers:
+            fits = [
+                a
+                for a in SPACE.architectures()
+                if a.decoder_layers == layers and table.share(a) * (1 + space.MARGIN) <= limit
+            ]
+            if fits:
+                expected.add(min(fits, key=lambda a: a.encoder_sparsity_pct))
+    fastest = Architecture(encoder_sparsity_pct=80, decoder_layers=1)
+    found = space.anchors(SPACE, table, BUDGETS)
+    assert set(found) == expected | {fastest} and len(found) == len(set(found))
+    assert found[0].encoder_sparsity_pct == 0, "low encoder sparsity first"
+
+
+def test_a_budget_below_the_floor_admits_nothing_and_names_the_nearest(table):
+    fastest, share = probe.floor(table, SPACE.architectures())
+    assert (fastest.encoder_sparsity_pct, fastest.decoder_layers) == (80, 1)
+    low = LatencyBudget.parse("10%")
+    assert probe.feasible(table, SPACE.architectures(), low) == ()
+    assert space.admits(SPACE, table, low) == {}
+    for asked in ("10%", "10ms"):
+        nearest = probe.nearest_feasible(table, SPACE.architectures(), LatencyBudget.parse(asked))
+        assert share <= nearest.share_of(table.dense_ms) < share * 1.15
+        assert probe.feasible(table, SPACE.architectures(), nearest)
+
+
+def test_depths_come_from_the_model_and_may_not_exceed_it():
+    assert space.filled(SearchSpace(), 3).decoder_layers == (1, 2, 3)
+    with pytest.raises(InvalidInput, match="between 1 and 3"):
+        space.filled(SearchSpace(decoder_layers=(2, 4)), 3)
+
+
+def test_a_tables_key_changes_with_everything_it_depends_on():
+    bench = Rehearsal(SearchConfig(task=TaskConfig(name="rehearsal")))
+    shapes = probe.shapes_to_probe(SPACE)
+    workload = bench.workload()
+    keys = {
+        probe.table_key(workload, "a", "m", shapes),
+        probe.table_key(workload, "b", "m", shapes),
+        probe.table_key(workload, "a", "n", shapes),
+        probe.table_key(workload, "a", "m", shapes[1:]),
+        probe.table_key(workload.model_copy(update={"batch_size": 1}), "a", "m", shapes),
+    }
+    assert len(keys) == 5
+    assert probe.table_key(workload, "a", "m", shapes[::-1]) in keys
