@@ -257,8 +257,22 @@ LIGHT: dict[str, Case] = {
     **{
         f"model {name}": own_model(name)
         for name in (
-            "none", "no-config", "config-text", "config-list", "gpt2", "led", "remote", "remote-tokenizer", "pickled",
-            "truncated", "garbage", "shape", "depth", "layers", "no-tokenizer", "shards",
+            "none",
+            "no-config",
+            "config-text",
+            "config-list",
+            "gpt2",
+            "led",
+            "remote",
+            "remote-tokenizer",
+            "pickled",
+            "truncated",
+            "garbage",
+            "shape",
+            "depth",
+            "layers",
+            "no-tokenizer",
+            "shards",
         )
     },  # fmt: skip
     "model a file": flags(*OWN, "--model", "./a-file"),
@@ -272,10 +286,30 @@ LIGHT: dict[str, Case] = {
     **{
         f"data {name}": data(name)
         for name in (
-            "missing.jsonl", "empty.jsonl", "empty.csv.gz", "few.jsonl", "not.jsonl", "column.jsonl", "none.jsonl",
-            "number.jsonl", "blank.jsonl", "ragged.csv", "short.csv", "twice.csv", "binary.csv", "not.parquet",
-            "not.jsonl.gz", "rows.pkl", "rows.docx", "script", "pickled", "nothing", "no-train", "mixed",
-            "same", "leaky",
+            "missing.jsonl",
+            "empty.jsonl",
+            "empty.csv.gz",
+            "few.jsonl",
+            "not.jsonl",
+            "column.jsonl",
+            "none.jsonl",
+            "number.jsonl",
+            "blank.jsonl",
+            "ragged.csv",
+            "short.csv",
+            "twice.csv",
+            "binary.csv",
+            "not.parquet",
+            "not.jsonl.gz",
+            "rows.pkl",
+            "rows.docx",
+            "script",
+            "pickled",
+            "nothing",
+            "no-train",
+            "mixed",
+            "same",
+            "leaky",
         )
     },  # fmt: skip
     "data a hub id that cannot be reached": flags(*OWN, "--model", "models/good", "--data", "nobody/no-data"),
@@ -341,7 +375,7 @@ if not has_gpu():
 SAMPLE = ("unknown flag", "trials abc", "config tag", "model gpt2", "data leaky", 'study "a\\u202eb"')
 """Cases of `LIGHT` that also run as a process of their own."""
 
-BATCH = '''
+BATCH = """
 import contextlib, io, json, os, sys, time
 
 from nash_search.cli import main
@@ -371,7 +405,7 @@ for name, (arguments, environment, _) in json.load(sys.stdin).items():
     if heavy:
         break
 print(json.dumps(found))
-'''
+"""
 
 
 def clean_environment() -> dict[str, str]:

@@ -31,12 +31,13 @@ def probe(
 ) -> int:
     """Time the dense model and every shape, without training: what each budget admits, and the floor."""
     asked = load_config(config, overrides)
-    aloud(check(asked), quiet)
+    notes = check(asked)
     with quiet_libraries():
         from nash_search.report.staircase import save_staircase, show
         from nash_search.search.survey import survey
 
         found = survey(asked)
+    aloud(notes, quiet)
     if not quiet:
         show(found)
     if plot is not None:

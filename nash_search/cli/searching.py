@@ -54,9 +54,9 @@ def main_job(
         raise InvalidInput(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
         )
-    aloud(check(asked), quiet)
+    notes = check(asked)
     asked = asked.model_copy(update={"storage": storage(asked.storage)})
-    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork)
+    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, notes=notes)
 
 
 def aloud(notes: tuple[str, ...], quiet: bool) -> None:
@@ -75,7 +75,33 @@ def storage(asked: str | None = None) -> str | None:
     return url or None
 
 
-def run_search(config: SearchConfig, results: Path, *, as_json: bool, quiet: bool, fork: bool = False) -> int:
+class Notes:
+    """A listener that says what was decided about the data, once everything given has proved good."""
+
+    def __init__(self, notes: tuple[str, ...]) -> None:
+        self._notes = notes
+
+    def on_stage(self, stage: str, detail: Any) -> None:
+        """The first stage begins after model and data are loaded."""
+        aloud(self._notes, False)
+        self._notes = ()
+
+    def on_trial(self, record: Any, state: Any) -> None:
+        """Nothing to say."""
+
+    def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
+        """Nothing to say."""
+
+
+def run_search(
+    config: SearchConfig,
+    results: Path,
+    *,
+    as_json: bool,
+    quiet: bool,
+    fork: bool = False,
+    notes: tuple[str, ...] = (),
+) -> int:
     """Search, keep the pictures current, tell the answer; the exit code is the search's."""
     from nash_search.cli import board
     from nash_search.report.table import RunTable
@@ -83,7 +109,8 @@ def run_search(config: SearchConfig, results: Path, *, as_json: bool, quiet: boo
 
     with RunTable(quiet=quiet) as table, quiet_libraries():
         plots = board.study_plots(config, results)
-        result = search(config, results=results, listeners=(table, plots), fork=fork)
+        said = Notes(() if quiet else notes)
+        result = search(config, results=results, listeners=(said, table, plots), fork=fork)
         if result.front:
             table.finish(*board.finish(result.folder, config))
     if as_json:

@@ -40,7 +40,7 @@ def finetune(
     asked = load_config(config, overrides)
     if asked.teacher is None and asked.model is None:
         raise InvalidInput("teacher must be described (teacher: in the search space) or --model given, but got neither")
-    aloud(check(asked, needs_model=False), quiet)
+    check(asked, needs_model=False)
     with quiet_libraries():
         from nash_search import device
         from nash_search.finetune import finetune as train
@@ -48,6 +48,7 @@ def finetune(
 
         target = device.resolve(asked.workload.device).name
         task, model, recipe = starting_point(asked)
+        aloud(task.notes, quiet)
 
         def report(step: int, steps: int, loss: float, quality: Any) -> None:
             if not quiet:

@@ -90,10 +90,11 @@ def _check_whole(path: Path, named: str) -> None:
     if tables and "studies" not in tables:
         raise StorageDamaged("storage must hold Optuna studies, but got something else", where=named)
     if tables:
-        from nash_search.search.study import open_storage, sqlite_url
+        import optuna
 
+        url = f"sqlite:///file:{path.resolve()}?mode=ro&uri=true"  # a look must not change the file
         try:
-            open_storage(sqlite_url(path)).engine.dispose()
+            optuna.storages.RDBStorage(url, skip_table_creation=True).engine.dispose()
         except RuntimeError as error:
             line = " ".join(str(error).split())[:120]
             raise StorageDamaged(f"storage must fit the installed Optuna, but got: {line}", where=named) from None

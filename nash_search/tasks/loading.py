@@ -116,9 +116,7 @@ def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generati
     )
 
 
-def _own(
-    config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Mapping[str, Any], texts: Texts
-) -> Task:
+def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Mapping[str, Any], texts: Texts) -> Task:
     metric = metric_of(config, DEFAULT_METRIC)
     notes = list(texts.notes)
     limit = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None

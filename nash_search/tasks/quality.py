@@ -138,9 +138,7 @@ def _generate_batch(model: Any, task: Task, input_ids: list[Sequence[int]], guar
     device = next(model.parameters()).device
     try:
         with guard(), torch.no_grad():
-            found = model.generate(
-                input_ids=padded.to(device), attention_mask=real.to(device), **task.generation
-            ).cpu()
+            found = model.generate(input_ids=padded.to(device), attention_mask=real.to(device), **task.generation).cpu()
     except torch.OutOfMemoryError:
         if len(input_ids) == 1:
             raise
