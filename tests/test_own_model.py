@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +80,25 @@ def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) 
         [sys.executable, "-c", check, folder], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert fresh.returncode == 0 and fresh.stdout.strip(), fresh.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_readme_s_own_model_line_by_line(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (block,) = [b for b in re.findall(r"^```sh\n(.*?)^```", readme, re.M | re.S) if "finetune" in b]
+    write_data(tmp_path / "dialogues")
+    (tmp_path / "space.yaml").write_text(SPACE.format(model=SHAPES["bart"]))
+    base = nash_search(tmp_path, "finetune", "--config", "space.yaml", "--data", "dialogues", "--output", "my-bart")
+    assert base.returncode == 0, base.stderr[-2000:]
+    for line in block.splitlines():
+        _, *words = shlex.split(line)
+        # at toy scale the clock cannot promise a verdict, so any budget will do, and trials stay in one process
+        words = ["100%" if word in ("50%", "60%") else word for word in words]
+        small = ["--config", "space.yaml", "--epochs", "1"] if words[0] == "finetune" else ["--config", "space.yaml"]
+        small += ["--serial"] if words[0].startswith("-") else []
+        found = nash_search(tmp_path, *words, *(small if "--data" in words else []))
+        answers = (0, 3) if "--budget-ms" in words else (0,)
+        assert found.returncode in answers, f"{line}\n{found.stderr[-2000:]}"
+    study = tmp_path / "results" / "mine"
+    assert (study / "report.html").stat().st_size > 1_000_000 and list((study / "checkpoints").iterdir())

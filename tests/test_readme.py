@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
@@ -68,49 +67,3 @@ def test_python_blocks_run(number: int, tmp_path: Path) -> None:
     program = "import torch\ntorch.set_num_threads(1)\n" + blocks(ROOT / "README.md", "python")[number]
     found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert found.returncode == 0, found.stderr[-2000:]
-
-
-@pytest.mark.slow
-def test_your_own_model_in_the_readme_s_words(tmp_path: Path) -> None:
-    """The block of README's "Your own model", line by line, on a small BART and a small data set."""
-    from nash_search.config import TaskConfig, TeacherRecipe
-    from nash_search.finetune import scratch_model
-    from nash_search.tasks import load_task
-    from nash_search.tasks.g2p import words_of
-
-    data = tmp_path / "dialogues"
-    data.mkdir()
-    for split, count in (("train", 400), ("validation", 48), ("test", 48)):
-        rows = [{"dialogue": w, "summary": s[0]} for w, s in list(words_of(split).items())[:count]]  # type: ignore[arg-type]
-        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = load_task(TaskConfig(train_examples=32, validation_examples=8))
-    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 64}
-    model = scratch_model(TeacherRecipe(model={"model_type": "mbart", **sizes, **heads}), task.tokenizer)
-    model.save_pretrained(tmp_path / "my-bart")
-    task.tokenizer.save_pretrained(tmp_path / "my-bart")
-    small = tmp_path / "small.yaml"
-    small.write_text(
-        "search_space: {encoder_sparsity_pct: [0, 50, 50], decoder_layers: [1, 2]}\n"
-        "recipe: {narrow_steps: 3, tune_steps: 3, batch_size: 8, rungs: 1}\n"
-        "task: {metric: rougeL}\n"
-        "trials: 1\ncertify_rounds: 2\ncertify_pairs: 5\n"
-        "teacher: {epochs: 30, batch_size: 16, learning_rate: 0.003}\n"
-    )
-    (block,) = [b for b in blocks(ROOT / "README.md", "sh") if "finetune" in b]
-    searched = {
-        "finetune": ["--config", str(small)],
-        "probe": ["--config", str(small)],
-        "": ["--config", str(small), "--serial"],
-    }
-    for words in (shlex.split(line) for line in block.splitlines()):
-        command = words[1] if not words[1].startswith("-") else ""
-        # at toy scale neither model nor clock is good enough to promise a verdict: any budget that can be met will do
-        words = ["100%" if word in ("50%", "60%") else word for word in words]
-        found = subprocess.run(
-            [sys.executable, "-m", "nash_search", *words[1:], *searched.get(command, [])],
-            cwd=tmp_path, capture_output=True, text=True, timeout=500,
-        )  # fmt: skip
-        assert found.returncode in ((0, 3) if command in ("", "pick", "probe") else (0,)), found.stderr[-2000:]
-    assert (tmp_path / "results" / "mine" / "report.html").stat().st_size > 1_000_000
-    assert list((tmp_path / "results" / "mine" / "checkpoints").iterdir())
