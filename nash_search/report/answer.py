@@ -131,10 +131,15 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
         parts.append(pick_text(pick, view))
     loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
     if files:
-        parts += [Text(), Text("Written", "bold"), *(Text(f"  {escape.plain(f)}") for f in files)]
+        parts += [Text(), Text("Written", "bold"), *(_copied(f"  {escape.plain(f)}") for f in files)]
     if loaded:
-        parts += [Text(), Text("Load it", "bold"), *(Text(f"  {line}", "cyan") for line in load_lines(loaded))]
+        parts += [Text(), Text("Load it", "bold"), *(_copied(f"  {line}", "cyan") for line in load_lines(loaded))]
     return Group(*parts)
+
+
+def _copied(line: str, style: str = "") -> Text:
+    """A line somebody will copy: never broken, however narrow the terminal."""
+    return Text(line, style, no_wrap=True, overflow="ignore")
 
 
 def load_lines(checkpoint: str) -> list[str]:

@@ -164,7 +164,7 @@ class RunTable:
         """The answer: leaderboard, picks, files, and how to load the winner."""
         self.close()
         if not self.quiet:
-            self.console.print(answer(view, files, self.console.width))
+            self.console.print(answer(view, files, self.console.width), crop=False)
 
     def render(self) -> RenderableType:
         """The live table as it is now."""
