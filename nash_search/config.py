@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
-DecoderSelection = Literal["uniform"]
+DecoderSelection = Literal["uniform", "scored"]
 """Names of `nash_search.pruner.depth` (a test holds them equal)."""
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""

@@ -1,27 +1,116 @@
 """Which decoder blocks a student keeps.
 
-Uniform selection (NASH, section 3.2): S = { ((L-1)*l) // (n-1) : l = 0..n-1 }, in integers, because
-floats drop the last block for e.g. L=16, n=12. n = 1 keeps block 0, n = L is the identity. This
-module refuses to know models: it maps two numbers and a name to indices.
+`uniform` (NASH, section 3.2): S = { ((L-1)*l) // (n-1) : l = 0..n-1 }, in integers, because floats drop
+the last block for e.g. L=16, n=12. n = 1 keeps block 0, n = L is the identity.
+
+`scored`: the blocks that, alone and untrained, stay closest to the teacher,
+
+    S = argmin KL(teacher || decoder of S)   on a few hundred training examples,
+
+over all subsets where there are few (C(6,3) = 20, C(12,3) = 220 decoder passes), else by removing the
+cheapest block again and again. This module refuses to know training and what the choice is for.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
 from nash_search.errors import InvalidInput
 
-SELECTIONS: tuple[str, ...] = ("uniform",)
+SELECTIONS: tuple[str, ...] = ("uniform", "scored")
+EXAMPLES = 256
+"""Training examples that candidates are scored on (whole batches)."""
+SUBSETS = 256
+"""Beyond so many subsets, blocks are removed one at a time."""
+
+Batch = dict[str, torch.Tensor]
 
 
-def selected_blocks(total: int, kept: int, selection: str = "uniform") -> tuple[int, ...]:
+def selected_blocks(
+    total: int, kept: int, selection: str = "uniform", score: Callable[[Sequence[int]], float] | None = None
+) -> tuple[int, ...]:
     """Indices of the `kept` of `total` decoder blocks, increasing.
 
+    Args:
+        total: decoder blocks there are.
+        kept: decoder blocks to keep.
+        selection: one of `SELECTIONS`.
+        score: what `scored` minimises, a function of the indices (`DecoderScore`).
+
     Raises:
-        InvalidInput: when `kept` is not between 1 and `total`, or the selection is unknown.
+        InvalidInput: when `kept` is not between 1 and `total`, or the selection is unknown or lacks a score.
     """
     if not 1 <= kept <= total:
         raise InvalidInput(f"decoder_layers must be between 1 and {total}, but got {kept}")
     if selection not in SELECTIONS:
         raise InvalidInput(f"decoder_selection must be one of {', '.join(SELECTIONS)}, but got {selection}")
+    if kept == total:
+        return tuple(range(total))
+    if selection == "scored":
+        if score is None:
+            raise InvalidInput("decoder_selection scored must be given data to score on, but got none")
+        return _scored(total, kept, score)
     if kept == 1:
         return (0,)
     return tuple(((total - 1) * i) // (kept - 1) for i in range(kept))
+
+
+def _scored(total: int, kept: int, score: Callable[[Sequence[int]], float]) -> tuple[int, ...]:
+    if math.comb(total, kept) <= SUBSETS:
+        return min(itertools.combinations(range(total), kept), key=score)
+    left = tuple(range(total))
+    while len(left) > kept:
+        left = min((left[:i] + left[i + 1 :] for i in range(len(left))), key=score)
+    return left
+
+
+class DecoderScore:
+    """Mean KL of a teacher to itself with only some decoder blocks; the encoder runs once per batch.
+
+    Args:
+        teacher: a supported model; not changed.
+        data: step -> batch.
+        device: where the teacher lives.
+    """
+
+    @torch.no_grad()
+    def __init__(self, teacher: Any, data: Callable[[int], Batch], device: torch.device | str = "cpu") -> None:
+        from nash_search.pruner.distillation import forward
+        from nash_search.pruner.families import adapter_of
+
+        self._model = copy.deepcopy(teacher).eval()
+        family = adapter_of(teacher)
+        self._decoder = family.decoder(self._model)
+        self._blocks = list(family.decoder_blocks(self._model))
+        if family.first_block_has_bias:  # whichever block comes first computes the position bias
+            attentions = [family.decoder_attentions(block)[0] for block in self._blocks]
+            for attention in attentions:
+                attention.has_relative_attention_bias = True
+                attention.relative_attention_bias = attentions[0].relative_attention_bias
+        self._seen: list[tuple[Batch, Any, torch.Tensor]] = []
+        examples = step = 0
+        while examples < EXAMPLES:
+            batch = {name: tensor.to(device) for name, tensor in data(step).items()}
+            source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            self._seen.append((batch, self._model.get_encoder()(**source), forward(teacher, batch)))
+            examples, step = examples + len(batch["labels"]), step + 1
+
+    @torch.no_grad()
+    def __call__(self, blocks: Sequence[int]) -> float:
+        """KL(teacher || teacher with these decoder blocks), mean over batches."""
+        from nash_search.pruner.distillation import divergence, forward
+
+        kept = nn.ModuleList(self._blocks[index] for index in blocks)
+        setattr(self._decoder, "block" if hasattr(self._decoder, "block") else "layers", kept)
+        losses = [
+            divergence(forward(self._model, batch, encoder_outputs=encoded), logits, batch["labels"])
+            for batch, encoded, logits in self._seen
+        ]
+        return float(torch.stack(losses).mean())

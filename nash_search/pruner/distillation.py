@@ -29,7 +29,7 @@ Batch = dict[str, torch.Tensor]
 """input_ids and attention_mask (B,S), labels (B,T) with pads -100."""
 
 
-def forward(model: Any, batch: Batch) -> torch.Tensor:
+def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
     """Logits (B,T,V) under teacher forcing; no cache is built and no loss computed twice."""
     labels = batch["labels"]
     if hasattr(model, "prepare_decoder_input_ids_from_labels"):
@@ -43,6 +43,7 @@ def forward(model: Any, batch: Batch) -> torch.Tensor:
         attention_mask=batch["attention_mask"],
         decoder_input_ids=decoder_input_ids,
         use_cache=False,
+        **given,
     ).logits
     return logits
 

@@ -24,7 +24,7 @@ import torch
 from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import scores
-from nash_search.pruner.depth import selected_blocks
+from nash_search.pruner.depth import DecoderScore, selected_blocks
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.families import adapter_of
 from nash_search.pruner.gates import Gates
@@ -96,8 +96,9 @@ class Trial:
             self.device = torch.device("cuda", torch.cuda.current_device())
         if self.teacher.training or self.teacher.device != self.device:
             self.teacher = copy.deepcopy(self.teacher).to(self.device).eval()
-        total, wanted = len(family.decoder_blocks(self.teacher)), self.architecture
-        self.blocks = selected_blocks(total, wanted.decoder_layers, wanted.decoder_selection)
+        wanted = self.architecture
+        self.total = len(family.decoder_blocks(self.teacher))
+        selected_blocks(self.total, wanted.decoder_layers, wanted.decoder_selection, lambda _: 0.0)  # or refuses
         self.sparsity = wanted.encoder_sparsity_pct / 100
         gated = self.sparsity > 0 and self.recipe.narrowing == "gates"
         self.narrow_steps = self.recipe.narrow_steps if gated else 0
@@ -105,24 +106,26 @@ class Trial:
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
         self.question = digest([*asked, self.seed, str(self.device), self.outputs.k if self.outputs else None])
+        self.blocks: tuple[int, ...] = ()
         self.stages: dict[str, dict[str, float]] = {}
 
     def run(self) -> Pruned:
+        narrowed, tuned = self._state("narrow"), self._state("tune")
+        found = (tuned.header() if tuned else None) or (narrowed.header() if narrowed else None)
+        self.blocks = tuple(found["details"]["blocks"]) if found else self._select_blocks()
         student = keep_decoder_blocks(self.teacher, self.blocks).float()
         for stack in (student.get_encoder(), student.get_decoder()):
             if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
                 stack.layerdrop = 0.0
-        tuned = self._state("tune")
-        found = tuned.read() if tuned is not None else None
         details: dict[str, Any] = {"kept": None, "expected": 0.0, "pruning": {}}
-        if found is not None:
-            details = found[0]["details"]
+        if found and "stages" in found["details"]:
+            details = found["details"]
             self.stages = details["stages"]
             student = cut(student, *details["kept"]) if details["kept"] else student
         elif self.sparsity > 0:
-            student, details = self._narrow(student)
+            student, details = self._narrow(student, narrowed)
         if tuned is not None:
-            tuned.details = {**details, "stages": dict(self.stages)}
+            tuned.details = {**details, "blocks": self.blocks, "stages": dict(self.stages)}
         self._tune(student, tuned)
         return Pruned(
             model=student,
@@ -133,7 +136,15 @@ class Trial:
             stages=self.stages,
         )
 
-    def _narrow(self, student: Any) -> tuple[Any, dict[str, Any]]:
+    def _select_blocks(self) -> tuple[int, ...]:
+        """Stage 1: the teacher's decoder blocks that the student keeps."""
+        wanted, score = self.architecture, None
+        with self.step_guard() if wanted.decoder_selection == "scored" else nullcontext():
+            if wanted.decoder_selection == "scored" and wanted.decoder_layers < self.total:
+                score = DecoderScore(self.teacher, self.data, self.device)
+            return selected_blocks(self.total, wanted.decoder_layers, wanted.decoder_selection, score)
+
+    def _narrow(self, student: Any, state: StateFile | None) -> tuple[Any, dict[str, Any]]:
         """Stages 2 and 3: the cut student, and what a resume of stage 4 needs to know."""
         recipe = self.recipe
         gates = gates_of(student, recipe)
@@ -152,7 +163,7 @@ class Trial:
             return cut(student, heads, neurons), {"kept": [heads, neurons], "expected": None, "pruning": {}}
         if scores_G is not None:
             gates.logits_G.data.copy_(scores.start_logits(scores_G, gates, self.sparsity))
-        self._train_gates(student, gates)
+        self._train_gates(student, gates, state)
         before = self._plain_loss(student, gates)
         heads, neurons = self._choose(student, gates, gates.logits_G)
         head_values, neuron_values = gates.per_block(gates.evaluation().detach())
@@ -171,9 +182,11 @@ class Trial:
         expected = float(gates.expected_sparsity().detach())
         return smaller, {"kept": [heads or kept_heads, neurons], "expected": expected, "pruning": pruning}
 
-    def _train_gates(self, student: Any, gates: Gates) -> None:
+    def _train_gates(self, student: Any, gates: Gates, state: StateFile | None) -> None:
         """Stage 2: weights and gates together, the expected sparsity held to its ramp."""
         recipe = self.recipe
+        if state is not None:
+            state.details = {"blocks": self.blocks}
         distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=True)
         solved = Solved(gates, recipe.gate_learning_rate) if recipe.multiplier == "solved" else None
         ascent = Ascent(self.device)
@@ -220,7 +233,7 @@ class Trial:
                 on_step=self._reporter("narrow", 0),
                 rungs={rung for rung in self.rungs if rung < self.narrow_steps},
                 on_rung=at_rung,
-                state=self._state("narrow"),
+                state=state,
                 state_tensors=solved.state() if solved is not None else None,
             )
         gates.settle()
@@ -267,9 +280,8 @@ class Trial:
     def _state(self, stage: str) -> StateFile | None:
         if self.folder is None:
             return None
-        return StateFile(
-            path=self.folder / f"{stage}.safetensors", question=f"{self.question}/{stage}", every_s=self.save_every_s
-        )
+        path, question = self.folder / f"{stage}.safetensors", f"{self.question}/{stage}"
+        return StateFile(path=path, question=question, every_s=self.save_every_s)
 
     def _reporter(self, stage: str, done_before: int) -> Callable[[int, int, float], None] | None:
         report = self.on_progress

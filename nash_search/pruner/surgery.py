@@ -11,7 +11,7 @@ under `nash_shapes`. This module refuses to know why something is kept, and trai
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from nash_search import modeling_nash
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner.depth import selected_blocks
+from nash_search.pruner.depth import DecoderScore, selected_blocks
 from nash_search.pruner.families import Family, adapter_of
 from nash_search.records import Shapes
 
@@ -28,11 +28,23 @@ Kept = Sequence[Sequence[int]]
 """One list of kept indices per encoder block, increasing."""
 
 
-def shorten(model: Any, decoder_layers: int, selection: str = "uniform") -> Any:
-    """A copy with `decoder_layers` of the model's decoder blocks."""
-    family = adapter_of(model)
-    total = len(family.decoder_blocks(model))
-    return keep_decoder_blocks(model, selected_blocks(total, decoder_layers, selection))
+def shorten(
+    model: Any,
+    decoder_layers: int,
+    selection: str = "uniform",
+    data: Callable[[int], dict[str, torch.Tensor]] | None = None,
+) -> Any:
+    """A copy with `decoder_layers` of the model's decoder blocks.
+
+    Args:
+        model: any supported model; not changed.
+        decoder_layers: decoder blocks to keep.
+        selection: which ones (`depth.SELECTIONS`).
+        data: step -> batch, for a selection that looks at data.
+    """
+    total = len(adapter_of(model).decoder_blocks(model))
+    score = DecoderScore(model, data, model.device) if selection == "scored" and data is not None else None
+    return keep_decoder_blocks(model, selected_blocks(total, decoder_layers, selection, score))
 
 
 def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:

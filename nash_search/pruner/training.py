@@ -71,14 +71,20 @@ class StateFile:
     every_s: float = 20.0
     details: dict[str, Any] = field(default_factory=dict)
 
-    def read(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-        """Header and tensors, or None when there is nothing (for this question) to continue from."""
+    def header(self) -> dict[str, Any] | None:
+        """What is said beside the tensors, or None when there is nothing (for this question) to continue from."""
         if not self.path.is_file():
             return None
         with safe_open(self.path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("nash_search", "{}"))
-            if header.get("question") != self.question:
-                return None
+            header: dict[str, Any] = json.loads((file.metadata() or {}).get("nash_search", "{}"))
+        return header if header.get("question") == self.question else None
+
+    def read(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+        """Header and tensors, or None as above."""
+        header = self.header()
+        if header is None:
+            return None
+        with safe_open(self.path, framework="pt") as file:
             return header, {name: file.get_tensor(name) for name in file.keys()}
 
     def write(self, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:

@@ -10,7 +10,7 @@ from tiny import batch_of, logits_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
-from nash_search.pruner import Stopped, largest_sparsity_pct, prune, run, shapes_of
+from nash_search.pruner import Stopped, largest_sparsity_pct, prune, run, shapes_of, shorten
 
 RECIPE = PruningRecipe(narrow_steps=12, tune_steps=4, rungs=4, hidden_weight=0.01, gate_learning_rate=0.2)
 ARCHITECTURE = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
@@ -83,6 +83,18 @@ def test_every_way_to_narrow_hits_the_sparsity_in_the_same_number_of_steps(chang
     pruned = run(model_of("t5"), ARCHITECTURE, RECIPE.model_copy(update=change), data)
     assert pruned.sparsity_counted == pytest.approx(0.4, abs=0.005)
     assert sum(stage["steps"] for stage in pruned.stages.values()) == 16
+
+
+def test_scored_blocks_are_kept_through_a_resume(tmp_path):
+    architecture = Architecture(encoder_sparsity_pct=40, decoder_layers=2, decoder_selection="scored")
+    whole = run(model_of("bart"), architecture, RECIPE, data)
+    assert whole.shapes.decoder_blocks == shapes_of(shorten(model_of("bart"), 2, "scored", data)).decoder_blocks
+    for kill_at in (8, 6):
+        with pytest.raises(Killed):
+            run(model_of("bart"), architecture, RECIPE, data, step_guard=KillAt(kill_at), folder=tmp_path)
+    resumed = run(model_of("bart"), architecture, RECIPE, data, folder=tmp_path)
+    assert resumed.shapes == whole.shapes
+    assert same_weights(whole.model, resumed.model)
 
 
 def test_uniform_widths_leave_bart_stock_and_t5_even():
@@ -179,7 +191,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial():
         (Architecture(encoder_sparsity_pct=95, decoder_layers=2), "encoder_sparsity_pct must be at most .* but got 95"),
         (
             Architecture(encoder_sparsity_pct=0, decoder_layers=2, decoder_selection="best"),
-            "decoder_selection must be one of uniform, but got best",
+            "decoder_selection must be one of uniform, scored, but got best",
         ),
     ],
 )
