@@ -97,8 +97,9 @@ def batch_of(seed: int = 0, batch: int = 3, source: int = 9, target: int = 6) ->
     labels = torch.randint(3, VOCABULARY, (batch, target), generator=generator)
     mask = torch.ones_like(input_ids)
     for row in range(1, batch):
-        mask[row, source - 2 * row :] = 0
-        labels[row, target - row :] = -100
+        pads = row % 4
+        mask[row, source - 2 * pads :] = 0
+        labels[row, target - pads :] = -100
     input_ids = input_ids.masked_fill(mask == 0, 0)
     return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
