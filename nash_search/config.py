@@ -13,7 +13,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from nash_search.recipes import Frozen as Frozen
+from nash_search.recipes import PruningRecipe as PruningRecipe
+from nash_search.recipes import TeacherRecipe as TeacherRecipe
 
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
 DecoderSelection = Literal["uniform", "scored"]
@@ -23,12 +27,6 @@ METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accur
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
-
-
-class Frozen(BaseModel):
-    """A value: immutable, keyword-only, no unknown field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class Architecture(Frozen):
@@ -98,48 +96,6 @@ class SearchSpace(Frozen):
             for s in self.sparsities_pct
             for d in self.decoder_selection
         )
-
-
-class PruningRecipe(Frozen):
-    """How one trial trains (nash.md, "Stages"); every trial of a study takes the same steps."""
-
-    narrow_steps: int = Field(default=300, ge=0)
-    """Optimizer steps of stage 2 (gates and weights); at sparsity 0 they go to the tune stage."""
-    tune_steps: int = Field(default=300, ge=0)
-    """Optimizer steps of stage 4 on the cut model."""
-    batch_size: int = Field(default=64, ge=1)
-    """Sequences per optimizer step."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Weights, stage 2; linear decay to zero over the whole trial."""
-    tune_learning_rate: float = Field(default=1e-3, gt=0)
-    """Weights, stage 4; linear decay to zero."""
-    gate_learning_rate: float = Field(default=0.1, gt=0)
-    """Gates' Adam; the paper's 0.01 is for thousands of steps (nash.md)."""
-    multiplier: Literal["solved", "ascent"] = "solved"
-    """Lagrange multiplier: the exact one at every step, or the paper's gradient ascent."""
-    multiplier_learning_rate: float = Field(default=0.1, gt=0)
-    """Lagrange multipliers, gradient ascent only."""
-    ramp_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Share of stage 2 over which the sparsity target rises from 0 to the asked one."""
-    ce_weight: float = Field(default=0.5, ge=0)
-    kd_weight: float = Field(default=0.5, ge=0)
-    """Weight of the temperature-scaled KL to the teacher's logits."""
-    hidden_weight: float = Field(default=0.001, ge=0)
-    """Weight of the hidden-state MSE (normalised by the teacher's variance), stage 2 only."""
-    temperature: float = Field(default=2.0, gt=0)
-    grad_clip: float = Field(default=1.0, gt=0)
-    """Largest gradient norm of the weights (gates and multipliers are not clipped)."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    narrowing: Literal["gates", "magnitude", "fisher"] = "gates"
-    """Stage 2: trained gates, or a baseline that cuts by a score at once and trains all steps after."""
-    gate_init: Literal["open", "fisher"] = "open"
-    widths: Literal["free", "uniform"] = "free"
-    """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
-    width_multiple: int = Field(default=1, ge=1)
-    """FFN widths are rounded to a multiple of this."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    rungs: int = Field(default=4, ge=1)
-    """How often quality is scored during training (the last one is the result)."""
 
 
 class Workload(Frozen):
@@ -263,27 +219,6 @@ class TaskConfig(Frozen):
             known = ", ".join(METRIC_NAMES)
             raise ValueError(f"metric must be one of {known} or module:Class, but got {value!r}")
         return value
-
-
-class TeacherRecipe(Frozen):
-    """Stage 0: how the teacher is made by `nash-search finetune`."""
-
-    init: str = "scratch"
-    """`scratch`, or the folder or hub id to start from."""
-    model: dict[str, Any] = Field(default_factory=dict)
-    """Config fields of a model from scratch (`model_type` and sizes)."""
-    tokenizer: dict[str, Any] = Field(default_factory=dict)
-    """Tokenizer to train from scratch (`kind`, `vocabulary`)."""
-    epochs: float = Field(default=10, gt=0)
-    batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    warmup_steps: int = Field(default=100, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    grad_clip: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
-    threads: int | None = Field(default=None, ge=1)
 
 
 Trials = Annotated[int, Field(ge=1)]

@@ -11,7 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "nash_search"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LEAVES = {"errors", "config", "plain_yaml", "config_files", "records", "intervals", "front", "device", "modeling_nash"}
+LEAVES = {
+    "errors",
+    "recipes",
+    "config",
+    "plain_yaml",
+    "config_files",
+    "records",
+    "intervals",
+    "front",
+    "device",
+    "modeling_nash",
+}
 ALLOWED = {
     "tasks": LEAVES,
     "pruner": LEAVES,

@@ -126,7 +126,8 @@ def nothing_met(document: dict[str, Any]) -> str:
     nearest = first.get("nearest_feasible")
     words = f"no architecture meets {', '.join(b['asked'] for b in document['budgets'])}"
     words += f" (the floor is {first['floor_ms']:.4g} ms, the dense model {document['dense']['latency_ms']:.4g} ms)"
-    return words + (f": try --budget-ms {nearest}" if nearest else "")
+    asked = {b["asked"] for b in document["budgets"]}
+    return words + (f": try --budget-ms {nearest}" if nearest and nearest not in asked else "")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_WARN_THRESHOLD_S": "1000000",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "MALLOC_ARENA_MAX": "2",  # a worker has 26 threads, and an arena each keeps what it once needed
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
@@ -193,6 +194,7 @@ def run(driver: Driver, interruption: Interruption) -> None:
                 return
             started = True
             start_ray(config, driver.workers, on_cpu)
+            interruption.install()  # ray.init took SIGTERM
             resources: dict[str, float] = {"cpu": 1} if on_cpu else {"cpu": 1, "gpu": gpu_share(driver.workers)}
             tuner = tune.Tuner(
                 tune.with_resources(train_one, resources),
@@ -224,13 +226,14 @@ def run(driver: Driver, interruption: Interruption) -> None:
 
 def start_ray(config: SearchConfig, workers: int, on_cpu: bool) -> None:
     """Start a private cluster on the loopback interface, or join the one asked for."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    ray._private.worker.print_to_stdstream = hush
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
     if config.ray_address is not None:
         ray.init(address=config.ray_address, **quiet)
         return
     # its ports listen on all interfaces: Ray turns token authentication on for a cluster it starts
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     ray.init(
         address="local",
         num_cpus=max(workers, 1),
@@ -240,6 +243,12 @@ def start_ray(config: SearchConfig, workers: int, on_cpu: bool) -> None:
         _node_ip_address="127.0.0.1",
         **quiet,
     )
+
+
+def hush(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    """In place of Ray's printing of cluster errors to our stdout: into the log (`log_to_driver` spares these)."""
+    for line in data.get("lines", ()):
+        logging.getLogger("nash_search.ray").debug("%s", line)
 
 
 def gpu_share(workers: int) -> float:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupted(KeyboardInterrupt):
     """The user, or the system, asked us to end; `exit_code` is 130 or 143."""
@@ -38,12 +40,23 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: signal.getsignal(n) for n in HANDLED}
+        self.install()
         try:
             yield self
+        except KeyboardInterrupt as error:
+            if self._noted is not None and not isinstance(error, Interrupted):  # Ray makes a plain one of ours
+                raise Interrupted(self._noted) from None
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Take the signals (again: a library may have taken them for itself)."""
+        if threading.current_thread() is threading.main_thread():
+            for number in HANDLED:
+                signal.signal(number, self._on_signal)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A driver to be killed: one serial rehearsal study; run as `python crash.py RESULTS TRIALS`."""
+"""A driver to be killed: one rehearsal study; run as `python crash.py RESULTS TRIALS JSON-of-changes`."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ def config(trials: int, **changes):
 
 def main() -> int:
     try:
-        result = search(config(int(sys.argv[2])), results=sys.argv[1])
+        result = search(config(int(sys.argv[2]), **json.loads(sys.argv[3])), results=sys.argv[1])
     except Interrupted as end:
         return end.exit_code
     except NashSearchError as error:

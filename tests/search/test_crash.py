@@ -19,13 +19,13 @@ HERE = Path(__file__).parent
 TRIALS = 14
 
 
-def start(results, *, trials=TRIALS, seconds=0.0, failpoint="", **options):
+def start(results, *, trials=TRIALS, seconds=0.0, failpoint="", changes=None, orders="", **options):
     environment = {
         **os.environ,
         "NASH_SEARCH_FAILPOINT": failpoint,
-        "NASH_SEARCH_REHEARSAL": f"trial_s={seconds}",
+        "NASH_SEARCH_REHEARSAL": f"trial_s={seconds},{orders}",
     }
-    command = [sys.executable, str(HERE / "crash.py"), str(results), str(trials)]
+    command = [sys.executable, str(HERE / "crash.py"), str(results), str(trials), json.dumps(changes or {})]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )

@@ -1,0 +1,79 @@
+"""How a model trains: a trial's recipe and a teacher's, frozen values checked at construction.
+
+This module refuses to know what is trained, and whether a recipe is any good.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """A value: immutable, keyword-only, no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class PruningRecipe(Frozen):
+    """How one trial trains (nash.md, "Stages"); every trial of a study takes the same steps."""
+
+    narrow_steps: int = Field(default=300, ge=0)
+    """Optimizer steps of stage 2 (gates and weights); at sparsity 0 they go to the tune stage."""
+    tune_steps: int = Field(default=300, ge=0)
+    """Optimizer steps of stage 4 on the cut model."""
+    batch_size: int = Field(default=64, ge=1)
+    """Sequences per optimizer step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Weights, stage 2; linear decay to zero over the whole trial."""
+    tune_learning_rate: float = Field(default=1e-3, gt=0)
+    """Weights, stage 4; linear decay to zero."""
+    gate_learning_rate: float = Field(default=0.1, gt=0)
+    """Gates' Adam; the paper's 0.01 is for thousands of steps (nash.md)."""
+    multiplier: Literal["solved", "ascent"] = "solved"
+    """Lagrange multiplier: the exact one at every step, or the paper's gradient ascent."""
+    multiplier_learning_rate: float = Field(default=0.1, gt=0)
+    """Lagrange multipliers, gradient ascent only."""
+    ramp_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of stage 2 over which the sparsity target rises from 0 to the asked one."""
+    ce_weight: float = Field(default=0.5, ge=0)
+    kd_weight: float = Field(default=0.5, ge=0)
+    """Weight of the temperature-scaled KL to the teacher's logits."""
+    hidden_weight: float = Field(default=0.001, ge=0)
+    """Weight of the hidden-state MSE (normalised by the teacher's variance), stage 2 only."""
+    temperature: float = Field(default=2.0, gt=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm of the weights (gates and multipliers are not clipped)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    narrowing: Literal["gates", "magnitude", "fisher"] = "gates"
+    """Stage 2: trained gates, or a baseline that cuts by a score at once and trains all steps after."""
+    gate_init: Literal["open", "fisher"] = "open"
+    widths: Literal["free", "uniform"] = "free"
+    """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
+    width_multiple: int = Field(default=1, ge=1)
+    """FFN widths are rounded to a multiple of this."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    rungs: int = Field(default=4, ge=1)
+    """How often quality is scored during training (the last one is the result)."""
+
+
+class TeacherRecipe(Frozen):
+    """Stage 0: how the teacher is made by `nash-search finetune`."""
+
+    init: str = "scratch"
+    """`scratch`, or the folder or hub id to start from."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Config fields of a model from scratch (`model_type` and sizes)."""
+    tokenizer: dict[str, Any] = Field(default_factory=dict)
+    """Tokenizer to train from scratch (`kind`, `vocabulary`)."""
+    epochs: float = Field(default=10, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
