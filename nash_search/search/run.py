@@ -92,6 +92,9 @@ def search(
             folder = Path(results) / config.study_name
         if folder.is_symlink():
             raise errors.InvalidInput(f"study folder must not be a symbolic link, but {folder} is one")
+        if not folder.exists():
+            with interruption.interruptible():
+                bench.dense_quality()  # a model that does not know the data is refused before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with lock.only_driver(folder):
             if config.storage is None:
@@ -169,6 +172,7 @@ class _Run:
             return None
         storage = open_storage(self.config.storage or sqlite_url(path))
         if not Study.exists(storage, self.config.study_name):
+            storage.engine.dispose()
             return None
         return Study(storage, self.config.study_name, self.folder, None)
 
@@ -178,7 +182,7 @@ class _Run:
         if self.config.storage is not None:
             return Study(open_storage(self.config.storage), name, self.folder, self.facts)
         scratch = path.with_name(f".{path.name}.new")
-        scratch.unlink(missing_ok=True)
+        remove_database(scratch)
         Study(open_storage(sqlite_url(scratch)), name, self.folder, self.facts).close()
         scratch.rename(path)
         recovery.back_up(self.folder)
