@@ -25,7 +25,7 @@ from nash_search.records import TrialRecord
 from nash_search.search import failpoints, manifest, trial
 from nash_search.search.probe import LatencyTable
 from nash_search.search.sampler import architecture_of
-from nash_search.search.study import Study, open_storage, sqlite_url
+from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
 
 DATABASE = "study.db"
 BACKUPS = "backups"
@@ -131,7 +131,7 @@ def back_up(folder: Path) -> None:
     numbers = sorted(int(p.stem.rpartition("-")[2]) for p in backups.glob("study-*.db"))
     target = backups / f"study-{(numbers[-1] if numbers else 0) + 1:06d}.db"
     scratch = backups / f".{target.name}.tmp"
-    scratch.unlink(missing_ok=True)
+    remove_database(scratch)
     origin, copy = sqlite3.connect(source, timeout=60), sqlite3.connect(scratch)
     try:
         origin.backup(copy)
@@ -162,7 +162,7 @@ def rebuild(folder: Path, name: str) -> int:
     else:
         raise StorageDamaged(f"recovery must have a readable backup, but {folder / BACKUPS} holds none")
     fresh = folder / f".{DATABASE}.new"
-    fresh.unlink(missing_ok=True)
+    remove_database(fresh)
     whole = {p.name for p in whole_folders(folder, old.facts.question_digest)}
     new = Study(open_storage(sqlite_url(fresh)), name, folder, old.facts)
     for row in old.trials():

@@ -21,7 +21,7 @@ from nash_search.records import TrialRecord
 from nash_search.search import certify, document, lock, manifest, opening, probe, recovery, serial, space
 from nash_search.search.driver import Driver, Listener
 from nash_search.search.signals import Interruption
-from nash_search.search.study import Study, open_storage, sqlite_url
+from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
 from nash_search.search.trial import Bench, open_bench
 
 CONFIG = "config.json"

@@ -87,6 +87,12 @@ class _Connection(sqlite3.Connection):
         self.execute("PRAGMA synchronous=NORMAL").close()
 
 
+def remove_database(path: Path) -> None:
+    """Delete a database file with its log: a stale log would be replayed into the next file of that name."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def open_storage(url: str) -> RDBStorage:
     """The storage behind a URL; waits for SQLite locks that a reading dashboard holds."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
