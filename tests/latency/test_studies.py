@@ -73,3 +73,14 @@ def test_the_gpu_smoke_rehearses_on_a_cpu(tmp_path):
     assert "ok  a shorter decoder is faster" in done.stdout, done.stdout + done.stderr
     kept = json.loads(keep.read_text())
     assert len(kept["fresh half"]["rounds"]) == 3 and kept["bfloat16 twin"]["workload"]["dtype"] == "bfloat16"
+
+
+def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):
+    clock, keep = load("clock"), tmp_path / "clock.json.gz"
+    workload = Workload(input_tokens=1, output_tokens=1)
+    found = {name: [latency(1.0)] * 3 for name in ("half", *clock.PLANTED)}
+    clock.save(keep, found)
+    assert clock.kept(keep, 5, 4, workload) == found
+    assert clock.kept(keep, 5, 40, workload) == {name: [] for name in found}
+    keep.write_bytes(b"torn")
+    assert clock.kept(keep, 5, 4, workload) == {name: [] for name in found}

@@ -5,8 +5,8 @@
     two runs     joined to one of 2R rounds, for the smaller effect
 
 Prints a table for results/LOG.md, keeps every sample in one file, and ends with exit code 1 where a
-promise of "What a budget means" does not hold here. Takes about 40 minutes on two cores; run it
-alone. A study, not a test: machines differ.
+promise of "What a budget means" does not hold here. Takes about 40 minutes on two cores; a killed
+study goes on after its last whole run. A study, not a test: machines differ.
 """
 
 from __future__ import annotations
@@ -101,9 +101,32 @@ def joined(first: Latency, second: Latency) -> Latency:
     return first.model_copy(update={"rounds": first.rounds + second.rounds})
 
 
+def save(keep: Path, found: dict[str, list[Latency]]) -> None:
+    """Every sample so far, replaced whole."""
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    beside = keep.with_suffix(".new")
+    with gzip.open(beside, "wt") as out:
+        json.dump({name: [r.model_dump(mode="json") for r in latencies] for name, latencies in found.items()}, out)
+    beside.replace(keep)
+
+
+def kept(keep: Path, rounds: int, pairs: int, workload: Workload) -> dict[str, list[Latency]]:
+    """The runs of an interrupted study of these very settings; none of any other."""
+    names = ("half", *PLANTED)
+    try:
+        with gzip.open(keep, "rt") as stored:
+            read = json.load(stored)
+        found = {name: [Latency.model_validate(r) for r in read[name]] for name in names}
+    except (OSError, ValueError, KeyError):
+        return {name: [] for name in names}
+    before = [latency for latencies in found.values() for latency in latencies]
+    same = all(len(x.rounds) == rounds and len(x.runs_ms) == rounds * pairs and x.workload == workload for x in before)
+    return found if same else {name: [] for name in names}
+
+
 def study(runs: int, rounds: int, pairs: int, workload: Workload, keep: Path) -> list[tuple[str, str, bool]]:
     """(promise, what was seen, whether it holds) after `2 * runs` runs."""
-    found: dict[str, list[Latency]] = {name: [] for name in ("half", *PLANTED)}
+    found = kept(keep, rounds, pairs, workload)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         save_models(root)
@@ -113,18 +136,16 @@ def study(runs: int, rounds: int, pairs: int, workload: Workload, keep: Path) ->
             folders = {name: root / name for name in names}
             return fresh.measure_fresh(folders, root / "dense", workload, rounds=rounds, pairs=pairs, limit_s=3600)
 
-        for index in range(2 * runs):
+        for index in range(len(found["half"]), 2 * runs):
             for name, latency in run(found).items():
                 found[name].append(latency)
+            save(keep, found)
             half = found["half"][-1]
             print(
                 f"run {index + 1}/{2 * runs}: half {half.ratio:.4f}, {half.median_ms:.1f} ms, {half.status}", flush=True
             )
         loud = busy_run(run, multiprocessing.cpu_count(), min(2, rounds))
-    samples = {name: [r.model_dump(mode="json") for r in latencies] for name, latencies in found.items()}
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(keep, "wt") as out:
-        json.dump(samples | {"busy": [loud.model_dump(mode="json")]}, out)
+    save(keep, found | {"busy": [loud]})
     return judged(found, loud, runs, rounds)
 
 
