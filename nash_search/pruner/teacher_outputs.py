@@ -40,7 +40,8 @@ class TopTokens:
         """From logits (B,T,V)."""
         log_p = F.log_softmax(logits.float() / temperature, dim=-1)
         top = log_p.topk(min(k, log_p.shape[-1]), dim=-1)
-        return cls(top.values.half(), top.indices.to(torch.int32))
+        small = log_p.shape[-1] <= torch.iinfo(torch.int16).max
+        return cls(top.values.half(), top.indices.to(torch.int16 if small else torch.int32))
 
     def divergence(self, student: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
         """KL_k(teacher || student), mean over the tokens that are not padding."""
