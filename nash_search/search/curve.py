@@ -31,7 +31,8 @@ class Curve:
     def add(self, step: int, quality: Quality, *, last: bool) -> bool:
         """Note a rung; True when the trial is to be stopped."""
         point = CurvePoint(step=step, value=quality.value, train_s=time.monotonic() - self._began)
-        self.points = (*self.points, point)
+        kept = [p for p in self.points if p.step < step]  # training may continue from before a rung noted here
+        self.points = (*kept, point)
         self._job.work.mkdir(parents=True, exist_ok=True)
         manifest.write_atomic(self._job.work / FILE, json.dumps([p.model_dump() for p in self.points]))
         self._hooks.rung(self._job, step, quality.value)

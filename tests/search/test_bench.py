@@ -1,0 +1,115 @@
+"""The real bench on the shipped teacher: trained, cut, timed, scored, exported, killed and resumed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
+from nash_search.recipes import PruningRecipe
+from nash_search.search import manifest
+from nash_search.search.trial import Hooks, Job, open_bench, run_trial
+
+pytestmark = pytest.mark.slow
+
+ASKED = {
+    "task": {"name": "g2p", "train_examples": 2000, "validation_examples": 48, "test_examples": 48},
+    "search_space": {"encoder_sparsity_pct": [0, 60, 30], "decoder_layers": [1, 2, 3]},
+    "recipe": {"narrow_steps": 6, "tune_steps": 6, "batch_size": 16, "rungs": 3},
+    "workload": {"batch_size": 8, "threads": 1, "device": "cpu"},
+    "budgets": [{"asked": "80%", "share": 0.8}],
+    "certify_rounds": 2,
+    "certify_pairs": 5,
+    "study": "s",
+    "trials": 5,
+    "workers": 2,
+}
+DRIVER = """
+import json, sys
+from nash_search.config import SearchConfig
+from nash_search.search import search
+result = search(SearchConfig.model_validate_json(sys.argv[2]), results=sys.argv[1])
+print(json.dumps(result.document))
+sys.exit(result.exit_code)
+"""
+
+
+def start(results, **changes):
+    command = [sys.executable, "-c", DRIVER, str(results), json.dumps(ASKED | changes)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def whole(results):
+    folder = results / "s" / "trials"
+    return len(list(folder.glob("[!.]*"))) if folder.is_dir() else 0
+
+
+def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
+    for kills in range(5):
+        process = start(tmp_path)
+        began = time.monotonic()
+        while whole(tmp_path) < kills + 1 and process.poll() is None and time.monotonic() - began < 150:
+            time.sleep(0.2)
+        process.kill()
+        process.communicate()
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=500)
+    assert process.returncode in (0, 3), err
+    document = json.loads(out.splitlines()[-1])
+    assert document["trials"]["complete"] + document["trials"]["stopped"] == 5
+    assert document["trials"]["failed"] == 0
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/s/study.db")
+    rows = optuna.load_study(study_name="s", storage=storage).trials
+    storage.engine.dispose()
+    assert all(row.state.is_finished() for row in rows)
+    decided = [tuple(row.params.values()) for row in rows if row.state.name in ("COMPLETE", "PRUNED")]
+    assert len(set(decided)) == len(decided) == 5  # the dense model lies outside this space
+    for point in document["front"]:
+        assert point["same_tokens"] and (Path(point["checkpoint"]) / "model.safetensors").is_file()
+        assert (Path(point["checkpoint"]) / "measurement.json").is_file()
+
+
+class Interrupting(Hooks):
+    """Ends the process's patience at the first rung."""
+
+    def rung(self, job, step, value):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
+    config = SearchConfig(
+        task=TaskConfig(**ASKED["task"]),
+        search_space=SearchSpace(**ASKED["search_space"]),
+        recipe=PruningRecipe(**ASKED["recipe"]),
+        workload=WorkloadRequest(**ASKED["workload"]),
+        early_stopping=False,
+    )
+    architecture = Architecture(encoder_sparsity_pct=30, decoder_layers=2)
+
+    def job(name):
+        (tmp_path / name / "trials").mkdir(parents=True)
+        return Job(
+            number=1, architecture=architecture, seed=0, question="q", config=config,
+            workload=open_bench(config).workload(), share=0.6, folder=str(tmp_path / name),
+        )  # fmt: skip
+
+    undisturbed, disturbed = job("a"), job("b")
+    one = run_trial(undisturbed)
+    assert one.status == "complete", one.message
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(disturbed, Interrupting())
+    assert disturbed.work.is_dir() and not disturbed.final.exists()
+    two = run_trial(disturbed)
+    assert two.status == "complete", two.message
+    assert [p.value for p in two.curve] == [p.value for p in one.curve] and len(two.curve) == 3
+    assert two.quality == one.quality and two.shapes == one.shapes
+    tokens = [(j.final / "tokens.json").read_text() for j in (undisturbed, disturbed)]
+    assert tokens[0] == tokens[1]
+    assert manifest.read(disturbed.final) is not None and not disturbed.work.exists()
+    assert run_trial(disturbed).created == two.created, "a whole folder is not run again"
