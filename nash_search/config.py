@@ -221,6 +221,9 @@ class TaskConfig(Frozen):
         return value
 
 
+Profile = Literal["quick", "balanced", "thorough"]
+PROFILES: dict[Profile, float] = {"quick": 0.5, "balanced": 1.0, "thorough": 3.0}
+"""Factor on trials and on optimizer steps per trial."""
 Trials = Annotated[int, Field(ge=1)]
 
 
@@ -282,6 +285,18 @@ class SearchConfig(Frozen):
         """
         keep = {"task", "model", "revision", "search_space", "recipe", "workload", "sampler", "seed", "max_drop_pct"}
         return self.model_dump(mode="json", include=keep)
+
+    def profiled(self, profile: Profile, *, keep_trials: bool = False) -> SearchConfig:
+        """More or less of everything that costs: trials and optimizer steps, times the profile's factor.
+
+        Args:
+            profile: `quick`, `balanced` (as the search space says) or `thorough`.
+            keep_trials: the number of trials was asked for and stays.
+        """
+        factor = PROFILES[profile]
+        steps = {name: round(getattr(self.recipe, name) * factor) for name in ("narrow_steps", "tune_steps")}
+        trials = self.trials if keep_trials else max(1, round(self.trials * factor))
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update=steps), "trials": trials})
 
     @property
     def question_hash(self) -> str:

@@ -22,6 +22,7 @@ from nash_search.errors import InvalidInput, shown
 from nash_search.plain_yaml import place, read_mapping
 
 FLAGS = {
+    "early_stopping": "--no-early-stopping",
     "budgets": "--budget-ms",
     "task.name": "--task",
     "trial_timeout_s": "--trial-timeout",

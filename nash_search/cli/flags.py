@@ -122,6 +122,7 @@ SEARCH = (
     Flag(field="max_drop_pct", metavar="PERCENT", read=percent, help="Largest quality drop relative to the teacher."),
     Flag(field="trial_timeout_s", metavar="TIME", read=seconds, help="A trial ends after this long (90s, 10m, 2h)."),
     Flag(field="time_budget_s", metavar="TIME", read=seconds, help="The search proposes nothing new after this long."),
+    Flag(field="early_stopping", switch=False, help="Train every trial to its end, dominated or not."),
     Flag(field="keep_all", switch=True, help="Keep the weights of dominated trials."),
     Flag(field="ray_address", metavar="ADDRESS", help="Join a Ray cluster (auto) instead of starting one."),
 )

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import ConfigFile
-from nash_search.config import SearchConfig
+from nash_search.config import Profile, SearchConfig
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
 from nash_search.tasks.preflight import check
@@ -31,6 +31,10 @@ def main_job(
     results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
+    profile: Annotated[
+        Profile,
+        typer.Option("--profile", help="Half, once or three times the trials and steps of the search space."),
+    ] = "balanced",
     fork: Annotated[bool, typer.Option("--fork", help="Start a new study from one whose question differs.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     *,
@@ -49,7 +53,7 @@ def main_job(
 
         print(version_of("nash-search"))
         return 0
-    asked = load_config(config, overrides)
+    asked = load_config(config, overrides).profiled(profile, keep_trials="trials" in overrides)
     if not asked.budgets:
         raise InvalidInput(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"

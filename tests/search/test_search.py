@@ -239,3 +239,15 @@ def test_export_names_are_plain(rehearse):
         assert all(c.isalnum() or c in "._-" for c in point.checkpoint.split("/")[1])
         measurement = json.loads((result.folder / point.checkpoint / "measurement.json").read_text())
         assert {"workload", "teacher", "latency_ms"} <= set(measurement)
+
+
+def test_a_profile_scales_trials_and_steps_and_so_asks_another_question():
+    from nash_search.config import SearchConfig
+
+    balanced = SearchConfig(trials=8)
+    thorough, quick = balanced.profiled("thorough"), balanced.profiled("quick")
+    assert (quick.trials, balanced.trials, thorough.trials) == (4, 8, 24)
+    assert thorough.recipe.tune_steps == 3 * balanced.recipe.tune_steps
+    assert balanced.profiled("balanced") == balanced
+    assert thorough.question_hash != balanced.question_hash != quick.question_hash
+    assert balanced.profiled("thorough", keep_trials=True).trials == 8
