@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-scale clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,3 +48,9 @@ gpu-smoke: .venv/installed  ## under 5 minutes on a GPU: the clock's raw samples
 
 study-clock: .venv/installed  ## how far the clock holds here (about 40 minutes); results/reference/clock.json.gz
 	$(BIN)/python tests/studies/clock.py
+
+study-search: .venv/installed  ## what a training second buys: the grid once (about an hour), then every strategy on it
+	$(BIN)/python tests/studies/search_strategies.py
+
+study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about 15 minutes)
+	$(BIN)/python tests/studies/search_scale.py

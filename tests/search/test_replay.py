@@ -1,0 +1,63 @@
+"""The replay is faithful: on a table of the analytic bench it does what a search there does."""
+
+import pytest
+
+from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
+from nash_search.search import probe, replay
+from nash_search.search.study import Study, open_storage, sqlite_url
+
+BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
+SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))
+
+
+@pytest.fixture
+def table(rehearse, tmp_path):
+    result = rehearse(
+        trials=500,
+        sampler="grid",
+        early_stopping=False,
+        budgets=(LatencyBudget.parse("100%"),),
+        search_space=SPACE,
+        orders="trial_s=0.001",
+    )
+    study = Study(open_storage(sqlite_url(result.folder / "study.db")), "s", result.folder, None)
+    known = probe.LatencyTable.model_validate_json((result.folder / "probe.json").read_bytes())
+    found = replay.table_of(study.records(), known, study.facts, 500)
+    study.close()
+    replay.write(found, tmp_path / "table.json.gz")
+    assert replay.read(tmp_path / "table.json.gz") == found
+    return found
+
+
+def test_a_replayed_search_trains_the_same_architectures_as_a_real_one(table, rehearse, notebook):
+    before = len(notebook.trials)
+    config = SearchConfig(budgets=BUDGETS, trials=9, early_stopping=False)
+    progress = replay.replay(table, config, seed=0)
+    real = rehearse(trials=9, search_space=SPACE, early_stopping=False, study="other")
+    assert real.document["trials"]["complete"] == 9 == len(progress)
+    trained = notebook.trials[before + 1 :]
+    shares = {e.architecture: e for e in table.entries}
+    seen = [shares[r.architecture] for r in trained]
+    assert progress[-1].hypervolume == pytest.approx(table.hypervolume(seen), rel=0.02)
+
+
+def test_whole_grid_is_the_limit_of_every_strategy(table):
+    limit = table.hypervolume(table.within(0.7))
+    config = SearchConfig(budgets=BUDGETS, trials=500, early_stopping=False)
+    assert replay.replay(table, config, seed=1)[-1].hypervolume == pytest.approx(limit, rel=0.02)
+    random = replay.at_random(table, 0.7, seed=1)
+    assert random[-1].hypervolume == pytest.approx(limit)
+    assert [p.train_s for p in random] == sorted(p.train_s for p in random)
+    assert replay.seconds_to(random, limit * 2) is None
+
+
+def test_stopping_early_costs_less_and_never_more(table):
+    config = SearchConfig(budgets=BUDGETS, trials=12)
+    stopped = replay.replay(table, config, seed=2)
+    full = replay.replay(table, config.model_copy(update={"early_stopping": False}), seed=2)
+    assert stopped[-1].train_s < full[-1].train_s
+
+
+def test_a_ratio_comes_with_its_interval():
+    ratio, low, high = replay.ratio_bounds([10, 11, 12], [40, 44, 48])
+    assert low <= ratio == 4 <= high

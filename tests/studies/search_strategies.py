@@ -1,0 +1,196 @@
+"""What a training second buys: our search against random search and the whole grid.
+
+    grid      6 depths x 6 sparsities of the default task, every trial to its end (about an hour, resumable)
+    replay    every strategy on that table, 20 seeds (minutes)
+    real      3 searches of ours and 3 of random (`--real`), because a replay cannot prove itself
+
+Prints a table for results/LOG.md and writes `search-table.json.gz`, `search-strategies.json` and a picture into
+results/reference. The goals: 95 % of the grid's hypervolume at <= 25 % of its training seconds, and >= 4x fewer
+training seconds than random search to the same hypervolume. Whatever comes out is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import median
+
+from nash_search.config import LatencyBudget, SearchConfig
+from nash_search.config_files import load_config
+from nash_search.search import probe, replay, search
+from nash_search.search.bench import RUNG_EXAMPLES
+from nash_search.search.study import Study, open_storage, sqlite_url
+
+SEEDS = 20
+SHARE = 0.95
+"""Of the grid's hypervolume: what "as good" means."""
+BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
+
+
+class Lines:
+    """Plain progress on stderr."""
+
+    def on_stage(self, stage, detail):
+        print(stage, file=sys.stderr)
+
+    def on_trial(self, record, state):
+        quality = f"{record.quality.value:.2f}" if record.quality else record.failure or record.stopped
+        print(f"{state.trained}/{state.trials} {record.architecture.slug} {quality}", file=sys.stderr, flush=True)
+
+    def on_progress(self, number, stage, step, steps, loss):
+        pass
+
+
+def grid(config: SearchConfig, results: Path, step_pct: int) -> replay.GridTable:
+    """Train every architecture of a coarse grid to its end, or go on with it."""
+    asked = config.model_copy(
+        update={
+            "budgets": (LatencyBudget.parse("100%"),),
+            "search_space": replay.grid_space(config, step_pct),
+            "sampler": "grid",
+            "early_stopping": False,
+            "trials": 10_000,
+            "study": "strategies-grid",
+        }
+    )
+    folder = search(asked, results=results, listeners=[Lines()]).folder
+    study = Study(open_storage(sqlite_url(folder / "study.db")), "strategies-grid", folder, None)
+    known = probe.LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
+    table = replay.table_of(study.records(), known, study.facts, RUNG_EXAMPLES)
+    study.close()
+    return table
+
+
+def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
+    """Ours, and ours with one part taken away."""
+    ours = config.model_copy(update={"budgets": BUDGETS, "trials": 10_000})
+    return {
+        "ours": ours,
+        "ours, no early stopping": ours.model_copy(update={"early_stopping": False}),
+        "feasible at random": ours.model_copy(update={"sampler": "random", "early_stopping": False}),
+        "nsga2": ours.model_copy(update={"sampler": "nsga2", "early_stopping": False}),
+        "gp": ours.model_copy(update={"sampler": "gp", "early_stopping": False}),
+    }
+
+
+def compare(table: replay.GridTable, config: SearchConfig, seeds: int) -> dict[str, list[list[replay.Progress]]]:
+    """Progress of every strategy and seed."""
+    loosest = max(b.share for b in BUDGETS)
+    found = {"random": [replay.at_random(table, loosest, seed) for seed in range(seeds)]}
+    for name, asked in strategies(config).items():
+        found[name] = [replay.replay(table, asked, seed) for seed in range(seeds)]
+        print(name, file=sys.stderr)
+    return found
+
+
+def summary(table: replay.GridTable, found: dict[str, list[list[replay.Progress]]]) -> list[dict[str, object]]:
+    """One row per strategy: median seconds to the goal, share of the grid's compute, ratio to random."""
+    loosest = max(b.share for b in BUDGETS)
+    goal = SHARE * table.hypervolume(table.within(loosest))
+    whole_s = sum(e.train_s for e in table.entries)
+    reached = {
+        name: [replay.seconds_to(p, goal) if p else None for p in runs] for name, runs in found.items()
+    }  # a strategy that never gets there counts as the whole grid
+    seconds = {name: [whole_s if s is None else s for s in runs] for name, runs in reached.items()}
+    rows = []
+    for name, runs in seconds.items():
+        ratio, low, high = replay.ratio_bounds(runs, seconds["random"])
+        rows.append(
+            {
+                "strategy": name,
+                "train_s": round(median(runs), 1),
+                "share_of_grid": round(median(runs) / whole_s, 3),
+                "times_fewer_than_random": [round(x, 2) for x in (ratio, low, high)],
+                "reached": sum(s is not None for s in reached[name]),
+                "seeds": len(runs),
+                "final_hypervolume_share": round(median(p[-1].hypervolume for p in found[name]) / goal * SHARE, 3),
+            }
+        )
+    return rows
+
+
+def draw(table: replay.GridTable, found: dict[str, list[list[replay.Progress]]], path: Path) -> None:
+    """Hypervolume against training seconds, medians over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    whole_s = sum(e.train_s for e in table.entries)
+    limit = table.hypervolume(table.within(max(b.share for b in BUDGETS)))
+    axis = np.linspace(0, whole_s, 200)
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for (name, runs), style in zip(found.items(), ("-", "-", "--", ":", "-.", "--"), strict=False):
+        curves = []
+        for run in runs:
+            times = [0.0] + [p.train_s for p in run]
+            values = [0.0] + [p.hypervolume / limit for p in run]
+            curves.append([values[np.searchsorted(times, t, side="right") - 1] for t in axis])
+        axes.plot(axis / whole_s * 100, np.median(curves, axis=0) * 100, style, label=name, linewidth=2)
+    axes.axhline(100 * SHARE, color="grey", linewidth=0.8)
+    axes.set(xlabel="training seconds, % of the whole grid", ylabel="hypervolume, % of the whole grid")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def real(config: SearchConfig, results: Path, trials: int) -> list[dict[str, object]]:
+    """Real searches with the same number of trained trials."""
+    rows = []
+    for sampler in ("tpe", "random"):
+        for seed in range(3):
+            asked = config.model_copy(
+                update={
+                    "budgets": BUDGETS,
+                    "trials": trials,
+                    "sampler": sampler,
+                    "early_stopping": sampler == "tpe",
+                    "seed": seed,
+                    "study": f"strategies-{sampler}-{seed}",
+                }
+            )
+            done = search(asked, results=results, listeners=[Lines()]).full_document
+            rows.append({key: done[key] for key in ("study", "hypervolume", "train_s", "trials", "elapsed_s")})
+    return rows
+
+
+def main() -> int:
+    """Grid, replay, and on demand the real searches."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="g2p")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("results/reference"))
+    parser.add_argument("--step", type=int, default=16, help="percent between the grid's sparsities")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--table", type=Path, help="a table that was trained before")
+    parser.add_argument("--real", type=int, metavar="TRIALS", help="also search for real, this many trials each")
+    asked = parser.parse_args()
+    config = load_config(asked.config)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    table = replay.read(asked.table) if asked.table else grid(config, asked.results, asked.step)
+    replay.write(table, asked.out / "search-table.json.gz")
+    found = compare(table, config, asked.seeds)
+    rows = summary(table, found)
+    document: dict[str, object] = {"grid_trials": len(table.entries), "replay": rows}
+    document["grid_train_s"] = sum(e.train_s for e in table.entries)
+    if asked.real:
+        document["real"] = real(config, asked.results, asked.real)
+    (asked.out / "search-strategies.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    draw(table, found, asked.out / "search-strategies.png")
+    print("| strategy | training s to 95 % | of the grid | × fewer than random | reached |\n|---|---|---|---|---|")
+    for row in rows:
+        ratio, low, high = row["times_fewer_than_random"]
+        print(
+            f"| {row['strategy']} | {row['train_s']} | {row['share_of_grid']:.0%} "
+            f"| {ratio} ({low} to {high}) | {row['reached']}/{row['seeds']} |"
+        )
+    ours = next(row for row in rows if row["strategy"] == "ours")
+    return 0 if ours["share_of_grid"] <= 0.25 and ours["times_fewer_than_random"][0] >= 4 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
