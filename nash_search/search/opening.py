@@ -77,39 +77,44 @@ def same_question(facts: StudyFacts, question: dict[str, Any], config: SearchCon
 
 
 def latency_table(
-    config: SearchConfig, bench: Bench, folder: Path, filled: SearchSpace, say: Callable[[str, dict[str, Any]], None]
+    config: SearchConfig,
+    bench: Bench,
+    folder: Path,
+    filled: SearchSpace,
+    say: Callable[[str, dict[str, Any]], None],
+    *,
+    begun: bool,
 ) -> probe.LatencyTable:
-    """The study's own table; else one taken by another study of the same shapes here; else a new one."""
+    """The study's own table once it has begun; else one of the same shapes taken here before; else a new one."""
+    own = folder / PROBE
+    if begun:
+        return probe.LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
     key = probe.table_key(bench.workload(), bench.fingerprint_hash(), bench.facts()["model"], shapes)
     cache = folder.parent / ".probes" / f"{key[:16]}.json"
-    for path in (folder / PROBE, cache):
-        try:
-            found = probe.LatencyTable.model_validate_json(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if found.key == key:
-            break
-    else:
+    try:
+        found = probe.LatencyTable.model_validate_json(cache.read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if found is None or found.key != key:
         say("probe", {"shapes": len(shapes), "limit_s": PROBE_LIMIT_S})
         taken = bench.probe(shapes, PROBE_LIMIT_S)
         entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
         found = probe.LatencyTable(entries=entries, key=key)
         cache.parent.mkdir(exist_ok=True, mode=0o700)
         manifest.write_atomic(cache, found.model_dump_json())
-    if not (folder / PROBE).exists():
-        manifest.write_atomic(folder / PROBE, found.model_dump_json())
+    manifest.write_atomic(own, found.model_dump_json())
     return found
 
 
-def dense_quality(bench: Bench, folder: Path) -> Quality:
+def dense_quality(bench: Bench, folder: Path, *, begun: bool) -> Quality:
+    """The dense model on the validation split; scored once per study."""
     path = folder / DENSE
-    try:
+    if begun:
         return Quality.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        found = bench.dense_quality()
-        manifest.write_atomic(path, found.model_dump_json())
-        return found
+    found = bench.dense_quality()
+    manifest.write_atomic(path, found.model_dump_json())
+    return found
 
 
 def study_facts(case: Case) -> StudyFacts:

@@ -2,10 +2,12 @@
 
 Latency depends on shapes, not on weights, so random-weight models of every decoder depth and a few
 encoder widths are timed next to the dense model. Between measured widths the share of the dense
-latency is interpolated along the encoder (and made monotone: fewer weights are never slower):
+latency is interpolated along the encoder, and made monotone: fewer weights are never slower. The whole
+encoder stands apart: it may be faster than one that is narrowed a little (a narrowed T5 block computes its
+own position bias), so the least sparsity of the grid is always timed:
 
-    share ^ 6 blocks  x-----x-----x       what lies under the loosest budget is the feasible
-          | 3 blocks  x-----x-----x       staircase; its lowest point is the floor
+    share ^ 6 blocks  x x-----x-----x     what lies under the loosest budget is the feasible
+          | 3 blocks  x x-----x-----x     staircase; its lowest point is the floor
           +----------------------> encoder sparsity
 
 The interpolation decides only what is *proposed*; every record carries its own measurement.
@@ -24,7 +26,7 @@ import numpy as np
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchSpace, Workload, digest
 from nash_search.records import Latency
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raise when the way of probing changes: old tables are then measured again."""
 
 
@@ -58,47 +60,56 @@ class LatencyTable(Frozen):
         return float(np.median([x for e in self.entries for r in e.latency.rounds for x in r.dense_runs_ms]))
 
     @cached_property
-    def _curves(self) -> dict[tuple[int, str], tuple[list[int], list[float], list[float]]]:
-        """Per depth and selection: sparsities (percent), shares, upper shares; non-increasing along the encoder."""
-        groups: dict[tuple[int, str], list[tuple[int, float, float]]] = {}
-        for entry in self.entries:
+    def _curves(self) -> dict[int, tuple[list[int], list[float], list[float]]]:
+        """Per depth: sparsities (percent), shares, upper shares; non-increasing along the narrowed encoders."""
+        groups: dict[int, dict[int, tuple[float, float]]] = {}
+        for entry in self.entries:  # which blocks are kept does not change the shapes
             a = entry.architecture
-            row = (a.encoder_sparsity_pct, entry.latency.ratio, entry.latency.ratio_bounds[1])
-            groups.setdefault((a.decoder_layers, a.decoder_selection), []).append(row)
+            found = entry.latency.ratio, entry.latency.ratio_bounds[1]
+            groups.setdefault(a.decoder_layers, {})[a.encoder_sparsity_pct] = found
         curves = {}
         for depth, rows in groups.items():
-            rows.sort()
-            shares = np.minimum.accumulate([r[1] for r in rows])
-            uppers = np.minimum.accumulate([r[2] for r in rows])
-            curves[depth] = ([r[0] for r in rows], shares.tolist(), uppers.tolist())
+            narrowed = sorted(rows.keys() - {0}) or [0]
+            shares = np.minimum.accumulate([rows[s][0] for s in narrowed])
+            uppers = np.minimum.accumulate([rows[s][1] for s in narrowed])
+            curves[depth] = narrowed, shares.tolist(), uppers.tolist()
         return curves
 
-    def _curve(self, architecture: Architecture) -> tuple[list[int], list[float], list[float]]:
-        found = self._curves.get((architecture.decoder_layers, architecture.decoder_selection))
-        if found is None:  # which blocks are kept does not change the shapes
-            for (layers, _), curve in self._curves.items():
-                if layers == architecture.decoder_layers:
-                    return curve
-            raise KeyError(f"decoder depth {architecture.decoder_layers} was not probed")
-        return found
+    @cached_property
+    def _whole(self) -> dict[int, tuple[float, float]]:
+        """Per depth: share and upper share with the encoder whole."""
+        return {
+            e.architecture.decoder_layers: (e.latency.ratio, e.latency.ratio_bounds[1])
+            for e in self.entries
+            if e.architecture.encoder_sparsity_pct == 0
+        }
+
+    def _shares(self, architecture: Architecture) -> tuple[float, float]:
+        depth, sparsity = architecture.decoder_layers, architecture.encoder_sparsity_pct
+        if depth not in self._curves:
+            raise KeyError(f"decoder depth {depth} was not probed")
+        if sparsity == 0 and depth in self._whole:
+            return self._whole[depth]
+        sparsities, shares, uppers = self._curves[depth]
+        return float(np.interp(sparsity, sparsities, shares)), float(np.interp(sparsity, sparsities, uppers))
 
     def share(self, architecture: Architecture) -> float:
         """Latency as a fraction of the dense model's."""
-        sparsities, shares, _ = self._curve(architecture)
-        return float(np.interp(architecture.encoder_sparsity_pct, sparsities, shares))
+        return self._shares(architecture)[0]
 
     def upper_share(self, architecture: Architecture) -> float:
-        """Upper end of the interval of `share`: what an anchor should keep under a budget."""
-        sparsities, shares, uppers = self._curve(architecture)
-        upper = float(np.interp(architecture.encoder_sparsity_pct, sparsities, uppers))
-        return max(upper, self.share(architecture)) if math.isfinite(upper) else self.share(architecture)
+        """Upper end of the interval of `share`."""
+        share, upper = self._shares(architecture)
+        return max(share, upper) if math.isfinite(upper) else share
 
 
 def widths_to_probe(space: SearchSpace, count: int = 4) -> list[int]:
-    """A few sparsities (percent) that span the grid, both ends included."""
+    """A few sparsities (percent) of the grid: none, the least, the most, and some between."""
     grid = space.sparsities_pct
-    picks = np.linspace(0, len(grid) - 1, min(count, len(grid)))
-    return sorted({grid[round(i)] for i in picks})
+    if len(grid) <= count:
+        return list(grid)
+    between = np.linspace(1, len(grid) - 1, count - 1)
+    return sorted({grid[0], *(grid[round(i)] for i in between)})
 
 
 def shapes_to_probe(space: SearchSpace, count: int = 4) -> list[Architecture]:

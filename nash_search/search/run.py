@@ -140,8 +140,9 @@ class _Run:
             opening.same_question(study.facts, self.question, config)
         filled = space.filled(config.search_space, self.bench.decoder_layers())
         with self.interruption.interruptible():
-            self.table = opening.latency_table(config, self.bench, self.folder, filled, say)
-            self.dense = opening.dense_quality(self.bench, self.folder)
+            begun = study is not None
+            self.table = opening.latency_table(config, self.bench, self.folder, filled, say, begun=begun)
+            self.dense = opening.dense_quality(self.bench, self.folder, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
         say("plan", opening.plan(self))

@@ -22,7 +22,7 @@ def table():
 def test_a_few_widths_of_every_depth_are_probed():
     shapes = probe.shapes_to_probe(SPACE)
     assert len(shapes) == 4 * LAYERS
-    assert {a.encoder_sparsity_pct for a in shapes} == {0, 30, 50, 80}
+    assert {a.encoder_sparsity_pct for a in shapes} == {0, 10, 40, 80}
     assert len(probe.shapes_to_probe(SearchSpace(encoder_sparsity_pct=(0, 0, 10), decoder_layers=(2,)))) == 1
 
 
@@ -87,3 +87,20 @@ def test_a_tables_key_changes_with_everything_it_depends_on():
     }
     assert len(keys) == 5
     assert probe.table_key(workload, "a", "m", shapes[::-1]) in keys
+
+
+def test_a_whole_encoder_may_be_faster_than_a_slightly_narrowed_one(table):
+    def slower(entry):
+        """10 % of the encoder removed, 5 % slower."""
+        if entry.architecture != Architecture(encoder_sparsity_pct=10, decoder_layers=2):
+            return entry
+        (one,) = entry.latency.rounds
+        runs = tuple(1.05 * 0.6 * x for x in one.dense_runs_ms)
+        latency = entry.latency.model_copy(update={"rounds": (one.model_copy(update={"runs_ms": runs}),)})
+        return entry.model_copy(update={"latency": latency})
+
+    bumpy = probe.LatencyTable(entries=tuple(slower(e) for e in table.entries))
+    whole, narrowed = (Architecture(encoder_sparsity_pct=s, decoder_layers=2) for s in (0, 10))
+    assert bumpy.share(whole) == pytest.approx(0.6, abs=0.01) and bumpy.share(narrowed) == pytest.approx(0.63, abs=0.01)
+    corners = space.densest_that_fit(SPACE, bumpy, 0.62)
+    assert whole in corners and narrowed not in corners
