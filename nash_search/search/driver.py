@@ -27,7 +27,7 @@ from nash_search.search import manifest, probe, recovery, space
 from nash_search.search.sampler import Proposals, seed_at
 from nash_search.search.stopping import TOLERANCE, Peer
 from nash_search.search.study import Row, Study
-from nash_search.search.trial import WEIGHTS, Job
+from nash_search.search.trial import WEIGHTS, Job, device_id
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
 """Reasons that deserve one more try."""
@@ -181,6 +181,7 @@ class Driver:
             workload=self.workload,
             share=share,
             folder=str(self.study.folder.resolve()),
+            device=device_id(self.table.fingerprint),
             train_threads=max(1, len(os.sched_getaffinity(0)) // self.workers),
             peers=peers,
         )

@@ -32,7 +32,6 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_WARN_THRESHOLD_S": "1000000",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "MALLOC_ARENA_MAX": "2",  # a worker has 26 threads, and an arena each keeps what it once needed
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
@@ -234,15 +233,21 @@ def start_ray(config: SearchConfig, workers: int, on_cpu: bool) -> None:
     # its ports listen on all interfaces: Ray turns token authentication on for a cluster it starts
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    ray.init(
-        address="local",
-        num_cpus=max(workers, 1),
-        num_gpus=0 if on_cpu else None,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
+    asked = os.environ.get("MALLOC_ARENA_MAX")
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a worker has 26 threads, and an arena each keeps what it needed
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(workers, 1),
+            num_gpus=0 if on_cpu else None,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+    finally:
+        if asked is None:  # the processes that certify are timed as the probe was
+            del os.environ["MALLOC_ARENA_MAX"]
 
 
 def hush(data: dict[str, Any], ignore_prefix: bool = False) -> None:

@@ -48,6 +48,8 @@ class Job(Frozen):
     """Probed latency as a fraction of the dense model's, known before training."""
     folder: str
     """The study's folder."""
+    device: str = ""
+    """Identity of the device the study is about (`device_id`); only equal ones share a front."""
     train_threads: int = 1
     """CPU threads of training; fixed per study, for sums depend on it."""
     peers: tuple[Peer, ...] = ()
@@ -72,6 +74,11 @@ class Job(Frozen):
     def scratch(self) -> Path:
         """Where artefacts are written before the rename."""
         return Path(self.folder) / "trials" / f".tmp-{self.key}"
+
+
+def device_id(fingerprint: dict[str, Any]) -> str:
+    """Identity of device and software, whatever the environment's switches."""
+    return digest({name: value for name, value in fingerprint.items() if name not in ("environment", "hash")})
 
 
 def folder_key(question: str, architecture: Architecture) -> str:
@@ -193,6 +200,8 @@ def run_trial(
             else:
                 record = bench.train(job, job.scratch, hooks or Hooks())
         check_values(record)
+        if job.device and record.latency is not None and device_id(record.latency.fingerprint) != job.device:
+            raise Failed("error", "the trial must be timed on the study's device, but this worker has another one")
         record = record.model_copy(update={"versions": versions(), "created": stamp()})
         (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
         manifest.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})

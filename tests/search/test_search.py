@@ -251,3 +251,20 @@ def test_a_profile_scales_trials_and_steps_and_so_asks_another_question():
     assert balanced.profiled("balanced") == balanced
     assert thorough.question_hash != balanced.question_hash != quick.question_hash
     assert balanced.profiled("thorough", keep_trials=True).trials == 8
+
+
+def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, notebook, monkeypatch):
+    from nash_search.search.rehearsal import Rehearsal
+
+    measured = Rehearsal._latency
+
+    def elsewhere(self, architecture, *key, **options):
+        found = measured(self, architecture, *key, **options)
+        if key == ("trial",) and architecture.decoder_layers == 1:
+            return found.model_copy(update={"fingerprint": {**found.fingerprint, "device": "another"}})
+        return found
+
+    monkeypatch.setattr(Rehearsal, "_latency", elsewhere)
+    rehearse(trials=3)
+    failed = [r for r in notebook.trials if r.architecture.decoder_layers == 1]
+    assert failed and all(r.failure == "error" and "study's device" in r.message for r in failed)
