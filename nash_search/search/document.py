@@ -89,7 +89,7 @@ def full(
         "budgets": [
             {
                 **budget_answer(b, points, quality_limit, facts.dense_ms, floor_share, folder),
-                "nearest_feasible": nearest(table, config, facts.baseline.decoder_layers, b),
+                "nearest_feasible": nearest(table, config, facts.baseline.decoder_layers, b, points),
             }
             for b in config.budgets
         ],
@@ -114,8 +114,23 @@ def full(
     }
 
 
-def nearest(table: LatencyTable, config: SearchConfig, decoder_layers: int, budget: LatencyBudget) -> str:
-    """The tightest budget that the fastest architecture should meet, in the unit asked."""
+def nearest(
+    table: LatencyTable,
+    config: SearchConfig,
+    decoder_layers: int,
+    budget: LatencyBudget,
+    points: Sequence[Point] = (),
+) -> str:
+    """The tightest budget, in the unit asked, that a certified point meets; before, that the probe promises."""
+    met = [p.latency for p in points if p.same_tokens]
+    if met and budget.share is not None:
+        share = min(latency.ratio_bounds[1] for latency in met)
+        if share <= 1:
+            return f"{math.ceil(share * 100)}%"
+    elif met:
+        ms = min(latency.bounds_ms[1] for latency in met)
+        if math.isfinite(ms):
+            return probe.rounded_up(ms).asked
     architectures = space.filled(config.search_space, decoder_layers).architectures()
     return probe.nearest_feasible(table, architectures, budget).asked
 

@@ -51,7 +51,7 @@ def pick(
     floor = None if drop is None else document.dropped(dense["validation_quality"], drop, summary["direction"])
     dense_ms = summary["probe_dense_ms"]
     answer = document.budget_answer(budget, found.points, floor, dense_ms, summary["floor"]["share"], folder)
-    answer["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget)
+    answer["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget, found.points)
     return {**document.public(summary), "study": folder.name, "budgets": [answer]}
 
 

@@ -161,5 +161,10 @@ def nearest_feasible(
     share = table.upper_share(fastest)
     if budget.share is not None:
         return LatencyBudget.parse(f"{min(100, math.ceil(share * 100))}%")
-    step = 10 ** (math.floor(math.log10(share * table.dense_ms)) - 1)  # two significant digits
-    return LatencyBudget.parse(f"{round(math.ceil(share * table.dense_ms / step) * step, 9):g}")
+    return rounded_up(share * table.dense_ms)
+
+
+def rounded_up(ms: float) -> LatencyBudget:
+    """A budget of so many milliseconds, rounded up to two significant digits."""
+    step = 10 ** (math.floor(math.log10(ms)) - 1)
+    return LatencyBudget.parse(f"{round(math.ceil(ms / step) * step, 9):g}")
