@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nash_search.search.driver import Listener, StudyState
+    from nash_search.search.listener import Listener, StudyState
     from nash_search.search.run import SearchResult, search
     from nash_search.search.signals import Interrupted
 
@@ -16,9 +16,9 @@ __all__ = ["Interrupted", "Listener", "SearchResult", "StudyState", "search"]
 
 _HOMES = {
     "Interrupted": "signals",
-    "Listener": "driver",
+    "Listener": "listener",
     "SearchResult": "run",
-    "StudyState": "driver",
+    "StudyState": "listener",
     "search": "run",
 }
 

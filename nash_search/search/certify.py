@@ -135,9 +135,10 @@ def certify(
         say: told of each step.
     """
     before = read(folder)
-    keys = [_key(r) for r in front]
-    if before is not None and [p.key for p in before.points] == keys:
+    if before is not None and {p.key for p in before.points} == {_key(r) for r in front}:
         found = before
+    elif not front:
+        found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
     else:
         found = _time(folder, front, bench, config, say)
         if before is not None:
@@ -231,7 +232,7 @@ def _answer(
             point = point.model_copy(update={"test": bench.test_quality(folder / point.checkpoint)})
             found = found.model_copy(update={"opened": found.opened + 1})
         points.append(point)
-    if found.dense_test is None:
+    if found.dense_test is None and found.points:
         say("test", {"dense": True})
         test = bench.test_quality(bench.dense_folder())
         found = found.model_copy(update={"dense_test": test, "opened": found.opened + 1})

@@ -11,23 +11,24 @@ This module refuses to know processes, and what a trial does.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 from nash_search import front
 from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.search import manifest, probe, recovery, space
+from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
 from nash_search.search.stopping import TOLERANCE, Peer
 from nash_search.search.study import Row, Study
-from nash_search.search.trial import WEIGHTS, Job, device_id
+from nash_search.search.trial import WEIGHTS, Job, device_id, folder_key
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
 """Reasons that deserve one more try."""
@@ -42,38 +43,6 @@ class Nothing(Enum):
 
     WAIT = "wait"
     DONE = "done"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyState:
-    """What a listener is shown after each trial."""
-
-    records: tuple[TrialRecord, ...]
-    front: tuple[int, ...]
-    """Numbers of the feasible front, fastest first."""
-    hypervolume: float
-    counts: dict[str, int]
-    """complete, stopped, infeasible, failed."""
-    trained: int
-    trials: int
-    train_s: float
-    elapsed_s: float
-    eta_s: float | None
-    dense_ms: float
-    dense_quality: float
-
-
-class Listener(Protocol):
-    """Who is told; `search` never imports a report."""
-
-    def on_stage(self, stage: str, detail: dict[str, Any]) -> None:
-        """A stage began or ended: workload, probe, search, certify, done."""
-
-    def on_trial(self, record: TrialRecord, state: StudyState) -> None:
-        """A trial was decided."""
-
-    def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
-        """Training went on."""
 
 
 class Driver:
@@ -245,10 +214,20 @@ class Driver:
             self._spent_s.append(wall_s)
         if not self.config.keep_all:
             self._drop_dominated()
+        if record.failure is not None:
+            self.tidy()
         recovery.back_up(self.study.folder)
         self._tell_listeners(record)
         if record.failure == "disk_full":
             raise StorageDamaged(f"the disk must have room for trials, but it is full: {record.message}")
+
+    def tidy(self) -> None:
+        """Delete training state that nobody will continue: of trials decided or failed for good."""
+        over = self._taken(self.study.rows()) - {job.architecture for job in self._running.values()}
+        keys = {folder_key(self.study.facts.question_digest, a) for a in over}
+        for path in (self.study.folder / "trials").glob(".work-*"):
+            if path.name.removeprefix(".work-") in keys:
+                shutil.rmtree(path, ignore_errors=True)
 
     def interrupted(self) -> None:
         """Close the rows of jobs that will not come back; they are taken up again at the next start."""

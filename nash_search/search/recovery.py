@@ -81,6 +81,9 @@ def settle(study: Study, table: LatencyTable) -> None:
             if folder is not None and manifest.read(folder, deep=False) is not None:
                 record = trial.stored_record(folder)
                 study.tell(row.number, record, _share(record, table))
+            elif "record" in row.user_attrs:  # a failure, killed between its attributes and its tell
+                told = TrialRecord.model_validate_json(row.user_attrs["record"])
+                study.tell(row.number, told, row.user_attrs.get("share_of_dense"))
             else:
                 study.fail(row.number, "interrupted", "the driver ended while this trial ran")
         elif "folder" in row.user_attrs and row.state.is_finished():

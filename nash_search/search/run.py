@@ -19,7 +19,8 @@ from nash_search import errors
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
 from nash_search.records import TrialRecord
 from nash_search.search import certify, document, lock, manifest, opening, probe, recovery, serial, space
-from nash_search.search.driver import Driver, Listener
+from nash_search.search.driver import Driver
+from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
 from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
 from nash_search.search.trial import Bench, open_bench
@@ -194,6 +195,7 @@ class _Run:
         manifest.write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         (self.folder / "trials").mkdir(exist_ok=True)
         recovery.settle(driver.study, self.table)
+        driver.tidy()
         trained = driver.trained(driver.study.rows())
         self.say("search", {"trials": self.config.trials, "trained": trained, "workers": self.workers})
         try:

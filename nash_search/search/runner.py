@@ -45,6 +45,7 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nash_search.config import SearchConfig  # noqa: E402
+from nash_search.errors import NashSearchError  # noqa: E402
 from nash_search.records import FailureReason, TrialRecord  # noqa: E402
 from nash_search.search.driver import Driver, Nothing  # noqa: E402
 from nash_search.search.signals import Interruption  # noqa: E402
@@ -111,12 +112,12 @@ class Ears(tune.Callback):
         self._began: dict[str, float] = {}
         self._ended: list[tuple[str, TrialRecord | None, str]] = []
         self._late: set[str] = set()
-        self.error: BaseException | None = None
+        self.error: NashSearchError | None = None
 
     def next_job(self, trial_id: str) -> Job | Nothing:
         """The driver's next job, remembered under Tune's trial id."""
         with self._interruption.shielded():
-            found = Nothing.DONE if self.error is not None else self._driver.next()
+            found = self._driver.next()
         if isinstance(found, Job):
             self.jobs[trial_id] = found
         return found
@@ -132,7 +133,11 @@ class Ears(tune.Callback):
                 words = f"trial must end within {job.config.trial_timeout_s} s" if reason == "timeout" else why
                 record = failed_record(job, reason, words, wall_s)
             with self._interruption.shielded():
-                self._driver.finish(job, record, wall_s)
+                try:
+                    self._driver.finish(job, record, wall_s)
+                except NashSearchError as error:
+                    self.error = error  # Tune would dress it up
+                    raise
         limit_s = self._driver.config.trial_timeout_s
         if limit_s is None:
             return
@@ -214,7 +219,12 @@ def run(driver: Driver, interruption: Interruption) -> None:
                     checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
                 ),
             )
-            tuner.fit()
+            try:
+                tuner.fit()
+            except Exception:
+                if ears.error is not None:
+                    raise ears.error from None
+                raise
         ears.on_step_begin(0, [])  # records that came with the last step
     finally:
         with interruption.shielded():

@@ -59,6 +59,13 @@ def test_mishaps_of_workers_end_their_trials_only_and_nothing_is_left_behind(tmp
     wait_for(lambda: not ray_processes() - before, 20)
 
 
+def test_a_full_disk_ends_it_with_its_own_exit_code(tmp_path):
+    process = start(tmp_path, trials=6, changes=RAY, orders="disk=enc10-dec1")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 5 and out == "" and len(err.strip().splitlines()) == 1, err
+    assert finish(tmp_path, trials=6, changes=RAY)["trials"]["failed"] == 1
+
+
 def test_five_kills_lose_nothing(tmp_path):
     before = ray_processes()
     for kills in range(5):

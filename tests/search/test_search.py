@@ -277,3 +277,29 @@ def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, noteb
     rehearse(trials=3)
     failed = [r for r in notebook.trials if r.architecture.decoder_layers == 1]
     assert failed and all(r.failure == "error" and "study's device" in r.message for r in failed)
+
+
+def test_a_failure_killed_before_its_tell_is_told_once(rehearse, notebook, monkeypatch):
+    from nash_search.search import failpoints
+    from nash_search.search.study import Study
+
+    class Killed(BaseException):
+        pass
+
+    hits = []
+
+    def hit(name):
+        hits.append(name)
+        if name == "tell" and hits.count("tell") == 2:
+            raise Killed
+
+    told = Study.fail
+    with monkeypatch.context() as patched:
+        patched.setattr(failpoints, "hit", hit)
+        patched.setattr(Study, "fail", lambda *a: None)  # a kill closes nothing
+        with pytest.raises(Killed):
+            rehearse(trials=3, orders="nan=enc0-dec2")
+    assert Study.fail is told
+    result = rehearse(trials=3, orders="nan=enc0-dec2")
+    assert result.document["trials"] == {"complete": 3, "stopped": 0, "infeasible": 1, "failed": 1}
+    assert not list((result.folder / "trials").glob(".work-*"))
