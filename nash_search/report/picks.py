@@ -122,6 +122,8 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
         inside = {p.number for p in ranked if p.high_ms is not None and p.high_ms <= budget_ms} | {chosen.number}
         among = f"the best of {len(inside)} points of the front" if len(inside) > 1 else "the only point of the front"
         why = f"{among} whose 95% upper bound stays within {format_ms(budget_ms)} ms"
+        if entry.get("verdict") == "ambiguous":
+            why = "the best point of the front that may meet it; none does for certain"
         more = _more(chosen, ranked, direction)
     elif entry.get("verdict") == "infeasible":
         why = _why_not(entry, budget_ms, document)

@@ -90,3 +90,12 @@ def test_numbers() -> None:
     assert [words.format_ms(x) for x in (8.414, 34.13, 341.3, None)] == ["8.41", "34.1", "341", "–"]
     assert [words.format_quality(x) for x in (0.91234, 91.234)] == ["0.9123", "91.23"]
     assert [words.format_count(x) for x in (999, 310_000, 60_506_624, None)] == ["999", "310k", "60.5M", "–"]
+
+
+def test_an_ambiguous_pick_claims_no_bound(study: Any) -> None:
+    records, document = study
+    assert any("95% upper bound stays within" in pick.why for pick in view.build(records, document).picks)
+    budgets = [b | {"verdict": "ambiguous"} if b["verdict"] == "met" else b for b in document["budgets"]]
+    for pick in view.build(records, document | {"budgets": budgets}).picks:
+        assert "stays within" not in pick.why
+        assert pick.verdict != "ambiguous" or "none does for certain" in pick.why
