@@ -5,16 +5,14 @@ Reads the document of `nash-search remeasure` only; refuses to measure.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.files import replace
 from nash_search.report.palette import LIGHT
@@ -34,10 +32,7 @@ def caption(found: Remeasured) -> str:
 def draw(found: Remeasured) -> Figure:
     """Quality against the share of the dense latency, now and before."""
     theme = LIGHT
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}):
-        figure = Figure(figsize=(7, 4), dpi=160, facecolor=theme.paper)
-        FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.09, 0.17, 0.87, 0.72), facecolor=theme.paper)
+    with canvas((0.09, 0.17, 0.87, 0.72), theme) as (figure, axes):
         rows = sorted(found["front"], key=lambda row: row["share"])
         quality = [row["quality"] for row in rows]
         now = [100 * row["share"] for row in rows]
@@ -48,10 +43,6 @@ def draw(found: Remeasured) -> Figure:
         axes.errorbar(now, quality, xerr=[low, high], fmt="o-", color=theme.front, markersize=5, capsize=2)
         axes.set_xlabel("latency, % of the dense model's on the same machine", color=theme.muted)
         axes.set_title(f"{plain(found['study'], 60)}: quality", loc="left", color=theme.muted, fontsize=9)
-        axes.tick_params(colors=theme.muted, length=0)
-        axes.grid(color=theme.faint, linewidth=0.8)
-        for side in axes.spines.values():
-            side.set_visible(False)
         figure.text(0.09, 0.02, caption(found), fontsize=7.5, color=theme.muted)
     return figure
 
@@ -59,9 +50,7 @@ def draw(found: Remeasured) -> Figure:
 def save_remeasured(folder: Path, found: Remeasured) -> list[Path]:
     """`remeasured-<fingerprint>.json` and `.png` in the study's folder."""
     stem = f"remeasured-{str(found['fingerprint'].get('hash', 'unknown'))[:8]}"
-    picture = io.BytesIO()
-    draw(found).savefig(picture, format="png")
-    written = {f"{stem}.json": json.dumps(found, indent=1).encode(), f"{stem}.png": picture.getvalue()}
+    written = {f"{stem}.json": json.dumps(found, indent=1).encode(), f"{stem}.png": encoded(draw(found))}
     for name, data in written.items():
         replace(folder / name, data)
     return [folder / name for name in written]

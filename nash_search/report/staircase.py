@@ -5,19 +5,17 @@ Reads the document of the probe only; refuses to measure and to know what the sh
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nash_search.report.answer import admits
+from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.files import replace
 from nash_search.report.palette import LIGHT, level
@@ -76,10 +74,7 @@ def _place(row: Mapping[str, Any]) -> tuple[int, int]:
 def draw_staircase(survey: Survey) -> Figure:
     """Latency against encoder sparsity, a line per decoder depth, budgets as dashed lines."""
     theme = LIGHT
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}):
-        figure = Figure(figsize=(7, 4), dpi=160, facecolor=theme.paper)
-        FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.09, 0.13, 0.74, 0.76), facecolor=theme.paper)
+    with canvas((0.09, 0.13, 0.74, 0.76), theme, grid="y") as (figure, axes):
         rows = {_place(row): row for row in survey["shapes"]}
         depths = sorted({d for d, _ in rows})
         for i, depth in enumerate(depths):
@@ -99,17 +94,10 @@ def draw_staircase(survey: Survey) -> Figure:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("encoder weights removed, %", color=theme.muted)
         axes.set_title("latency of one generate call, ms", loc="left", fontsize=9, color=theme.muted)
-        axes.tick_params(colors=theme.muted, length=0)
-        axes.grid(axis="y", color=theme.faint, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side in axes.spines.values():
-            side.set_visible(False)
     return figure
 
 
 def save_staircase(survey: Survey, path: Path) -> None:
     """The plot as a png or svg file, by its ending."""
-    kind = path.suffix.lstrip(".").lower() or "png"
-    data = io.BytesIO()
-    draw_staircase(survey).savefig(data, format="svg" if kind == "svg" else "png")
-    replace(path, data.getvalue())
+    kind = "svg" if path.suffix.lower() == ".svg" else "png"
+    replace(path, encoded(draw_staircase(survey), kind))
