@@ -15,7 +15,6 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 from optuna.trial import TrialState
 
@@ -25,6 +24,7 @@ from nash_search.records import TrialRecord
 from nash_search.search import failpoints, manifest, trial
 from nash_search.search.probe import LatencyTable
 from nash_search.search.sampler import architecture_of
+from nash_search.search.storage_url import look_into
 from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
 
 DATABASE = "study.db"
@@ -47,13 +47,8 @@ def check_database(path: Path) -> None:
         raise StorageDamaged(f"study database must be an SQLite file, but {path} is empty or no file: {hint}")
     if not os.access(path, os.W_OK):
         raise StorageDamaged(f"study database must be writable, but {path} is not: check its permissions")
-    try:  # not read-only: a journal that a kill left behind is rolled back here
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=60)
-        try:
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-        finally:
-            connection.close()
+    try:
+        verdict, tables = look_into(path, "rw")
     except sqlite3.DatabaseError as error:
         raise StorageDamaged(f"study database must be readable, but {path}: {error}: {hint}") from None
     if verdict != "ok":

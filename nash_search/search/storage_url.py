@@ -7,6 +7,7 @@ than its scheme and, for SQLite, its path. This module refuses to know studies.
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 from nash_search.errors import InvalidInput, StorageDamaged, shown
@@ -72,17 +73,28 @@ def _check_file(database: str | None) -> None:
         _check_whole(path, named)
 
 
+def look_into(path: Path, mode: str) -> tuple[str, set[str]]:
+    """What SQLite's own check says of a database (`ok`, or the damage), and the names of its tables.
+
+    Args:
+        path: the file.
+        mode: `ro` leaves the file as it is; `rw` rolls back a journal that a kill left behind.
+
+    Raises:
+        sqlite3.DatabaseError: when it is no database, or too damaged to be asked.
+    """
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=60)
+    try:
+        verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        return verdict, {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    finally:
+        connection.close()
+
+
 def _check_whole(path: Path, named: str) -> None:
     """SQLite's own check; an Optuna storage of a newer schema is refused by Optuna's words."""
-    import sqlite3
-
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)
-        try:
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-        finally:
-            connection.close()
+        verdict, tables = look_into(path, "ro")
     except sqlite3.DatabaseError as error:
         raise StorageDamaged(f"storage must be a whole database, but got: {error}", where=named) from None
     if verdict != "ok":
