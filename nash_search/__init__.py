@@ -9,8 +9,9 @@ The public names, imported when first used: `import nash_search` loads neither t
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, SearchSpace
@@ -45,7 +46,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = names_of(__name__, _HOMES)

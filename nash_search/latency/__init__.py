@@ -8,7 +8,9 @@ Times any model that generates or any folder that loads; refuses to know pruning
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.latency.fresh import fresh_tokens, measure_fresh
@@ -26,10 +28,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Public names, loaded on use: torch stays out of `--help`."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = names_of(__name__, _HOMES)

@@ -7,8 +7,9 @@ and search: any model with `generate` can be scored.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.tasks.loading import load_task
@@ -20,7 +21,4 @@ __all__ = ["Examples", "Task", "load_task", "predict", "score"]
 _HOMES = {"Examples": "task", "Task": "task", "load_task": "loading", "predict": "quality", "score": "quality"}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, _HOMES)
