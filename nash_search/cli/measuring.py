@@ -18,7 +18,8 @@ from nash_search.tasks import models
 from nash_search.tasks.preflight import check
 
 PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
-MEASURE = (*BUDGETS, *TASK, *WORKLOAD)
+MEASURE = (*BUDGETS, *WORKLOAD)
+"""Neither data nor a search space: an export's own record says what it was certified on, flags say the rest."""
 
 
 def probe(
@@ -61,14 +62,13 @@ def measure(
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
     pairs: Annotated[int, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process.")] = 40,
-    config: ConfigFile = "auto",
     json_: Json = False,
     quiet: Quiet = False,
     *,
     overrides: dict[str, Any],
 ) -> int:
     """Time any checkpoint next to its dense reference, in fresh processes, alone on the device."""
-    asked = load_config(config, overrides)
+    asked = load_config(None, overrides)
     if len(asked.budgets) > 1:
         raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
     for folder in (path, against):
@@ -85,7 +85,7 @@ def measure(
             print(f"{name:>24}  {value}", file=sys.stderr)
     if json_:
         print(json.dumps(document(found, budget)))
-    return 3 if budget is not None and found.verdict(budget) != "met" else 0
+    return 3 if budget is not None and found.certificate(budget) != "met" else 0
 
 
 def remeasure(

@@ -30,7 +30,7 @@ def measure_folder(path: Path, against: Path | None, config: SearchConfig, *, ro
     Args:
         path: the folder to time.
         against: its dense reference (None: the teacher its record names; else it is timed alone).
-        config: what was asked of the workload, and the data its defaults come from.
+        config: what was asked of the workload.
         rounds: fresh processes.
         pairs: timed pairs per process.
 

@@ -1,0 +1,66 @@
+"""`measure` and `remeasure` through the command line, on real folders in fresh processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nash_search.cli import main
+from nash_search.config_files import load_config
+from nash_search.search import search
+from nash_search.tasks.g2p import teacher_folder
+
+KEYS = {
+    "latency_ms", "lower_ms", "upper_ms", "speedup", "verdict", "status", "workload", "fingerprint", "dense", "runs_ms"
+}  # fmt: skip
+SHORT = ["--rounds", "2", "--pairs", "4"]
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and the JSON document of a command."""
+    code = main([*arguments, "--json", "--quiet"])
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    return code, json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    config = load_config("smoke", {"budgets": ["100%"], "serial": True, "trials": 1, "study": "s"})
+    return search(config, results=results).folder
+
+
+@pytest.mark.slow
+def test_any_folder_is_timed_against_another(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    copy = tmp_path / "twin"
+    shutil.copytree(teacher_folder(), copy)
+    shape = ["--input-tokens", "5", "--output-tokens", "4", "--batch-size", "2"]
+    _, found = document(capsys, "measure", str(copy), "--against", str(teacher_folder()), *shape, *SHORT)
+    assert set(found) == KEYS
+    assert len(found["runs_ms"]) == 8 and found["lower_ms"] <= found["latency_ms"] <= found["upper_ms"]
+    assert (found["workload"]["input_tokens"], found["workload"]["output_tokens"]) == (5, 4)
+    code, alone = document(capsys, "measure", str(copy), *shape, *SHORT, "--budget-ms", "100000")
+    assert alone["speedup"] is None and alone["dense"] == {"latency_ms": None}
+    assert (code, alone["verdict"]) in {(0, "met"), (3, "ambiguous")}, "a contended machine cannot promise milliseconds"
+
+
+@pytest.mark.slow
+def test_an_export_knows_its_workload_and_its_teacher(capsys: pytest.CaptureFixture[str], study: Path) -> None:
+    export = next((study / "checkpoints").iterdir())
+    _, found = document(capsys, "measure", str(export), *SHORT)
+    recorded = json.loads((export / "measurement.json").read_text())["workload"]
+    assert found["workload"] == recorded and found["dense"]["latency_ms"] > 0
+    _, wider = document(capsys, "measure", str(export), *SHORT, "--batch-size", "3")
+    assert wider["workload"] == recorded | {"batch_size": 3}
+
+
+@pytest.mark.slow
+def test_a_front_is_timed_again(capsys: pytest.CaptureFixture[str], study: Path) -> None:
+    _, found = document(capsys, "remeasure", "s", "--results", str(study.parent))
+    certified = json.loads((study / "certification.json").read_text())["points"]
+    assert len(found["front"]) == len(certified) and found["same_fingerprint"] is True
+    assert list(study.glob("remeasured-*.png"))
