@@ -32,7 +32,7 @@ from nash_search.latency import workload as workloads
 from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.search import manifest
 from nash_search.search.curve import Curve
-from nash_search.search.trial import WEIGHTS, Hooks, Job
+from nash_search.search.trial import TEACHER_OUTPUTS, WEIGHTS, Hooks, Job
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.known import check_finetuned
@@ -40,7 +40,7 @@ from nash_search.tasks.loading import EMBEDDED, load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
 TOKENS = "tokens.json"
 PROBE_PAIRS = 10
@@ -49,6 +49,8 @@ TRIAL_PAIRS = 16
 TRIAL_LIMIT_S = 120.0
 RUNG_EXAMPLES = 512
 """Validation examples scored at a rung; the result is scored on all of them."""
+TOP_TOKENS = 16
+"""Of the teacher's distribution per position, remembered for the trials that come later."""
 TOGETHER_BYTES = 2**30
 """Weights held side by side while shapes are probed."""
 
@@ -197,6 +199,7 @@ class NashBench:
                 on_progress=lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
                 on_rung=on_rung,
                 folder=job.work,
+                teacher_outputs=pruner.TeacherOutputs(folder=Path(job.folder) / TEACHER_OUTPUTS, k=TOP_TOKENS),
             )
         except pruner.Stopped as end:
             return TrialRecord(

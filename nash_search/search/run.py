@@ -9,6 +9,7 @@ exit code: 0 when a budget is met, 3 when none is. It refuses to know models, Op
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from nash_search.search.driver import Driver
 from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
 from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
-from nash_search.search.trial import Bench, open_bench
+from nash_search.search.trial import TEACHER_OUTPUTS, Bench, open_bench
 
 CONFIG = "config.json"
 
@@ -221,6 +222,7 @@ class _Run:
         records = driver.study.records()
         answer = self._document(found, driver.counts(), driver.hypervolume(), records)
         document.write_tables(self.folder, records, answer)
+        shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
         self.say("done", answer)
         return self._result(answer, found)
 

@@ -32,6 +32,8 @@ from nash_search.search.stopping import Peer
 
 RECORD = "record.json"
 WEIGHTS = "weights"
+TEACHER_OUTPUTS = ".teacher-outputs"
+"""In the study's folder: what the teacher says about each batch, shared by its trials, gone when it ends."""
 
 
 class Job(Frozen):
