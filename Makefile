@@ -46,7 +46,7 @@ bench: .venv/installed  ## what gates, cutting and memory cost in the pruner
 gpu-smoke: .venv/installed  ## under 5 minutes on a GPU: the clock's raw samples in results/gpu-smoke.json
 	$(BIN)/python tests/studies/gpu_smoke.py
 
-study-clock: .venv/installed  ## how far the clock holds here (about 40 minutes); results/reference/clock.json.gz
+study-clock: .venv/installed  ## how far the clock holds here (30 minutes on idle cores, 75 on busy ones; goes on after a kill); results/reference/clock.json.gz
 	$(BIN)/python tests/studies/clock.py
 
 study-search: .venv/installed  ## what a training second buys: the grid once (about an hour), then every strategy on it

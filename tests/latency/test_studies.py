@@ -33,7 +33,8 @@ def latency(ratio, shift=0.0, contended=False):
         )
         for wobble in (0.99, 0.995, 1.0, 1.005, 1.01)
     ]
-    return Latency(rounds=tuple(rounds), workload=Workload(input_tokens=1, output_tokens=1), fresh=True)
+    workload = Workload(input_tokens=1, output_tokens=1)
+    return Latency(rounds=tuple(rounds), workload=workload, fresh=True, fingerprint={"hash": "here"})
 
 
 def test_the_clock_study_judges_its_promises():
@@ -59,10 +60,16 @@ def test_the_clock_study_runs(tmp_path):
         [*command, "--batch-size", "4", "--keep", str(keep)], capture_output=True, text=True, timeout=400, check=False
     )
     assert "| promise | seen | holds |" in done.stdout, done.stderr
+    assert done.stdout.count("| 2 | ") == 2, "each run is printed when it is done and in the table at the end"
     kept = json.loads(gzip.open(keep, "rt").read())
     assert len(kept["plus10"]) == 2 and len(kept["plus10"][0]["rounds"]) == 1
     planted = Latency.model_validate(kept["plus10"][0]).ratio
     assert planted > 0.8  # six pairs beside whatever else runs: only its order of size is certain
+    again = subprocess.run(
+        [*command, "--batch-size", "4", "--keep", str(keep)], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert "has 2 of 2 runs" in again.stdout
+    assert json.loads(gzip.open(keep, "rt").read())["plus10"] == kept["plus10"]
 
 
 @pytest.mark.slow
@@ -80,7 +87,11 @@ def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):
     workload = Workload(input_tokens=1, output_tokens=1)
     found = {name: [latency(1.0)] * 3 for name in ("half", *clock.PLANTED)}
     clock.save(keep, found)
-    assert clock.kept(keep, 5, 4, workload) == found
-    assert clock.kept(keep, 5, 40, workload) == {name: [] for name in found}
-    keep.write_bytes(b"torn")
-    assert clock.kept(keep, 5, 4, workload) == {name: [] for name in found}
+    nothing = {name: [] for name in found}
+    assert clock.kept(keep, 5, 4, workload, "here") == found
+    assert clock.kept(keep, 5, 40, workload, "here") == nothing
+    assert clock.kept(keep, 5, 4, workload, "another machine") == nothing
+    whole = keep.read_bytes()
+    for damaged in (b"torn", whole[: len(whole) // 2], b""):
+        keep.write_bytes(damaged)
+        assert clock.kept(keep, 5, 4, workload, "here") == nothing

@@ -4,9 +4,10 @@
                  and dense with a planted +5 % and +10 %, all interleaved
     two runs     joined to one of 2R rounds, for the smaller effect
 
-Prints a table for results/LOG.md, keeps every sample in one file, and ends with exit code 1 where a
-promise of "What a budget means" does not hold here. Takes about 40 minutes on two cores; a killed
-study goes on after its last whole run. A study, not a test: machines differ.
+Prints two tables for results/LOG.md (every run, then the promises), keeps every sample in one file,
+and ends with exit code 1 where a promise of "What a budget means" does not hold here. A killed study
+goes on after its last whole run, on the same device and software only. A study, not a test: machines
+differ.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
 
+from nash_search import device as devices
 from nash_search import intervals
 from nash_search.config import Workload
-from nash_search.latency import fresh, timing
+from nash_search.latency import fresh, runtimes, timing
 from nash_search.latency.eager import Eager, EagerSession
 from nash_search.latency.round import main as one_round
 from nash_search.records import Latency
@@ -58,6 +61,7 @@ class PlantedRuntime(Eager):
 
 def save_models(root: Path) -> None:
     """The embedded task's shape, random weights: latency depends on shapes only."""
+    logging.disable_progress_bar()
 
     def model(blocks, **config):
         torch.manual_seed(0)
@@ -110,23 +114,36 @@ def save(keep: Path, found: dict[str, list[Latency]]) -> None:
     beside.replace(keep)
 
 
-def kept(keep: Path, rounds: int, pairs: int, workload: Workload) -> dict[str, list[Latency]]:
-    """The runs of an interrupted study of these very settings; none of any other."""
-    names = ("half", *PLANTED)
+def kept(keep: Path, rounds: int, pairs: int, workload: Workload, fingerprint: str) -> dict[str, list[Latency]]:
+    """The runs of an interrupted study of these very settings on this device; none of any other."""
+    nothing: dict[str, list[Latency]] = {name: [] for name in ("half", *PLANTED)}
     try:
         with gzip.open(keep, "rt") as stored:
             read = json.load(stored)
-        found = {name: [Latency.model_validate(r) for r in read[name]] for name in names}
-    except (OSError, ValueError, KeyError):
-        return {name: [] for name in names}
-    before = [latency for latencies in found.values() for latency in latencies]
-    same = all(len(x.rounds) == rounds and len(x.runs_ms) == rounds * pairs and x.workload == workload for x in before)
-    return found if same else {name: [] for name in names}
+        found = {name: [Latency.model_validate(r) for r in read[name]] for name in nothing}
+    except (OSError, EOFError, ValueError, KeyError):
+        return nothing
+    same = all(
+        (len(x.rounds), len(x.runs_ms), x.workload, x.fingerprint.get("hash"))
+        == (rounds, rounds * pairs, workload, fingerprint)
+        for latencies in found.values()
+        for x in latencies
+    )
+    return found if same else nothing
 
 
-def study(runs: int, rounds: int, pairs: int, workload: Workload, keep: Path) -> list[tuple[str, str, bool]]:
-    """(promise, what was seen, whether it holds) after `2 * runs` runs."""
-    found = kept(keep, rounds, pairs, workload)
+def study(
+    runs: int, rounds: int, pairs: int, workload: Workload, keep: Path
+) -> tuple[dict[str, list[Latency]], Latency]:
+    """The latencies by name, one of each per run, after `2 * runs` runs; and those beside busy loops.
+
+    Raises:
+        SystemExit: a run had not all its rounds (others kept the device); the whole ones are kept.
+    """
+    here = runtimes.fingerprint(devices.resolve(workload.device), workload)["hash"]
+    found = kept(keep, rounds, pairs, workload, here)
+    if found["half"]:
+        print(f"{keep} has {len(found['half'])} of {2 * runs} runs; move it away to begin anew", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         save_models(root)
@@ -134,19 +151,40 @@ def study(runs: int, rounds: int, pairs: int, workload: Workload, keep: Path) ->
 
         def run(names, rounds=rounds):
             folders = {name: root / name for name in names}
-            return fresh.measure_fresh(folders, root / "dense", workload, rounds=rounds, pairs=pairs, limit_s=3600)
+            taken = fresh.measure_fresh(folders, root / "dense", workload, rounds=rounds, pairs=pairs, limit_s=3600)
+            for name, latency in taken.items():
+                if latency.cut_short:
+                    raise SystemExit(
+                        f"a run must have {rounds} whole rounds, but got {len(latency.rounds)} for {name} "
+                        "before its time was up: free the device and run the study again"
+                    )
+            return taken
 
+        print(HEAD, flush=True)
         for index in range(len(found["half"]), 2 * runs):
             for name, latency in run(found).items():
                 found[name].append(latency)
             save(keep, found)
-            half = found["half"][-1]
-            print(
-                f"run {index + 1}/{2 * runs}: half {half.ratio:.4f}, {half.median_ms:.1f} ms, {half.status}", flush=True
-            )
+            print(row(index, found), flush=True)
         loud = busy_run(run, multiprocessing.cpu_count(), min(2, rounds))
     save(keep, found | {"busy": [loud]})
-    return judged(found, loud, runs, rounds)
+    return found, loud
+
+
+HEAD = """| run | dense ms | 3 of 6 blocks | twin | planted +5 % | planted +10 % | pairs flagged |
+|---|---|---|---|---|---|---|"""
+
+
+def row(index: int, found: dict[str, list[Latency]]) -> str:
+    """One run in the table: the ratios to dense with their 95 % intervals."""
+
+    def ratio(name: str) -> str:
+        lower, upper = found[name][index].ratio_bounds
+        return f"{found[name][index].ratio:.3f} ({lower:.3f} to {upper:.3f})"
+
+    half = found["half"][index]
+    ratios = " | ".join(map(ratio, ("half", *PLANTED)))
+    return f"| {index + 1} | {half.dense_ms:.1f} | {ratios} | {100 * half.contended_share:.0f} % |"
 
 
 def judged(found: dict[str, list[Latency]], loud: Latency, runs: int, rounds: int) -> list[tuple[str, str, bool]]:
@@ -160,6 +198,7 @@ def judged(found: dict[str, list[Latency]], loud: Latency, runs: int, rounds: in
     pairs_of_runs = list(zip(found["plus5"][::2], found["plus5"][1::2], strict=True))
     five = sum(intervals.verdict(joined(a, b).ratio_bounds, 1.0) == "missed" for a, b in pairs_of_runs)
     enough = runs - max(1, runs // 10)
+    without = 100 * median(x.contended_share for x in found["half"])
     return [
         (f"ratio of 3 to 6 blocks within 5 % of its mean, {runs} runs", f"{100 * spread:.1f} %", spread <= 0.05),
         ("(absolute milliseconds, for comparison)", f"{100 * absolute:.1f} %", True),
@@ -172,7 +211,8 @@ def judged(found: dict[str, list[Latency]], loud: Latency, runs: int, rounds: in
         (f"planted +5 % found in >= {enough} of {runs} runs of {2 * rounds} rounds", f"{five}", five >= enough),
         (
             "busy loops on every core are reported",
-            f"{loud.status}, {100 * loud.contended_share:.0f} % of the pairs, ratio {loud.ratio:.3f}",
+            f"{loud.status}: {100 * loud.contended_share:.0f} % of the pairs flagged ({without:.0f} % in the median "
+            f"run without the loops), ratio {loud.ratio:.3f}",
             loud.status == "contended",
         ),
     ]
@@ -190,9 +230,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--keep", type=Path, default=Path("results/reference/clock.json.gz"), help="every sample")
     asked = parser.parse_args(arguments)
-    workload = Workload(batch_size=asked.batch_size, input_tokens=9, output_tokens=8)
+    workload = Workload(batch_size=asked.batch_size, input_tokens=8, output_tokens=7)
     began = time.monotonic()
-    rows = study(asked.runs, asked.rounds, asked.pairs, workload, asked.keep)
+    found, loud = study(asked.runs, asked.rounds, asked.pairs, workload, asked.keep)
+    rows = judged(found, loud, asked.runs, asked.rounds)
+    on = loud.fingerprint
+    print(f"\n{on['device']}, {on['affinity']} cores; torch {on['torch']}, transformers {on['transformers']}")
+    print(
+        f"batch {asked.batch_size}, {workload.input_tokens} tokens in, {workload.output_tokens} out, one thread; ",
+        end="",
+    )
+    print(f"{asked.rounds} fresh processes x {asked.pairs} pairs a run; ratios to dense with their 95 % intervals\n")
+    print("\n".join([HEAD, *(row(index, found) for index in range(len(found["half"])))]))
     print("\n| promise | seen | holds |\n|---|---|---|")
     for promise, seen, holds in rows:
         print(f"| {promise} | {seen} | {'yes' if holds else 'NO'} |")
