@@ -177,6 +177,20 @@ class Quality(Frozen):
         return self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error
 
 
+class Artefact(Frozen):
+    """What a serving engine loads instead of a Hugging Face folder, and lies in a folder of its own beside it."""
+
+    runtime: str
+    version: str
+    """The engine's, when it was written."""
+    dtype: str
+    quantize: str
+    loading: tuple[str, ...]
+    """Lines of Python with which the engine alone loads it and generates; the folder is called `folder`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What generation needs beside the weights; the engine's own words."""
+
+
 class CurvePoint(Frozen):
     """Quality at one rung of a trial's training."""
 

@@ -29,8 +29,12 @@ __all__ = [
 ]
 
 
-def resolve(asked: str = "auto") -> Device:
+def resolve(asked: str = "auto", *, outside_torch: bool = False) -> Device:
     """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Args:
+        asked: which.
+        outside_torch: what it will time computes and allocates outside PyTorch, in threads of its own.
 
     Raises:
         InvalidInput: when it is none of these, or there is no such GPU.
@@ -39,13 +43,13 @@ def resolve(asked: str = "auto") -> Device:
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "cpu" or (asked == "auto" and not gpus):
-        return CpuDevice()
+        return CpuDevice(outside_torch=outside_torch)
     index = asked.removeprefix("cuda:") if asked.startswith("cuda:") else "0"
     if asked not in ("auto", "cuda") and not (asked.startswith("cuda:") and index.isdecimal()):
         raise InvalidInput(f"device must be auto, cpu, cuda or cuda:N, but got {asked}")
     if int(index) >= gpus:
         raise InvalidInput(f"device must exist on this machine ({gpus} CUDA devices found), but got {asked}")
-    return CudaDevice(int(index))
+    return CudaDevice(int(index), outside_torch=outside_torch)
 
 
 def training_guard(device_name: str) -> DeviceGuard:

@@ -2,7 +2,8 @@
 
     wall, thread CPU | call | thread CPU, wall          disturbed: wall > 1.1 x CPU
 
-A disturbed sample is kept and flagged: dropping it bought no precision and flatters the median.
+A disturbed sample is kept and flagged: dropping it bought no precision and flatters the median. A call
+that computes in threads of its own (a serving engine) is held against the whole process's CPU time.
 Refuses to know what the call does.
 """
 
@@ -22,7 +23,7 @@ CPU_SHARE = 1.1
 
 
 class CpuDevice:
-    """The host's processor, seen by the calling thread."""
+    """The host's processor, seen by the calling thread (by the process, for what computes outside PyTorch)."""
 
     name = "cpu"
     lock_id = "cpu"
@@ -31,9 +32,12 @@ class CpuDevice:
     def __init__(
         self,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
-        cpu_clock_ns: Callable[[], int] = time.thread_time_ns,
+        cpu_clock_ns: Callable[[], int] | None = None,
+        outside_torch: bool = False,
     ) -> None:
-        self._clock_ns, self._cpu_clock_ns = clock_ns, cpu_clock_ns
+        self._clock_ns, self._outside_torch = clock_ns, outside_torch
+        own_ns = time.process_time_ns if outside_torch else time.thread_time_ns
+        self._cpu_clock_ns = own_ns if cpu_clock_ns is None else cpu_clock_ns
 
     def time(self, call: Callable[[], T]) -> tuple[Sample, T]:
         """Wall and CPU time; with several threads the CPU time is the calling thread's."""
@@ -60,6 +64,8 @@ class CpuDevice:
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
         """Largest sum of live tensor bytes that the call allocated (it runs once, under a profiler)."""
+        if self._outside_torch:  # the profiler sees PyTorch's tensors only
+            return None
         import torch
 
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes its start and stop to stderr

@@ -35,14 +35,20 @@ class CudaDevice:
     retries = 5
 
     def __init__(
-        self, index: int, *, cuda: Any = None, nvml: Any = None, clock_ns: Callable[[], int] = time.perf_counter_ns
+        self,
+        index: int,
+        *,
+        cuda: Any = None,
+        nvml: Any = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        outside_torch: bool = False,
     ) -> None:
         import torch
 
         self.name = f"cuda:{index}"
         self.index = index
         self._cuda = torch.cuda if cuda is None else cuda
-        self._clock_ns = clock_ns
+        self._clock_ns, self._outside_torch = clock_ns, outside_torch
         self._properties = self._cuda.get_device_properties(index)
         self.lock_id = f"GPU-{self._properties.uuid}"
         self._nvml, self._handle = _nvml_handle(nvml, self.lock_id)
@@ -82,7 +88,9 @@ class CudaDevice:
         return {"nvml": float(self._nvml is not None)}
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
-        """Allocator's peak during the call, beyond what was allocated before."""
+        """PyTorch's allocator's peak during the call, beyond what was allocated before."""
+        if self._outside_torch:
+            return None
         self._cuda.synchronize(self.index)
         self._cuda.reset_peak_memory_stats(self.index)
         before = self._cuda.memory_allocated(self.index)

@@ -15,7 +15,7 @@ class Sample:
 
     wall_ms: float
     cpu_ms: float | None = None
-    """CPU time of the calling thread (None where it means nothing)."""
+    """CPU time of the calling thread, or of the process of an engine (None where it means nothing)."""
     device_ms: float | None = None
     """Time between two events on the device itself."""
     disturbed: tuple[str, ...] = ()

@@ -88,6 +88,12 @@ class EagerSession:
 class Eager:
     """PyTorch without a compiler."""
 
+    artefact = None
+    outside_torch = False
+
+    def export(self, model: Any, folder: str, workload: Workload) -> None:
+        """Nothing: the checkpoint itself is served."""
+
     def load(self, folder: str, workload: Workload) -> Any:
         """By the Auto classes, ours registered; weights from safetensors only, no code from the folder."""
         from transformers import AutoModelForSeq2SeqLM

@@ -3,13 +3,21 @@
 One file per runtime, each with one object called `RUNTIME`; adding a runtime is adding a file and
 its name in `FILES`. A session is one model made ready for one workload. Its `generate` is the thing
 whose wall time *is* the latency: ids to the device, encoder, exactly N decoder steps, ids back.
-This module refuses to know any runtime.
+
+A runtime that serves PyTorch models as they are has no artefact (`artefact` is None). An engine does:
+
+    export(torch model, folder) -> folder/<artefact>/   what the engine alone loads
+    load(folder)                -> the engine's model   from there, else converted from the checkpoint
+    build(either)               -> a session            a PyTorch model is converted first
+
+and every conversion is compared with eager before it is handed out. What is exported is then what is
+timed, scored and certified. This module refuses to know any runtime.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from nash_search.config import Workload, digest
@@ -39,8 +47,8 @@ class Session(Protocol):
     def generated_tokens(self, output: Any) -> int:
         """Decoder steps that an output took."""
 
-    def encode(self) -> object:
-        """The encoder alone."""
+    encode: Callable[[], object] | None
+    """Runs the encoder alone; None where the engine cannot (its time is then left out, never guessed)."""
 
     def natural(self) -> int:
         """Generate until the model ends by itself; the longest output's tokens."""
@@ -59,16 +67,33 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """How models are served."""
+    """How models are served; `model` is a PyTorch model or what `load` returned."""
+
+    artefact: str | None
+    """Folder, inside a checkpoint's, of what the engine loads by itself (None: it serves the checkpoint)."""
+    outside_torch: bool
+    """It computes and allocates outside PyTorch: the calling thread's CPU time and PyTorch's allocator miss it."""
 
     def load(self, folder: str, workload: Workload) -> Any:
-        """A model from a checkpoint folder, on the workload's device, in its precision."""
+        """A model from a checkpoint folder, on the workload's device, in its precision.
+
+        Where `export` left an artefact of this precision in the folder, that is what is loaded.
+        """
+
+    def export(self, model: Any, folder: str, workload: Workload) -> None:
+        """Write `folder / artefact`, with its `records.Artefact` (see `artefact.py`), from a PyTorch model.
+
+        Does nothing where `artefact` is None. The folder need not hold a checkpoint.
+        """
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Session:
         """A session; `inputs` are token ids of real inputs (None: random ones)."""
 
     def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
-        """What the model generates, token for token, one list per row."""
+        """What the model generates, token for token, one list per row.
+
+        Laid out as eager's: the decoder's start token first, padded to the longest row after the end token.
+        """
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """Versions and modes that change speed."""
@@ -85,7 +110,8 @@ def runtime_of(workload: Workload) -> Runtime:
         runtime: Runtime = importlib.import_module(FILES[name]).RUNTIME
     except ModuleNotFoundError as error:
         known = error.name == FILES[name]
-        reason = "not in this version" if known else f"needs {error.name}, which is not installed"
+        absent = f"needs {error.name}, which is not installed: pip install nash-search[{name}]"
+        reason = "not in this version" if known else absent
         raise InvalidInput(f"runtime must be one that runs here, but got {name} ({reason})") from None
     return runtime
 

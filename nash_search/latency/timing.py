@@ -72,8 +72,8 @@ def measure_many(
         device: for tests; None is the workload's own.
         exclusive: take the device's timing lock (False when the caller holds it).
     """
-    device = devices.resolve(workload.device) if device is None else device
     runtime = runtime_of(workload)
+    device = devices.resolve(workload.device, outside_torch=runtime.outside_torch) if device is None else device
     deadline = device.now_s() + limit_s
     guard = devices.timing_guard(device.lock_id, limit_s) if exclusive else nullcontext()
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ def describe(
     for name, session in sessions.items():
         beside = session.facts()
         found[name] = beside
-        if device.now_s() < deadline_s:
+        if session.encode is not None and device.now_s() < deadline_s:
             beside["encoder_ms"] = median(device.time(session.encode)[0].wall_ms for _ in range(DETAIL_CALLS))
         if device.now_s() < deadline_s:
             timed = [device.time(session.natural) for _ in range(DETAIL_CALLS)]
