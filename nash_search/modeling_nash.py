@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 from transformers.models.bart.configuration_bart import BartConfig
 from transformers.models.bart.modeling_bart import BartForConditionalGeneration
 from transformers.models.m2m_100.configuration_m2m_100 import M2M100Config
@@ -36,6 +36,8 @@ from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention, T5ForConditionalGeneration
 from transformers.models.umt5.configuration_umt5 import UMT5Config
 from transformers.models.umt5.modeling_umt5 import UMT5ForConditionalGeneration
+from transformers.models.whisper.configuration_whisper import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperForConditionalGeneration
 
 
 class BlockParts(NamedTuple):
@@ -226,6 +228,10 @@ class NashM2M100Config(M2M100Config):
     model_type = "nash_m2m_100"
 
 
+class NashWhisperConfig(WhisperConfig):
+    model_type = "nash_whisper"
+
+
 class NashT5ForConditionalGeneration(_Narrow, T5ForConditionalGeneration):
     config_class = NashT5Config
 
@@ -258,6 +264,10 @@ class NashM2M100ForConditionalGeneration(_Narrow, M2M100ForConditionalGeneration
     config_class = NashM2M100Config
 
 
+class NashWhisperForConditionalGeneration(_Narrow, WhisperForConditionalGeneration):
+    config_class = NashWhisperConfig
+
+
 MODELS = (
     NashT5ForConditionalGeneration,
     NashMT5ForConditionalGeneration,
@@ -267,11 +277,13 @@ MODELS = (
     NashPegasusForConditionalGeneration,
     NashMarianMTModel,
     NashM2M100ForConditionalGeneration,
+    NashWhisperForConditionalGeneration,
 )
 
 for _model in MODELS:
     _config = _model.config_class
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModelForSeq2SeqLM.register(_config, _model, exist_ok=True)
+    _auto = AutoModelForSeq2SeqLM if _model.main_input_name == "input_ids" else AutoModelForSpeechSeq2Seq
+    _auto.register(_config, _model, exist_ok=True)
     _config.register_for_auto_class()
-    _model.register_for_auto_class("AutoModelForSeq2SeqLM")
+    _model.register_for_auto_class(_auto.__name__)

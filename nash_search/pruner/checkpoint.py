@@ -97,8 +97,6 @@ def load(path: str | Path) -> Any:
         InvalidInput: when the folder is not a supported model, carries foreign code, or holds weights
             that are not finite or do not fit its config.
     """
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM
-
     folder = Path(path)
     config_file = folder / "config.json"
     if not config_file.is_file():
@@ -106,19 +104,19 @@ def load(path: str | Path) -> Any:
     raw = json.loads(config_file.read_text())
     if raw.get("auto_map") and not str(raw.get("model_type", "")).startswith("nash_"):
         raise InvalidInput(f"model must not carry code of its own (auto_map), but got {folder}")
-    adapter_of(_TypeOnly(str(raw.get("model_type"))))
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model_type = str(raw.get("model_type"))
+    family = adapter_of(_TypeOnly(model_type))
+    model_class = family.narrow_class if model_type.startswith("nash_") else family.stock_class
     with _no_progress_bar():
-        model, report = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        model, report = model_class.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    adapter_of(model)
     if report["missing_keys"]:
         raise InvalidInput(f"model must hold all weights, but got none for {', '.join(sorted(report['missing_keys']))}")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"model's weights must be finite, but got {name} in {folder}")
-    sizes = (getattr(config, "nash_shapes", None) or {}).get("encoder")
+    sizes = (getattr(model.config, "nash_shapes", None) or {}).get("encoder")
     if sizes is not None:
         found = [{"heads": p.heads, "ffn": p.neurons} for p in map(block_parts, encoder_blocks(model))]
         if found != sizes:

@@ -82,7 +82,7 @@ class DecoderScore:
 
     @torch.no_grad()
     def __init__(self, teacher: Any, data: Callable[[int], Batch], device: torch.device | str = "cpu") -> None:
-        from nash_search.pruner.distillation import forward
+        from nash_search.pruner.distillation import forward, source_of
         from nash_search.pruner.families import adapter_of
 
         self._model = copy.deepcopy(teacher).eval()
@@ -98,8 +98,8 @@ class DecoderScore:
         examples = step = 0
         while examples < EXAMPLES:
             batch = {name: tensor.to(device) for name, tensor in data(step).items()}
-            source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            self._seen.append((batch, self._model.get_encoder()(**source), forward(teacher, batch)))
+            encoded = self._model.get_encoder()(**source_of(batch))
+            self._seen.append((batch, encoded, forward(teacher, batch)))
             examples, step = examples + len(batch["labels"]), step + 1
 
     @torch.no_grad()

@@ -26,7 +26,13 @@ from nash_search.pruner.families import adapter_of
 from nash_search.pruner.teacher_outputs import TeacherOutputs, TopTokens
 
 Batch = dict[str, torch.Tensor]
-"""input_ids and attention_mask (B,S), labels (B,T) with pads -100."""
+"""What the model's forward takes: input_ids and attention_mask (B,S), or Whisper's input_features; and labels
+(B,T) with pads -100."""
+
+
+def source_of(batch: Batch) -> Batch:
+    """What the encoder is given."""
+    return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 
 def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
@@ -34,16 +40,12 @@ def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
     labels = batch["labels"]
     if hasattr(model, "prepare_decoder_input_ids_from_labels"):
         decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels)
-    else:  # M2M100 shifts inside its forward only
+    else:  # M2M100 and Whisper shift inside their forward only
         start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         decoder_input_ids = shifted.masked_fill(shifted == -100, model.config.pad_token_id)
     logits: torch.Tensor = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        decoder_input_ids=decoder_input_ids,
-        use_cache=False,
-        **given,
+        **source_of(batch), decoder_input_ids=decoder_input_ids, use_cache=False, **given
     ).logits
     return logits
 
@@ -170,11 +172,9 @@ class Distillation:
         elif recipe.kd_weight > 0 and isinstance(target, torch.Tensor):
             total = total + recipe.kd_weight * temperature**2 * divergence(logits, target, labels, temperature)
         if self._mine is not None and self._theirs is not None:
-            encoder = hidden_distance(
-                torch.stack(self._mine.encoder).float(),
-                torch.stack(self._theirs.encoder).float(),
-                batch["attention_mask"],
-            )
+            theirs = torch.stack(self._theirs.encoder).float()
+            heard = batch["attention_mask"] if "input_ids" in batch else theirs.new_ones(theirs.shape[1:3])
+            encoder = hidden_distance(torch.stack(self._mine.encoder).float(), theirs, heard)
             decoder = hidden_distance(
                 torch.stack(self._mine.decoder).float(),
                 torch.stack([self._theirs.decoder[block] for block in self.matched]).float(),

@@ -77,6 +77,7 @@ FAMILIES: dict[str, Family] = {
         _bart("pegasus", modeling_nash.NashPegasusForConditionalGeneration),
         _bart("marian", modeling_nash.NashMarianMTModel),
         _bart("m2m_100", modeling_nash.NashM2M100ForConditionalGeneration),  # also NLLB
+        _bart("whisper", modeling_nash.NashWhisperForConditionalGeneration),  # its batches hold features, not ids
     )
 }
 

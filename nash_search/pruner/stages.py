@@ -117,6 +117,8 @@ class Trial:
         for stack in (student.get_encoder(), student.get_decoder()):
             if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
                 stack.layerdrop = 0.0
+        if getattr(student.config, "apply_spec_augment", False):  # the teacher hears every frame; not seeded by torch
+            student.config.apply_spec_augment = False
         details: dict[str, Any] = {"kept": None, "expected": 0.0, "pruning": {}}
         if found and "stages" in found["details"]:
             details = found["details"]

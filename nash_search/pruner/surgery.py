@@ -70,6 +70,11 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
     if decoder.config is not student.config:  # T5's decoder has a copy in which `num_layers` is its own depth
         setattr(decoder.config, family.depth_key, len(kept))
         decoder.config.num_layers = len(kept)
+    timing = getattr(student.generation_config, "alignment_heads", None)
+    if timing:  # Whisper's (block, head) pairs that tell when a word was said; without any it says so itself
+        student.generation_config.alignment_heads = [[kept.index(b), head] for b, head in timing if b in kept]
+        if not student.generation_config.alignment_heads:
+            del student.generation_config.alignment_heads
     _note_shapes(student.config, decoder_blocks=list(kept))
     return student
 

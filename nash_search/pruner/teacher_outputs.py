@@ -71,7 +71,7 @@ class TeacherOutputs:
     def get(self, batch: Batch, temperature: float, logits: Callable[[], torch.Tensor]) -> TopTokens:
         """From the folder, or from `logits()`, which is then remembered."""
         name = hashlib.blake2b(f"{self.k}/{temperature}".encode(), digest_size=16)
-        for key in ("input_ids", "attention_mask", "labels"):
+        for key in sorted(batch):
             name.update(repr(tuple(batch[key].shape)).encode())
             name.update(batch[key].cpu().numpy().tobytes())
         path = self.folder / f"{name.hexdigest()}.safetensors"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FAMILIES = ("bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
-"""Model types that can be pruned (`nash_search.pruner.families`; a test holds them equal)."""
+"""Model types that can be searched: what `nash_search.pruner.families` prunes and reads text (a test holds it)."""
 T5_LIKE = ("mt5", "t5", "umt5")
 MAX_JSON_BYTES = 64 << 20
 WEIGHTS = "model.safetensors"
@@ -145,6 +145,8 @@ def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[s
         if not config.get("is_encoder_decoder"):
             kind += ", which is no encoder-decoder"
         fix = "nash-search prunes encoder-decoder models"
+        if family == "whisper":
+            kind, fix = f"{kind}, whose input is not text", "nash_search.pruner prunes it from Python"
         raise InvalidInput(f"model must be one of {', '.join(FAMILIES)}, but got {kind}", where=where, fix=fix)
     names = ("num_layers", "num_decoder_layers") if family in T5_LIKE else ("encoder_layers", "decoder_layers")
     layers = [config.get(name) for name in names]

@@ -47,7 +47,7 @@ def test_unknown_selection_is_refused_by_name():
 )
 def test_scored_blocks_are_the_closest_to_the_teacher_of_all_subsets(kind):
     teacher = model_of(kind)
-    batches = [batch_of(seed=step, batch=128) for step in range(2)]
+    batches = [batch_of(seed=step, batch=128, kind=kind) for step in range(2)]
     score = DecoderScore(teacher, lambda step: batches[step])
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ def padded(batch, source=4, target=3):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_is_the_model_with_labels(kind):
-    model, batch = model_of(kind), batch_of()
+    model, batch = model_of(kind), batch_of(kind=kind)
     with torch.no_grad():
         logits, expected = forward(model, batch), model(**batch)
     assert torch.equal(logits, expected.logits)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny import KINDS, batch_of, logits_of, model_of, some_kept
 
 from nash_search.pruner import cut, save, shorten
+from nash_search.pruner.distillation import source_of
 
 LOADER = """
 import sys
@@ -29,14 +30,18 @@ import torch, transformers
 from safetensors.torch import load_file, save_file
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
-batch = load_file(root + "/batch.safetensors")
+batches = {name: load_file(root + f"/{name}.safetensors") for name in ("text", "speech")}
 found = {}
 for folder in folders:
     options = {"trust_remote_code": True} if way == "trusted" else {}
-    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(root + "/" + folder, **options).eval()
+    speech = "whisper" in folder
+    auto = transformers.AutoModelForSpeechSeq2Seq if speech else transformers.AutoModelForSeq2SeqLM
+    model = auto.from_pretrained(root + "/" + folder, **options).eval()
+    batch = dict(batches["speech" if speech else "text"])
     with torch.no_grad():
         found[folder] = model(**batch).logits.contiguous()
-        tokens = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=6)
+        del batch["labels"]
+        tokens = model.generate(**batch, max_new_tokens=6)
     found[folder + ".tokens"] = tokens.contiguous()
     if way != "stock":
         model.save_pretrained(root + "/again-" + way + "-" + folder)
@@ -62,16 +67,16 @@ def load_fresh(way, root, folders):
 @pytest.mark.slow
 def test_exports_load_in_fresh_offline_processes(tmp_path):
     expected, narrow, stock = {}, [], []
-    batch = batch_of()
-    save_file(batch, tmp_path / "batch.safetensors")
+    save_file(batch_of(), tmp_path / "text.safetensors")
+    save_file(batch_of(kind="whisper"), tmp_path / "speech.safetensors")
     for kind in KINDS:
+        batch = batch_of(kind=kind)
         short = shorten(model_of(kind), 2)
         for model, name, names in ((short, f"{kind}-stock", stock), (cut(short, *some_kept(short)), kind, narrow)):
             save(model, tmp_path / name)
             names.append(name)
             expected[name] = logits_of(model, batch)
-            source = {key: batch[key] for key in ("input_ids", "attention_mask")}
-            expected[f"{name}.tokens"] = model.generate(**source, max_new_tokens=6)
+            expected[f"{name}.tokens"] = model.generate(**source_of(batch), max_new_tokens=6)
     for way, folders in (("stock", stock), ("imported", narrow + stock), ("trusted", narrow)):
         found = load_fresh(way, tmp_path, folders)
         assert set(found) == {name + tail for name in folders for tail in ("", ".tokens")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tiny import batch_of, logits_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
-from nash_search.pruner import Stopped, largest_sparsity_pct, prune, run, shapes_of, shorten
+from nash_search.pruner import Stopped, TeacherOutputs, largest_sparsity_pct, prune, run, shapes_of, shorten
 
 RECIPE = PruningRecipe(narrow_steps=12, tune_steps=4, rungs=4, hidden_weight=0.01, gate_learning_rate=0.2)
 ARCHITECTURE = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
@@ -47,13 +48,14 @@ class KillAt:
         return None
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart"])
+@pytest.mark.parametrize("kind", ["t5", "bart", "whisper"])
 def test_a_trial_ends_at_its_architecture_and_leaves_the_teacher_alone(kind):
     teacher = model_of(kind)
     before = copy.deepcopy(teacher.state_dict())
     rungs = []
     state = torch.get_rng_state()
-    pruned = run(teacher, ARCHITECTURE, RECIPE, data, on_rung=lambda step, model: rungs.append(step))
+    batches = partial(batch_of, kind=kind)
+    pruned = run(teacher, ARCHITECTURE, RECIPE, batches, on_rung=lambda step, model: rungs.append(step))
     assert torch.equal(torch.get_rng_state(), state)
     assert pruned.shapes == shapes_of(pruned.model)
     assert pruned.shapes.decoder_blocks == (0, 3)
@@ -128,6 +130,17 @@ def test_same_seed_same_model_and_another_seed_another():
     models = [prune(model_of("t5"), ARCHITECTURE, RECIPE, data, seed=seed) for seed in (0, 0, 1)]
     assert same_weights(models[0], models[1])
     assert not same_weights(models[0], models[2])
+
+
+def test_speech_trials_share_teacher_outputs_and_hear_every_frame(tmp_path):
+    teacher, batches = model_of("whisper"), partial(batch_of, kind="whisper")
+    teacher.config.apply_spec_augment = True  # would mask the student's features at random, by numpy's generator
+    teacher.config.mask_time_prob, teacher.config.mask_time_length = 0.5, 2
+    outputs = TeacherOutputs(folder=tmp_path, k=40)
+    models = [prune(teacher, ARCHITECTURE, RECIPE, batches, teacher_outputs=outputs) for _ in range(2)]
+    assert same_weights(*models)
+    assert len(list(tmp_path.iterdir())) == RECIPE.tune_steps
+    assert teacher.config.apply_spec_augment
 
 
 RESUMES = [

@@ -16,6 +16,7 @@ from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import cut, random_cut, shapes_of, shorten
+from nash_search.pruner.distillation import source_of
 from nash_search.pruner.families import adapter_of
 from nash_search.pruner.surgery import encoder_parameters, keep_decoder_blocks
 
@@ -47,7 +48,7 @@ def assert_same_function(one, other, batch, exact=False):
     a, b = logits_of(one, batch), logits_of(other, batch)
     tolerance = 0.0 if exact else 1e-5 * max(1.0, float(a.abs().max()))
     assert float((a - b).abs().max()) <= tolerance
-    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    source = source_of(batch)
     for way in WAYS:
         with torch.no_grad():
             tokens = [m.generate(**source, max_new_tokens=7, **way) for m in (one, other)]
@@ -63,7 +64,7 @@ def test_cut_equals_gated(kind, attention, soft, decoder):
     kept = some_kept(model)
     oracle, head_gates, neuron_gates = gated(model, *kept, soft)
     smaller = cut(model, *kept, head_gates=head_gates, neuron_gates=neuron_gates)
-    assert_same_function(oracle, smaller, batch_of())
+    assert_same_function(oracle, smaller, batch_of(kind=kind))
     shapes = shapes_of(smaller)
     assert shapes.encoder_heads == tuple(map(len, kept[0]))
     assert shapes.encoder_neurons == tuple(map(len, kept[1]))
@@ -91,13 +92,13 @@ def test_shortened_decoder_equals_one_whose_dropped_blocks_do_nothing(kind, deco
             if index not in decoder:
                 block.forward = lambda hidden, *_, **__: hidden
     shortened = keep_decoder_blocks(model, decoder)
-    batch = batch_of()
+    batch = batch_of(kind=kind)
     a, b = logits_of(oracle, batch), logits_of(shortened, batch)
     assert float((a - b).abs().max()) <= 1e-5 * max(1.0, float(a.abs().max()))
     if has_bias:
         first, _ = family.decoder_attentions(family.decoder_blocks(shortened)[0])
         assert torch.equal(first.relative_attention_bias.weight, attention.relative_attention_bias.weight)
-    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    source = source_of(batch)
     with torch.no_grad():
         cached = shortened.generate(**source, max_new_tokens=7)
         plain = shortened.generate(**source, max_new_tokens=7, use_cache=False)
@@ -106,13 +107,13 @@ def test_shortened_decoder_equals_one_whose_dropped_blocks_do_nothing(kind, deco
 
 @pytest.mark.parametrize("kind", ALL)
 def test_full_depth_and_full_width_are_the_source_bit_for_bit(kind):
-    model = model_of(kind)
+    model, batch = model_of(kind), batch_of(kind=kind)
     same = shorten(model, 4)
     everything = [[list(range(n)) for n in sizes] for sizes in (shapes_of(model).encoder_heads,)][0]
     neurons = [list(range(n)) for n in shapes_of(model).encoder_neurons]
     for copy_ in (same, cut(same, everything, neurons)):
         assert type(copy_) is type(model)
-        assert torch.equal(logits_of(model, batch_of()), logits_of(copy_, batch_of()))
+        assert torch.equal(logits_of(model, batch), logits_of(copy_, batch))
         mine, theirs = model.state_dict(), copy_.state_dict()
         assert list(mine) == list(theirs)
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -143,6 +144,14 @@ def test_kept_heads_keep_their_position_bias():
         assert torch.equal(own.weight, table[:, kept])
 
 
+def test_whispers_word_timing_follows_its_decoder_blocks():
+    model = model_of("whisper")
+    model.generation_config.alignment_heads = [[1, 0], [3, 2], [3, 3]]
+    assert keep_decoder_blocks(model, (0, 3)).generation_config.alignment_heads == [[1, 2], [1, 3]]
+    assert not hasattr(keep_decoder_blocks(model, (0, 2)).generation_config, "alignment_heads")
+    assert model.generation_config.alignment_heads == [[1, 0], [3, 2], [3, 3]]
+
+
 def test_uniform_ffn_width_stays_stock_in_the_bart_family_and_different_widths_do_not():
     model = model_of("bart")
     heads = [[0, 1, 2, 3]] * 3
@@ -163,7 +172,7 @@ def test_random_cut_has_the_asked_sparsity_and_depth(kind):
         left = encoder_parameters(smaller) / encoder_parameters(model)
         if sparsity < 90:  # one head per block is the floor
             assert abs(1 - left - sparsity / 100) < 0.03
-    logits_of(smaller, batch_of())
+    logits_of(smaller, batch_of(kind=kind))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import transformers
 
-KINDS = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
+KINDS = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper")
 VOCABULARY = 40
+FRAMES = 18
 
 
 def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4) -> Any:
@@ -62,6 +63,10 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4) -> An
             return transformers.MarianConfig(**bart)
         case "m2m_100":
             return transformers.M2M100Config(**bart, encoder_layerdrop=0.3, decoder_layerdrop=0.3)
+        case "whisper":
+            del bart["max_position_embeddings"], bart["forced_eos_token_id"]
+            sizes = dict(num_mel_bins=6, max_source_positions=FRAMES // 2, max_target_positions=32)
+            return transformers.WhisperConfig(**bart, **sizes, begin_suppress_tokens=None)
     raise ValueError(kind)
 
 
@@ -73,11 +78,13 @@ def model_of(kind: str, seed: int = 0, attention: str = "sdpa", untied: bool | N
     if untied and hasattr(config, "encoder_ffn_dim"):
         config.tie_word_embeddings = False
     torch.manual_seed(seed)
-    model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    auto = transformers.AutoModelForSpeechSeq2Seq if kind == "whisper" else transformers.AutoModelForSeq2SeqLM
+    model = auto.from_config(config)
     if untied:
-        head = torch.randn_like(model.lm_head.weight)
-        model.lm_head.weight = torch.nn.Parameter(head)
-        model.all_tied_weights_keys.pop("lm_head.weight", None)
+        head = model.get_output_embeddings()
+        head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
+        for name in ("lm_head.weight", "proj_out.weight"):
+            model.all_tied_weights_keys.pop(name, None)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias") and parameter.dim() == 1 or "norm" in name:
@@ -90,8 +97,10 @@ def model_of(kind: str, seed: int = 0, attention: str = "sdpa", untied: bool | N
     return model.eval()
 
 
-def batch_of(seed: int = 0, batch: int = 3, source: int = 9, target: int = 6) -> dict[str, torch.Tensor]:
-    """Random tokens with right padding: attention mask and -100 in the labels."""
+def batch_of(
+    seed: int = 0, batch: int = 3, source: int = 9, target: int = 6, kind: str = "t5"
+) -> dict[str, torch.Tensor]:
+    """Random tokens with right padding: attention mask and -100 in the labels; for Whisper, random features."""
     generator = torch.Generator().manual_seed(seed)
     input_ids = torch.randint(3, VOCABULARY, (batch, source), generator=generator)
     labels = torch.randint(3, VOCABULARY, (batch, target), generator=generator)
@@ -100,6 +109,8 @@ def batch_of(seed: int = 0, batch: int = 3, source: int = 9, target: int = 6) ->
         pads = row % 4
         mask[row, source - 2 * pads :] = 0
         labels[row, target - pads :] = -100
+    if kind == "whisper":
+        return {"input_features": torch.randn(batch, 6, FRAMES, generator=generator), "labels": labels}
     input_ids = input_ids.masked_fill(mask == 0, 0)
     return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
