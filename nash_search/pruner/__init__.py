@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
+    from nash_search.pruner.answers import answered
     from nash_search.pruner.checkpoint import load, save
     from nash_search.pruner.depth import selected_blocks
     from nash_search.pruner.families import adapter_of
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
     from nash_search.pruner.teacher_outputs import TeacherOutputs
     from nash_search.pruner.training import train
+    from nash_search.pruner.vocabulary import trim_vocabulary
 
 _HOME = {
+    "answered": "answers",
     "load": "checkpoint",
     "save": "checkpoint",
     "selected_blocks": "depth",
@@ -40,6 +43,7 @@ _HOME = {
     "random_cut": "surgery",
     "shapes_of": "surgery",
     "shorten": "surgery",
+    "trim_vocabulary": "vocabulary",
 }
 
 __all__ = [
@@ -47,6 +51,7 @@ __all__ = [
     "Stopped",
     "TeacherOutputs",
     "adapter_of",
+    "answered",
     "cut",
     "largest_sparsity_pct",
     "load",
@@ -58,6 +63,7 @@ __all__ = [
     "shapes_of",
     "shorten",
     "train",
+    "trim_vocabulary",
 ]
 
 
