@@ -74,6 +74,8 @@ class Driver:
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
         self._dropped: set[int] = set()
+        self._judged: set[int] = set()
+        self._front: list[TrialRecord] = []
         self._values: dict[int, tuple[float, float]] = {}
         self._peers: dict[int, Peer] = {}
 
@@ -89,8 +91,8 @@ class Driver:
             return self._done(f"{ROW_LIMIT} trials in a row failed")
         if self._out_of_time():
             return self._done("the time budget is spent")
-        planned = self._planned(rows)
         taken = self._taken(rows)
+        planned = self._planned(rows, taken)
         free = [a for a in self.feasible if a not in taken]
         if planned is None and not free:
             return self._done("every feasible architecture is decided")
@@ -112,8 +114,9 @@ class Driver:
     def exhausted(self) -> bool:
         """Is there nothing left to do? (Asked before anything is started for it.)"""
         rows = self.study.rows()
+        taken = self._taken(rows)
         return self.trained(rows) >= self.config.trials or (
-            self._planned(rows) is None and not set(self.feasible) - self._taken(rows)
+            self._planned(rows, taken) is None and not set(self.feasible) - taken
         )
 
     def dense_job(self) -> Job | None:
@@ -162,9 +165,8 @@ class Driver:
                 self._peers[r.number] = Peer(number=r.number, share=share, curve=r.curve)
         return list(self._peers.values())
 
-    def _planned(self, rows: Sequence[Row]) -> Architecture | None:
+    def _planned(self, rows: Sequence[Row], taken: set[Architecture]) -> Architecture | None:
         """What must run before the sampler is asked."""
-        taken = self._taken(rows)
         again = [r.architecture for r in rows if r.architecture is not None and r.state == "FAIL"]
         for architecture in dict.fromkeys([*again, *self.anchors]):
             if architecture not in taken and self.table.share(architecture) <= self.study.facts.loosest_share:
@@ -191,10 +193,9 @@ class Driver:
     def trained(self, rows: Sequence[Row]) -> int:
         """Trials that count: complete or stopped, the dense model's row left out."""
         refused = {r.number for r in self.study.records() if r.infeasible is not None}
+        baseline = {self.study.facts.baseline}  # a hash is cheaper than an equality
         return sum(
-            r.state in ("COMPLETE", "PRUNED")
-            and r.number not in refused
-            and r.architecture != self.study.facts.baseline
+            r.state in ("COMPLETE", "PRUNED") and r.number not in refused and r.architecture not in baseline
             for r in rows
         )
 
@@ -244,8 +245,12 @@ class Driver:
 
     def pareto(self) -> list[TrialRecord]:
         """Non-dominated complete trials, fastest first."""
-        found = [r for r in self.study.records() if r.status == "complete"]
-        return [found[i] for i in front.front_order(self._losses(found))]
+        new = [r for r in self.study.records() if r.number not in self._judged]
+        if new:  # what was dominated once stays dominated
+            self._judged |= {r.number for r in new}
+            found = sorted(self._front + [r for r in new if r.status == "complete"], key=lambda r: r.number)
+            self._front = [found[i] for i in front.front_order(self._losses(found))]
+        return self._front
 
     def _losses(self, records: Sequence[TrialRecord]) -> front.Array:
         for r in records:
@@ -257,7 +262,8 @@ class Driver:
     def hypervolume(self) -> float:
         """Of all measured trials, the dense model included: share of dense latency x quality."""
         facts = self.study.facts
-        measured = [r for r in self.study.records() if r.latency is not None and r.quality is not None]
+        beside = [r for r in self.study.records() if r.infeasible is not None and r.quality is not None]
+        measured = [*self.pareto(), *beside]
         sign = 1.0 if facts.direction == "minimize" else -1.0
         return front.hypervolume(self._losses(measured), (facts.reference_share, sign * facts.reference_quality))
 
@@ -292,6 +298,8 @@ class Driver:
         )
 
     def _tell_listeners(self, record: TrialRecord) -> None:
+        if not self.listeners:
+            return
         state = self.state()
         for listener in self.listeners:
             listener.on_trial(record, state)

@@ -1,7 +1,10 @@
-"""One driver per study: a file lock that the kernel frees when its holder dies.
+"""One driver per study: locks that free themselves when their holder dies.
 
-The lock file names the holder (pid, host, start), so whoever is refused can say who works. Only `flock`
-counts, never the text: a text outlives its writer. This module refuses to know what the lock protects.
+    folder      flock on a file of the study's folder                    freed by the kernel
+    storage     PostgreSQL's advisory lock, held by an idle connection   freed by the server, for other machines
+
+Both name the holder (pid, host, start), so whoever is refused can say who works. Only the locks count, never
+the text: a text outlives its writer. This module refuses to know what the locks protect.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nash_search.config import digest
 from nash_search.errors import Locked
 
 
@@ -30,7 +34,7 @@ def only_driver(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Locked(f"study must have one driver, but {holder(handle)} runs it ({folder.name})") from None
+            raise refusal(holder(handle), folder.name) from None
         started = datetime.now(UTC).isoformat(timespec="seconds")
         os.ftruncate(handle, 0)
         os.pwrite(
@@ -39,6 +43,53 @@ def only_driver(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def only_driver_in(storage: str | None, name: str) -> Iterator[None]:
+    """Hold the lock of a study of this name in a storage that several machines share (PostgreSQL; else nothing).
+
+    Raises:
+        Locked: when a live connection holds it; the message names the holder.
+    """
+    if storage is None or not storage.startswith("postgresql"):
+        yield
+        return
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    key = int.from_bytes(bytes.fromhex(digest(["nash-search", name])[:16]), signed=True)
+    engine = sqlalchemy.create_engine(storage, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+
+            def ask(words: str, **values: object) -> object:
+                return connection.execute(sqlalchemy.text(words), values).scalar()
+
+            started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            ask("SELECT set_config('application_name', :me, false)", me=f"{me()} (since {started})")
+            if not ask("SELECT pg_try_advisory_lock(:key)", key=key):
+                raise refusal(str(ask(HOLDER, key=key) or "another process"), name)
+            yield
+    finally:
+        engine.dispose()
+
+
+HOLDER = """
+SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid)
+WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = :key
+"""
+"""Name of the connection that holds a 64-bit advisory lock."""
+
+
+def me() -> str:
+    """This process, short enough for a connection's name (63 bytes with the start)."""
+    return f"pid {os.getpid()} on {socket.gethostname()[:22]}"
+
+
+def refusal(holder: str, name: str) -> Locked:
+    """What the second driver is told."""
+    return Locked(f"study must have one driver, but {holder} runs it ({name})")
 
 
 def holder(handle: int) -> str:

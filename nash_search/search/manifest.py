@@ -32,6 +32,12 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace a file by new content, durably; readers see the old or the new one, never a part."""
     raw = data.encode() if isinstance(data, str) else data
@@ -70,8 +76,7 @@ def commit(scratch: Path, final: Path, facts: dict[str, Any]) -> None:
         return
     entries = {}
     for path in _files(scratch):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync_file(path)
         entries[path.relative_to(scratch).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     for folder in [p for p in scratch.rglob("*") if p.is_dir()]:
         fsync_folder(folder)

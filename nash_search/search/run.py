@@ -98,7 +98,7 @@ def search(
             with interruption.interruptible():
                 bench.dense_quality()  # a model that does not know the data is refused before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with lock.only_driver(folder):
+        with lock.only_driver(folder), lock.only_driver_in(config.storage, config.study_name):
             if config.storage is None:
                 recovery.check_database(folder / recovery.DATABASE)
             return _Run(config, bench, folder, question, Said(listeners), interruption, began).run(seeds)

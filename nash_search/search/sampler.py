@@ -49,6 +49,23 @@ def seed_at(seed: int, decided: int) -> int:
     return int(digest(["ask", seed, decided])[:8], 16)
 
 
+class OneFit(TPESampler):
+    """TPE that fits once per ask: within an ask nothing is learned, so `again` draws from the same two densities."""
+
+    _densities: tuple[Any, Any]
+
+    def _compute_acquisition_func(self, samples: dict[str, Any], below: Any, above: Any) -> Any:
+        self._densities = below, above
+        return super()._compute_acquisition_func(samples, below, above)
+
+    def again(self, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """What `sample_relative` would say next, without reading the study and fitting anew."""
+        below, above = self._densities
+        samples = below.sample(self._rng.rng, self._n_ei_candidates)
+        best = self._compare(samples, self._compute_acquisition_func(samples, below, above))
+        return {name: d.to_external_repr(best[name]) for name, d in search_space.items()}
+
+
 def inner_sampler(name: str, seed: int, *, alone: bool = False) -> BaseSampler | None:
     """The Optuna sampler of this name (None: chance or the grid decide).
 
@@ -58,7 +75,7 @@ def inner_sampler(name: str, seed: int, *, alone: bool = False) -> BaseSampler |
         alone: no other trial is running, so none must be kept clear of (the constant liar costs writes).
     """
     if name == "tpe":
-        return TPESampler(multivariate=True, n_startup_trials=5, seed=seed, constant_liar=not alone)
+        return OneFit(multivariate=True, n_startup_trials=5, seed=seed, constant_liar=not alone)
     if name == "nsga2":
         return NSGAIISampler(population_size=10, seed=seed)
     if name == "gp":
@@ -104,8 +121,11 @@ class Proposals(BaseSampler):
         free = set(self._free)
         moving = {name: d for name, d in search_space.items() if not d.single()}
         fixed = {name: _only(d) for name, d in search_space.items() if d.single()}
-        for _ in range(DRAWS if self._inner and moving else 0):
-            drawn = cast(BaseSampler, self._inner).sample_relative(study, trial, moving)
+        for draw in range(DRAWS if self._inner and moving else 0):
+            if draw and isinstance(self._inner, OneFit):
+                drawn = self._inner.again(moving)
+            else:
+                drawn = cast(BaseSampler, self._inner).sample_relative(study, trial, moving)
             if not drawn:  # not enough observations yet
                 break
             found = architecture_of({**fixed, **drawn})

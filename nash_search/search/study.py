@@ -109,8 +109,10 @@ class Study:
         self.folder = folder
         self.storage = storage
         self._records: dict[int, TrialRecord] = {}
+        self._in_order: list[TrialRecord] = []
         self._rows: dict[int, Row] = {}
         self._trials: list[FrozenTrial] | None = None
+        self._briefly: list[Row] | None = None
         if facts is not None:
             self.optuna = optuna.create_study(
                 storage=storage, study_name=name, directions=["minimize", facts.direction], load_if_exists=True
@@ -157,10 +159,12 @@ class Study:
 
     def refresh(self) -> None:
         """Read the rows anew."""
-        self._trials = None
+        self._trials = self._briefly = None
 
     def rows(self) -> list[Row]:
         """All rows, briefly."""
+        if self._briefly is not None:
+            return self._briefly
         found = []
         for t in self.trials():
             row = self._rows.get(t.number)
@@ -171,16 +175,20 @@ class Study:
                 if t.state.is_finished():
                     self._rows[t.number] = row
             found.append(row)
+        self._briefly = found
         return found
 
     def records(self) -> list[TrialRecord]:
         """One record per decided or failed row that has one, in order."""
+        before = len(self._records)
         for row in self.trials():
             if row.number not in self._records and row.state.is_finished():
                 found = self._read(row)
                 if found is not None:
                     self._records[row.number] = found
-        return [self._records[n] for n in sorted(self._records)]
+        if len(self._records) > before:
+            self._in_order = [self._records[n] for n in sorted(self._records)]
+        return self._in_order
 
     def _read(self, row: FrozenTrial) -> TrialRecord | None:
         attributes = row.user_attrs

@@ -7,10 +7,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import optuna
 import pytest
+
+from nash_search.errors import Locked
+from nash_search.search import lock
+from tests.search.test_crash import start
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +112,22 @@ def test_sqlite_and_postgresql_propose_the_same(rehearse, postgres, tmp_path):
     one = rehearse(trials=10, study="t", results=tmp_path / "a")
     rehearse(trials=10, study="t", results=tmp_path / "b", storage=postgres)
     assert decided(f"sqlite:///{one.folder}/study.db") == decided(postgres)
+
+
+def test_two_machines_with_one_storage_run_one_driver_until_it_is_killed(postgres, tmp_path):
+    mine, theirs = tmp_path / "a", tmp_path / "b"  # no folder is shared, only the storage
+    first = start(mine, seconds=30, changes={"storage": postgres, "study": "one"})
+    while not list(mine.glob("one/trials/*")):
+        time.sleep(0.1)
+        assert first.poll() is None
+    second = start(theirs, changes={"storage": postgres, "study": "one"})
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 4 and f"pid {first.pid} on {socket.gethostname()[:22]}" in err, err
+    assert out == "" and "secret-word" not in err and len(err.strip().splitlines()) == 1
+    another = start(theirs, trials=1, changes={"storage": postgres, "study": "two"})
+    assert another.communicate(timeout=120) and another.returncode == 0, "another study is free"
+    first.kill()
+    first.communicate()
+    with lock.only_driver_in(postgres, "one"), pytest.raises(Locked, match=f"pid {os.getpid()} on"):
+        with lock.only_driver_in(postgres, "one"):
+            pass
