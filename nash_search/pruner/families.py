@@ -29,6 +29,8 @@ class Family:
     """The first block computes the relative position bias of all blocks."""
     says_tied: bool = False
     """transformers 5 sets `tie_word_embeddings` True whatever the file says (4 obeys the file)."""
+    answers_are_labels: bool = True
+    """What `generate` returns after the start token can be fed back as labels."""
 
     @property
     def stock_class(self) -> type[Any]:
@@ -60,10 +62,9 @@ def _t5(model_type: str, narrow_class: type[Any], first_block_has_bias: bool) ->
     )
 
 
-def _bart(model_type: str, narrow_class: type[Any]) -> Family:
-    return Family(
-        model_type=model_type, narrow_class=narrow_class, depth_key="decoder_layers", ffn_key="encoder_ffn_dim"
-    )
+def _bart(model_type: str, narrow_class: type[Any], **differs: Any) -> Family:
+    keys = {"depth_key": "decoder_layers", "ffn_key": "encoder_ffn_dim"}
+    return Family(model_type=model_type, narrow_class=narrow_class, **keys, **differs)
 
 
 FAMILIES: dict[str, Family] = {
@@ -73,11 +74,12 @@ FAMILIES: dict[str, Family] = {
         _t5("mt5", modeling_nash.NashMT5ForConditionalGeneration, True),
         _t5("umt5", modeling_nash.NashUMT5ForConditionalGeneration, False),
         _bart("bart", modeling_nash.NashBartForConditionalGeneration),
-        _bart("mbart", modeling_nash.NashMBartForConditionalGeneration),
+        _bart("mbart", modeling_nash.NashMBartForConditionalGeneration, answers_are_labels=False),
         _bart("pegasus", modeling_nash.NashPegasusForConditionalGeneration),
         _bart("marian", modeling_nash.NashMarianMTModel),
         _bart("m2m_100", modeling_nash.NashM2M100ForConditionalGeneration),  # also NLLB
-        _bart("whisper", modeling_nash.NashWhisperForConditionalGeneration),  # its batches hold features, not ids
+        # its batches hold features, not ids
+        _bart("whisper", modeling_nash.NashWhisperForConditionalGeneration, answers_are_labels=False),
     )
 }
 

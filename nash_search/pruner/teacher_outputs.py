@@ -70,27 +70,39 @@ class TeacherOutputs:
 
     def get(self, batch: Batch, temperature: float, logits: Callable[[], torch.Tensor]) -> TopTokens:
         """From the folder, or from `logits()`, which is then remembered."""
-        name = hashlib.blake2b(f"{self.k}/{temperature}".encode(), digest_size=16)
+
+        def top() -> dict[str, torch.Tensor]:
+            made = TopTokens.of(logits(), self.k, temperature)
+            return {"log_p": made.log_p_BTK, "tokens": made.tokens_BTK}
+
+        found = self._remembered(f"{self.k}/{temperature}", batch, top)
+        return TopTokens(found["log_p"], found["tokens"])
+
+    def answers(self, batch: Batch, generate: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What the teacher says to this batch, from the folder or from `generate()`; labels (B,T)."""
+        return self._remembered("answers", batch, lambda: {"labels": generate()})["labels"]
+
+    def _remembered(
+        self, what: str, batch: Batch, make: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        name = hashlib.blake2b(what.encode(), digest_size=16)
         for key in sorted(batch):
             name.update(repr(tuple(batch[key].shape)).encode())
             name.update(batch[key].cpu().numpy().tobytes())
         path = self.folder / f"{name.hexdigest()}.safetensors"
-        device = batch["labels"].device
         try:
-            found = load_file(path, device=str(device))
-            return TopTokens(found["log_p"], found["tokens"])
+            return load_file(path, device=str(batch["labels"].device))
         except (FileNotFoundError, SafetensorError):
-            top = TopTokens.of(logits(), self.k, temperature)
-        self._put(path, top)
-        return top
+            tensors = make()
+        self._put(path, tensors)
+        return tensors
 
-    def _put(self, path: Path, top: TopTokens) -> None:
+    def _put(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"log_p": top.log_p_BTK.contiguous(), "tokens": top.tokens_BTK.contiguous()}
         size = sum(tensor.nbytes for tensor in tensors.values())
         held = len(os.listdir(self.folder)) * size  # batches of a study are about equally large
         if held + size > self.limit_bytes:
             return
         staging = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, staging)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
         os.replace(staging, path)
