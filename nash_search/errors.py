@@ -41,6 +41,10 @@ class StorageDamaged(NashSearchError):
     exit_code = 5
 
 
+class NashSearchWarning(UserWarning):
+    """Something the user should know that stops nothing; the command line shows it as one stderr line."""
+
+
 def shown(value: object, limit: int = 60) -> str:
     """A value as an error quotes it: `repr`, so control characters are escaped, and cut short."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)

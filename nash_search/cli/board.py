@@ -1,39 +1,80 @@
 """Keeps the pictures of a running study current, and writes the rest when it is done.
 
-After each trial the front and the hypervolume are saved into the Optuna study, so that the dashboard shows
-ours; at the end every export gets its card, and the study's folder its pictures. This module refuses to
-know how a picture is drawn and how a study is searched: it hands one to the other.
+After each trial the front, the hypervolume and what belongs to the trial are saved into the Optuna study, and a
+guarded dashboard shows them while the search runs; at the end every export gets its card, and the study's folder
+its pictures. This module refuses to know how a picture is drawn and how a study is searched: it hands one to the
+other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nash_search.config import SearchConfig
+from nash_search.errors import InvalidInput
 from nash_search.report import exports, folder, page
+from nash_search.report.dashboard import ARTIFACTS, Dashboard, database_url, open_storage
 from nash_search.report.in_optuna import StudyPlots
 
 if TYPE_CHECKING:
     from nash_search.report.view import StudyView
 
+PORT = 8080
+
 
 def study_plots(config: SearchConfig, results: Path) -> StudyPlots:
-    """The listener that keeps the dashboard's plots and notes of this study up to date."""
+    """The listener that keeps the dashboard's plots, notes and artifacts of this study up to date."""
 
-    def opened() -> Any:
+    def opened(name: str) -> Any:
         import optuna
 
-        url = config.storage or f"sqlite:///{(results / config.study_name / 'study.db').resolve()}"
-        return optuna.load_study(study_name=config.study_name, storage=url)
+        from nash_search.search.study import open_storage as for_writing
 
-    return StudyPlots(opened)
+        return optuna.load_study(study_name=name, storage=for_writing(database_url(config.storage, results / name)))
+
+    return StudyPlots(opened, results)
 
 
-def finish(study: Path, config: SearchConfig) -> tuple[StudyView, list[str]]:
+class LiveDashboard:
+    """A listener that serves the study's dashboard, read-only, from when its study exists until the run ends."""
+
+    def __init__(self, config: SearchConfig, results: Path) -> None:
+        self._config, self._results, self._name = config, results, ""
+        try:
+            self._dashboard = Dashboard(port=PORT)
+        except InvalidInput:  # somebody is there already
+            self._dashboard = Dashboard()
+        self.url = self._dashboard.url
+
+    def __enter__(self) -> LiveDashboard:
+        self._dashboard.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dashboard.close()
+
+    def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
+        """The study exists once its search begins."""
+        if stage == "workload":
+            self._name = str(detail["study"])
+        elif stage == "search":
+            study = self._results / self._name
+            self._dashboard.show(open_storage(database_url(self._config.storage, study)), self._name, study / ARTIFACTS)
+
+    def on_trial(self, record: Any, state: Any) -> None:
+        """The page asks by itself."""
+
+    def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
+        """The page asks by itself."""
+
+
+def finish(study: Path, config: SearchConfig, plots: StudyPlots) -> tuple[StudyView, list[str]]:
     """Cards, pictures and the report of a finished study; the view, and the files to look at."""
     found = folder.load(study)
     teacher = config.model or f"{config.task.name}, the teacher shipped with nash-search"
     data = config.task.data or "CMU Pronouncing Dictionary"
     exports.write_cards(study, found, teacher=teacher, data=data)
+    plots.finish(found, exports.cards(study))
     return found, [str(path) for path in page.write(found, study)]

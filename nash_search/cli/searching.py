@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,16 +76,20 @@ def storage(asked: str | None = None) -> str | None:
     return url or None
 
 
-class Notes:
-    """A listener that says what was decided about the data, once everything given has proved good."""
+class Opening:
+    """A listener of the first stage: from then on model and data have proved good, and the study has a folder."""
 
-    def __init__(self, notes: tuple[str, ...]) -> None:
-        self._notes = notes
+    def __init__(self, notes: tuple[str, ...], results: Path) -> None:
+        """`notes` is what was decided about the data, to be said aloud; the log goes into a folder of `results`."""
+        self._notes, self._results = notes, results
 
     def on_stage(self, stage: str, detail: Any) -> None:
-        """The first stage begins after model and data are loaded."""
-        aloud(self._notes, False)
-        self._notes = ()
+        """Say the notes, begin the log."""
+        if stage == "workload":
+            from nash_search.search import log
+
+            aloud(self._notes, False)
+            log.to_file(self._results / detail["study"])
 
     def on_trial(self, record: Any, state: Any) -> None:
         """Nothing to say."""
@@ -111,12 +112,15 @@ def run_search(
     from nash_search.report.table import RunTable
     from nash_search.search import search
 
-    with RunTable(quiet=quiet) as table, quiet_libraries():
+    with ExitStack() as open_:
+        live = () if quiet else (open_.enter_context(board.LiveDashboard(config, results)),)
+        table = open_.enter_context(RunTable(quiet=quiet, dashboard_url=live[0].url if live else None))
+        open_.enter_context(quiet_libraries())
         plots = board.study_plots(config, results)
-        said = Notes(() if quiet else notes)
-        result = search(config, results=results, listeners=(said, table, plots), fork=fork)
+        said = Opening(() if quiet else notes, results)
+        result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
         if result.front:
-            table.finish(*board.finish(result.folder, config))
+            table.finish(*board.finish(result.folder, config, plots))
     if as_json:
         print(json.dumps(result.document))
     if result.exit_code == 3:
@@ -134,15 +138,8 @@ def nothing_met(document: dict[str, Any]) -> str:
     return words + (f": try --budget-ms {nearest}" if nearest and nearest not in asked else "")
 
 
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> AbstractContextManager[None]:
     """Third parties' progress bars and warnings stay out of the terminal."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DATASETS_VERBOSITY", "error")
-    for name in ("transformers", "datasets", "optuna", "alembic", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    from nash_search.search import log
+
+    return log.hushed()

@@ -120,8 +120,8 @@ def dashboard(
     """Show a study in the Optuna dashboard, on this machine only, behind a token."""
     folder = folder_of(study or newest(results), results)
     with quiet_libraries():
-        from nash_search.report.dashboard import serve
+        from nash_search.report.dashboard import ARTIFACTS, database_url, serve
 
-        url = storage() or f"sqlite:///{(folder / 'study.db').resolve()}"
-        serve(url, folder.name, port=port, writable=writable)
+        url = database_url(storage(), folder)
+        serve(url, folder.name, port=port, writable=writable, artifacts=folder / ARTIFACTS)
     return 0

@@ -37,6 +37,7 @@ def card(
     data: str = "",
     license: str = "",
     stock: bool = False,
+    exported: bool = True,
     latency: Latency | None = None,
     test: Quality | None = None,
     dense_test: Quality | None = None,
@@ -52,6 +53,7 @@ def card(
         data: the data set's Hub id, or words.
         license: its Hub id; empty: none is claimed.
         stock: the folder loads without the modelling file that exports carry.
+        exported: there is a folder to load; else the card speaks of a trial.
         latency: the certified one; the trial's own where it was not certified.
         test: quality on the sealed test split, for winners.
         dense_test: the dense model's on the same split.
@@ -71,7 +73,8 @@ def card(
     parts += ["## Measured", _numbers(view, point, timed, found, dense_test)]
     parts += ["## Conditions", _conditions(view, timed, found)]
     parts += ["## What was kept", _kept(point)]
-    parts += ["## Load it", fenced(_loading(name, stock), "python")]
+    if exported:
+        parts += ["## Load it", fenced(_loading(name, stock), "python")]
     if examples:
         rows = [[escape.markdown(cell, 120) for cell in row] for row in examples]
         parts += ["## Examples", aligned(["input", "this model", "dense model"], rows, "lll")]

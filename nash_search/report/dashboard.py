@@ -34,6 +34,8 @@ StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 LOOPBACK = "127.0.0.1"
+ARTIFACTS = "artifacts"
+"""Folder of a study where its trials' artifacts lie."""
 READS = frozenset(("GET", "HEAD"))
 HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -118,11 +120,34 @@ class _Silent(WSGIRequestHandler):
 
 
 class Dashboard:
-    """A guarded dashboard bound to a loopback port; `url` carries the token."""
+    """A guarded loopback port; `url` carries the token. It says "not ready" until `show` gives it a study."""
 
-    def __init__(
-        self, storage: Any, study_name: str, *, port: int = 0, writable: bool = False, artifacts: Path | None = None
-    ) -> None:
+    def __init__(self, *, port: int = 0, writable: bool = False) -> None:
+        """`port` 0 takes any free one.
+
+        Raises:
+            InvalidInput: when the port is taken.
+        """
+        self._token, self._writable = secrets.token_urlsafe(32), writable
+        try:
+            self._server = make_server(LOOPBACK, port, _unserved, server_class=_Server, handler_class=_Silent)
+        except OSError as error:
+            raise InvalidInput(f"port must be free, but got {port} ({error.strerror})") from None
+        self._thread: threading.Thread | None = None
+        self.port = int(self._server.server_port)
+        self.url = f"http://{LOOPBACK}:{self.port}/?token={self._token}"
+
+    def show(self, storage: Any, study_name: str, artifacts: Path | None = None) -> None:
+        """Serve a study.
+
+        Args:
+            storage: the Optuna storage that holds it.
+            study_name: its name.
+            artifacts: folder of its artifacts (None: they are not shown).
+
+        Raises:
+            InvalidInput: when there is no such study.
+        """
         from optuna.artifacts import FileSystemArtifactStore
         from optuna_dashboard import wsgi
 
@@ -130,18 +155,10 @@ class Dashboard:
             study_id = storage.get_study_id_from_name(study_name)
         except KeyError:
             raise InvalidInput(f"study must be in the storage, but got {study_name!r}") from None
-        token = secrets.token_urlsafe(32)
-        store = FileSystemArtifactStore(str(artifacts)) if artifacts is not None and artifacts.is_dir() else None
-        try:
-            self._server = make_server(LOOPBACK, port, _unserved, server_class=_Server, handler_class=_Silent)
-        except OSError as error:
-            raise InvalidInput(f"port must be free, but got {port} ({error.strerror})") from None
-        self.port = int(self._server.server_port)
+        store = FileSystemArtifactStore(str(artifacts)) if artifacts is not None else None
         start = f"/dashboard/studies/{study_id}"
         app = wsgi(storage, artifact_store=store)
-        self._server.set_app(Guard(app, port=self.port, token=token, start=start, writable=writable))
-        self._thread: threading.Thread | None = None
-        self.url = f"http://{LOOPBACK}:{self.port}/?token={token}"
+        self._server.set_app(Guard(app, port=self.port, token=self._token, start=start, writable=self._writable))
 
     def start(self) -> None:
         """Serve in a background thread (during a search)."""
@@ -150,7 +167,7 @@ class Dashboard:
 
     def serve(self) -> None:
         """Serve until interrupted (`nash-search dashboard`)."""
-        self._server.serve_forever(poll_interval=0.1)
+        self._server.serve_forever(poll_interval=0.5)  # it wakes beside timings: rarely
 
     def close(self) -> None:
         """Stop serving and free the port."""
@@ -169,6 +186,28 @@ def open_dashboard(
         InvalidInput: when there is no such database or study, or the port is taken.
         StorageDamaged: when the database cannot be read.
     """
+    storage = open_storage(storage_url)
+    dashboard = Dashboard(port=port, writable=writable)
+    try:
+        dashboard.show(storage, study_name, artifacts)
+    except InvalidInput:
+        dashboard.close()
+        raise
+    return dashboard
+
+
+def database_url(asked: str | None, study: Path) -> str:
+    """URL of the storage that holds a study: the one asked for, else the database in its folder."""
+    return asked or f"sqlite:///{(study / 'study.db').resolve()}"
+
+
+def open_storage(storage_url: str) -> Any:
+    """The storage behind a URL.
+
+    Raises:
+        InvalidInput: when there is no such database.
+        StorageDamaged: when it cannot be read.
+    """
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import DatabaseError
 
@@ -180,10 +219,9 @@ def open_dashboard(
             raise InvalidInput(f"study must have a database, but got no file at {path}")
         options["connect_args"] = {"timeout": 60}
     try:
-        storage = RDBStorage(storage_url, engine_kwargs=options)
+        return RDBStorage(storage_url, engine_kwargs=options)
     except DatabaseError:
         raise StorageDamaged("storage must hold an Optuna database, but it could not be read") from None
-    return Dashboard(storage, study_name, port=port, writable=writable, artifacts=artifacts)
 
 
 def serve(

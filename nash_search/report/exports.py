@@ -50,8 +50,7 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
     Raises:
         InvalidInput: when an export's path leaves the folder.
     """
-    path = folder / "certification.json"
-    found = Certification.model_validate_json(path.read_bytes()) if path.exists() else Certification()
+    found = certification(folder)
     words = _no_path(teacher) or Path(view.dense.checkpoint or "" if view.dense else "").name
     copies: dict[int, list[Path]] = {}
     for pick in view.picks:
@@ -82,6 +81,18 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
                 replace(place / "README.md", text.encode("utf-8"))
                 written.append(place / "README.md")
     return written
+
+
+def certification(folder: Path) -> Certification:
+    """What `certification.json` says; nothing where there is none yet."""
+    path = folder / "certification.json"
+    return Certification.model_validate_json(path.read_bytes()) if path.exists() else Certification()
+
+
+def cards(folder: Path) -> dict[int, str]:
+    """Trial number to its export's card, for those that have one."""
+    found = {point.number: folder / point.checkpoint / "README.md" for point in certification(folder).points}
+    return {number: path.read_text("utf-8") for number, path in found.items() if path.is_file()}
 
 
 def budget_folder(budget: LatencyBudget) -> str:

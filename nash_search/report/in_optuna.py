@@ -1,21 +1,34 @@
-"""What the Optuna dashboard is given beside its own plots: our front, our hypervolume, a note per trial.
+"""What the Optuna dashboard is given beside its own plots: our front, our hypervolume, and of every trial
+a note, its learning curve and its card.
 
 Its "Best Trials" and Pareto plot know no budgets, intervals or dense model, so the budget-aware
-front is saved again after every trial under a fixed id. Everything goes into the study's system
-attributes through `optuna_dashboard`; a lost plot is never worth a lost trial, so a storage that
-fails is reported once and left alone. This module refuses to know how the study came about.
+front is saved again after every trial under a fixed id. All of it goes into the *study's* system
+attributes, after the trial was told, so no tell waits for a picture or is lost with one:
+
+    dashboard:<trial>:note_ver, :note_str      the note                     (optuna_dashboard.save_note)
+    dashboard:artifacts:<trial>:<artifact>     name and type of a file      <study>/artifacts/<artifact>
+
+An artifact's id follows from study, trial and file name, so whatever is missing (a crash, a study rebuilt
+from its folders) is added at the next trial, and nothing twice. A lost plot is never worth a lost trial: a
+storage that fails is reported once and left alone. This module refuses to know how the study came about.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from nash_search.records import TrialRecord
-from nash_search.report import escape, plots
+from nash_search.report import escape, learning_curve, plots
 from nash_search.report.answer import quality_words, widths_words
+from nash_search.report.card import card
+from nash_search.report.dashboard import ARTIFACTS
 from nash_search.report.markdown import aligned
 from nash_search.report.picks import Point
 from nash_search.report.table import StudyState
@@ -24,35 +37,50 @@ from nash_search.report.words import format_count, format_duration, format_ms, f
 
 log = logging.getLogger(__name__)
 
+CURVE, CARD = "curve.svg", "card.md"
+_TYPES = {CURVE: "image/svg+xml", CARD: "text/markdown"}
+
 
 class StudyPlots:
-    """Listener that keeps the dashboard's plots and notes up to date."""
+    """Listener that keeps the dashboard's plots, notes and artifacts up to date."""
 
-    def __init__(self, open_study: Callable[[], Any]) -> None:
-        self._open, self._study = open_study, None
+    def __init__(self, open_study: Callable[[str], Any], results: Path) -> None:
+        """`open_study` opens the Optuna study of a name; its folder lies in `results`."""
+        self._open, self._results = open_study, results
+        self._study: Any = None
+        self._name = ""
         self._plan: dict[str, Any] = {}
         self._failed = False
 
     def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
-        """Remember the plan."""
-        if stage == "plan":
+        """Remember the study's name and the plan."""
+        if stage == "workload":
+            self._name = str(detail["study"])
+        elif stage == "plan":
             self._plan = dict(detail)
 
     def on_trial(self, record: TrialRecord, state: StudyState) -> None:
-        """Save the front so far and the trial's note."""
-        if self._failed:
-            return
-        try:
-            self._study = self._study or self._open()
-            view = build(state.records, self._plan)
-            save_to_study(self._study, view)
-            save_note(self._study, view, record.number)
-        except Exception as error:  # any storage, any driver: pictures must not end a search
-            self._failed = True
-            log.warning("the dashboard's plots are not updated any more: %s", error)
+        """Save the front so far, and what trials lack."""
+        self._save(lambda: build(state.records, self._plan))
 
     def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
         """Nothing is drawn inside a trial."""
+
+    def finish(self, view: StudyView, cards: Mapping[int, str]) -> None:
+        """Save the certified front; a certified trial's card is its export's."""
+        self._save(lambda: view, cards)
+
+    def _save(self, made: Callable[[], StudyView], cards: Mapping[int, str] | None = None) -> None:
+        if self._failed:
+            return
+        try:
+            self._study = self._study or self._open(self._name)
+            view = made()
+            save_to_study(self._study, view)
+            attach(self._study, view, self._results / self._name / ARTIFACTS, cards or {})
+        except Exception as error:  # any storage, any driver: pictures must not end a search
+            self._failed = True
+            log.warning("the dashboard's plots are not updated any more: %s", error)
 
 
 def save_to_study(study: Any, view: StudyView) -> None:
@@ -69,15 +97,50 @@ def save_to_study(study: Any, view: StudyView) -> None:
             save_plotly_graph_object(study, figure, graph_object_id=name)
 
 
-def save_note(study: Any, view: StudyView, number: int) -> None:
-    """Write the trial's note; works on finished trials, whose notes lie with the study."""
-    from optuna_dashboard import save_note as save
+def attach(study: Any, view: StudyView, folder: Path, cards: Mapping[int, str]) -> None:
+    """Give every decided trial the note and the artifacts it lacks.
 
-    trial = next((t for t in study.get_trials(deepcopy=False) if t.number == number), None)
-    point = next((p for p in view.points if p.number == number), None)
-    if trial is not None and point is not None:
-        # what `save` reads of a live trial; a finished one cannot be opened as such
-        save(SimpleNamespace(storage=study._storage, study=study, _trial_id=trial._trial_id), note(point, view))
+    Args:
+        study: the Optuna study.
+        view: what its trials found.
+        folder: where artifacts lie; made when first needed.
+        cards: trial number to the text that its card becomes, whatever it was.
+    """
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna_dashboard import save_note
+
+    storage, study_id = study._storage, study._study_id
+    known = storage.get_study_system_attrs(study_id)
+    points = {p.number: p for p in view.points}
+    folder.mkdir(mode=0o700, exist_ok=True)
+    store = FileSystemArtifactStore(str(folder))
+    for trial in study.get_trials(deepcopy=False):
+        point = points.get(trial.number)
+        if point is None:
+            continue
+        trial_id = trial._trial_id
+        if f"dashboard:{trial_id}:note_ver" not in known:
+            # what `save_note` reads of a live trial; a finished one cannot be opened as such
+            save_note(SimpleNamespace(storage=storage, study=study, _trial_id=trial_id), note(point, view))
+        for place, name in enumerate((CURVE, CARD)):  # databases list attributes by key
+            unique = uuid.uuid5(uuid.NAMESPACE_URL, f"nash-search:{view.study}/{trial.number}/{name}")
+            artifact_id = f"{place}-{unique}"
+            key = f"dashboard:artifacts:{trial_id}:{artifact_id}"
+            if key in known and not (name == CARD and trial.number in cards):
+                continue
+            text = cards.get(trial.number, "") if name == CARD else ""
+            text = text or _artifact(name, point, view)
+            if text:
+                store.write(artifact_id, io.BytesIO(text.encode("utf-8")))
+                meta = {"artifact_id": artifact_id, "filename": name, "mimetype": _TYPES[name], "encoding": None}
+                storage.set_study_system_attr(study_id, key, json.dumps(meta))
+
+
+def _artifact(name: str, p: Point, view: StudyView) -> str:
+    """The file's text; empty where the trial has none."""
+    if name == CURVE:
+        return learning_curve.svg(p, view)
+    return card(view, p.number, name=f"{view.study}, trial {p.number}", exported=False) if p.measured else ""
 
 
 def note(p: Point, view: StudyView) -> str:

@@ -26,7 +26,7 @@ from nash_search.report import escape
 from nash_search.report.answer import answer, panel, plan_lines
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView, build
-from nash_search.report.words import format_duration, format_ms, format_quality
+from nash_search.report.words import format_duration, format_ms, format_quality, vocabulary_words
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
@@ -38,6 +38,7 @@ _REDRAW_S = 0.5
 _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "workload": lambda d: "",
     "probe": lambda d: f"timing {d.get('shapes', 'the')} shapes before training any",
+    "vocabulary": vocabulary_words,
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),
@@ -120,8 +121,10 @@ class RunTable:
     def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
         """A new stage; `plan` carries what is known before anything is spent."""
         if stage == "plan":
-            self.plan, self._seen = dict(detail), None
-            self._dashboard_url = self.plan.get("dashboard") or self._dashboard_url
+            self.plan, self._seen = (
+                dict(detail) | ({"dashboard": self._dashboard_url} if self._dashboard_url else {}),
+                None,
+            )
             self._say_plan()
         elif words := _STAGES.get(stage, lambda _: stage)(detail):
             self.stage = escape.plain(words)

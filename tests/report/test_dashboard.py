@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import optuna
 import pytest
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from optuna_dashboard._note import get_note_from_system_attrs
+from optuna_dashboard.artifact._backend import list_trial_artifacts
 
 from nash_search.errors import InvalidInput, StorageDamaged
-from nash_search.report import dashboard, in_optuna, view
+from nash_search.report import dashboard, in_optuna, learning_curve, view
 
 Open = Callable[..., dashboard.Dashboard]
 
@@ -186,27 +188,134 @@ def test_a_taken_port_is_said(opened: Open, database: str) -> None:
         dashboard.open_dashboard(database, "g2p", port=opened().port)
 
 
-def test_the_listener_keeps_plots_and_notes_up_to_date(database: str, study: Any) -> None:
+@pytest.fixture
+def told(tmp_path: Path, study: Any) -> Any:
+    """A database with the study's trials told, and its records and document."""
     records, document = study
-    listener = in_optuna.StudyPlots(lambda: optuna.load_study(storage=database, study_name="g2p"))
+    url = f"sqlite:///{tmp_path / 'told.db'}"
+    made = optuna.create_study(storage=url, study_name="g2p", directions=["minimize", "maximize"])
+    for record in records:
+        trial = made.ask({"decoder_layers": optuna.distributions.IntDistribution(1, 6)})
+        done = record.latency is not None and record.quality is not None
+        made.tell(
+            trial,
+            [record.latency.median_ms, record.quality.value] if done else None,
+            state=None if done else optuna.trial.TrialState.FAIL,
+        )
+    (tmp_path / "g2p").mkdir()
+    return url, records, document
+
+
+def listen(url: str, results: Path, document: Any) -> in_optuna.StudyPlots:
+    listener = in_optuna.StudyPlots(lambda name: optuna.load_study(storage=url, study_name=name), results)
+    listener.on_stage("workload", {"study": "g2p"})
     listener.on_stage("plan", {k: v for k, v in document.items() if k not in ("front", "trials")})
+    return listener
+
+
+def attached(url: str) -> list[list[str]]:
+    """File names of each trial's artifacts, as the dashboard lists them."""
+    found = optuna.load_study(storage=url, study_name="g2p")
+    attributes = found._storage.get_study_system_attrs(found._study_id)
+    return [[a["filename"] for a in list_trial_artifacts(attributes, {}, t)] for t in found.get_trials()]
+
+
+def test_the_listener_keeps_plots_notes_and_artifacts_up_to_date(told: Any, tmp_path: Path) -> None:
+    url, records, document = told
+    listener = listen(url, tmp_path, document)
     for count in (1, 2):
         state = SimpleNamespace(records=tuple(records[:count]), hypervolume=1.0, eta_s=None)
-        listener.on_trial(records[0], state)
-    found = optuna.load_study(storage=database, study_name="g2p")
+        listener.on_trial(records[count - 1], state)
+    found = optuna.load_study(storage=url, study_name="g2p")
     attributes = found._storage.get_study_system_attrs(found._study_id)
     assert sorted(get_plotly_graph_objects(attributes)) == ["front", "hypervolume"]
     body = get_note_from_system_attrs(attributes, found.trials[0]._trial_id)["body"]
     assert "44.8 ms" in body or "44.9 ms" in body
     assert "at step 600" in body
+    assert attached(url)[:3] == [["curve.svg", "card.md"]] * 2 + [[]]
 
 
-def test_a_storage_that_fails_does_not_end_the_search(study: Any, caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> Any:
+def test_a_later_start_adds_what_is_missing_and_nothing_twice(told: Any, tmp_path: Path) -> None:
+    url, records, document = told
+    state = SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None)
+    for _ in range(2):
+        listen(url, tmp_path, document).on_trial(records[-1], state)
+    names = attached(url)
+    for record, found in zip(records, names, strict=True):
+        assert found == ["curve.svg"] * bool(record.curve) + ["card.md"] * bool(record.latency and record.quality)
+    files = list((tmp_path / "g2p" / "artifacts").iterdir())
+    assert len(files) == sum(map(len, names)) and all(f.stat().st_size < 20_000 for f in files)
+    versions = optuna.load_study(storage=url, study_name="g2p")
+    attributes = versions._storage.get_study_system_attrs(versions._study_id)
+    assert {value for key, value in attributes.items() if key.endswith(":note_ver")} == {1}
+
+
+def test_a_certified_trial_shows_its_export_s_card(told: Any, tmp_path: Path) -> None:
+    url, records, document = told
+    listener = listen(url, tmp_path, document)
+    listener.on_trial(records[0], SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None))
+    listener.finish(view.build(records, document), {3: "the export's card"})
+    found = optuna.load_study(storage=url, study_name="g2p")
+    attributes = found._storage.get_study_system_attrs(found._study_id)
+    [_, card] = list_trial_artifacts(attributes, {}, found.trials[3])
+    folder = tmp_path / "g2p" / "artifacts"
+    assert (folder / card["artifact_id"]).read_text() == "the export's card"
+    [_, other] = list_trial_artifacts(attributes, {}, found.trials[4])
+    assert "not certified" in (folder / other["artifact_id"]).read_text()
+
+
+def test_the_dashboard_serves_a_trial_s_artifacts(told: Any, tmp_path: Path) -> None:
+    url, records, document = told
+    state = SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None)
+    listen(url, tmp_path, document).on_trial(records[0], state)
+    board = dashboard.open_dashboard(url, "g2p", port=0, artifacts=tmp_path / "g2p" / "artifacts")
+    board.start()
+    try:
+        cookie = enter(board)
+        [trial, *_] = json.loads(ask(board, "GET", "/api/studies/1?after=0", Cookie=cookie).text)["trials"]
+        assert "ms" in trial["note"]["body"]
+        for artifact, kind in zip(trial["artifacts"], ("image/svg+xml", "text/markdown"), strict=True):
+            path = f"/artifacts/1/{trial['trial_id']}/{artifact['artifact_id']}"
+            answer = ask(board, "GET", path, Cookie=cookie)
+            assert answer.status == 200 and answer.headers["Content-Type"].startswith(kind)
+            assert "sandbox" in answer.headers["Content-Security-Policy"]
+    finally:
+        board.close()
+
+
+def test_a_curve_is_one_small_picture(study: Any, hostile: Any, payloads: Any) -> None:
+    for records, document in (study, hostile):
+        seen = view.build(records, document)
+        for p in seen.points:
+            text = learning_curve.svg(p, seen)
+            assert bool(text) == bool(p.record.curve)
+            if text:
+                root = ElementTree.fromstring(text)
+                kinds = {e.tag.rpartition("}")[2] for e in root.iter()}
+                assert kinds <= {"svg", "style", "rect", "text", "path", "polyline", "circle"}
+                assert not [name for e in root.iter() for name in e.attrib if name.startswith("on") or "href" in name]
+
+
+def test_before_its_study_exists_a_dashboard_asks_for_patience(database: str) -> None:
+    board = dashboard.Dashboard()
+    board.start()
+    try:
+        assert ask(board, "GET", "/").status == 503
+        board.show(dashboard.open_storage(database), "g2p")
+        assert ask(board, "GET", "/").status == 403
+        assert ask(board, "GET", "/dashboard", Cookie=enter(board)).status == 200
+    finally:
+        board.close()
+
+
+def test_a_storage_that_fails_does_not_end_the_search(
+    study: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def broken(name: str) -> Any:
         raise OSError("gone")
 
     records, _ = study
-    listener = in_optuna.StudyPlots(broken)
+    listener = in_optuna.StudyPlots(broken, tmp_path)
     state = SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None)
     listener.on_trial(records[0], state)
     listener.on_trial(records[1], state)
