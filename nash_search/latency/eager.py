@@ -91,7 +91,7 @@ class Eager:
     artefact = None
     outside_torch = False
 
-    def export(self, model: Any, folder: str, workload: Workload) -> None:
+    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
         """Nothing: the checkpoint itself is served."""
 
     def load(self, folder: str, workload: Workload) -> Any:

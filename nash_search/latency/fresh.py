@@ -237,7 +237,8 @@ def side_by_side(paths: Mapping[str, str], dense: str) -> list[list[str]]:
 
 
 def _weights_bytes(folder: str) -> int:
-    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+    """Checkpoint and engine's artefact together: more than is loaded, never less."""
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
 def _joined(parts: Sequence[Latency], workload: Workload, planned: int, scale: float) -> Latency:

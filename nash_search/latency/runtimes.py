@@ -80,10 +80,14 @@ class Runtime(Protocol):
         Where `export` left an artefact of this precision in the folder, that is what is loaded.
         """
 
-    def export(self, model: Any, folder: str, workload: Workload) -> None:
+    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
         """Write `folder / artefact`, with its `records.Artefact` (see `artefact.py`), from a PyTorch model.
 
-        Does nothing where `artefact` is None. The folder need not hold a checkpoint.
+        Does nothing where `artefact` is None. The folder need not hold a checkpoint. `rows` are token ids
+        of real inputs to compare the engine with eager on (None: random ones).
+
+        Raises:
+            InvalidInput: the engine cannot say this model, or writes something else than eager.
         """
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Session:

@@ -3,7 +3,7 @@
 It joins the three rooms below for one trial and keeps what they know apart: the pruner trains on the task's
 batches, the latency room times the result next to the dense model with the device to itself, the task scores it.
 
-    pruner.run -> latency.measure -> quality.score -> weights, tokens, TrialRecord
+    pruner.run -> weights, an engine's artefact -> latency.measure -> quality -> TrialRecord
 
 Training steps and scored batches hold the device's guard in shared mode, so they wait while anybody times.
 This module refuses to know studies, proposals and processes.
@@ -11,13 +11,10 @@ This module refuses to know studies, proposals and processes.
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import hashlib
-import json
 import os
+import tempfile
 import time
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,23 +23,20 @@ import torch
 
 from nash_search import device, latency, pruner
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload
-from nash_search.errors import InvalidInput
-from nash_search.latency import fresh, identity, runtimes
+from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
+from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.search import manifest
 from nash_search.search.curve import Curve
+from nash_search.search.dense import Dense
+from nash_search.search.serving import Serving
 from nash_search.search.trial import TEACHER_OUTPUTS, WEIGHTS, Hooks, Job
-from nash_search.tasks import models
-from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.known import check_finetuned
-from nash_search.tasks.loading import EMBEDDED, load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
 PROTOCOL = 2
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
-TOKENS = "tokens.json"
 PROBE_PAIRS = 10
 TRIAL_PAIRS = 16
 """Timed pairs of a probed shape and of a trained model; certification takes its own number."""
@@ -60,7 +54,8 @@ class NashBench:
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
-        self._dense: Quality | None = None
+        self._quality: Quality | None = None
+        self.dense = Dense(config)
 
     @cached_property
     def device(self) -> Any:
@@ -68,43 +63,21 @@ class NashBench:
         return device.resolve(self.config.workload.device)
 
     @cached_property
-    def found(self) -> models.ModelFolder:
-        """The dense model's folder, vetted: the one asked for, or the teacher shipped with the task."""
-        if self.config.model is not None:
-            return models.find_model(self.config.model, self.config.revision)
-        if self.config.task.name not in EMBEDDED:
-            raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
-        return models.vet(teacher_folder())
-
-    @property
-    def folder(self) -> Path:
-        """Where the dense model lies."""
-        return self.found.folder
-
-    @cached_property
     def teacher(self) -> Any:
         """The dense model, in eval mode on the device."""
-        found = pruner.load(self.folder).to(self.device.name).eval()
-        found.generation_config.update(**self.task.generation)  # exports say how they were scored
-        return found
+        return self.dense.teacher.to(self.device.name).eval()
 
-    @cached_property
+    @property
     def task(self) -> Task:
         """Data, metric and tokenizer."""
-        tokenizer = models.load_tokenizer(self.found)
-        found = load_task(self.config.task, tokenizer, models.generation_settings(self.found))
-        return_memory()
-        return found
+        return self.dense.task
 
     # -- the question ----------------------------------------------------------------------------
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        seen = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.safetensors")) + [self.folder / "config.json"]:
-            seen.update(path.name.encode() + manifest.sha256(path).encode())
         return {
-            "model": seen.hexdigest()[:16],
+            "model": self.dense.digest,
             "data": {"train": self.task.train.fingerprint, "validation": self.task.validation.fingerprint},
             "protocol": {"trial": PROTOCOL, "latency": workloads.PROTOCOL},
         }
@@ -115,7 +88,7 @@ class NashBench:
 
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
-        return self.found.decoder_layers
+        return self.dense.found.decoder_layers
 
     @cached_property
     def _workload(self) -> Workload:
@@ -143,10 +116,23 @@ class NashBench:
     def _guard(self) -> AbstractContextManager[Any]:
         return device.training_guard(self.device.name)
 
+    @cached_property
+    def _serving(self) -> Serving:
+        return Serving(self._workload, self.task, self._guard)
+
+    @cached_property
+    def _dense_served(self) -> Any:
+        """The dense model as the runtime serves it."""
+        if not self._serving.by_engine:
+            return self.teacher
+        with self._serving.place(self.teacher, self.dense.folder) as folder:
+            return self._serving.runtime.load(str(folder), self._workload)
+
     # -- before training -------------------------------------------------------------------------
 
-    def probe(self, shapes: list[Architecture], limit_s: float) -> dict[Architecture, Latency]:
-        """Random-weight models of these shapes, as many side by side as memory allows."""
+    def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
+        """Random-weight models of these shapes, as many side by side as memory allows; not those known here."""
+        cache, dense_shapes = LatencyCache(known), shapes_of(self.teacher)
         weights_bytes = sum(p.numel() * p.element_size() for p in self.teacher.parameters())
         together = max(1, min(len(shapes), TOGETHER_BYTES // max(1, weights_bytes)))
         began = time.monotonic()
@@ -156,20 +142,40 @@ class NashBench:
             left_s = limit_s - (time.monotonic() - began)
             groups_left = -(-(len(shapes) - start) // together)
             models = {a.slug: pruner.random_cut(self.teacher, a, seed=0) for a in group}
-            taken = latency.measure_many(
-                models, self.teacher, self._workload, pairs=PROBE_PAIRS, limit_s=left_s / groups_left, details=False
+            taken = cache.measure_many(
+                models,
+                self._dense_served,
+                dense_shapes,
+                self._workload,
+                pairs=PROBE_PAIRS,
+                limit_s=left_s / groups_left,
             )
             found |= {a: taken[a.slug] for a in group}
         return found
 
     def dense_quality(self) -> Quality:
         """The dense model on the validation split; a model of the user's must know the data."""
-        if self._dense is None:
+        if self._quality is None:
             if self.config.model is not None:
                 fix = f"nash-search finetune --model {self.config.model} --output DIR with the same data, then DIR"
                 check_finetuned(self.teacher, self.task, fix=fix, guard=self._guard)
-            self._dense = score(self.teacher, self.task, "validation", guard=self._guard)
-        return self._dense
+            self._quality = self._serving.score(self._dense_served, "validation")
+        return self._quality
+
+    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+        """Keep a trimmed teacher in the study; what trimming gained and cost."""
+        return self.dense.settle(study, self._weigh, self.dense_quality, opened=opened)
+
+    def _weigh(self, given: Any, whole: Task) -> tuple[Latency, Quality]:
+        """The dense model timed next to the one with the whole vocabulary, and that one's quality."""
+        given = given.to(self.device.name)
+        given.generation_config.update(**whole.generation)
+        serving = Serving(self._workload, whole, self._guard)
+        with tempfile.TemporaryDirectory() as folder:
+            served = serving.taken_over(given, Path(folder))
+            timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
+            taken = latency.measure(self._dense_served, served, self._workload, **timing)
+            return taken, serving.score(served, "validation")
 
     # -- a trial ---------------------------------------------------------------------------------
 
@@ -181,8 +187,9 @@ class NashBench:
 
         def on_rung(step: int, model: Any) -> bool:
             last = step >= steps
-            found = score(model, self.task, "validation", limit=None if last else RUNG_EXAMPLES, guard=self._guard)
-            if last:
+            final = last and not self._serving.by_engine  # an engine's own outputs are scored at the end
+            found = score(model, self.task, "validation", limit=None if final else RUNG_EXAMPLES, guard=self._guard)
+            if final:
                 quality.append(found)
             return curve.add(step, found, last=last)
 
@@ -208,10 +215,10 @@ class NashBench:
             )  # fmt: skip
         model = pruned.model.eval()
         hooks.progress(job, "timing", steps, steps, 0.0)
-        taken = latency.measure(model, self.teacher, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
-        if not quality:  # the last rung was passed before an interruption
-            quality.append(score(model, self.task, "validation", guard=self._guard))
-        self._save(model, scratch)
+        served = self._save(model, scratch)
+        taken = latency.measure(served, self._dense_served, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
+        if not quality:  # an engine's, or the last rung was passed before an interruption
+            quality.append(self._serving.score(served, "validation"))
         return TrialRecord(
             number=job.number,
             architecture=job.architecture,
@@ -230,8 +237,8 @@ class NashBench:
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as it is, timed next to itself."""
-        taken = latency.measure(self.teacher, self.teacher, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
-        self._save(self.teacher, scratch)
+        served = self._save(self.teacher, scratch)
+        taken = latency.measure(served, self._dense_served, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
         return TrialRecord(
             number=job.number,
             architecture=job.architecture,
@@ -245,35 +252,19 @@ class NashBench:
             checkpoint=WEIGHTS,
         )
 
-    def _save(self, model: Any, scratch: Path) -> None:
+    def _save(self, model: Any, scratch: Path) -> Any:
+        """Weights, an engine's artefact beside them, and what both write; returns what the runtime serves."""
         model.generation_config = self.teacher.generation_config
         pruner.save(model, scratch / WEIGHTS, tokenizer=self.task.tokenizer)
-        (scratch / TOKENS).write_text(json.dumps(self._tokens(model)), "utf-8")
-
-    def _tokens(self, model: Any) -> list[list[int]]:
-        """What a model writes on the first validation inputs, token for token."""
-        with self._guard():
-            return identity.tokens_of(model, self._rows, self._plain, max_new_tokens=self._longest)
-
-    @property
-    def _rows(self) -> list[list[int]]:
-        return self.task.validation.first(identity.INPUTS).input_ids
-
-    @property
-    def _longest(self) -> int:
-        return int(self.task.generation.get("max_new_tokens", self.task.max_output_tokens))
-
-    @property
-    def _plain(self) -> Workload:
-        """The workload in the precision and runtime that models are trained and scored in."""
-        plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
-        return Workload(**(self._workload.model_dump() | plain))
+        served = self._serving.taken_over(model, scratch / WEIGHTS)
+        self._serving.written(model, served, scratch)
+        return served
 
     # -- certification ---------------------------------------------------------------------------
 
     def dense_folder(self) -> Path:
         """The teacher's own folder."""
-        return self.folder
+        return self.dense.folder
 
     def time_fresh(
         self,
@@ -286,23 +277,20 @@ class NashBench:
     ) -> dict[str, Latency]:
         """Exports timed in fresh processes."""
         timing: dict[str, Any] = {"rounds": rounds, "pairs": pairs, "limit_s": limit_s, "budgets": budgets}
-        return fresh.measure_fresh(folders, self.folder, self._workload, **timing)
+        with self._serving.place(self.teacher, self.dense.folder) as dense:
+            return fresh.measure_fresh(folders, dense, self._workload, **timing)
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Let the exports write in a fresh process and compare with what was written when they were trained."""
-        written = fresh.fresh_tokens(exports, self._rows, self._plain, max_new_tokens=self._longest)
-        before = {name: json.loads((trial / TOKENS).read_text("utf-8")) for name, trial in trials.items()}
-        return {name: identity.differing(before[name], written[name]) == 0 for name in exports}
+        return self._serving.write_again(exports, trials)
 
-    def test_quality(self, folder: Path) -> Quality:
-        """A folder on the sealed test split."""
-        model = pruner.load(folder).to(self.device.name)
+    def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
+        """Folders on the sealed test split, as the runtime serves them; it is opened once for all."""
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        return score(model, self.task, "test", guard=self._guard)
+        examples = self.task.open_sealed_test()
+        return {name: self._serving.score(self._served(folder), "test", examples) for name, folder in folders.items()}
 
-
-def return_memory() -> None:
-    """Give freed memory back to the system: tokenizing leaves 200 MB of holes, in every worker."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    def _served(self, folder: Path) -> Any:
+        if self._serving.by_engine:
+            return self._serving.runtime.load(str(folder), self._workload)
+        return pruner.load(folder).to(self.device.name)

@@ -1,4 +1,4 @@
-"""Generate, decode, measure: one `Quality` with an interval, from any model that can `generate`.
+"""Generate, decode, measure: one `Quality` with an interval, from any model that can `generate` or any `Writer`.
 
 Sources are sorted by length and generated in batches with the task's own settings, the ones that
 exports carry. The standard error is a bootstrap over examples: rows of counts are resampled, so
@@ -26,6 +26,8 @@ SLOW_RESAMPLES = 50
 """Resamples of a metric that must be computed afresh each time."""
 
 Guard = Callable[[], AbstractContextManager[Any]]
+Writer = Callable[[list[Sequence[int]]], Sequence[Sequence[int]]]
+"""A serving engine, as scoring sees it: token ids of a batch of inputs in, token ids of their outputs out."""
 
 
 def score(
@@ -37,10 +39,21 @@ def score(
     batch_size: int | None = None,
     guard: Guard = nullcontext,
     examples: Examples | None = None,
+    served: str = "",
 ) -> Quality:
     """The task metric of `model` on a split (or on `examples` of it already in hand).
 
     `split="test"` without `examples` opens the sealed test, which counts.
+
+    Args:
+        model: a PyTorch model, or a `Writer` that generates with the task's settings.
+        task: data, metric and tokenizer.
+        split: what is scored.
+        limit: only this many examples (None: all).
+        batch_size: inputs per call (None: chosen).
+        guard: entered around every batch.
+        examples: of the split, already in hand.
+        served: what a writer is, for the signature (`ctranslate2 int8`).
     """
     if examples is None:
         examples = task.validation if split == "validation" else task.open_sealed_test()
@@ -48,7 +61,8 @@ def score(
     if not len(examples):
         raise InvalidInput(f"{split} split must have at least 1 example to score, but got 0")
     outputs = generate(model, task, examples.input_ids, batch_size=batch_size, guard=guard)
-    return quality_of(outputs, examples, task, split)
+    found = quality_of(outputs, examples, task, split)
+    return found.model_copy(update={"signature": f"{found.signature}|served:{served}"}) if served else found
 
 
 def predict(model: Any, task: Task, sources: list[str]) -> list[str]:
@@ -116,10 +130,14 @@ def generate(
     outputs: list[str] = [""] * len(order)
     size = batch_size or max(32, 4 * task.batch_size)
     start = 0
-    with _evaluating(model):
+    torch_model = hasattr(model, "generate")
+    with _evaluating(model) if torch_model else nullcontext():
         while start < len(order):
             rows = order[start : start + size]
-            texts = _generate_batch(model, task, [input_ids[i] for i in rows], guard)
+            batch = [input_ids[i] for i in rows]
+            texts = (
+                _generate_batch(model, task, batch, guard) if torch_model else _write_batch(model, task, batch, guard)
+            )
             if texts is None:
                 size = max(1, size // 2)
                 continue
@@ -127,6 +145,12 @@ def generate(
                 outputs[row] = text
             start += len(rows)
     return outputs
+
+
+def _write_batch(write: Writer, task: Task, input_ids: list[Sequence[int]], guard: Guard) -> list[str]:
+    with guard():
+        found = write(input_ids)
+    return list(task.tokenizer.batch_decode([list(row) for row in found], skip_special_tokens=True))
 
 
 def _generate_batch(model: Any, task: Task, input_ids: list[Sequence[int]], guard: Guard) -> list[str] | None:

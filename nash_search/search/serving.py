@@ -1,0 +1,107 @@
+"""What users will run: how one workload's runtime takes a model over, writes with it and is scored.
+
+    PyTorch serves        the model itself; the task scores it as it is
+    an engine serves      export -> load; its own outputs are scored, so a quantised quality is never assumed
+
+One object per bench. This module refuses to know studies, trials and how a model was made.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from nash_search.config import Workload
+from nash_search.latency import fresh, identity, runtimes
+from nash_search.records import Quality
+from nash_search.tasks.quality import score
+from nash_search.tasks.task import Examples, Task
+
+TOKENS = "tokens.json"
+ENGINE_TOKENS = "engine-tokens.json"
+"""What a trained model wrote at the end of its trial: in PyTorch, and in the serving engine."""
+
+
+class Serving:
+    """One task's models on one workload's runtime."""
+
+    def __init__(self, workload: Workload, task: Task, guard: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.workload, self.task, self._guard = workload, task, guard
+        self.beams = int(task.generation.get("num_beams", 1))
+        self.longest = int(task.generation.get("max_new_tokens", task.max_output_tokens))
+
+    @cached_property
+    def runtime(self) -> runtimes.Runtime:
+        """The runtime that the workload names."""
+        return runtimes.runtime_of(self.workload)
+
+    @property
+    def by_engine(self) -> bool:
+        """Whether something else than PyTorch serves."""
+        return self.runtime.artefact is not None
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """Real inputs on which models are compared, token ids."""
+        return self.task.validation.first(identity.INPUTS).input_ids
+
+    @property
+    def plain(self) -> Workload:
+        """The workload in the precision and runtime that models are trained in."""
+        plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
+        return Workload(**(self.workload.model_dump() | plain))
+
+    def taken_over(self, model: Any, folder: Path) -> Any:
+        """What the runtime serves for a PyTorch model; an engine's artefact is left in `folder`."""
+        if not self.by_engine:
+            return model
+        with self._guard():
+            self.runtime.export(model, str(folder), self.workload, self.rows)
+            return self.runtime.load(str(folder), self.workload)
+
+    @contextmanager
+    def place(self, model: Any, own: Path) -> Iterator[Path]:
+        """A folder that fresh processes load a PyTorch model from: its own, or an engine's artefact made once."""
+        if not self.by_engine:
+            yield own
+            return
+        with tempfile.TemporaryDirectory(prefix="nash-search-dense-") as folder:
+            self.taken_over(model, Path(folder))
+            yield Path(folder)
+
+    def written(self, model: Any, served: Any, folder: Path) -> None:
+        """Keep in `folder` what the model writes on `rows`, token for token."""
+        with self._guard():
+            own = identity.tokens_of(model, self.rows, self.plain, max_new_tokens=self.longest)
+            (folder / TOKENS).write_text(json.dumps(own), "utf-8")
+            if self.by_engine:
+                (folder / ENGINE_TOKENS).write_text(json.dumps(self._write(served, self.rows)), "utf-8")
+
+    def write_again(self, exports: Mapping[str, Path], kept: Mapping[str, Path]) -> dict[str, bool]:
+        """Does each export write in a fresh process what `written` kept? The checkpoint and the artefact both."""
+        asked = {TOKENS: self.plain}
+        if self.by_engine:
+            asked[ENGINE_TOKENS] = self.workload.model_copy(update={"beams": self.beams})
+        found = dict.fromkeys(exports, True)
+        for file, workload in asked.items():
+            now = fresh.fresh_tokens(exports, self.rows, workload, max_new_tokens=self.longest)
+            for name, folder in kept.items():
+                before = json.loads((folder / file).read_text("utf-8"))
+                found[name] &= identity.differing(before, now[name]) == 0
+        return found
+
+    def score(self, served: Any, split: Literal["validation", "test"], examples: Examples | None = None) -> Quality:
+        """The quality of what the runtime serves on a split, or on examples of it; an engine's, of its own outputs."""
+        given: dict[str, Any] = {"guard": self._guard, "examples": examples}
+        if not self.by_engine:
+            return score(served, self.task, split, **given)
+        how = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}"
+        return score(lambda rows: self._write(served, rows), self.task, split, served=how, **given)
+
+    def _write(self, served: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        return self.runtime.tokens(served, rows, beams=self.beams, max_new_tokens=self.longest)
