@@ -16,6 +16,8 @@ from pydantic import Field
 from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
 
+REMEMBERED = "remembered"
+"""In the details of a latency that was taken before and only checked again."""
 Verdict = Literal["met", "missed", "ambiguous"]
 MeasurementStatus = Literal["clean", "contended", "cut_short", "unsettled", "zero_durations", "no_samples"]
 Status = Literal["complete", "infeasible", "stopped", "failed"]

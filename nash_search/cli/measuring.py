@@ -25,6 +25,7 @@ MEASURE = (*BUDGETS, *WORKLOAD)
 def probe(
     config: ConfigFile = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Save the picture (png or svg).")] = None,
+    results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
     *,
@@ -37,7 +38,7 @@ def probe(
         from nash_search.report.staircase import save_staircase, show
         from nash_search.search.survey import survey
 
-        found = survey(asked)
+        found = survey(asked, results)
     aloud(notes, quiet)
     if not quiet:
         show(found)

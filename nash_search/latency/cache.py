@@ -3,9 +3,9 @@
     key = fingerprint + workload + shapes of the model and of its dense reference + protocol version
 
 Any change is a miss. An entry that cannot be read, was altered, or answers another question is a
-miss too, with one warning. Every new measurement re-times the dense model; where that has drifted
-more than 3 % beyond an old entry's interval, the machine is no longer the one that was measured and
-the old entries go. This module refuses to measure.
+miss too, with one warning. The dense model is timed again before any entry is used: where it has
+drifted more than 3 % beyond an entry's interval, the machine is no longer the one that was measured
+and all is timed anew. This module refuses to know what the latencies are for.
 """
 
 from __future__ import annotations
@@ -14,35 +14,46 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pydantic import ValidationError
 
+from nash_search import device as devices
 from nash_search.config import Workload, digest
+from nash_search.errors import NashSearchWarning
+from nash_search.latency import runtimes, timing
 from nash_search.latency.workload import PROTOCOL
-from nash_search.records import Latency
+from nash_search.records import REMEMBERED, Latency
 
 DRIFT = 0.03
 """How far beyond its interval a dense reference may move."""
+UNWORTHY = {"no_samples", "zero_durations", "cut_short"}
+"""Statuses of measurements that are not kept."""
+_NOT_FELT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map"}
 
 
-class CacheWarning(UserWarning):
+class CacheWarning(NashSearchWarning):
     """A cached latency was not used."""
 
 
 def shapes_of(model: Any) -> dict[str, Any]:
     """Every tensor's shape and what else of a model's architecture the clock can feel."""
-    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    config = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_FELT}
     decoding = model.generation_config.to_diff_dict()
     decoding.pop("transformers_version", None)
-    return {
+    found = {
         "class": type(model).__name__,
-        "parameters": shapes,
-        "decoding": json.loads(json.dumps(decoding, default=str)),
+        "parameters": {name: list(parameter.shape) for name, parameter in model.named_parameters()},
+        "config": config,
+        "decoding": decoding,
     }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return plain
 
 
 def key(
@@ -65,68 +76,74 @@ class LatencyCache:
         self.folder = Path(folder)
         self._warned = False
 
+    def measure_many(
+        self,
+        candidates: Mapping[str, Any],
+        dense: Any,
+        dense_shapes: Mapping[str, Any],
+        workload: Workload,
+        *,
+        pairs: int,
+        limit_s: float,
+    ) -> dict[str, Latency]:
+        """`timing.measure_many` of what is not known yet; what is taken now is known from then on.
+
+        Args:
+            candidates: torch models by name.
+            dense: the reference as the runtime serves it; it is timed now in any case.
+            dense_shapes: `shapes_of` its torch model.
+            workload: what one `generate` is.
+            pairs: timed pairs per candidate.
+            limit_s: as of `timing.measure_many`, for all of it.
+
+        Returns:
+            Latencies by name; the details of those from before say `remembered`.
+        """
+        began_s = time.monotonic()
+        fingerprint = runtimes.fingerprint(devices.resolve(workload.device), workload)
+        keys = {n: key(fingerprint, workload, shapes_of(model), dense_shapes) for n, model in candidates.items()}
+        known = {name: latency for name, k in keys.items() if (latency := self.get(k)) is not None}
+        if known:
+            again = timing.measure_many({"dense": dense}, dense, workload, pairs=pairs, limit_s=limit_s, details=False)
+            dense_ms = median([*again["dense"].runs_ms, *(x for r in again["dense"].rounds for x in r.dense_runs_ms)])
+            if any(drifted(latency, dense_ms) for latency in known.values()):
+                self._warn(f"the dense model has drifted to {dense_ms:.3g} ms, what was timed before is stale")
+                known = {}
+        missing = {name: model for name, model in candidates.items() if name not in known}
+        left_s = max(0.0, limit_s - (time.monotonic() - began_s))
+        taken = timing.measure_many(missing, dense, workload, pairs=pairs, limit_s=left_s, details=False)
+        for name, latency in taken.items():
+            self.put(keys[name], latency)
+        return {
+            name: taken[name] if name in taken else known[name].model_copy(update={"details": {REMEMBERED: True}})
+            for name in candidates
+        }
+
     def get(self, key: Mapping[str, Any]) -> Latency | None:
         """The latency that answers exactly this question, or None."""
         path = self._path(key)
-        if not path.exists():
+        try:
+            return _answer(path.read_bytes(), key)
+        except FileNotFoundError:
             return None
-        entry = self._read(path)
-        if entry is None:
+        except (OSError, ValueError) as error:
+            self._warn(f"{path.name} {error}")
             return None
-        if entry["key"] != json.loads(json.dumps(key)):
-            self._warn(f"{path.name} answers another question")
-            return None
-        return self._latency(path, entry)
 
-    def put(self, key: Mapping[str, Any], latency: Latency) -> int:
-        """Keep a measurement; returns how many older ones its dense reference has made stale."""
-        stale = self.drop_stale(key, latency)
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def put(self, key: Mapping[str, Any], latency: Latency) -> None:
+        """Keep a measurement, if it is whole."""
+        if latency.status in UNWORTHY:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         entry = {"key": dict(key), "latency": latency.model_dump(mode="json")}
         text = json.dumps(entry | {"sha256": _checksum(entry)})
         file, staged = tempfile.mkstemp(dir=self.folder, prefix=".part-")
         with os.fdopen(file, "w") as out:
             out.write(text)
         os.replace(staged, self._path(key))
-        return stale
-
-    def drop_stale(self, key: Mapping[str, Any], latency: Latency) -> int:
-        """Forget entries of the same device, workload and dense model from before the dense time moved."""
-        stale = 0
-        for path in sorted(self.folder.glob("*.json")):
-            entry = self._read(path)
-            if entry is None or any(
-                entry["key"].get(part) != json.loads(json.dumps(key[part]))
-                for part in ("protocol", "fingerprint", "workload", "dense_shapes")
-            ):
-                continue
-            known = self._latency(path, entry)
-            if known is not None and drifted(known, latency):
-                path.unlink()
-                stale += 1
-        if stale:
-            self._warn(f"the dense model's latency has drifted to {latency.dense_ms:.3g} ms: {stale} entries are stale")
-        return stale
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         return self.folder / f"{digest(dict(key))[:32]}.json"
-
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        try:
-            entry: dict[str, Any] = json.loads(path.read_text())
-            if entry.pop("sha256") == _checksum(entry) and isinstance(entry["key"], dict):
-                return entry
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-        self._warn(f"{path.name} cannot be read or was altered")
-        return None
-
-    def _latency(self, path: Path, entry: Mapping[str, Any]) -> Latency | None:
-        try:
-            return Latency.model_validate(entry["latency"])
-        except (KeyError, ValidationError):
-            self._warn(f"{path.name} is of another version")
-            return None
 
     def _warn(self, reason: str) -> None:
         if not self._warned:
@@ -134,10 +151,27 @@ class LatencyCache:
         self._warned = True
 
 
-def drifted(known: Latency, now: Latency) -> bool:
+def drifted(known: Latency, dense_ms: float) -> bool:
     """Whether the dense reference now lies more than 3 % beyond its interval then."""
     lower, upper = known.dense_bounds_ms
-    return not lower * (1 - DRIFT) <= now.dense_ms <= upper * (1 + DRIFT)
+    return not lower * (1 - DRIFT) <= dense_ms <= upper * (1 + DRIFT)
+
+
+def _answer(text: bytes, key: Mapping[str, Any]) -> Latency:
+    """The latency in an entry's text, if it answers this question; ValueError says why not."""
+    try:
+        entry = json.loads(text)
+        whole = entry.pop("sha256") == _checksum(entry)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError("cannot be read or was altered")
+    if entry.get("key") != json.loads(json.dumps(key)):
+        raise ValueError("answers another question")
+    try:
+        return Latency.model_validate(entry["latency"])
+    except (KeyError, ValidationError):
+        raise ValueError("is of another version") from None
 
 
 def _checksum(entry: Mapping[str, Any]) -> str:

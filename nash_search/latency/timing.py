@@ -24,6 +24,7 @@ import torch
 from nash_search import device as devices
 from nash_search.config import Workload
 from nash_search.device import Device, Sample
+from nash_search.errors import NashSearchWarning
 from nash_search.latency.runtimes import Runtime, Session, WrongOutputLength, fingerprint, runtime_of
 from nash_search.records import Latency, Round
 
@@ -36,7 +37,7 @@ DETAIL_CALLS = 5
 DENSE = "\0dense"
 
 
-class NotCut(UserWarning):
+class NotCut(NashSearchWarning):
     """A timed model still carries gates or masks."""
 
 

@@ -1,7 +1,7 @@
 """Before anything is spent: the question in full, the probe's table, what is fixed of a new study, the plan.
 
     question   config + model, data, workload, device and protocol versions, by digest
-    table      the study's own `probe.json`; else a table of the same shapes taken here before; else a new one
+    table      the study's own `probe.json`; else what is known here of its shapes and a new timing of the rest
 
 A study that exists must have been asked the same question; a difference is named field by field.
 This module refuses to know trials and what is proposed.
@@ -23,6 +23,8 @@ from nash_search.search.trial import Bench
 
 PROBE = "probe.json"
 DENSE = "dense.json"
+LATENCIES = ".latencies"
+"""Beside the studies: every shape timed here, for `probe` and the next search."""
 PROBE_LIMIT_S = 60.0
 HYPERVOLUME_DROP_PCT = 20.0
 """Hypervolume's quality reference: this much below the dense model, unless `--max-drop` says otherwise."""
@@ -85,24 +87,13 @@ def latency_table(
     *,
     begun: bool,
 ) -> probe.LatencyTable:
-    """The study's own table once it has begun; else one of the same shapes taken here before; else a new one."""
+    """The study's own table once it has begun; else a new one, in which no shape known here is timed again."""
     own = folder / PROBE
     if begun:
         return probe.LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
-    key = probe.table_key(bench.workload(), bench.fingerprint_hash(), bench.facts()["model"], shapes)
-    cache = folder.parent / ".probes" / f"{key[:16]}.json"
-    try:
-        found = probe.LatencyTable.model_validate_json(cache.read_bytes())
-    except (OSError, ValueError):
-        found = None
-    if found is None or found.key != key:
-        say("probe", {"shapes": len(shapes), "limit_s": PROBE_LIMIT_S})
-        taken = bench.probe(shapes, PROBE_LIMIT_S)
-        entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
-        found = probe.LatencyTable(entries=entries, key=key)
-        cache.parent.mkdir(exist_ok=True, mode=0o700)
-        manifest.write_atomic(cache, found.model_dump_json())
+    say("probe", {"shapes": len(shapes), "limit_s": PROBE_LIMIT_S})
+    found = probe.table_of(bench.probe(shapes, PROBE_LIMIT_S, folder.parent / LATENCIES))
     manifest.write_atomic(own, found.model_dump_json())
     return found
 

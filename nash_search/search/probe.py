@@ -17,18 +17,15 @@ This module refuses to know how a millisecond is taken, and quality altogether.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
 
-from nash_search.config import Architecture, Frozen, LatencyBudget, SearchSpace, Workload, digest
+from nash_search.config import Architecture, Frozen, LatencyBudget, SearchSpace, Workload
 from nash_search.records import Latency
-
-PROTOCOL = 2
-"""Raise when the way of probing changes: old tables are then measured again."""
-
 
 class ProbeEntry(Frozen):
     """One timed shape."""
@@ -40,9 +37,9 @@ class ProbeEntry(Frozen):
 class LatencyTable(Frozen):
     """Every timed shape, with its raw samples paired with the dense model's."""
 
+    model_config = ConfigDict(extra="ignore")  # tables of before carried a key
+
     entries: tuple[ProbeEntry, ...]
-    key: str = ""
-    """Digest of what the table depends on; see `table_key`."""
 
     @property
     def workload(self) -> Workload:
@@ -103,6 +100,11 @@ class LatencyTable(Frozen):
         return max(share, upper) if math.isfinite(upper) else share
 
 
+def table_of(taken: Mapping[Architecture, Latency]) -> LatencyTable:
+    """What a bench's probe found, as a table."""
+    return LatencyTable(entries=tuple(ProbeEntry(architecture=a, latency=found) for a, found in taken.items()))
+
+
 def widths_to_probe(space: SearchSpace, count: int = 4) -> list[int]:
     """A few sparsities (percent) of the grid: none, the least, the most, and some between."""
     grid = space.sparsities_pct
@@ -119,19 +121,6 @@ def shapes_to_probe(space: SearchSpace, count: int = 4) -> list[Architecture]:
         for n in space.decoder_layers
         for s in widths_to_probe(space, count)
     ]
-
-
-def table_key(workload: Workload, fingerprint_hash: str, model: str, shapes: Sequence[Architecture]) -> str:
-    """What a table depends on; a changed part makes an old table useless."""
-    return digest(
-        {
-            "protocol": PROTOCOL,
-            "workload": workload.model_dump(mode="json"),
-            "fingerprint": fingerprint_hash,
-            "model": model,
-            "shapes": sorted(a.slug for a in shapes),
-        }
-    )
 
 
 def feasible(

@@ -8,30 +8,35 @@ This module refuses to know what the shapes are worth, and how a person is shown
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nash_search import intervals
 from nash_search.config import SearchConfig
+from nash_search.records import REMEMBERED
 from nash_search.search import probe, space
-from nash_search.search.opening import PROBE_LIMIT_S
+from nash_search.search.opening import LATENCIES, PROBE_LIMIT_S
 from nash_search.search.trial import open_bench
 
 
-def survey(config: SearchConfig) -> dict[str, Any]:
-    """Time every shape of the configuration's space now, and say what its budgets admit.
+def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
+    """Time every shape of the configuration's space, and say what its budgets admit.
+
+    Args:
+        config: the space and the workload.
+        results: folder of studies; what is timed is kept beside them, for the next probe or search.
 
     Returns:
         A JSON document: workload, fingerprint, dense (ms and bounds), ms_per_decoder_block,
-        floor_ms, fastest, shapes (one row each), budgets (one row each).
+        floor_ms, fastest, shapes (one row each), remembered (shapes not timed again), budgets (one row each).
     """
     bench = open_bench(config)
     filled = space.filled(config.search_space, bench.decoder_layers())
     shapes = probe.shapes_to_probe(filled)
-    taken = bench.probe(shapes, PROBE_LIMIT_S)
-    entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
-    table = probe.LatencyTable(entries=entries)
+    table = probe.table_of(bench.probe(shapes, PROBE_LIMIT_S, results / LATENCIES))
+    entries = table.entries
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
     lower_ms, upper_ms = intervals.median_bounds([r.dense_runs_ms for entry in entries for r in entry.latency.rounds])
@@ -46,6 +51,7 @@ def survey(config: SearchConfig) -> dict[str, Any]:
         "floor_share": floor_share,
         "fastest": fastest.slug,
         "shapes": [_row(entry, table.dense_ms) for entry in entries],
+        "remembered": sum(bool(entry.latency.details.get(REMEMBERED)) for entry in entries),
         "budgets": [
             {
                 "asked": budget.asked,

@@ -113,8 +113,8 @@ class Bench(Protocol):
     def fingerprint_hash(self) -> str:
         """Identity of the device."""
 
-    def probe(self, shapes: list[Architecture], limit_s: float) -> dict[Architecture, Latency]:
-        """Random-weight models of these shapes, interleaved with the dense model."""
+    def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
+        """Random-weight models of these shapes, interleaved with the dense model; `known` keeps what was timed."""
 
     def dense_quality(self) -> Quality:
         """The dense model on the validation split."""
