@@ -23,6 +23,7 @@ import torch
 from nash_search import pruner
 from nash_search.config import SearchConfig, TeacherRecipe, digest
 from nash_search.errors import InvalidInput
+from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import StateFile, linear_decay
 from nash_search.records import CurvePoint, Quality
 from nash_search.tasks import models
@@ -31,9 +32,9 @@ from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
 EPOCH_EXAMPLES = 2000
-"""Validation examples scored at the end of an epoch; all of them at the very end."""
+"""Validation examples scored at the end of an epoch; all of them at the end of the last."""
 Report = Callable[[int, int, float, Quality | None], None]
-"""Called with (step, steps, loss, quality at the end of an epoch or None)."""
+"""Called with (steps done, steps, loss, quality at the end of an epoch or None); loss is NaN before the first step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,9 @@ def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:
         raise InvalidInput("teacher.model must name a model_type, but got none")
     fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **fields}
     fields["eos_token_id"] = tokenizer.eos_token_id
-    fields.setdefault("decoder_start_token_id", tokenizer.pad_token_id)
+    # mBART is trained with the labels' last token, moved to the front, as start
+    start = tokenizer.eos_token_id if model_type == "mbart" else tokenizer.pad_token_id
+    fields.setdefault("decoder_start_token_id", start)
     for name in ("bos_token_id", "forced_eos_token_id"):  # BART-family defaults name ids of another vocabulary
         fields.setdefault(name, None)
     try:
@@ -86,12 +89,16 @@ def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:
 
 
 def _set_dropout_modules(model: Any, rate: float) -> None:
-    """A loaded model's layers were built with another rate: the BART family keeps it as a number, T5 in modules."""
+    """A loaded model's layers were built with another rate: the BART family keeps it as a number, T5 in modules.
+
+    The BART family drops attention weights at a rate of their own, `attention_dropout`, which stays.
+    """
+    in_attention = getattr(model.config, "attention_dropout", rate)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
         elif isinstance(getattr(module, "dropout", None), float):
-            module.dropout = rate
+            module.dropout = in_attention if type(module).__name__.endswith("Attention") else rate
 
 
 def _set_dropout(config: Any, rate: float) -> None:
@@ -120,7 +127,7 @@ def finetune(
         output: the folder to write; training state lies in `output/.training` until the end.
         model: what to start from; changed in place (None: from scratch).
         device: where to train.
-        report: told the loss every hundredth step, and at the end of each epoch the validation quality.
+        report: told where training begins, the loss every tenth step, and the validation quality after each epoch.
         step_guard: entered around every optimizer step.
         save_every_s: seconds between saves of the training state.
     """
@@ -139,22 +146,27 @@ def finetune(
     before = state.read()
     state.details = dict(before[0]["details"]) if before is not None else {"curve": []}
     began = time.monotonic() - (before[0]["seconds"] if before is not None else 0.0)
+    if report is not None:
+        report(before[0]["step"] if before is not None else 0, steps, math.nan, None)
     seen: list[float] = [math.nan]
+    final: list[Quality] = []
 
     def on_step(step: int, total: int, loss: float) -> None:
         seen[0] = loss
-        if report is not None and step % 100 == 0:
+        if report is not None:
             report(step, total, loss, None)
 
     def on_rung(step: int) -> None:
-        quality = score(student, task, "validation", limit=EPOCH_EXAMPLES, guard=step_guard)
+        quality = score(student, task, limit=None if step == steps else EPOCH_EXAMPLES, guard=step_guard)
+        if step == steps:
+            final.append(quality)
         state.details["curve"].append({"step": step, "value": quality.value, "train_s": time.monotonic() - began})
         if report is not None:
             report(step, steps, seen[0], quality)
 
     done = pruner.train(
         student,
-        loss=lambda batch, step: _loss(student, batch, recipe.label_smoothing),
+        loss=lambda batch, step: cross_entropy(forward(student, batch), batch["labels"], recipe.label_smoothing),
         batches=batches,
         steps=steps,
         groups=[
@@ -176,18 +188,8 @@ def finetune(
     shutil.rmtree(state.path.parent)
     return Finetuned(
         folder=output,
-        quality=score(student, task, "validation"),
+        quality=final[0] if final else score(student, task),  # none: killed after the last epoch
         curve=tuple(CurvePoint(**point) for point in state.details["curve"]),
         steps=done.steps,
         train_s=done.seconds,
-    )
-
-
-def _loss(model: Any, batch: dict[str, torch.Tensor], smoothing: float) -> torch.Tensor:
-    """Mean cross-entropy over real target tokens."""
-    output = model(**batch)
-    if not smoothing:
-        return output.loss
-    return torch.nn.functional.cross_entropy(
-        output.logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100, label_smoothing=smoothing
     )

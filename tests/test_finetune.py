@@ -74,16 +74,74 @@ def test_a_killed_run_continues_to_the_same_bits(task: Task, tmp_path: Path) -> 
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("family", ["bart", "marian", "mbart", "pegasus"])
-def test_other_families_start_from_scratch(task: Task, family: str) -> None:
+def bart_like(family: str, **fields: Any) -> dict[str, Any]:
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    model = scratch_model(recipe(model={"model_type": family, **sizes, **heads}), task.tokenizer)
+    return {
+        "model_type": family, **sizes, "encoder_attention_heads": 2, "decoder_attention_heads": 2, **fields
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["bart", "marian", "mbart", "pegasus", "m2m_100"])
+def test_other_families_start_from_scratch_and_decode_from_the_token_they_are_trained_with(
+    task: Task, family: str
+) -> None:
+    from nash_search.pruner.distillation import forward
+
+    model = scratch_model(recipe(model=bart_like(family)), task.tokenizer).eval()
     made = model.generate(input_ids=torch.tensor([[3, 4, 1]]), max_new_tokens=4, min_new_tokens=4)
     assert made.shape == (1, 5)
+    seen: list[int] = []
+    hook = model.get_decoder().register_forward_pre_hook(
+        lambda _, args, words: seen.append(int((words["input_ids"] if "input_ids" in words else args[0])[0, 0])),
+        with_kwargs=True,
+    )
+    forward(model, {name: tensor[:1] for name, tensor in task.train_batches(4, 0)(0).items()})
+    hook.remove()
+    assert seen == [int(made[0, 0])]
+
+
+def test_dropout_reaches_the_layers_and_leaves_attention_weights_their_own_rate(task: Task, tmp_path: Path) -> None:
+    model = scratch_model(recipe(model=bart_like("bart", attention_dropout=0.03), dropout=0.0), task.tokenizer)
+    finetune(task, recipe(dropout=0.2, epochs=0.1), tmp_path, model=model)
+    layer = model.get_encoder().layers[0]
+    assert layer.dropout == 0.2 and layer.self_attn.dropout == 0.03
+
+
+def test_the_last_epoch_is_scored_once_and_whole(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nash_search.finetune as module
+
+    limits: list[int | None] = []
+    whole = module.score
+    monkeypatch.setattr(module, "EPOCH_EXAMPLES", 4)
+    monkeypatch.setattr(
+        module,
+        "score",
+        lambda *given, limit=None, **words: (limits.append(limit), whole(*given, limit=limit, **words))[1],
+    )
+    assert finetune(task, recipe(), tmp_path).quality.n == len(task.validation) == 16
+    assert limits == [4, None]
 
 
 @pytest.mark.parametrize(("fields", "words"), [({}, "must name a model_type"), ({"model_type": "nope"}, "nope")])
 def test_a_shape_without_a_family_is_refused(task: Task, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         scratch_model(recipe(model=fields), task.tokenizer)
+
+
+def test_what_is_said_while_a_teacher_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    from types import SimpleNamespace
+
+    from nash_search.cli.teaching import Told
+
+    now = [0.0]
+    told = Told(every_s=10, clock=lambda: now[0])
+    told(200, 1000, float("nan"), None)
+    for step, at in ((210, 5.0), (220, 10.0), (230, 15.0)):
+        now[0] = at
+        told(step, 1000, 2.5, None)
+    told(1000, 1000, 2.0, SimpleNamespace(metric="bleu", value=31.25))
+    assert capsys.readouterr().err.splitlines() == [
+        "training: goes on after step 200 of 1,000",
+        "step 220/1,000, loss 2.500, about 6 min 30 s left",
+        "step 1,000/1,000, loss 2.000, bleu 31.25",
+    ]

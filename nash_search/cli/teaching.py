@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from nash_search.cli.flags import MODEL, TASK, ConfigFile, Flag
 from nash_search.cli.searching import Json, Quiet, aloud, quiet_libraries
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
+from nash_search.report.words import format_duration
 from nash_search.tasks.preflight import check
 
 FLAGS = (
@@ -26,6 +29,34 @@ FLAGS = (
     Flag(field="teacher.threads", metavar="N", help="CPU threads to train with."),
     Flag(field="teacher.seed", metavar="N", help="Seed of weights and batches."),
 )
+
+
+class Told:
+    """How training goes, on stderr: where it begins, a line every few seconds, every epoch's quality."""
+
+    def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s, self._clock = every_s, clock
+        self._began: tuple[float, int] | None = None
+        self._said_at = 0.0
+
+    def __call__(self, step: int, steps: int, loss: float, quality: Any) -> None:
+        """The report of `finetune`; its first call comes before the first step."""
+        now = self._clock()
+        if self._began is None:
+            self._began, self._said_at = (now, step), now
+            words = f"goes on after step {step:,} of {steps:,}" if step else f"{steps:,} steps"
+            print(f"training: {words}", file=sys.stderr)
+            return
+        if quality is None and now - self._said_at < self._every_s:
+            return
+        self._said_at = now
+        since, first = self._began
+        words = f"step {step:,}/{steps:,}, loss {loss:.3f}"
+        if quality is not None:
+            words += f", {quality.metric} {quality.value:.2f}"
+        if first < step < steps:
+            words += f", about {format_duration((now - since) / (step - first) * (steps - step))} left"
+        print(words, file=sys.stderr)
 
 
 def finetune(
@@ -50,13 +81,8 @@ def finetune(
         task, model, recipe = starting_point(asked)
         aloud(task.notes, quiet)
 
-        def report(step: int, steps: int, loss: float, quality: Any) -> None:
-            if not quiet:
-                seen = f", {quality.metric} {quality.value:.2f}" if quality else ""
-                print(f"step {step}/{steps}, loss {loss:.3f}{seen}", file=sys.stderr)
-
         done = train(
-            task, recipe, output, model=model, device=target, report=report,
+            task, recipe, output, model=model, device=target, report=None if quiet else Told(),
             step_guard=lambda: device.training_guard(target),
         )  # fmt: skip
     if not quiet:
