@@ -234,6 +234,8 @@ class SearchConfig(Frozen):
     model: str | None = None
     """Folder or hub id of the fine-tuned dense model; None: the teacher shipped with the task."""
     revision: str | None = None
+    trim_vocab: bool = False
+    """Before the search, the teacher loses every token that train does not need (`nash_search.tasks.vocabulary`)."""
     budgets: tuple[LatencyBudget, ...] = ()
     search_space: SearchSpace = SearchSpace()
     recipe: PruningRecipe = PruningRecipe()
@@ -284,7 +286,8 @@ class SearchConfig(Frozen):
         Budgets, trials, workers and storage may change between runs of one study.
         """
         keep = {"task", "model", "revision", "search_space", "recipe", "workload", "sampler", "seed", "max_drop_pct"}
-        return self.model_dump(mode="json", include=keep)
+        # said only where it was asked for, so that studies of before keep their names
+        return self.model_dump(mode="json", include=keep | ({"trim_vocab"} if self.trim_vocab else set()))
 
     def profiled(self, profile: Profile, *, keep_trials: bool = False) -> SearchConfig:
         """More or less of everything that costs: trials and optimizer steps, times the profile's factor.

@@ -36,10 +36,12 @@ certify_pairs: 4
 """
 
 
-def write_data(folder: Path) -> None:
+WORDS = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
+
+
+def write_data(folder: Path, words: list[str] = WORDS) -> None:
     """Words and the same words backwards, 1,600 pairs."""
     draw = random.Random(0)
-    words = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
     sources = sorted({" ".join(draw.choices(words, k=draw.randint(2, 4))) for _ in range(4000)})
     draw.shuffle(sources)
     rows = [json.dumps({"question": s, "answer": " ".join(reversed(s.split()))}) + "\n" for s in sources[:1600]]
@@ -80,6 +82,40 @@ def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) 
         [sys.executable, "-c", check, folder], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert fresh.returncode == 0 and fresh.stdout.strip(), fresh.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_trimmed_vocabulary_is_searched_certified_and_loads(tmp_path: Path) -> None:
+    write_data(tmp_path / "all")
+    write_data(tmp_path / "fewer", WORDS[:9])
+    with (tmp_path / "fewer" / "test.jsonl").open("a") as rows:
+        rows.write(json.dumps({"question": "eats here there", "answer": "there here eats"}) + "\n")
+    (tmp_path / "space.yaml").write_text(SPACE.format(model=SHAPES["t5"]))
+    made = nash_search(tmp_path, "finetune", "--config", "space.yaml", "--data", "all", "--output", "teacher")
+    assert made.returncode == 0, made.stderr[-2000:]
+    own = ["--config", "space.yaml", "--data", "fewer", "--metric", "exact_match", "--trim-vocab", "--serial"]
+    asked = [*own, "--model", "teacher", "--budget-ms", "100%", "--study", "s", "--json"]
+    found = nash_search(tmp_path, *asked)
+    assert found.returncode in (0, 3), found.stderr[-2000:]
+    study = tmp_path / "results" / "s"
+    report = json.loads((study / "vocabulary.json").read_text())
+    whole = json.loads((tmp_path / "teacher" / "config.json").read_text())["vocab_size"]
+    assert report["kept"] < report["of"] == whole
+    assert report["lost"]["validation"]["dropped"] == 0 < report["lost"]["test"]["dropped"]
+    assert report["quality"] >= report["given_quality"] - 1e-9 and report["share"] > 0
+    assert f"vocabulary: {report['kept']:,} of {whole:,} tokens kept" in found.stderr
+    document = json.loads(found.stdout.splitlines()[-1])
+    assert Path(document["dense"]["checkpoint"]) == study / "teacher"
+    for folder in (study / "teacher", *(tmp_path / point["checkpoint"] for point in document["front"])):
+        assert json.loads((folder / "config.json").read_text())["vocab_size"] == report["kept"]
+        assert len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]) == report["kept"]
+    written = {path: path.stat().st_mtime_ns for path in (study / "teacher").iterdir()}
+    again = nash_search(tmp_path, *asked)
+    assert again.returncode == found.returncode, again.stderr[-2000:]
+    assert written == {path: path.stat().st_mtime_ns for path in (study / "teacher").iterdir()}
+    timed = nash_search(tmp_path, "measure", document["front"][0]["checkpoint"], "--rounds", "2", "--pairs", "3")
+    assert timed.returncode == 0, timed.stderr[-2000:]
 
 
 @pytest.mark.slow

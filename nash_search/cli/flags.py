@@ -87,6 +87,7 @@ MODEL = (
         help="The fine-tuned model to prune (default: the teacher shipped with the task).",
     ),
     Flag(field="revision", metavar="REF", help="Revision of a hub model."),
+    Flag(field="trim_vocab", switch=True, help="First drop every token that the train split does not need."),
 )
 WORKLOAD = (
     Flag(field="workload.device", metavar="auto|cpu|cuda[:N]", help="Device to train and time on."),

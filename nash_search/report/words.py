@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from nash_search.config import Architecture
 from nash_search.report import escape
 
@@ -52,3 +55,15 @@ def format_count(parameters: int | None) -> str:
     if parameters >= 1_000_000:
         return f"{parameters / 1e6:.1f}M"
     return f"{parameters / 1e3:.0f}k" if parameters >= 1000 else str(parameters)
+
+
+def vocabulary_words(found: Mapping[str, Any]) -> str:
+    """What trimming the vocabulary gained and cost, before any pruning."""
+    low, high = found["share_bounds"]
+    spread = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
+    lost = ", ".join(f"{part['dropped_share']:.2%} of {split}" for split, part in found["lost"].items())
+    return (
+        f"vocabulary: {found['kept']:,} of {found['of']:,} tokens kept, which leaves {found['share']:.1%}{spread} of "
+        f"the given teacher's latency and {escape.plain(found['metric'], 40)} {format_quality(found['quality'])} of "
+        f"{format_quality(found['given_quality'])}; tokens lost: {lost}"
+    )

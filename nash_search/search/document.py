@@ -57,6 +57,7 @@ def full(
     hypervolume: float,
     elapsed_s: float,
     records: Sequence[TrialRecord] = (),
+    vocabulary: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole document; see `public` for the part that is promised."""
     points = certification.points if certification is not None else ()
@@ -97,6 +98,7 @@ def full(
         "trials": counts,
         "hypervolume": hypervolume,
         "elapsed_s": round(elapsed_s, 3),
+        "vocabulary": vocabulary,
         "device_name": device_name(table.fingerprint),
         "metric": facts.quality_metric,
         "direction": facts.direction,

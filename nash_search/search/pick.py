@@ -61,7 +61,9 @@ def _again(
     """Fresh rounds for every point, kept in the study."""
     with lock.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
-        latencies = open_bench(config).time_fresh(
+        bench = open_bench(config)
+        bench.settle(folder)
+        latencies = bench.time_fresh(
             folders,
             {key: [budget] for key in folders},
             rounds=config.certify_rounds,

@@ -163,6 +163,10 @@ class Rehearsal:
             )  # fmt: skip
         return self._record(job, scratch).model_copy(update={"curve": tuple(curve), "stages": stages})
 
+    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+        """No vocabulary."""
+        return None
+
     def dense_folder(self) -> Path:
         """Nowhere: nothing is loaded."""
         return Path("rehearsal")

@@ -145,6 +145,7 @@ class _Run:
             begun = study is not None
             self.table = opening.latency_table(config, self.bench, self.folder, filled, say, begun=begun)
             self.dense = opening.dense_quality(self.bench, self.folder, begun=begun)
+            self._settle()
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
         say("plan", opening.plan(self))
@@ -167,6 +168,11 @@ class _Run:
             return self._certify(driver)
         finally:
             driver.study.close()
+
+    def _settle(self, *, opened: bool = False) -> None:
+        self.vocabulary = self.bench.settle(self.folder, opened=opened)
+        if self.vocabulary is not None:
+            self.say("vocabulary", self.vocabulary)
 
     def _existing(self) -> Study | None:
         """The study, if it was begun."""
@@ -219,6 +225,7 @@ class _Run:
         floor = document.quality_floor(self.facts, self.config)
         with self.interruption.interruptible():
             found = certify.certify(self.folder, front, self.bench, self.config, floor, self.say)
+            self._settle(opened=found.opened > 0)
         records = driver.study.records()
         answer = self._document(found, driver.counts(), driver.hypervolume(), records)
         document.write_tables(self.folder, records, answer)
@@ -246,6 +253,7 @@ class _Run:
             table=self.table,
             certification=certification,
             dense_validation=self.dense,
+            vocabulary=self.vocabulary,
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,

@@ -125,6 +125,17 @@ class Bench(Protocol):
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as a trial that needs no training."""
 
+    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+        """Put into the study's folder what it needs of a teacher with a trimmed vocabulary; nothing otherwise.
+
+        Args:
+            study: the study's folder, held by its driver.
+            opened: the sealed test split has been opened, so what it lost is counted too.
+
+        Returns:
+            What trimming gained and cost (`search/vocabulary.py`); None where nothing was trimmed.
+        """
+
     def dense_folder(self) -> Path:
         """A folder that fresh processes load the dense model from."""
 
@@ -156,7 +167,11 @@ class Failed(Exception):
 
 def open_bench(config: SearchConfig) -> Bench:
     """The bench a configuration asks for; models and data stay loaded for the next trial of this process."""
-    key = digest(config.model_dump(mode="json", include={"task", "model", "revision", "workload", "recipe", "seed"}))
+    key = digest(
+        config.model_dump(
+            mode="json", include={"task", "model", "revision", "trim_vocab", "workload", "recipe", "seed"}
+        )
+    )
     if key not in _benches:
         _benches.clear()
         if config.task.name == "rehearsal":

@@ -146,7 +146,7 @@ def _numbers(model: Mapping[str, Any]) -> dict[str, int]:
 
 def _always(model: Mapping[str, Any], numbers: Mapping[str, int]) -> set[str]:
     """What the algorithm itself needs: its unknown token, its bytes, and for Unigram the least likely piece."""
-    found = {model.get("unk_token")} | set(BYTES if model.get("byte_fallback") else ())
+    found = {str(model.get("unk_token")), *(BYTES if model.get("byte_fallback") else ())}
     if model["type"] == "Unigram":
         pieces = model["vocab"]
         found |= {min(pieces, key=lambda piece: piece[1])[0]}  # an unknown's price is counted from its score

@@ -1,0 +1,96 @@
+"""The dense model of a search: found and vetted, its vocabulary trimmed where that was asked for, with its task.
+
+Everything a search says about "the dense model" refers to `teacher` here. This module refuses to know
+studies beyond the folder that keeps a trimmed teacher, trials, and clocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nash_search import pruner
+from nash_search.config import SearchConfig
+from nash_search.errors import InvalidInput
+from nash_search.records import Quality
+from nash_search.search import manifest
+from nash_search.search.vocabulary import Trimming, Weigh
+from nash_search.tasks import models
+from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.loading import EMBEDDED, load_task
+from nash_search.tasks.task import Task
+
+
+class Dense:
+    """The model that a search prunes, and the task it was fine-tuned for."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config = config
+        self._trimmed_folder: Path | None = None
+
+    @cached_property
+    def found(self) -> models.ModelFolder:
+        """The given model's folder, vetted: the one asked for, or the teacher shipped with the task."""
+        if self.config.model is not None:
+            return models.find_model(self.config.model, self.config.revision)
+        if self.config.task.name not in EMBEDDED:
+            raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
+        return models.vet(teacher_folder())
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies: as it was given, or, once settled, trimmed."""
+        return self._trimmed_folder or self.found.folder
+
+    @cached_property
+    def trimming(self) -> Trimming | None:
+        """The smaller vocabulary, where one was asked for."""
+        return Trimming(self.found, self.config.task) if self.config.trim_vocab else None
+
+    @cached_property
+    def task(self) -> Task:
+        """Data, metric and tokenizer."""
+        tokenizer = models.load_tokenizer(self.found) if self.trimming is None else self.trimming.tokenizer
+        found = load_task(self.config.task, tokenizer, models.generation_settings(self.found))
+        return_memory()
+        return found
+
+    @cached_property
+    def teacher(self) -> Any:
+        """The model, in eval mode; with a trimmed vocabulary where that was asked for."""
+        found = pruner.load(self.folder) if self.trimming is None else self.trimming.teacher
+        found.generation_config.update(**self.task.generation)  # exports say how they were scored
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of its weights, its config and its vocabulary."""
+        seen, folder = hashlib.sha256(), self.found.folder
+        for path in sorted(folder.glob("*.safetensors")) + [folder / "config.json"]:
+            seen.update(path.name.encode() + manifest.sha256(path).encode())
+        if self.trimming is not None:
+            seen.update(self.trimming.digest.encode())
+        return seen.hexdigest()[:16]
+
+    def settle(
+        self, study: Path, weigh: Weigh, quality: Callable[[], Quality], *, opened: bool
+    ) -> dict[str, Any] | None:
+        """Keep a trimmed teacher in the study's folder and use it from there; what trimming gained and cost."""
+        if self.trimming is None:
+            return None
+        self._trimmed_folder = self.trimming.keep(study, self.teacher)
+        found = self.trimming.report(study, weigh, quality, self.task.validation)
+        return self.trimming.report_test(study, self.task.open_sealed_test) if opened else found
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system: tokenizing leaves 200 MB of holes, in every worker."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
