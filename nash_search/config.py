@@ -257,6 +257,8 @@ class SearchConfig(Frozen):
     early_stopping: bool = True
     keep_all: bool = False
     """Keep the weights of dominated trials."""
+    finalist_seeds: int = Field(default=1, ge=1, le=20)
+    """Seeds each budget's winner is trained with; more than the search's own give quality an interval over seeds."""
     certify_rounds: int = Field(default=5, ge=1)
     """Fresh processes that re-time the front."""
     certify_pairs: int = Field(default=40, ge=3)

@@ -75,6 +75,15 @@ def ratio_bounds(rounds: Sequence[tuple[Sequence[float], Sequence[float]]], *, s
     return median_bounds([pair_ratios(runs, dense).tolist() for runs, dense in rounds], scale=scale)
 
 
+def mean_bounds(values: Sequence[float]) -> Bounds:
+    """Two-sided 95 % t-bounds of the mean of independent values (seeds), in their own unit."""
+    found = np.asarray(values, dtype=float)
+    if found.size < 2:
+        return -math.inf, math.inf
+    half = _t_quantile(found.size - 1) * float(found.std(ddof=1)) / math.sqrt(found.size)
+    return float(found.mean()) - half, float(found.mean()) + half
+
+
 def p95(runs: Sequence[float]) -> float | None:
     """95th percentile, or None below 130 samples: too few to say."""
     return float(np.quantile(np.asarray(runs, dtype=float), 0.95)) if len(runs) >= P95_SAMPLES else None

@@ -124,6 +124,11 @@ SEARCH = (
     Flag(field="trial_timeout_s", metavar="TIME", read=seconds, help="A trial ends after this long (90s, 10m, 2h)."),
     Flag(field="time_budget_s", metavar="TIME", read=seconds, help="The search proposes nothing new after this long."),
     Flag(field="early_stopping", switch=False, help="Train every trial to its end, dominated or not."),
+    Flag(
+        field="finalist_seeds",
+        metavar="N",
+        help="Train each budget's winner with N seeds: quality as mean and interval, the best validated is exported.",
+    ),
     Flag(field="keep_all", switch=True, help="Keep the weights of dominated trials."),
     Flag(field="ray_address", metavar="ADDRESS", help="Join a Ray cluster (auto) instead of starting one."),
 )

@@ -1,12 +1,13 @@
 """Nothing is announced before the exported folder itself was timed and scored.
 
-    front -> export each -> fresh processes time the dense model and all exports, interleaved
-          -> exports write the same tokens as the trained models -> budgets are answered
-          -> each winner, and the dense model, on the sealed test split -> best/<budget>/
+    front, finalists -> export each -> fresh processes time the dense model and all exports, interleaved
+          -> exports write the same tokens as the trained models -> one point per architecture (`elected`)
+          -> budgets are answered (`choose`); the sealed test split is another module's (`sealed`)
 
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
 budget is judged on the paired ratio, milliseconds on wall times. A point that is ambiguous about a budget
-gets more rounds, and an interval widened for having looked.
+gets more rounds, and an interval widened for having looked. Of an architecture trained with several seeds
+the one is exported that meets most budgets and is best on validation: the test split chooses nothing.
 The result is one file, `certification.json`; later questions (`pick`) are answered from it.
 This module refuses to know how models are made and how a millisecond is taken.
 """
@@ -28,11 +29,25 @@ from nash_search.search.trial import WEIGHTS, Bench
 FILE = "certification.json"
 MEASUREMENT = "measurement.json"
 CHECKPOINTS = "checkpoints"
-BEST = "best"
 LIMIT_S = 1800.0
 """Longest time for all fresh rounds together, seconds."""
 NEAR = 0.1
 """A search's latency this near to a budget (fraction) leaves open whether the certificate meets it."""
+
+
+class Training(Frozen):
+    """One seed's training of an architecture that was trained with several."""
+
+    seed: int
+    key: str
+    """Name of its folder."""
+    checkpoint: str
+    """Its weights, relative to the study's folder."""
+    share: float
+    """Certified latency, fraction of the dense model's."""
+    train_s: float
+    validation: Quality
+    test: Quality | None = None
 
 
 class Point(Frozen):
@@ -51,6 +66,9 @@ class Point(Frozen):
     validation: Quality
     test: Quality | None = None
     """Only winners are scored on the sealed split."""
+    seed: int = 0
+    seeds: tuple[Training, ...] = ()
+    """All trainings of a finalist, this one too; empty where there was only one."""
 
     def verdict(self, budget: LatencyBudget) -> Verdict:
         """Does it meet the budget? An export that writes something else meets nothing."""
@@ -62,10 +80,25 @@ class Certification(Frozen):
 
     points: tuple[Point, ...]
     """Fastest first."""
+    timed: tuple[str, ...] = ()
+    """Names of all folders that were timed together, elected or not."""
     dense_checkpoint: str
     dense_test: Quality | None = None
     opened: int = 0
-    """How many models were scored on the sealed test split in this study."""
+    """How often the sealed test split was opened in this study."""
+
+    def tests(self) -> dict[str, Quality]:
+        """What is known of the sealed split, by folder name."""
+        pairs = [(p.key, p.test) for p in self.points] + [(t.key, t.test) for p in self.points for t in p.seeds]
+        return {key: test for key, test in pairs if test is not None}
+
+    def with_tests(self, tests: dict[str, Quality]) -> Certification:
+        """The same with these scores of the sealed split."""
+        points = []
+        for p in self.points:
+            seeds = tuple(t.model_copy(update={"test": tests.get(t.key)}) for t in p.seeds)
+            points.append(p.model_copy(update={"test": tests.get(p.key), "seeds": seeds}))
+        return self.model_copy(update={"points": tuple(points)})
 
 
 def read(folder: Path) -> Certification | None:
@@ -75,12 +108,6 @@ def read(folder: Path) -> Certification | None:
     except (OSError, ValueError):
         return None
     return found if all((folder / p.checkpoint).is_dir() for p in found.points) else None
-
-
-def read_points(folder: Path) -> tuple[Point, ...]:
-    """The certified front, empty before it is."""
-    found = read(folder)
-    return found.points if found is not None else ()
 
 
 def write(folder: Path, certification: Certification) -> None:
@@ -116,39 +143,53 @@ def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudg
     return found
 
 
+def elected(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[Point]:
+    """One point per trial: the seed that meets most budgets, then the best on validation (ties: the first seed)."""
+    groups: dict[int, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.number, []).append(point)
+
+    def worth(point: Point) -> tuple[int, float]:
+        met = sum(point.verdict(b) == "met" for b in budgets)
+        return met, point.validation.value * (1 if point.validation.direction == "maximize" else -1)
+
+    return [max(sorted(group, key=lambda p: p.seed), key=worth) for group in groups.values()]
+
+
 def certify(
     folder: Path,
     front: Sequence[TrialRecord],
     bench: Bench,
     config: SearchConfig,
-    floor: float | None,
     say: Callable[[str, dict[str, Any]], None],
 ) -> Certification:
-    """Export and time the front, answer the budgets, score winners; what was certified before is kept.
+    """Export and time the front; what was certified before is kept.
 
     Args:
         folder: the study's folder.
-        front: complete records of the front, fastest first, with checkpoints.
+        front: complete records of the front, fastest first, then of finalists, with checkpoints.
         bench: loads, times and scores.
         config: budgets, rounds and pairs.
-        floor: worst quality a winner may have.
         say: told of each step.
     """
     before = read(folder)
-    if before is not None and {p.key for p in before.points} == {_key(r) for r in front}:
+    if before is not None and set(before.timed or [p.key for p in before.points]) == {_key(r) for r in front}:
         found = before
     elif not front:
         found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
     else:
         found = _time(folder, front, bench, config, say)
         if before is not None:
-            tested = {p.key: p.test for p in before.points}
-            points = tuple(p.model_copy(update={"test": tested.get(p.key)}) for p in found.points)
-            found = found.model_copy(
-                update={"points": points, "dense_test": before.dense_test, "opened": before.opened}
-            )
+            kept = {"dense_test": before.dense_test, "opened": before.opened}
+            found = found.with_tests(before.tests()).model_copy(update=kept)
         write(folder, found)
-    return _answer(folder, found, bench, config.budgets, floor, say)
+    return found
+
+
+def winners(found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> dict[str, Point]:
+    """The points that meet a budget and are its answer, by the budget's folder."""
+    answers = {budget_folder(budget): choose(found.points, budget, floor) for budget in budgets}
+    return {name: point for name, (verdict, point) in answers.items() if verdict == "met" and point is not None}
 
 
 def _key(record: TrialRecord) -> str:
@@ -171,7 +212,7 @@ def _time(
     for record in front:
         key = _key(record)
         scratch[key] = exports / f".tmp-{key}"
-        shutil.copytree(folder / "trials" / key / WEIGHTS, scratch[key])
+        shutil.copytree(_home(folder, record) / WEIGHTS, scratch[key])
     failpoints.hit("export")
     say("certify", {"points": len(front), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
     latencies = bench.time_fresh(
@@ -181,7 +222,7 @@ def _time(
         pairs=config.certify_pairs,
         limit_s=LIMIT_S,
     )
-    same = bench.same_tokens(scratch, {key: folder / "trials" / key for key in scratch})
+    same = bench.same_tokens(scratch, {_key(r): _home(folder, r) for r in front})
     timed = [
         Point(
             number=r.number,
@@ -191,11 +232,13 @@ def _time(
             latency=latencies[_key(r)],
             same_tokens=same[_key(r)],
             validation=r.quality,  # type: ignore[arg-type]
+            seed=r.seed,
         )
         for r in front
     ]
     points: list[Point] = []
-    for point in timed:
+    for point in elected(timed, config.budgets):
+        point = point.model_copy(update={"seeds": _trainings(point, timed, front)})
         name = export_name(config.task.name, point, {p.checkpoint for p in points})
         target = exports / name
         shutil.rmtree(target, ignore_errors=True)
@@ -208,48 +251,32 @@ def _time(
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
-    return Certification(points=tuple(points), dense_checkpoint=str(bench.dense_folder()))
+    return Certification(
+        points=tuple(points), timed=tuple(p.key for p in timed), dense_checkpoint=str(bench.dense_folder())
+    )
 
 
-def _answer(
-    folder: Path,
-    found: Certification,
-    bench: Bench,
-    budgets: Sequence[LatencyBudget],
-    floor: float | None,
-    say: Callable[[str, dict[str, Any]], None],
-) -> Certification:
-    """Score the winners and the dense model on the sealed test split, once each, and copy them to `best/`."""
-    winners = {}
-    for budget in budgets:
-        verdict, point = choose(found.points, budget, floor)
-        if verdict == "met" and point is not None:
-            winners[budget_folder(budget)] = point.key
-    points = []
-    for point in found.points:
-        if point.key in winners.values() and point.test is None:
-            say("test", {"number": point.number})
-            point = point.model_copy(update={"test": bench.test_quality(folder / point.checkpoint)})
-            found = found.model_copy(update={"opened": found.opened + 1})
-        points.append(point)
-    if found.dense_test is None and found.points:
-        say("test", {"dense": True})
-        test = bench.test_quality(bench.dense_folder())
-        found = found.model_copy(update={"dense_test": test, "opened": found.opened + 1})
-    found = found.model_copy(update={"points": tuple(points)})
-    write(folder, found)
-    by_key = {p.key: p for p in found.points}
-    (folder / BEST).mkdir(exist_ok=True)
-    for name, key in winners.items():
-        scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(folder / by_key[key].checkpoint, scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-    for budget in budgets:  # a copy of an earlier answer that no longer holds
-        if budget_folder(budget) not in winners:
-            shutil.rmtree(folder / BEST / budget_folder(budget), ignore_errors=True)
-    return found
+def _home(folder: Path, record: TrialRecord) -> Path:
+    """The folder that a trial or finalist left behind."""
+    assert record.checkpoint is not None
+    return (folder / record.checkpoint).parent
+
+
+def _trainings(point: Point, timed: Sequence[Point], records: Sequence[TrialRecord]) -> tuple[Training, ...]:
+    """All seeds of a point's architecture, in their order; nothing where there is one."""
+    own = [(p, r) for p, r in zip(timed, records, strict=True) if p.number == point.number]
+    return tuple(
+        Training(
+            seed=p.seed,
+            key=p.key,
+            checkpoint=str(r.checkpoint),
+            share=p.latency.ratio,
+            train_s=r.train_s,
+            validation=p.validation,
+        )
+        for p, r in sorted(own, key=lambda pair: pair[0].seed)
+        if len(own) > 1
+    )
 
 
 def budget_folder(budget: LatencyBudget) -> str:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import manifest, probe, space
-from nash_search.search.certify import Certification, Point, choose
+from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
 
@@ -110,7 +111,9 @@ def full(
             "share": facts.reference_share,
             "quality": facts.reference_quality,
         },
-        "train_s": sum(r.train_s for r in records),
+        "finalists": [_finalist(p, t) for p in points for t in p.seeds],
+        "train_s": sum(r.train_s for r in records)
+        + sum(t.train_s for p in points for t in p.seeds if t.seed != config.seed),
         "train_steps": sum(s.get("steps", 0.0) for r in records for s in r.stages.values()),
         "sealed_test_openings": certification.opened if certification is not None else 0,
     }
@@ -153,6 +156,7 @@ def budget_answer(
     """One budget's answer; a share's milliseconds are those of the study's first probe."""
     verdict, point = choose(points, budget, floor)
     budget_ms = budget.ms_at(dense_ms)
+    seeds = over_seeds(point) if point is not None else None
     answer: dict[str, Any] = {
         "asked": budget.asked,
         "budget_ms": budget_ms,
@@ -165,6 +169,7 @@ def budget_answer(
         "quality_split": None,
         "checkpoint": None,
         "architecture": None,
+        "seeds": seeds,
     }
     if point is None:
         return answer
@@ -181,6 +186,42 @@ def budget_answer(
         "quality_split": quality.split,
         "checkpoint": str(folder / point.checkpoint),
         "architecture": point.architecture.model_dump(mode="json"),
+    }
+
+
+def over_seeds(point: Point) -> dict[str, Any] | None:
+    """A finalist's quality over its seeds, mean with 95 % t-bounds; None where there is one seed.
+
+    The bounds say how much of the number was the seed's luck. What else a quality is uncertain by (the split's
+    examples) all seeds share: that is the standard error's matter.
+    """
+    tested = [t.test for t in point.seeds if t.test is not None]
+    found = tested if tested and len(tested) == len(point.seeds) else [t.validation for t in point.seeds]
+    if not found:
+        return None
+    values = [q.value for q in found]
+    lower, upper = intervals.mean_bounds(values)
+    return {
+        "n": len(values),
+        "split": found[0].split,
+        "mean": sum(values) / len(values),
+        "lower": _number(lower),
+        "upper": _number(upper),
+        "values": values,
+        "exported_seed": point.seed,
+    }
+
+
+def _finalist(point: Point, training: Training) -> dict[str, Any]:
+    return {
+        "number": point.number,
+        "architecture": point.architecture.model_dump(mode="json"),
+        "seed": training.seed,
+        "exported": training.key == point.key,
+        "share": training.share,
+        "train_s": training.train_s,
+        "validation": training.validation.value,
+        "test": training.test.value if training.test is not None else None,
     }
 
 

@@ -15,7 +15,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +23,7 @@ from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.search import manifest, probe, recovery, space
+from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
 from nash_search.search.stopping import TOLERANCE, Peer
@@ -36,13 +36,6 @@ PEERS = 100
 """Most finished trials a running one is compared with."""
 ROW_LIMIT = 5
 """Failures in a row after which the search ends: something is wrong with all of them."""
-
-
-class Nothing(Enum):
-    """Answers of `next` that are no job."""
-
-    WAIT = "wait"
-    DONE = "done"
 
 
 class Driver:
@@ -140,7 +133,13 @@ class Driver:
         if limit is None:
             return False
         expected = max(self._spent_s[-3:], default=0.0)
-        return self.elapsed_s + expected > limit
+        finalists = len(self.config.budgets) * (self.config.finalist_seeds - 1)
+        return self.elapsed_s + expected * (1 + finalists / self.workers) > limit
+
+    def finalist_job(self, number: int, architecture: Architecture, seed: int) -> Job:
+        """A decided trial's architecture once more, with another seed, to its end."""
+        again = {"seed": seed, "finalist": True, "peers": ()}
+        return self._job(number, architecture, self.table.share(architecture)).model_copy(update=again)
 
     def _job(self, number: int, architecture: Architecture, share: float) -> Job:
         peers = tuple(p for p in self._rivals() if p.share <= share + TOLERANCE)[-PEERS:]

@@ -30,6 +30,8 @@ from nash_search.search.study import Study, open_storage, remove_database, sqlit
 DATABASE = "study.db"
 BACKUPS = "backups"
 KEPT = 3
+TUNE = ".tune"
+"""In the study's folder: what Ray Tune writes while it runs, nobody's after a kill."""
 
 
 def check_database(path: Path) -> None:
@@ -69,6 +71,7 @@ def settle(study: Study, table: LatencyTable) -> None:
         StorageDamaged: when a COMPLETE row's folder is missing or altered.
     """
     known: dict[str, int] = {}
+    shutil.rmtree(study.folder / TUNE, ignore_errors=True)
     for row in study.trials():
         if row.state == TrialState.RUNNING:
             architecture = architecture_of(row.params)
@@ -91,7 +94,7 @@ def settle(study: Study, table: LatencyTable) -> None:
     for row in study.trials():
         if row.state in (TrialState.COMPLETE, TrialState.PRUNED) and "folder" in row.user_attrs:
             known[Path(row.user_attrs["folder"]).name] = row.number
-    for folder in whole_folders(study.folder, study.facts.question_digest):
+    for folder in whole_folders(study.folder / "trials", study.facts.question_digest):
         if folder.name not in known:
             record = trial.stored_record(folder)
             study.add(record, _share(record, table))
@@ -108,7 +111,7 @@ def _folder(study: Study, architecture: Architecture) -> Path:
 def whole_folders(folder: Path, question: str) -> list[Path]:
     """Finished trial folders of this question, in the order they were made; litter of kills is removed."""
     found = []
-    for path in sorted((folder / "trials").iterdir()) if (folder / "trials").is_dir() else []:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         done = path.with_name(path.name.removeprefix(".work-"))
         if path.name.startswith(".tmp-") or (path.name.startswith(".work-") and done.is_dir()):
             shutil.rmtree(path, ignore_errors=True)
@@ -163,7 +166,7 @@ def rebuild(folder: Path, name: str) -> int:
         raise StorageDamaged(f"recovery must have a readable backup, but {folder / BACKUPS} holds none")
     fresh = folder / f".{DATABASE}.new"
     remove_database(fresh)
-    whole = {p.name for p in whole_folders(folder, old.facts.question_digest)}
+    whole = {p.name for p in whole_folders(folder / "trials", old.facts.question_digest)}
     new = Study(open_storage(sqlite_url(fresh)), name, folder, old.facts)
     for row in old.trials():
         lost = "folder" in row.user_attrs and Path(row.user_attrs["folder"]).name not in whole

@@ -84,8 +84,8 @@ class Rehearsal:
         """The closed form with a little noise."""
         return {a: self._latency(a, "probe") for a in shapes}
 
-    def _quality(self, architecture: Architecture, split: str) -> Quality:
-        value = quality_of(architecture) + 0.1 * _noise(split, architecture.slug, self.config.seed)
+    def _quality(self, architecture: Architecture, split: str, seed: int) -> Quality:
+        value = quality_of(architecture) + 0.1 * _noise(split, architecture.slug, seed)
         n = 500
         return Quality(metric="rehearsal", value=value, standard_error=0.2, n=n, split=split)  # type: ignore[arg-type]
 
@@ -94,12 +94,13 @@ class Rehearsal:
 
     def dense_quality(self) -> Quality:
         """The closed form at no pruning."""
-        return self._quality(self._dense(), "validation")
+        return self._quality(self._dense(), "validation", self.config.seed)
 
     def _record(self, job: Job, scratch: Path) -> TrialRecord:
         architecture = job.architecture
         (scratch / WEIGHTS).mkdir()
         (scratch / WEIGHTS / "model.json").write_text(json.dumps(architecture.model_dump(mode="json")), "utf-8")
+        (scratch / WEIGHTS / "seed").write_text(str(job.seed), "utf-8")
         keep = 1 - architecture.encoder_sparsity_pct / 100
         return TrialRecord(
             number=job.number,
@@ -111,7 +112,7 @@ class Rehearsal:
                 decoder_blocks=tuple(range(architecture.decoder_layers)),
             ),
             latency=self._latency(architecture, "trial"),
-            quality=self._quality(architecture, "validation"),
+            quality=self._quality(architecture, "validation", job.seed),
             parameters=round(1e6 * (0.5 + 0.2 * keep + 0.3 * architecture.decoder_layers / LAYERS)),
             sparsity_expected=1 - keep,
             sparsity_counted=1 - keep,
@@ -139,7 +140,7 @@ class Rehearsal:
         if self.orders.get("die") == slug and not (job.work / "died").exists():
             (job.work / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        final = quality_of(job.architecture) + 0.1 * _noise("validation", slug, self.config.seed)
+        final = quality_of(job.architecture) + 0.1 * _noise("validation", slug, job.seed)
         curve: list[CurvePoint] = []
         stopped = None
         for rung in range(1, rungs + 1):
@@ -193,6 +194,9 @@ class Rehearsal:
         """Is it the same architecture?"""
         return {name: self._loaded(exports[name]) == self._loaded(trials[name] / WEIGHTS) for name in exports}
 
-    def test_quality(self, folder: Path) -> Quality:
+    def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
         """The closed form on another split."""
-        return self._quality(self._loaded(folder), "test")
+        return {name: self._quality(self._loaded(f), "test", self._seed_of(f)) for name, f in folders.items()}
+
+    def _seed_of(self, folder: Path) -> int:
+        return self.config.seed if folder == self.dense_folder() else int((folder / "seed").read_text("utf-8"))

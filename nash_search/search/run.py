@@ -19,8 +19,21 @@ from typing import Any
 from nash_search import errors
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
 from nash_search.records import TrialRecord
-from nash_search.search import certify, document, lock, manifest, opening, probe, recovery, serial, space
+from nash_search.search import (
+    certify,
+    document,
+    finalists,
+    lock,
+    manifest,
+    opening,
+    probe,
+    recovery,
+    sealed,
+    serial,
+    space,
+)
 from nash_search.search.driver import Driver
+from nash_search.search.jobs import Jobs
 from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
 from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
@@ -89,7 +102,8 @@ def search(
         folder = Path(results) / config.study_name
         seeds: list[Architecture] = []
         if fork and (folder / CONFIG).exists():
-            seeds = [p.architecture for p in certify.read_points(folder)]
+            certified = certify.read(folder)
+            seeds = [p.architecture for p in certified.points] if certified is not None else []
             config = config.model_copy(update={"study": f"{config.study_name[:56]}-{digest(question)[:6]}"})
             folder = Path(results) / config.study_name
         if folder.is_symlink():
@@ -209,22 +223,26 @@ class _Run:
             dense = driver.dense_job()
             if dense is not None:
                 serial.run_job(dense, driver, self.interruption, dense=True)
-            if self.config.serial:
-                serial.run(driver, self.interruption)
-            else:
-                from nash_search.search import runner  # ray takes seconds to import
-
-                runner.run(driver, self.interruption)
+            self._run_jobs(driver)
         except BaseException:
             driver.interrupted()
             raise
+
+    def _run_jobs(self, jobs: Jobs) -> None:
+        if self.config.serial:
+            serial.run(jobs, self.interruption)
+        else:
+            from nash_search.search import runner  # ray takes seconds to import
+
+            runner.run(jobs, self.folder, self.interruption)
 
     def _certify(self, driver: Driver) -> SearchResult:
         front = [r for r in driver.pareto() if r.checkpoint and self._admitted(r.architecture)]
         self.say("front", {"points": len(front), "why": driver.why_done})
         floor = document.quality_floor(self.facts, self.config)
+        found = self._with_finalists(driver, front, floor)
         with self.interruption.interruptible():
-            found = certify.certify(self.folder, front, self.bench, self.config, floor, self.say)
+            found = sealed.answer(self.folder, found, self.bench, self.config.budgets, floor, self.say)
             self._settle(opened=found.opened > 0)
         records = driver.study.records()
         answer = self._document(found, driver.counts(), driver.hypervolume(), records)
@@ -232,6 +250,24 @@ class _Run:
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
         self.say("done", answer)
         return self._result(answer, found)
+
+    def _with_finalists(self, driver: Driver, front: list[TrialRecord], floor: float | None) -> certify.Certification:
+        """The front certified; where finalists are asked for, every winner's other seeds with it."""
+        config, able = self.config, [r for r in front if r.architecture != self.facts.baseline]
+        picked: list[TrialRecord] = []
+        more = finalists.expected_winners(able, config.budgets, floor, self.facts.dense_ms)
+        while True:
+            picked += more
+            again: list[TrialRecord] = []
+            if config.finalist_seeds > 1:
+                self._run_jobs(finalists.Finalists(driver, picked, self.say))
+                again = finalists.trained(self.folder, self.facts.question_digest, picked)
+            with self.interruption.interruptible():
+                found = certify.certify(self.folder, [*front, *again], self.bench, config, self.say)
+            won = {p.architecture for p in certify.winners(found, config.budgets, floor).values()}
+            more = [r for r in able if r.architecture in won and r not in picked]
+            if config.finalist_seeds == 1 or not more:
+                return found
 
     def _admitted(self, architecture: Architecture) -> bool:
         """The dense model is a point of the front only where a budget admits it."""

@@ -17,7 +17,6 @@ import logging
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,7 +46,9 @@ from ray.tune.search import Searcher  # noqa: E402
 from nash_search.config import SearchConfig  # noqa: E402
 from nash_search.errors import NashSearchError  # noqa: E402
 from nash_search.records import FailureReason, TrialRecord  # noqa: E402
-from nash_search.search.driver import Driver, Nothing  # noqa: E402
+from nash_search.search import log  # noqa: E402
+from nash_search.search.jobs import Jobs, Nothing  # noqa: E402
+from nash_search.search.recovery import TUNE  # noqa: E402
 from nash_search.search.signals import Interruption  # noqa: E402
 from nash_search.search.trial import Hooks, Job, failed_record, run_trial  # noqa: E402
 
@@ -72,6 +73,7 @@ class News(Hooks):
 def train_one(config: dict[str, Any]) -> None:
     """What a worker runs: one job, one record, both as JSON (Tune flattens dicts)."""
     job = Job.model_validate_json(config["job"])
+    log.to_file(Path(job.folder))
     tune.report({"record": run_trial(job, News()).model_dump_json()})
 
 
@@ -106,7 +108,7 @@ class Asker(Searcher):
 class Ears(tune.Callback):
     """Hears how trials went; acts between Tune's steps."""
 
-    def __init__(self, driver: Driver, interruption: Interruption) -> None:
+    def __init__(self, driver: Jobs, interruption: Interruption) -> None:
         self._driver, self._interruption = driver, interruption
         self.jobs: dict[str, Job] = {}
         self._began: dict[str, float] = {}
@@ -185,11 +187,17 @@ def death(why: str) -> FailureReason:
     return "oom" if "OutOfMemory" in why or "memory pressure" in why else "worker_died"
 
 
-def run(driver: Driver, interruption: Interruption) -> None:
-    """Run jobs side by side until the driver has no more; no process outlives this call."""
+def run(driver: Jobs, folder: Path, interruption: Interruption) -> None:
+    """Run jobs side by side until there are no more; no process outlives this call.
+
+    Args:
+        driver: whose jobs.
+        folder: the study's; what Tune writes lies there, deleted at the end or, after a kill, by the next start.
+        interruption: raises here on a signal.
+    """
     config = driver.config
     on_cpu = driver.workload.device == "cpu"
-    scratch = Path(tempfile.mkdtemp(prefix="nash-search-tune-"))
+    scratch = folder.resolve() / TUNE
     ears = Ears(driver, interruption)
     started = False
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from nash_search.search.driver import Driver, Nothing
+from nash_search.search.jobs import Jobs, Nothing
 from nash_search.search.signals import Interruption
 from nash_search.search.trial import Hooks, Job, run_trial
 
@@ -21,7 +21,7 @@ from nash_search.search.trial import Hooks, Job, run_trial
 class Report(Hooks):
     """Progress straight to the driver."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Jobs) -> None:
         self._driver = driver
 
     def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
@@ -48,7 +48,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run_job(job: Job, driver: Driver, interruption: Interruption, *, dense: bool = False) -> None:
+def run_job(job: Job, driver: Jobs, interruption: Interruption, *, dense: bool = False) -> None:
     """One job from start to its row."""
     began = time.monotonic()
     with interruption.interruptible():
@@ -56,8 +56,8 @@ def run_job(job: Job, driver: Driver, interruption: Interruption, *, dense: bool
     driver.finish(job, record, time.monotonic() - began)
 
 
-def run(driver: Driver, interruption: Interruption) -> None:
-    """Run jobs until the driver has no more."""
+def run(driver: Jobs, interruption: Interruption) -> None:
+    """Run jobs until there are no more."""
     while True:
         interruption.check()
         job = driver.next()

@@ -32,6 +32,8 @@ from nash_search.search.stopping import Peer
 
 RECORD = "record.json"
 WEIGHTS = "weights"
+FINALISTS = "finalists"
+"""In the study's folder: winners trained again with other seeds."""
 TEACHER_OUTPUTS = ".teacher-outputs"
 """In the study's folder: what the teacher says about each batch, shared by its trials, gone when it ends."""
 
@@ -56,26 +58,34 @@ class Job(Frozen):
     """CPU threads of training; fixed per study, for sums depend on it."""
     peers: tuple[Peer, ...] = ()
     """Finished trials' learning curves, for early stopping."""
+    finalist: bool = False
+    """A decided architecture trained once more, with a seed that is not the search's."""
 
     @property
     def key(self) -> str:
         """Name of the trial's folder."""
-        return folder_key(self.question, self.architecture)
+        key = folder_key(self.question, self.architecture)
+        return f"{key}-{self.seed}" if self.finalist else key
+
+    @property
+    def home(self) -> Path:
+        """Where jobs of this kind lie."""
+        return Path(self.folder) / (FINALISTS if self.finalist else "trials")
 
     @property
     def final(self) -> Path:
         """Where the finished trial lies."""
-        return Path(self.folder) / "trials" / self.key
+        return self.home / self.key
 
     @property
     def work(self) -> Path:
         """Where unfinished training keeps its state."""
-        return Path(self.folder) / "trials" / f".work-{self.key}"
+        return self.home / f".work-{self.key}"
 
     @property
     def scratch(self) -> Path:
         """Where artefacts are written before the rename."""
-        return Path(self.folder) / "trials" / f".tmp-{self.key}"
+        return self.home / f".tmp-{self.key}"
 
 
 def device_id(fingerprint: dict[str, Any]) -> str:
@@ -153,8 +163,8 @@ class Bench(Protocol):
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Does each export write what the trained model wrote?"""
 
-    def test_quality(self, folder: Path) -> Quality:
-        """A model on the sealed test split."""
+    def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
+        """Models on the sealed test split, which is opened once for all of them."""
 
 
 class Failed(Exception):

