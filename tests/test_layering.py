@@ -23,6 +23,7 @@ LEAVES = {
     "front",
     "device",
     "modeling_nash",
+    "spreadsheet",
 }
 ALLOWED = {
     "tasks": LEAVES,

@@ -27,7 +27,7 @@ from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from nash_search.errors import InvalidInput, StorageDamaged
-from nash_search.report import escape
+from nash_search.spreadsheet import csv_cell
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -104,7 +104,7 @@ class Guard:
         if not status[0].startswith("200"):
             return _refuse(start_response, status[0], "there is no such study")
         out = io.StringIO()
-        csv.writer(out).writerows([escape.csv_cell(cell) for cell in row] for row in csv.reader(io.StringIO(body)))
+        csv.writer(out).writerows([csv_cell(cell) for cell in row] for row in csv.reader(io.StringIO(body)))
         kind = ("Content-Type", "text/csv; charset=utf-8")
         start_response("200 OK", [kind, ("Content-Disposition", "attachment; filename=trials.csv"), *HEADERS])
         return [out.getvalue().encode("utf-8")]

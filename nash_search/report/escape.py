@@ -1,8 +1,9 @@
-"""Foreign text made harmless, once per medium: terminal, Markdown, CSV, JSON inside HTML, plot labels.
+"""Foreign text made harmless, once per medium: terminal, Markdown, JSON inside HTML, plot labels.
 
 Study names, error messages and dataset cells come from outside. Each function here answers one
 question, "what must I write so that this medium shows exactly these characters and does nothing
-else". HTML itself is Jinja2's autoescape. This module refuses to know what the text means.
+else". HTML itself is Jinja2's autoescape, CSV is `nash_search.spreadsheet`. This module refuses to
+know what the text means.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from typing import Any
 # C0/C1 controls, and the bidirectional overrides that make a line read as something else
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.|@|^[-+=#]|(?<=^\d)[.)]")
-_CSV_FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]")
-_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
 def plain(value: object, limit: int = 400) -> str:
@@ -50,16 +49,6 @@ def markdown_code(value: object, limit: int = 400) -> str:
     fence = "`" * (longest + 1)
     pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
     return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def csv_cell(value: Any) -> Any:
-    """A cell no spreadsheet runs as a formula; numbers stay numbers.
-
-    Text that starts with `= + - @` or a control character gets a leading apostrophe.
-    """
-    if not isinstance(value, str) or _NUMBER.match(value):
-        return value
-    return f"'{value}" if _CSV_FORMULA.match(value) else value
 
 
 def script_json(value: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from nash_search.config import LatencyBudget
+from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.records import Latency, Quality
 from nash_search.report.card import card
@@ -24,6 +24,7 @@ class Certified(BaseModel):
     """A point of the front as certification left it."""
 
     number: int
+    architecture: Architecture
     checkpoint: str
     latency: Latency
     validation: Quality

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def render(view: StudyView) -> str:
         script_hashes=" ".join(_hash(s) for s in (plotly, script)),
         still=_still(view),
         front_columns=FRONT_COLUMNS,
-        front_rows=[_front_row(p, view) for p in view.front],
+        front_rows=[*(_front_row(p, view) for p in view.front), *_dense_rows(view)],
         trial_columns=TRIAL_COLUMNS,
         trial_rows=[_trial_row(p, view) for p in view.points],
         trial_words=trial_words(view),
@@ -134,6 +135,10 @@ def trial_words(view: StudyView) -> str:
         status: sum(p.status == status for p in view.points)
         for status in ("complete", "stopped", "infeasible", "failed")
     }
+    said = view.document.get("trials") or {}
+    if isinstance(said, Mapping) and sum(said.values()) > len(view.points):  # a study that came without its trials
+        words = ", ".join(f"{n} {escape.plain(status, 20)}" for status, n in said.items() if n)
+        return f"{words}; {format_duration(view.document.get('train_s'))} of training. The front alone is listed."
     words = ", ".join(f"{n} {status}" for status, n in counted.items() if n)
     spent = sum(p.record.train_s for p in view.points)
     return f"{words or 'none yet'}; {format_duration(spent)} of training."
@@ -154,6 +159,28 @@ def _front_row(p: Point, view: StudyView) -> Row:
         ),
         "front" if chosen else "",
     )
+
+
+def _dense_rows(view: StudyView) -> list[Row]:
+    """The dense model under the front, where there is one."""
+    dense = view.dense
+    if dense is None:
+        return []
+    spread = format_spread(dense.low_ms, dense.high_ms)
+    wide = ""
+    if dense.quality is not None and dense.high is not None:
+        wide = f" ± {format_quality(dense.high - dense.quality, view.scale)}"
+    cells = (
+        Cell("dense", "", "words"),
+        Cell(f"{format_ms(dense.ms)}{spread}", _number(dense.ms)),
+        Cell("1.00×", "1.0"),
+        Cell(f"{format_quality(dense.quality, view.scale)}{wide}", _number(dense.quality)),
+        Cell("", ""),
+        Cell(format_count(dense.parameters), _number(dense.parameters)),
+        Cell("", "", "words"),
+        Cell("", "", "words"),
+    )
+    return [Row(cells, "dim")]
 
 
 def _trial_row(p: Point, view: StudyView) -> Row:

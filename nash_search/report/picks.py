@@ -126,7 +126,7 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
             why = "the best point of the front that may meet it; none does for certain"
         more = _more(chosen, ranked, direction)
     elif entry.get("verdict") == "infeasible":
-        why = _why_not(entry, budget_ms, document)
+        why = _why_not(entry, budget_ms)
     return Pick(
         asked=str(entry.get("asked", "")),
         budget_ms=budget_ms,
@@ -145,12 +145,12 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
     )
 
 
-def _why_not(entry: Document, budget_ms: float, document: Document) -> str:
+def _why_not(entry: Document, budget_ms: float) -> str:
     """Below the floor, or simply not found; with the nearest budget that can be met where it is known."""
     floor_ms = entry.get("floor_ms")
     if floor_ms is None or floor_ms <= budget_ms:
         return "no certified point of the front meets it"
-    nearest = (document.get("nearest") or {}).get(entry.get("asked")) or entry.get("nearest")
+    nearest = entry.get("nearest_feasible")
     tail = f"; the nearest budget that can be met is {escape.plain(nearest, 20)}" if nearest else ""
     return f"no architecture of the search space meets it: the fastest takes {format_ms(float(floor_ms))} ms{tail}"
 

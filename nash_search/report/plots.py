@@ -65,7 +65,7 @@ def front(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
             y=[p.quality for p in view.picked],
             mode="markers+text",
             text=[plot_label(p.label) for p in view.picked],
-            textposition="top left",
+            textposition=[_beside(p, view) for p in view.picked],
             hoverinfo="skip",
             marker={"symbol": "circle-open", "size": 19, "line": {"width": 2}, "color": theme.ink},
             textfont={"color": theme.ink},
@@ -213,6 +213,13 @@ def _marks(
         hovertemplate="%{text}<extra></extra>",
         **bars,
     )
+
+
+def _beside(p: Point, view: StudyView) -> str:
+    """Where a pick's label has room: above its step of the staircase, but at the left edge below it."""
+    xs = [q.xy[0] for q in view.drawn] + ([view.dense.ms] if view.dense is not None else [])
+    near_edge = p.xy[0] < min(xs) + 0.25 * (max(xs) - min(xs))
+    return "bottom right" if near_edge else "top left"
 
 
 def _hover(p: Point, view: StudyView) -> str:

@@ -213,13 +213,13 @@ class RunTable:
     def _trial_line(self, p: Point, view: StudyView) -> str:
         """One finished trial for a pipe."""
         if not p.measured:
-            return f"trial {p.number} {escape.plain(p.architecture.slug, 60)}: {p.status}, {escape.plain(p.reason)}"
+            return f"trial {p.number} ({escape.plain(p.label, 60)}): {p.status}, {escape.plain(p.reason)}"
         met = [b.asked for b in self._budgets() if p.record.latency and p.record.latency.verdict(b) == "met"]
         extra = f", meets {', '.join(met)}" if met else ""
         extra += ", on the front" if p.on_front else ""
         extra += f", stopped: {escape.plain(p.record.stopped)}" if p.record.stopped else ""
         return (
-            f"trial {p.number} {escape.plain(p.architecture.slug, 60)}: {format_ms(p.ms)} ms ({p.speedup or 0:.2f}x), "
+            f"trial {p.number} ({escape.plain(p.label, 60)}): {format_ms(p.ms)} ms ({p.speedup or 0:.2f}×), "
             f"{escape.plain(view.metric, 30)} {format_quality(p.quality)}{extra}"
         )
 

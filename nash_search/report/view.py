@@ -227,9 +227,9 @@ def _hypervolume(
 ) -> tuple[tuple[float, float], ...]:
     """The front's growth, share of dense latency x quality, in the order trials finished.
 
-    Empty without a reference point that was fixed before the search.
+    Empty without a reference point that was fixed before the search, and where nothing says when a trial ended.
     """
-    rows = [(r, r.latency.ratio, r.quality.value) for r in records if r.latency and r.quality]
+    rows = [(r, r.latency.ratio, r.quality.value) for r in records if r.latency and r.quality and r.created]
     if not rows or dense is None or not reference:
         return ()
     share = reference.get("share") or reference["latency_ms"] / dense.ms

@@ -21,6 +21,7 @@ from nash_search.search import manifest, probe, space
 from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
+from nash_search.spreadsheet import csv_cell
 
 PUBLIC = (
     "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s"
@@ -277,7 +278,7 @@ def write_tables(folder: Path, records: Sequence[TrialRecord], document: dict[st
     ]
     for name, table in (("trials.csv", rows), ("front.csv", front_rows)):
         frame = pd.DataFrame(table)
-        manifest.write_atomic(folder / name, frame.map(_plain).to_csv(index=False))
+        manifest.write_atomic(folder / name, frame.map(csv_cell).to_csv(index=False))
     manifest.write_atomic(folder / "front.json", json.dumps(document["front"], indent=1))
     manifest.write_atomic(folder / "summary.json", json.dumps(document, indent=1))
 
@@ -305,8 +306,3 @@ def _trial_row(record: TrialRecord, dense_ms: float) -> dict[str, Any]:
         "created": record.created,
         "checkpoint": record.checkpoint,
     }
-
-
-def _plain(cell: Any) -> Any:
-    """A spreadsheet must not take a cell for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell

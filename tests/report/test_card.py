@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def on_disk(study: Any, tmp_path: Path) -> Path:
         test = found["quality"] | {"split": "test"}
         points.append(
             {"number": record.number, "checkpoint": f"checkpoints/g2p-{record.number}", "latency": found["latency"],
-             "validation": found["quality"], "test": test, "same_tokens": True}
+             "architecture": found["architecture"], "validation": found["quality"], "test": test, "same_tokens": True}
         )  # fmt: skip
     (made / "best" / "50pct").mkdir(parents=True)
     (made / "certification.json").write_text(json.dumps({"points": points, "dense_test": points[0]["test"]}))
@@ -52,6 +53,16 @@ def test_a_folder_reads_back_as_the_study(on_disk: Path, study: Any) -> None:
     expected = view.build(*study)
     assert [p.record for p in seen.points] == [p.record for p in expected.points], "a torn record is left out"
     assert seen.picks == expected.picks and len(seen.probe) == 15
+
+
+def test_a_study_that_came_without_its_trials_shows_its_front(on_disk: Path) -> None:
+    shutil.rmtree(on_disk / "trials")
+    seen = folder.load(on_disk)
+    assert {p.number for p in seen.front} == {0, 4}
+    assert all(p.record.parameters and p.measured for p in seen.front)
+    text = page.render(seen)
+    assert "13 complete, 1 stopped, 1 infeasible, 1 failed" in text and "The front alone is listed" in text
+    assert 'id="plot-front"' in text and 'id="plot-samples"' in text and 'id="plot-progress"' not in text
 
 
 def test_an_unfinished_folder_is_said(tmp_path: Path) -> None:

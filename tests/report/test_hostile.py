@@ -5,6 +5,7 @@ What a browser makes of it is in test_browser.py.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -19,6 +20,8 @@ from rich.console import Console
 
 from nash_search.report import card, escape, markdown, picture, plots, view
 from nash_search.report.table import RunTable
+from nash_search.search import document
+from nash_search.spreadsheet import csv_cell
 
 ALLOWED = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 """What rich itself writes: colours, cursor, clearing of its own lines."""
@@ -103,10 +106,21 @@ def test_no_template_is_expanded(hostile: Any) -> None:
 
 def test_cells_are_no_formulas(payloads: tuple[str, ...]) -> None:
     out = io.StringIO()
-    csv.writer(out).writerows([escape.csv_cell(p)] for p in payloads)
+    csv.writer(out).writerows([csv_cell(p)] for p in payloads)
     for [cell] in csv.reader(io.StringIO(out.getvalue())):
         assert not cell.lstrip().startswith(("=", "+", "-", "@"))
-    assert [escape.csv_cell(x) for x in (-1.5, "-1.5", "1e-3", "text", None)] == [-1.5, "-1.5", "1e-3", "text", None]
+    assert [csv_cell(x) for x in (-1.5, "-1.5", "1e-3", "text", None)] == [-1.5, "-1.5", "1e-3", "text", None]
+
+
+def test_exported_tables_hold_no_formulas(hostile: Any, tmp_path: Path) -> None:
+    records, answer = hostile
+    document.write_tables(tmp_path, records, answer)
+    for name in ("trials.csv", "front.csv"):
+        text = (tmp_path / name).read_text("utf-8")
+        for cell in (cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row):
+            with contextlib.suppress(ValueError):
+                cell = str(abs(float(cell)))
+            assert not cell.lstrip().startswith(("=", "+", "-", "@")), name
 
 
 def test_json_cannot_leave_its_script(payloads: tuple[str, ...]) -> None:

@@ -71,9 +71,9 @@ def test_admits_in_a_sentence(narrowest: dict[int, int | None], sentence: str) -
 def test_pipe_gets_plain_lines_without_escape_codes(study: Any) -> None:
     text = _run(study, terminal=False)
     assert "\x1b" not in text
-    assert "trial 0 enc0-dec3: 44.9 ms (1.52x), 100-PER 90.27, meets 70%, on the front" in text
-    assert "trial 14 enc10-dec4: failed, nan: loss is not finite at step 212" in text
-    assert "trial 15 enc0-dec5: infeasible, measured 87% of dense" in text
+    assert "trial 0 (3 dec · enc 100%): 44.9 ms (1.52×), 100-PER 90.27, meets 70%, on the front" in text
+    assert "trial 14 (4 dec · enc 90%): failed, nan: loss is not finite at step 212" in text
+    assert "trial 15 (5 dec · enc 100%): infeasible, measured 87% of dense" in text
 
 
 def test_terminal_keeps_one_live_table(study: Any) -> None:
