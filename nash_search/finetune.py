@@ -23,6 +23,7 @@ import torch
 from nash_search import pruner
 from nash_search.config import SearchConfig, TeacherRecipe, digest
 from nash_search.errors import InvalidInput
+from nash_search.plain_yaml import place
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import StateFile, linear_decay
 from nash_search.records import CurvePoint, Quality
@@ -121,6 +122,9 @@ def finetune(
 ) -> Finetuned:
     """Train (or go on training) a teacher and leave its folder at `output`.
 
+    Raises:
+        InvalidInput: `output` holds the training state of another run.
+
     Args:
         task: data, tokenizer and metric; the sealed test is not opened.
         recipe: epochs, rates, shape; the same recipe and seed give the same folder on CPU.
@@ -141,13 +145,13 @@ def finetune(
     batches = task.train_batches(recipe.batch_size, recipe.seed)
     steps = max(1, round(recipe.epochs * batches.steps_per_epoch))
     rungs = sorted({*range(batches.steps_per_epoch, steps, batches.steps_per_epoch), steps})
-    question = digest([recipe.model_dump(), task.train.fingerprint])
+    question = digest([recipe.model_dump(exclude={"threads"}), task.train.fingerprint])
     state = StateFile(path=output / ".training" / "state.safetensors", question=question, every_s=save_every_s)
-    before = state.read()
-    state.details = dict(before[0]["details"]) if before is not None else {"curve": []}
-    began = time.monotonic() - (before[0]["seconds"] if before is not None else 0.0)
+    before = _begun(state)
+    state.details = dict(before["details"]) if before is not None else {"curve": []}
+    began = time.monotonic() - (before["seconds"] if before is not None else 0.0)
     if report is not None:
-        report(before[0]["step"] if before is not None else 0, steps, math.nan, None)
+        report(before["step"] if before is not None else 0, steps, math.nan, None)
     seen: list[float] = [math.nan]
     final: list[Quality] = []
 
@@ -174,6 +178,7 @@ def finetune(
         ],
         schedule=linear_decay(steps, min(recipe.warmup_steps, steps - 1)),
         clip=recipe.grad_clip,
+        precision=recipe.precision,
         seed=recipe.seed,
         device=device,
         step_guard=step_guard,
@@ -193,3 +198,17 @@ def finetune(
         steps=done.steps,
         train_s=done.seconds,
     )
+
+
+def _begun(state: StateFile) -> dict[str, Any] | None:
+    """What an earlier run of the same question left to go on from; another's is never overwritten."""
+    try:
+        found = state.header()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InvalidInput(f"training state must be whole, but got {reason}", where=place(state.path)) from None
+    if found is None and state.path.exists():
+        where = place(state.path.parent.parent)
+        fix = "ask as before to go on, or give another --output"
+        raise InvalidInput("output must be new, but got a run of another recipe, data or model", where=where, fix=fix)
+    return found

@@ -75,5 +75,7 @@ class TeacherRecipe(Frozen):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     grad_clip: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: autocast; for CUDA."""
     seed: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)

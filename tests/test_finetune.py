@@ -145,3 +145,27 @@ def test_what_is_said_while_a_teacher_is_made(capsys: pytest.CaptureFixture[str]
         "step 220/1,000, loss 2.500, about 6 min 30 s left",
         "step 1,000/1,000, loss 2.000, bleu 31.25",
     ]
+
+
+def test_another_run_s_state_is_never_overwritten_and_threads_do_not_make_another_run(
+    task: Task, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, steps: int, loss: float, quality: object) -> None:
+        if step == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(task, recipe(epochs=3), tmp_path, report=kill, save_every_s=0)
+    with pytest.raises(InvalidInput, match="output must be new"):
+        finetune(task, recipe(epochs=4), tmp_path)
+    told: list[int] = []
+    finetune(task, recipe(epochs=3, threads=1), tmp_path, report=lambda step, *_: told.append(step), save_every_s=0)
+    assert told[0] >= 6, "it began anew"
+    state = tmp_path / "damaged" / ".training" / "state.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"\xff" * 64)
+    with pytest.raises(InvalidInput, match="must be whole"):
+        finetune(task, recipe(), tmp_path / "damaged")
