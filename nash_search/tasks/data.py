@@ -3,15 +3,16 @@
     rows (rows.py) -> columns guessed or named -> every cell is text -> missing splits carved from
     train by a hash of the source -> no example in two splits
 
-Everything decided is said in `Texts.notes`. The test split's texts are handed out by `read_test`
-alone; the overlap check sees nothing of it but hashes. This module refuses to know tokenizers.
+Everything decided is said in `Texts.notes`. A `Split` of the test rows is made by `read_test` alone,
+which only the sealed test's counted opening calls; the overlap check makes hashes of its rows, one by
+one, and keeps nothing else. This module refuses to know tokenizers.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -48,6 +49,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def rows(self) -> Iterable[tuple[str, list[str]]]:
+        """Source and references, row by row."""
+        return zip(self.sources, self.references, strict=True)
+
     def hash_order(self) -> list[int]:
         """Row numbers ordered by a hash of the source, so that the first n are a fair sample."""
         return sorted(range(len(self)), key=lambda i: _hash(self.sources[i]))
@@ -75,24 +80,36 @@ def read_texts(config: TaskConfig) -> Texts:
     notes: list[str] = []
     reader = _Reader(config, source, notes)
     train = reader.read("train")
+    missing = [split for split in ("validation", "test") if split not in source.splits]
+    hashes: dict[str, list[bytes]] = {}
     carved: dict[str, Split] = {}
-    for split in ("validation", "test"):
-        if split not in source.splits:
-            train, carved[split] = _carve(train, split, source.name)
-            rows = f"{len(carved[split]):,} rows carved from train by a hash of the source"
-            notes.append(f"{source.name} has no {split} split: {rows}")
+    for split in missing:
+        train, found = _carve(train, split, source.name)
+        notes.append(
+            f"{source.name} has no {split} split: {len(found):,} rows carved from train by a hash of the source"
+        )
+        hashes[split] = _hashes(found.rows())
+        if split != "test":
+            carved[split] = found
     validation = carved.get("validation") or reader.read("validation")
 
     def read_test() -> Split:
-        return carved.get("test") or _Reader(config, source, []).read("test")
+        again = _Reader(config, source, [])
+        if "test" in source.splits:
+            return again.read("test")
+        rest = again.read("train")
+        for split in missing:
+            rest, found = _carve(rest, split, source.name)
+        return found
 
-    hashes: dict[str, set[bytes]] = {}
-    for split, found in (("train", train), ("validation", validation), ("test", read_test())):
-        if len(found) < LEAST_ROWS[split]:
-            what = f"{split} split must have at least {LEAST_ROWS[split]} rows, but got {len(found)}"
+    hashes |= {"train": _hashes(train.rows()), "validation": _hashes(validation.rows())}
+    if "test" not in missing:
+        hashes["test"] = _hashes(_Reader(config, source, []).rows("test"))
+    for split, least in LEAST_ROWS.items():
+        if len(hashes[split]) < least:
+            what = f"{split} split must have at least {least} rows, but got {len(hashes[split])}"
             raise InvalidInput(what, where=source.name)
-        hashes[split] = _hashes(found)
-    _refuse_overlap(hashes, config, source, notes)
+    _refuse_overlap({split: set(found) for split, found in hashes.items()}, config, source, notes)
     return Texts(train=train, validation=validation, read_test=read_test, notes=tuple(notes))
 
 
@@ -106,7 +123,12 @@ class _Reader:
         self._columns: tuple[str, str] | None = None
 
     def read(self, split: str) -> Split:
-        """Every row of a split that has text; None and numbers are refused."""
+        """Every row of a split that has text."""
+        found = list(self.rows(split))
+        return Split(sources=[source for source, _ in found], references=[several for _, several in found])
+
+    def rows(self, split: str) -> Iterator[tuple[str, list[str]]]:
+        """Source and references of every row of a split that has text; None and numbers are refused."""
         rows = self._source.splits[split]()
         where = f"{split} split of {self._source.name}"
         if not len(rows):
@@ -116,8 +138,7 @@ class _Reader:
             if (self._config.source_column, self._config.target_column) != self._columns:
                 self._notes.append(f"columns: {self._columns[0]} -> {self._columns[1]}")
         cells = [_column(rows, name, where) for name in self._columns]
-        sources: list[str] = []
-        references: list[list[str]] = []
+        kept = 0
         for number, (text, target) in enumerate(zip(*cells, strict=True), start=1):
             several = target if isinstance(target, list) else [target]
             for name, cell in ((self._columns[0], text), *((self._columns[1], one) for one in several)):
@@ -126,14 +147,12 @@ class _Reader:
                     raise InvalidInput(what, where=where)
             several = [one for one in several if one and one.strip()]
             if text and text.strip() and several:
-                sources.append(text)
-                references.append(several)
-        if not sources:
+                kept += 1
+                yield text, several
+        if not kept:
             raise InvalidInput("rows must have a source and a reference, but got none that do", where=where)
-        if len(sources) < len(rows):
-            without = len(rows) - len(sources)
-            self._notes.append(f"{without:,} of {len(rows):,} rows of {split} have no text and are left out")
-        return Split(sources=sources, references=references)
+        if kept < len(rows):
+            self._notes.append(f"{len(rows) - kept:,} of {len(rows):,} rows of {split} have no text and are left out")
 
 
 def choose_columns(rows: Any, config: TaskConfig, where: str) -> tuple[str, str]:
@@ -199,10 +218,9 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:12]
 
 
-def _hashes(split: Split) -> set[bytes]:
-    """One hash per example: source and references, outer white space aside."""
-    pairs = zip(split.sources, split.references, strict=True)
-    return {_hash("\x1f".join((source.strip(), *(r.strip() for r in several)))) for source, several in pairs}
+def _hashes(rows: Iterable[tuple[str, list[str]]]) -> list[bytes]:
+    """One hash per row: source and references, outer white space aside."""
+    return [_hash("\x1f".join((source.strip(), *(r.strip() for r in several)))) for source, several in rows]
 
 
 def _refuse_overlap(hashes: dict[str, set[bytes]], config: TaskConfig, source: Source, notes: list[str]) -> None:

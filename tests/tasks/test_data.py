@@ -179,3 +179,30 @@ def test_own_data_needs_a_model_and_an_unknown_task_needs_data():
         load_task(TaskConfig(name="nope"))
     with pytest.raises(InvalidInput, match="--model"):
         load_task(TaskConfig(name="mine", data="x.jsonl"))
+
+
+@pytest.mark.parametrize("own_test", [True, False], ids=["a split of its own", "carved"])
+def test_the_test_split_is_built_by_its_counted_opening_alone(folder, tokenizer, monkeypatch, own_test):
+    from nash_search.tasks import data
+
+    if not own_test:
+        (folder / "test.jsonl").unlink()
+    made, split = [], data.Split
+
+    class Watched(split):
+        def __init__(self, **parts):
+            made.append(parts["sources"])
+            super().__init__(**parts)
+
+    config = TaskConfig(name="mine", data=str(folder), metric="exact_match")
+    monkeypatch.setattr(data, "Split", Watched)
+    data.read_texts.cache_clear()
+    task = load_task(config, tokenizer)
+    assert task.sealed.opened == 0
+    before = [list(sources) for sources in made]
+    opened = set(task.open_sealed_test().sources)
+    if own_test:
+        assert opened and not any(opened & set(sources) for sources in before)
+    else:  # carved from train, so read with it, and let go
+        assert opened and not opened & set(task.train.sources)
+    data.read_texts.cache_clear()
