@@ -72,6 +72,33 @@ def test_remembered_buckets_never_reach_another_length_model_or_mode():
     assert float(table.grad.abs().sum()) > 0
 
 
+def test_remembered_buckets_never_reach_a_model_that_counts_otherwise():
+    one, other = narrow(SIZES), narrow(SIZES)
+    for block in encoder_blocks(other):
+        block_parts(block).attention.relative_attention_max_distance = 20
+    ids = torch.randint(2, 30, (1, 25))
+    with torch.no_grad():
+        modeling_nash._buckets = (None, None)
+        expected = other.get_encoder()(ids).last_hidden_state
+        apart = one.get_encoder()(ids).last_hidden_state
+        assert torch.equal(other.get_encoder()(ids).last_hidden_state, expected)
+    assert not torch.equal(apart, expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_neither_reads_nor_leaves_remembered_buckets():
+    model, ids = narrow(SIZES).requires_grad_(False), torch.randint(2, 30, (1, 6))
+    attention = block_parts(encoder_blocks(model)[0]).attention
+    with torch.no_grad():
+        expected = attention.compute_bias(6, 6)
+        key, buckets = modeling_nash._buckets
+        modeling_nash._buckets = poisoned = key, torch.zeros_like(buckets)
+        traced = torch.jit.trace(lambda ids: attention.compute_bias(6, 6) + 0 * ids.sum(), ids, check_trace=False)
+        assert modeling_nash._buckets is poisoned
+        modeling_nash._buckets = (None, None)
+        assert torch.equal(traced(ids), expected)
+
+
 def test_a_decoder_deeper_than_the_encoder_generates():
     model = narrow(SIZES, decoder_layers=4)
     ids = torch.randint(2, 30, (2, 6))

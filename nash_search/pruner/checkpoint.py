@@ -109,10 +109,20 @@ def load(path: str | Path) -> Any:
     model_class = family.narrow_class if model_type.startswith("nash_") else family.stock_class
     with _no_progress_bar():
         model, report = model_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are random now, and refused below
         )
     if report["missing_keys"]:
         raise InvalidInput(f"model must hold all weights, but got none for {', '.join(sorted(report['missing_keys']))}")
+    if report["mismatched_keys"]:
+        name, found, expected = sorted(report["mismatched_keys"])[0]
+        raise InvalidInput(
+            f"model's weights must have the shapes its config says, but got {tuple(found)} where {name} "
+            f"should be {tuple(expected)}"
+        )
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"model's weights must be finite, but got {name} in {folder}")

@@ -62,9 +62,14 @@ def _t5(model_type: str, narrow_class: type[Any], first_block_has_bias: bool) ->
     )
 
 
-def _bart(model_type: str, narrow_class: type[Any], **differs: Any) -> Family:
-    keys = {"depth_key": "decoder_layers", "ffn_key": "encoder_ffn_dim"}
-    return Family(model_type=model_type, narrow_class=narrow_class, **keys, **differs)
+def _bart(model_type: str, narrow_class: type[Any], answers_are_labels: bool = True) -> Family:
+    return Family(
+        model_type=model_type,
+        narrow_class=narrow_class,
+        depth_key="decoder_layers",
+        ffn_key="encoder_ffn_dim",
+        answers_are_labels=answers_are_labels,
+    )
 
 
 FAMILIES: dict[str, Family] = {

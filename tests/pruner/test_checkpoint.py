@@ -6,10 +6,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import KINDS, batch_of, logits_of, model_of, some_kept
+from transformers import AutoTokenizer
 
 from nash_search.errors import InvalidInput
 from nash_search.pruner import cut, load, save, shapes_of, shorten
+from nash_search.tasks.g2p import build_tokenizer
 
 CORE = ("t5", "flan", "bart")
 ALL = [pytest.param(kind, marks=[] if kind in CORE else pytest.mark.slow) for kind in KINDS]
@@ -51,6 +54,24 @@ def test_stock_format_is_refused_where_the_stock_config_cannot_say_the_shape(tmp
     save(shorten(model, 2), tmp_path / "x", format="stock")
 
 
+def test_weights_of_another_size_than_the_config_says_are_refused(tmp_path):
+    model = model_of("t5")
+    folder = save(cut(model, *some_kept(model)), tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"d_ff": 40}))
+    with pytest.raises(InvalidInput, match="weights must have the shapes its config says"):
+        load(folder)
+    stock = json.loads((save(model, tmp_path / "stock") / "config.json").read_text())
+    (tmp_path / "stock" / "config.json").write_text(json.dumps(stock | {"nash_shapes": config["nash_shapes"]}))
+    with pytest.raises(InvalidInput, match="encoder must have the shapes its config says"):
+        load(tmp_path / "stock")
+
+
+def test_the_tokenizer_travels_along(tmp_path):
+    folder = save(model_of("bart"), tmp_path / "x", tokenizer=build_tokenizer())
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == build_tokenizer().get_vocab()
+
+
 def test_foreign_code_other_families_and_damaged_weights_are_refused(tmp_path):
     model = model_of("bart")
     folder = save(model, tmp_path / "x")
@@ -65,6 +86,12 @@ def test_foreign_code_other_families_and_damaged_weights_are_refused(tmp_path):
         model.lm_head.weight[0, 0] = float("nan")
     save(model, folder)
     with pytest.raises(InvalidInput, match="weights must be finite"):
+        load(folder)
+    save(model_of("t5"), folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.block.1.layer.0.SelfAttention.q.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match="must hold all weights, but got none for encoder.block.1.layer.0"):
         load(folder)
     with pytest.raises(InvalidInput, match="must be a folder with a config.json"):
         load(tmp_path / "nowhere")

@@ -8,7 +8,7 @@ from tiny import KINDS, batch_of, model_of
 from torch.nn import functional as F
 
 from nash_search.config import PruningRecipe
-from nash_search.pruner import shorten
+from nash_search.pruner import TeacherOutputs, shorten
 from nash_search.pruner.distillation import Distillation, cross_entropy, divergence, forward, hidden_distance
 
 
@@ -70,6 +70,20 @@ def test_hidden_distance_is_free_of_width_scale_and_pads():
         t, s = teacher[block][mask.bool()], student[block][mask.bool()]
         expected += float((s - t).square().mean() / t.var(correction=0)) / 2
     assert value == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_the_loss_is_the_formula(remembered, tmp_path):
+    teacher, batch = model_of("t5"), batch_of()
+    student = shorten(teacher, 2)
+    with torch.no_grad():
+        theirs, mine = forward(teacher, batch), forward(student, batch)
+    ce, kl = float(cross_entropy(mine, batch["labels"])), float(divergence(mine, theirs, batch["labels"], 3.0))
+    outputs = TeacherOutputs(folder=tmp_path, k=40) if remembered else None
+    for a, b in ((1.0, 0.0), (0.0, 1.0), (0.3, 0.6)):
+        recipe = PruningRecipe(ce_weight=a, kd_weight=b, temperature=3.0)
+        found = Distillation(student, teacher, (0, 3), recipe, hidden=False, outputs=outputs).loss(batch)
+        assert float(found.detach()) == pytest.approx(a * ce + b * 9 * kl, rel=2e-3 if remembered else 1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])

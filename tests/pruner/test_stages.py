@@ -11,7 +11,20 @@ from tiny import batch_of, logits_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
-from nash_search.pruner import Stopped, TeacherOutputs, largest_sparsity_pct, prune, run, shapes_of, shorten
+from nash_search.pruner import (
+    Stopped,
+    TeacherOutputs,
+    cut,
+    largest_sparsity_pct,
+    prune,
+    run,
+    shapes_of,
+    shorten,
+    stages,
+)
+from nash_search.pruner.distillation import Distillation
+from nash_search.pruner.gates import LIMIT
+from nash_search.pruner.stages import gates_of
 
 RECIPE = PruningRecipe(narrow_steps=12, tune_steps=4, rungs=4, hidden_weight=0.01, gate_learning_rate=0.2)
 ARCHITECTURE = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
@@ -48,13 +61,18 @@ class KillAt:
         return None
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart", "whisper"])
+@pytest.mark.parametrize("kind", ["t5", "bart", "m2m_100", "whisper"])
 def test_a_trial_ends_at_its_architecture_and_leaves_the_teacher_alone(kind):
     teacher = model_of(kind)
     before = copy.deepcopy(teacher.state_dict())
     rungs = []
     state = torch.get_rng_state()
-    batches = partial(batch_of, kind=kind)
+    asked = []
+
+    def batches(step):
+        asked.append(step)
+        return batch_of(step, kind=kind)
+
     pruned = run(teacher, ARCHITECTURE, RECIPE, batches, on_rung=lambda step, model: rungs.append(step))
     assert torch.equal(torch.get_rng_state(), state)
     assert pruned.shapes == shapes_of(pruned.model)
@@ -64,11 +82,96 @@ def test_a_trial_ends_at_its_architecture_and_leaves_the_teacher_alone(kind):
     assert set(pruned.pruning) == {"undecided_share", "loss_before_hardening", "loss_after_hardening"}
     assert {name: stage["steps"] for name, stage in pruned.stages.items()} == {"narrow": 12, "tune": 4}
     assert rungs == [4, 8, 12, 16]
+    assert asked == [*range(12), 0, 1, 0, 1, 12, 13, 14, 15]  # the loss on both sides of the cut is read on 0 and 1
     assert not pruned.model.training
     after = teacher.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not any("forward" in vars(module) for module in pruned.model.modules())
+
+
+def test_what_hardening_folds_in_is_the_evaluation_gates(monkeypatch):
+    """The cut model is the gated one whose removed gates are shut and whose kept ones are soft."""
+    seen = []
+
+    def spied(student, *kept, **folded):
+        seen.append((copy.deepcopy(student), kept, smaller := cut(student, *kept, **folded)))
+        return copy.deepcopy(smaller)
+
+    made = []
+    monkeypatch.setattr(stages, "cut", spied)
+    monkeypatch.setattr(stages, "gates_of", lambda *args: made.append(gates_of(*args)) or made[-1])
+    run(model_of("t5"), ARCHITECTURE, RECIPE, data)
+    (student, kept, smaller), gates = seen[0], made[0]
+    values_G = gates.evaluation().detach()
+    masks_G = [torch.zeros(n).index_fill(0, torch.tensor(k), 1.0) for n, k in zip(
+        gates.heads + gates.neurons, [*kept[0], *kept[1]], strict=True)]  # fmt: skip
+    masked_G = values_G * torch.cat(masks_G)
+    assert int(((masked_G > 0) & (masked_G < 1)).sum()) > 3
+    heads, _ = gates.per_block(masked_G)
+    assert any(bool(((z > 0) & (z < 1)).any()) for z in heads)
+    gates.use(masked_G)
+    with gates.attached(student.eval()):
+        expected = logits_of(student, batch_of())
+    difference = float((logits_of(smaller, batch_of()) - expected).abs().max())
+    assert difference <= 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("multiplier", ["solved", "ascent"])
+def test_rungs_and_the_loss_before_hardening_see_the_evaluation_gates(multiplier):
+    """At rates that move nothing these are exactly 1: the shortened teacher. A draw would not be."""
+    still = {name: 1e-9 for name in ("learning_rate", "gate_learning_rate", "multiplier_learning_rate")}
+    recipe = RECIPE.model_copy(update=still | {"multiplier": multiplier, "hidden_weight": 0.0})
+    teacher, seen = model_of("t5"), []
+
+    def on_rung(step, model):
+        seen.append(logits_of(model, batch_of()))
+
+    pruned = run(teacher, ARCHITECTURE, recipe, data, on_rung=on_rung)
+    short = shorten(teacher, 2)
+    for logits in seen[:2]:
+        assert float((logits - logits_of(short, batch_of())).abs().max()) < 1e-4
+    loss = Distillation(short, teacher, (0, 3), recipe, hidden=False).loss
+    expected = sum(float(loss(data(step)).detach()) for step in range(2)) / 2
+    assert pruned.pruning["loss_before_hardening"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_ascent_trains_gates_at_a_constant_rate_within_reach(monkeypatch):
+    made, groups = [], []
+    monkeypatch.setattr(stages, "gates_of", lambda *args: made.append(gates_of(*args)) or made[-1])
+    real = stages.train
+
+    def spied(*args, **options):
+        groups.append((options["groups"], options.get("schedule")))
+        return real(*args, **options)
+
+    monkeypatch.setattr(stages, "train", spied)
+    recipe = RECIPE.model_copy(update={"multiplier": "ascent", "gate_learning_rate": 3.0})
+    run(model_of("t5"), ARCHITECTURE, recipe, data)
+    assert float(made[0].logits_G.detach().abs().max()) == pytest.approx(LIMIT)
+    (weights, of_gates, multipliers), schedule = groups[0]
+    assert weights.get("scheduled", True) and weights.get("clipped", True)
+    assert not any(group["scheduled"] or group["clipped"] for group in (of_gates, multipliers))
+    assert multipliers["maximize"] and not of_gates.get("maximize", False)
+    assert [schedule(step) for step in (0, 8, 16)] == [1.0, 0.5, 0.0]  # the weights' rate falls over the whole trial
+
+
+def test_hidden_states_are_matched_in_stage_2_only():
+    for sparsity, same in ((40, False), (0, True)):
+        architecture = Architecture(encoder_sparsity_pct=sparsity, decoder_layers=2)
+        models = [
+            prune(model_of("t5"), architecture, RECIPE.model_copy(update={"hidden_weight": weight}), data)
+            for weight in (0.0, 10.0)
+        ]
+        assert same_weights(*models) is same
+
+
+def test_a_teacher_in_train_mode_or_half_precision_teaches_without_noise_to_a_full_precision_student():
+    teacher = model_of("t5").train()
+    assert same_weights(prune(teacher, ARCHITECTURE, RECIPE, data), prune(model_of("t5"), ARCHITECTURE, RECIPE, data))
+    assert teacher.training
+    half = prune(model_of("t5").bfloat16(), ARCHITECTURE, RECIPE, data)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
 
 
 def test_no_sparsity_trains_all_steps_on_the_shortened_model():

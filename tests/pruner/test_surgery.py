@@ -133,6 +133,15 @@ def test_the_input_is_never_changed(kind):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_what_was_frozen_stays_frozen():
+    model = model_of("bart")
+    parts = block_parts(encoder_blocks(model)[1])
+    parts.attention.v_proj.weight.requires_grad_(False)
+    smaller = block_parts(encoder_blocks(cut(model, *some_kept(model)))[1]).attention
+    assert not smaller.v_proj.weight.requires_grad
+    assert smaller.q_proj.weight.requires_grad
+
+
 def test_kept_heads_keep_their_position_bias():
     model = model_of("t5")
     table = block_parts(encoder_blocks(model)[0]).attention.relative_attention_bias.weight

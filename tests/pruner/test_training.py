@@ -1,0 +1,72 @@
+"""The training loop on a model whose every update is known in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nash_search.pruner.training import Group, linear_decay, train
+
+
+class Toy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.zeros(1))
+        self.other = torch.nn.Parameter(torch.zeros(1))
+
+
+def updates(model, groups, slopes=(1.0, 1.0), **options):
+    """Both parameters after every step of a loss that falls with `slopes` along them."""
+    seen = []
+    train(
+        model,
+        loss=lambda batch, step: -(slopes[0] * model.one + slopes[1] * model.other).sum(),
+        batches=lambda step: {"x": torch.zeros(1)},
+        groups=groups,
+        after_step=lambda step: seen.append((float(model.one.detach()), float(model.other.detach()))),
+        **options,
+    )
+    return torch.tensor([(0.0, 0.0), *seen]).diff(dim=0)
+
+
+def test_scheduled_groups_decay_to_zero_and_the_others_keep_their_rate():
+    model = Toy()
+    groups = [Group(params=[model.one], lr=0.1), Group(params=[model.other], lr=0.1, scheduled=False, maximize=True)]
+    moved = updates(model, groups, steps=5)
+    assert moved[:, 0].tolist() == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02], rel=1e-4)  # Adam on a constant slope
+    assert moved[:, 1].tolist() == pytest.approx([-0.1] * 5, rel=1e-4)
+    assert [linear_decay(4, 2)(step) for step in range(5)] == [0.5, 1.0, 1.0, 0.5, 0.0]
+
+
+def test_only_clipped_groups_count_in_the_norm_and_are_clipped():
+    model, norms = Toy(), []
+    groups = [Group(params=[model.one], lr=0.1), Group(params=[model.other], lr=0.1, clipped=False)]
+    model.one.register_post_accumulate_grad_hook(lambda p: norms.append(p))
+
+    def after_step(step):
+        norms.append((float(model.one.grad), float(model.other.grad)))
+
+    train(
+        model,
+        loss=lambda batch, step: -(30 * model.one + 400 * model.other).sum(),
+        batches=lambda step: {"x": torch.zeros(1)},
+        steps=1,
+        groups=groups,
+        clip=2.0,
+        after_step=after_step,
+    )
+    assert norms[-1] == pytest.approx((-2.0, -400.0), rel=1e-4)
+
+
+def test_every_step_has_its_own_noise_and_the_callers_is_left_alone():
+    model, noise = Toy(), []
+
+    def loss(batch, step):
+        noise.append(float(torch.rand(1)))
+        return model.one.sum()
+
+    state = torch.get_rng_state()
+    for _ in range(2):
+        train(model, loss=loss, batches=lambda step: {}, steps=4, groups=[Group(params=[model.one], lr=0.1)])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert noise[:4] == noise[4:] and len(set(noise)) == 4
