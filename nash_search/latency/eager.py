@@ -136,12 +136,16 @@ class Eager:
         config = model.config
         if rows is not None:
             return task_inputs(workload, rows, pad=config.pad_token_id or 0)
+        return random_inputs(workload, vocabulary=config.vocab_size, special=self.special(config))
+
+    def special(self, config: Any) -> set[int]:
+        """Tokens that no ordinary input is made of."""
         names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_eos_token_id")
-        special: set[int] = set()
+        found: set[int] = set()
         for name in names:
             value = getattr(config, name, None)
-            special |= set(value if isinstance(value, list) else [] if value is None else [value])
-        return random_inputs(workload, vocabulary=config.vocab_size, special=special)
+            found |= set(value if isinstance(value, list) else [] if value is None else [value])
+        return found
 
     def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generate freely from padded rows, in one batch; settings besides these are the model's own."""
