@@ -149,6 +149,7 @@ def back_up(folder: Path) -> None:
 def rebuild(folder: Path, name: str) -> int:
     """Make a healthy database from the latest healthy backup plus what the manifests hold.
 
+    A result whose folder is gone becomes a failure `interrupted`, so its architecture is taken up again first.
     The damaged file is kept beside it as `study.db.damaged`. Returns the number of finished trials.
 
     Raises:
@@ -167,15 +168,15 @@ def rebuild(folder: Path, name: str) -> int:
     fresh = folder / f".{DATABASE}.new"
     remove_database(fresh)
     whole = {p.name for p in whole_folders(folder / "trials", old.facts.question_digest)}
-    new = Study(open_storage(sqlite_url(fresh)), name, folder, old.facts)
-    for row in old.trials():
-        lost = "folder" in row.user_attrs and Path(row.user_attrs["folder"]).name not in whole
-        if row.state.is_finished() and not lost:
-            new.optuna.add_trial(row)
+    told = [row for row in old.trials() if row.state.is_finished() and "folder" in row.user_attrs]
+    lost = [row._trial_id for row in told if Path(row.user_attrs["folder"]).name not in whole]
+    old.close()
+    shutil.copyfile(backup, fresh)
+    _take_back(fresh, lost)
+    new = Study(open_storage(sqlite_url(fresh)), name, folder, None)
     table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
     settle(new, table)
     finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in new.trials())
-    old.close()
     new.close()
     for suffix in ("", "-wal", "-shm"):
         if (folder / f"{DATABASE}{suffix}").exists():
@@ -183,3 +184,20 @@ def rebuild(folder: Path, name: str) -> int:
     os.replace(fresh, folder / DATABASE)
     manifest.fsync_folder(folder)
     return finished
+
+
+def _take_back(path: Path, trials: list[int]) -> None:
+    """Turn finished rows into failed ones, which Optuna allows nobody (adding all others anew takes 10 ms each)."""
+    database = sqlite3.connect(path)
+    try:
+        with database:
+            for trial_id in trials:
+                database.execute("DELETE FROM trial_values WHERE trial_id = ?", (trial_id,))
+                database.execute("DELETE FROM trial_user_attributes WHERE trial_id = ?", (trial_id,))
+                database.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (trial_id,))
+                failure = ("failure", trial_id, '"interrupted"')
+                database.execute(
+                    "INSERT INTO trial_user_attributes (key, trial_id, value_json) VALUES (?, ?, ?)", failure
+                )
+    finally:
+        database.close()

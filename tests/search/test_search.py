@@ -1,6 +1,7 @@
 """The whole search on the analytic bench, in this process."""
 
 import json
+import shutil
 
 import optuna
 import pandas as pd
@@ -303,3 +304,29 @@ def test_a_failure_killed_before_its_tell_is_told_once(rehearse, notebook, monke
     result = rehearse(trials=3, orders="nan=enc0-dec2")
     assert result.document["trials"] == {"complete": 3, "stopped": 0, "infeasible": 1, "failed": 1}
     assert not list((result.folder / "trials").glob(".work-*"))
+
+
+def test_recovery_takes_up_again_what_lost_its_folder_and_adopts_what_the_backup_does_not_know(rehearse, notebook):
+    from nash_search.search import recovery
+
+    result = rehearse(trials=8)
+    before = [(r.architecture, r.quality) for r in notebook.trials]
+    backups = sorted((result.folder / "backups").glob("*.db"))
+    for newer in backups[1:]:  # two trials newer than the backup
+        newer.unlink()
+    gone = next(r.architecture for r in notebook.trials[1:] if r.status == "complete")
+    keys = {trial_folder: json.loads((trial_folder / "record.json").read_text())["architecture"] for trial_folder in
+            (result.folder / "trials").iterdir()}  # fmt: skip
+    (lost,) = [path for path, architecture in keys.items() if architecture == gone.model_dump(mode="json")]
+    shutil.rmtree(lost)
+    (result.folder / "study.db").write_bytes(b"")
+    with pytest.raises(StorageDamaged, match="recover s"):
+        rehearse(trials=8)
+    assert recovery.rebuild(result.folder, "s") == len(before) - 1
+    again = rehearse(trials=8)
+    assert [r.architecture for r in notebook.trials[len(before) :]] == [gone]
+    assert again.document["trials"] == result.document["trials"] and lost.is_dir()
+    assert sorted(t.values for t in study_of(again).trials if t.values) == sorted(
+        t.values for t in study_of(result).trials if t.values
+    )
+    assert {t.state.name for t in study_of(again).trials} <= {"COMPLETE", "PRUNED", "FAIL"}
