@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nash_search.records import Latency, Quality
+from nash_search.records import Artefact, Latency, Quality
 from nash_search.report import escape
 from nash_search.report.answer import load_lines, widths_words
 from nash_search.report.markdown import aligned, fenced
@@ -42,6 +42,7 @@ def card(
     test: Quality | None = None,
     dense_test: Quality | None = None,
     examples: Sequence[tuple[str, str, str]] = (),
+    engines: Sequence[Artefact] = (),
 ) -> str:
     """The README.md of the export of trial `number`.
 
@@ -58,6 +59,7 @@ def card(
         test: quality on the sealed test split, for winners.
         dense_test: the dense model's on the same split.
         examples: (source, this model's output, the teacher's output).
+        engines: what serving engines load from this folder, as their records say.
     """
     point = next(p for p in view.points if p.number == number)
     timed = latency or point.record.latency
@@ -75,6 +77,8 @@ def card(
     parts += ["## What was kept", _kept(point)]
     if exported:
         parts += ["## Load it", fenced(_loading(name, stock), "python")]
+    for engine in engines:
+        parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(name, engine)]
     if examples:
         rows = [[escape.markdown(cell, 120) for cell in row] for row in examples]
         parts += ["## Examples", aligned(["input", "this model", "dense model"], rows, "lll")]
@@ -211,6 +215,13 @@ def _loading(name: str, stock: bool) -> list[str]:
         *load_lines(name),
         "# without the nash-search package: from_pretrained(..., trust_remote_code=True); the code is in this folder",
     ]
+
+
+def _serving(name: str, engine: Artefact) -> str:
+    kind = engine.dtype if engine.quantize == "none" else f"{engine.quantize}, {engine.dtype} beside it"
+    made = f"Written by {engine.runtime} {engine.version} ({kind}); the measured latency is this folder's."
+    lines = [f"folder = {name!r}", *(escape.plain(line, 1000) for line in engine.loading)]
+    return f"{escape.markdown(made)}\n\n{fenced(lines, 'python')}"
 
 
 def _provenance(view: StudyView, p: Point, data: str) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
-from nash_search.records import Latency, Quality
+from nash_search.records import Artefact, Latency, Quality
 from nash_search.report.card import card
 from nash_search.report.files import replace
 from nash_search.report.view import StudyView
@@ -76,6 +76,7 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
             latency=point.latency,
             test=point.test,
             dense_test=found.dense_test,
+            engines=engines(export),
         )
         for place in (export, *copies.get(point.number, ())):
             if place.is_dir():
@@ -104,6 +105,17 @@ def budget_folder(budget: LatencyBudget) -> str:
 def _no_path(name: str) -> str:
     """A local folder or file goes by its last name: its path is nobody's business and no Hub id."""
     return Path(name).name if name and Path(name).exists() else name
+
+
+def engines(export: Path) -> list[Artefact]:
+    """The records of what serving engines load from this export; one that cannot be read is left out."""
+    found = []
+    for record in sorted(export.glob("*/artefact.json")):
+        try:
+            found.append(Artefact.model_validate_json(record.read_bytes()))
+        except (OSError, ValidationError):
+            continue
+    return found
 
 
 def is_stock(export: Path) -> bool:

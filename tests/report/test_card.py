@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from nash_search.config import LatencyBudget
 from nash_search.errors import InvalidInput
-from nash_search.records import TrialRecord
+from nash_search.records import Artefact, TrialRecord
 from nash_search.report import card, exports, folder, page, view
 
 
@@ -86,6 +86,23 @@ def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
         assert words in found.text
     assert "decoder blocks of the teacher: 0, 5" in found.text and "## Limits" in found.text
     assert "trust_remote_code" not in written[0].read_text(), "a stock checkpoint needs none of our code"
+
+
+def test_a_card_says_how_the_engine_loads_what_it_was_timed_on(on_disk: Path) -> None:
+    place = on_disk / "checkpoints" / "g2p-4" / "ctranslate2"
+    place.mkdir()
+    record = Artefact(
+        runtime="ctranslate2", version="4.8.5", dtype="float32", quantize="int8",
+        loading=("import ctranslate2", 'engine = ctranslate2.Translator(f"{folder}/ctranslate2")'),
+    )  # fmt: skip
+    (place / "artefact.json").write_text(record.model_dump_json())
+    stock, narrow, copy = (path.read_text() for path in exports.write_cards(on_disk, folder.load(on_disk)))
+    assert "ctranslate2" not in stock
+    for text in (narrow, copy):
+        assert "folder = 'g2p-4'\nimport ctranslate2\nengine = ctranslate2.Translator(f" in text
+        assert "int8, float32 beside it" in text and "4.8.5" in ModelCard(text).text.replace("\\", "")
+    (place / "artefact.json").write_text("{")
+    assert "ctranslate2" not in exports.write_cards(on_disk, folder.load(on_disk))[1].read_text()
 
 
 def test_a_local_teacher_is_no_hub_id(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
