@@ -233,6 +233,8 @@ class TrialRecord(Frozen):
     """One line about the failure."""
     created: str = ""
     """UTC stamp, ISO 8601."""
+    wall_s: float = 0.0
+    """Seconds of its process, from the job's arrival to the record: loading, training, timing, scoring, saving."""
 
     @property
     def status(self) -> Status:

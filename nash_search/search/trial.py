@@ -229,7 +229,8 @@ def run_trial(
         check_values(record)
         if job.device and record.latency is not None and device_id(record.latency.fingerprint) != job.device:
             raise Failed("error", "the trial must be timed on the study's device, but this worker has another one")
-        record = record.model_copy(update={"versions": versions(), "created": stamp()})
+        made = {"versions": versions(), "created": stamp(), "wall_s": time.monotonic() - began}
+        record = record.model_copy(update=made)
         (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
         manifest.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})
         shutil.rmtree(job.work, ignore_errors=True)
@@ -255,6 +256,7 @@ def failed_record(job: Job, reason: FailureReason, message: str, seconds: float 
         stages={"lost": {"seconds": seconds, "steps": 0.0}},
         versions=versions(),
         created=stamp(),
+        wall_s=seconds,
     )
 
 
