@@ -157,6 +157,14 @@ class Distillation:
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """L without the sparsity term."""
+        try:
+            return self._loss(batch)
+        finally:  # also when memory ran out: what is kept would pin it
+            for outputs in (self._mine, self._theirs):
+                if outputs is not None:
+                    outputs.forget()
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
         recipe, labels, temperature = self.recipe, batch["labels"], self.recipe.temperature
         target: torch.Tensor | TopTokens | None = None
         if recipe.kd_weight > 0 and self.outputs is not None:
@@ -181,8 +189,6 @@ class Distillation:
                 labels != -100,
             )
             total = total + recipe.hidden_weight * (encoder + decoder)
-            self._mine.forget()
-            self._theirs.forget()
         return total
 
     @torch.no_grad()

@@ -18,12 +18,15 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from nash_search.pruner.accumulation import Pieces
 
 Batch = dict[str, torch.Tensor]
 
@@ -139,7 +142,8 @@ def train(
 
     Args:
         model: put in train mode for the steps, in eval mode for rungs.
-        loss: of (batch on the device, step); called inside autocast when the precision is bf16.
+        loss: of (batch on the device, step); called inside autocast when the precision is bf16, and piece by piece
+            (`accumulation.py`) when the batch does not fit the device's memory.
         batches: a pure function of the step, 0 first.
         steps: optimizer steps, those done before a resume included.
         groups: AdamW parameter groups.
@@ -184,6 +188,15 @@ def train(
             also = {f"also.{name}": tensor for name, tensor in (state_tensors or {}).items()}
             state.write(header, _snapshot(parameters, optimizer) | also)
 
+    def precise(batch: Batch, step: int) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return loss(batch, step)
+
+    def begin(step: int) -> None:
+        _seed(seed, step, device)
+        optimizer.zero_grad(set_to_none=True)
+
+    pieces = Pieces()
     model.train()
     saved_at = time.perf_counter()
     stopped = False
@@ -198,14 +211,10 @@ def train(
                     break
             with step_guard():
                 started = time.perf_counter()  # waiting for the device is not training
-                _seed(seed, step, device)
                 batch = {k: v.to(device, non_blocking=True) for k, v in batches(step).items()}
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * (schedule(step) if group.get("scheduled", True) else 1.0)
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-                    value = loss(batch, step)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
+                value = pieces.backward(partial(precise, step=step), batch, partial(begin, step))
                 if clip is not None:
                     torch.nn.utils.clip_grad_norm_(clipped, clip)
                 optimizer.step()
@@ -213,7 +222,7 @@ def train(
                     after_step(step)
             step += 1
             if step % report_every == 0 or step == steps or step in rungs:
-                last = float(value.detach())
+                last = float(value)
                 if not math.isfinite(last):
                     raise FloatingPointError(f"loss must be finite, but got {last} at step {step} of {steps}")
                 if on_step is not None:
