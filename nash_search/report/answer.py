@@ -69,6 +69,14 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("dense", words))
     for budget in plan.get("budgets") or ():
         rows.append(("budget", _budget_words(budget, view, plan)))
+    rows += _cost_rows(plan)
+    if plan.get("dashboard"):
+        rows.append(("dashboard", escape.plain(plan["dashboard"])))
+    return rows
+
+
+def _cost_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Trials, seconds, and how the seconds are known."""
     cost = []
     if plan.get("trials"):
         cost.append(f"{plan['trials']} trials")
@@ -78,10 +86,14 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         cost.append(f"about {format_duration(plan['seconds_per_trial'])} each")
     if plan.get("eta_s"):
         cost.append(f"done in about {format_duration(plan['eta_s'])}")
-    if cost:
-        rows.append(("cost", ", ".join(cost)))
-    if plan.get("dashboard"):
-        rows.append(("dashboard", escape.plain(plan["dashboard"])))
+    rows = [("cost", ", ".join(cost))] if cost else []
+    if plan.get("train_s") is not None and plan.get("device_s") is not None:
+        words = (
+            f"{format_duration(plan['train_s'])} of training, the device busy for {format_duration(plan['device_s'])}"
+        )
+        if plan.get("estimated"):
+            words += f"; estimated {escape.plain(plan['estimated'])}"
+        rows.append(("that is", words))
     return rows
 
 

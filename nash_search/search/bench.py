@@ -22,11 +22,13 @@ from typing import Any
 import torch
 
 from nash_search import device, latency, pruner
-from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload
+from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, Workload
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.search import room
+from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve
 from nash_search.search.dense import Dense
 from nash_search.search.serving import Serving
@@ -55,6 +57,7 @@ class NashBench:
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
         self._quality: Quality | None = None
+        self._scored_s = 0.0
         self.dense = Dense(config)
 
     @cached_property
@@ -159,7 +162,9 @@ class NashBench:
             if self.config.model is not None:
                 fix = f"nash-search finetune --model {self.config.model} --output DIR with the same data, then DIR"
                 check_finetuned(self.teacher, self.task, fix=fix, guard=self._guard)
+            began = time.monotonic()
             self._quality = self._serving.score(self._dense_served, "validation")
+            self._scored_s = time.monotonic() - began
         return self._quality
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
@@ -176,6 +181,20 @@ class NashBench:
             timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
             taken = latency.measure(self._dense_served, served, self._workload, **timing)
             return taken, serving.score(served, "validation")
+
+    def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
+        """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
+        torch.set_num_threads(threads)
+        recipe, guard = self.config.recipe, self._guard
+        data = self.task.train_batches(recipe.batch_size, self.config.seed)
+
+        def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
+            return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages
+
+        train_s, timed = timed_steps(train, recipe, limit_s)
+        scorings = (recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
+        how = f"from {timed} timed step{'s' if timed > 1 else ''} of each training stage"
+        return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
 
     # -- a trial ---------------------------------------------------------------------------------
 
@@ -194,6 +213,7 @@ class NashBench:
             return curve.add(step, found, last=last)
 
         job.work.mkdir(parents=True, exist_ok=True)
+        room.check(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
         try:
             pruned = pruner.run(
                 self.teacher,

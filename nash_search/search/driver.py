@@ -10,7 +10,6 @@ This module refuses to know processes, and what a trial does.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.search import manifest, probe, recovery, space
+from nash_search.search.cost import train_threads
 from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
@@ -153,7 +153,7 @@ class Driver:
             share=share,
             folder=str(self.study.folder.resolve()),
             device=device_id(self.table.fingerprint),
-            train_threads=max(1, len(os.sched_getaffinity(0)) // self.workers),
+            train_threads=train_threads(self.workers),
             peers=peers,
         )
 

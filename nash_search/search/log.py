@@ -87,7 +87,9 @@ def to_file(folder: Path) -> None:
         handler.close()
 
 
-def _show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     if issubclass(category, NashSearchWarning):
         print(f"nash-search: warning: {' '.join(str(message).split())}", file=sys.stderr)
     else:

@@ -1,31 +1,37 @@
-"""Before anything is spent: the question in full, the probe's table, what is fixed of a new study, the plan.
+"""Before anything is spent: the question in full, the probe's table, what is fixed of a new study, the plan and
+its cost.
 
     question   config + model, data, workload, device and protocol versions, by digest
     table      the study's own `probe.json`; else what is known here of its shapes and a new timing of the rest
 
 A study that exists must have been asked the same question; a difference is named field by field.
-This module refuses to know trials and what is proposed.
+This module refuses to know what is proposed and how a trial goes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nash_search import errors
+from nash_search import errors, intervals
 from nash_search.config import SearchConfig, SearchSpace, Workload, digest
-from nash_search.records import Quality
-from nash_search.search import document, manifest, probe, space
+from nash_search.records import Quality, TrialRecord
+from nash_search.search import cost, document, manifest, probe, space
 from nash_search.search.study import StudyFacts
 from nash_search.search.trial import Bench
+
+log = logging.getLogger(__name__)
 
 PROBE = "probe.json"
 DENSE = "dense.json"
 LATENCIES = ".latencies"
 """Beside the studies: every shape timed here, for `probe` and the next search."""
 PROBE_LIMIT_S = 60.0
+COST_LIMIT_S = 2.0
+"""Seconds of training steps that the estimate may take, before any trial."""
 HYPERVOLUME_DROP_PCT = 20.0
 """Hypervolume's quality reference: this much below the dense model, unless `--max-drop` says otherwise."""
 
@@ -142,11 +148,39 @@ def check_loosest(facts: StudyFacts, config: SearchConfig) -> None:
         )
 
 
-def plan(case: Case) -> dict[str, Any]:
-    """Everything known before spending."""
+def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[str, Any]:
+    """What the search will cost; nothing where no architecture is feasible, or a step could not be taken.
+
+    Args:
+        case: what is known.
+        records: the study's trials so far.
+        load_s: seconds a process takes to load libraries, model and data.
+    """
+    facts, table = case.facts, case.table
+    possible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share and a != facts.baseline]
+    if not possible:
+        return {}
+    done = sum(r.status in ("complete", "stopped") and r.architecture != facts.baseline for r in records)
+    trials = max(0, min(case.config.trials, len(possible)) - done)
+    middle = sorted(possible, key=table.share)[len(possible) // 2]
+    try:
+        one = case.bench.trial_cost(middle, cost.train_threads(case.workers), COST_LIMIT_S)
+    except Exception as error:  # whatever training may fail of: the trial will say so, the plan does without
+        log.warning("no estimate of what a trial costs: %s: %s", type(error).__name__, error)
+        return {}
+    one = cost.as_recorded(one, records)
+    return cost.of_search(
+        one, case.config, trials=trials, workers=case.workers, dense_ms=facts.dense_ms, load_s=load_s
+    )
+
+
+def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:
+    """Everything known before spending; arguments as for `estimate`."""
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
     architectures = facts.space.architectures()
     fastest, floor_share = probe.floor(table, architectures)
+    dense_calls = [ms for entry in table.entries for taken in entry.latency.rounds for ms in taken.dense_runs_ms]
+    lower_ms, upper_ms = intervals.median_bounds([dense_calls])
     return {
         "study": config.study_name,
         "task": config.task.name,
@@ -157,6 +191,8 @@ def plan(case: Case) -> dict[str, Any]:
         "decoder_layers": facts.baseline.decoder_layers,
         "dense": {
             "latency_ms": facts.dense_ms,
+            "lower_ms": lower_ms,
+            "upper_ms": upper_ms,
             "validation_quality": dense.value,
             "validation_standard_error": dense.standard_error,
             "quality_split": dense.split,
@@ -175,4 +211,5 @@ def plan(case: Case) -> dict[str, Any]:
         "fastest": fastest.slug,
         "trials": config.trials,
         "workers": case.workers,
+        **estimate(case, records, load_s),
     }

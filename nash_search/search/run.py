@@ -150,6 +150,7 @@ class _Run:
     def run(self, seeds: Sequence[Architecture]) -> SearchResult:
         """Every stage in its order."""
         config, say = self.config, self.say
+        load_s = time.monotonic() - self.began
         say("workload", {"workload": self.workload.model_dump(mode="json"), "study": config.study_name})
         study = self._existing()
         if study is not None:
@@ -162,7 +163,9 @@ class _Run:
             self._settle()
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
-        say("plan", opening.plan(self))
+        with self.interruption.interruptible():
+            plan = opening.plan(self, study.records() if study is not None else (), load_s)
+        say("plan", plan)
         _, floor_share = probe.floor(self.table, filled.architectures())
         if floor_share > self.facts.loosest_share:
             answer = self._document(None, Driver.NO_TRIALS, 0.0, [])

@@ -28,6 +28,7 @@ from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.records import FailureReason, Latency, Quality, TrialRecord
 from nash_search.search import manifest
+from nash_search.search.cost import TrialCost
 from nash_search.search.stopping import Peer
 
 RECORD = "record.json"
@@ -128,6 +129,9 @@ class Bench(Protocol):
 
     def dense_quality(self) -> Quality:
         """The dense model on the validation split."""
+
+    def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
+        """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
 
     def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
         """Train, cut, measure and score; weights go to `scratch / WEIGHTS`, resumable state to `job.work`."""

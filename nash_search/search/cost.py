@@ -1,0 +1,117 @@
+"""What a search will cost, said before it is spent.
+
+    one trial   = training (a few timed steps x the recipe's, or what this study's trials took)
+                + scoring (the dense model's time, at each rung and at the end) + timing (pairs x dense latency)
+    the search  = start of the workers + trials / workers, timings one after the other
+                + certification (rounds x (a process's start + pairs x the front))
+
+An estimate from above: students are smaller than the dense model, and trials that end early are not foreseen;
+workers that slow each other down are not either. This module refuses to know how a step is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nash_search.config import Frozen, PruningRecipe, SearchConfig
+from nash_search.records import TrialRecord
+
+RAY_START_S = 8.0
+"""`ray.init`, seconds (measured on 2 cores)."""
+LOAD_LEAST_S = 3.0
+"""A process never loads faster than this, even where ours had everything in memory."""
+FRONT = 8
+"""Points of the front that certification is expected to time at most."""
+
+
+class TrialCost(Frozen):
+    """Seconds of one trial, alone on the device."""
+
+    train_s: float
+    score_s: float
+    """All scorings of one trial."""
+    pairs: int
+    """Calls of it and of the dense model that its timing takes, with the device to itself."""
+    how: str
+    """In words, how this is known."""
+
+
+def train_threads(workers: int) -> int:
+    """CPU threads of one trial's training where so many train side by side."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def timed_steps(
+    train: Callable[[PruningRecipe], Mapping[str, Mapping[str, float]]], recipe: PruningRecipe, limit_s: float
+) -> tuple[float, int]:
+    """Training seconds of a whole recipe, from one step of each stage to warm up and up to four more.
+
+    Args:
+        train: trains a shortened recipe; steps and seconds of each stage.
+        recipe: the whole one.
+        limit_s: no second look where the first has taken this long.
+
+    Returns:
+        Seconds, what precedes the first step included, and the steps per stage that were timed.
+    """
+    began, steps, timed, seconds = time.monotonic(), 1, 0, 0.0
+    while steps:
+        start = time.monotonic()
+        stages = train(recipe.model_copy(update={"narrow_steps": steps, "tune_steps": steps, "rungs": 1}))
+        wall_s = time.monotonic() - start
+        step_s = {name: stage["seconds"] / max(1.0, stage["steps"]) for name, stage in stages.items()}
+        rest_s = max(0.0, wall_s - sum(stage["seconds"] for stage in stages.values()))
+        narrow_s = step_s.get("narrow", step_s["tune"])
+        seconds = rest_s + narrow_s * recipe.narrow_steps + step_s["tune"] * recipe.tune_steps
+        left_s = limit_s - (time.monotonic() - began) - rest_s
+        timed, steps = steps, 0 if timed else max(0, min(4, int(left_s / max(sum(step_s.values()), 1e-3))))
+    return seconds, timed
+
+
+def as_recorded(cost: TrialCost, records: Sequence[TrialRecord]) -> TrialCost:
+    """Training as the trials of this study took it, where there are any."""
+    spent = [r.train_s for r in records if r.train_s and r.status in ("complete", "stopped")]
+    if not spent:
+        return cost
+    how = f"from the {len(spent)} trial{'s' if len(spent) > 1 else ''} of this study"
+    return cost.model_copy(update={"train_s": sum(spent) / len(spent), "how": how})
+
+
+def of_search(
+    cost: TrialCost, config: SearchConfig, *, trials: int, workers: int, dense_ms: float, load_s: float
+) -> dict[str, Any]:
+    """The plan's estimate.
+
+    Args:
+        cost: one trial's.
+        config: how much is asked.
+        trials: how many are left to train.
+        workers: trials side by side.
+        dense_ms: one call of the dense model, milliseconds.
+        load_s: seconds a process takes to load libraries, model and data.
+
+    Returns:
+        seconds_per_trial; train_s, all trials' training seconds; device_s, seconds the device is busy; eta_s, seconds
+        until the answer; estimated, how it is known in words.
+    """
+    load_s = max(load_s, LOAD_LEAST_S)
+    trials += len(config.budgets) * (config.finalist_seeds - 1)
+    time_s = 2 * cost.pairs * dense_ms / 1000
+    side_by_side = min(workers, max(trials, 1))
+    start_s = 0.0 if config.serial or not trials else RAY_START_S + load_s
+    work_s = trials * ((cost.train_s + cost.score_s) / side_by_side + time_s)
+    if config.time_budget_s is not None:
+        work_s = min(work_s, config.time_budget_s)
+    front = min(FRONT, max(trials, 1))
+    timed_s = config.certify_rounds * config.certify_pairs * front * 2 * dense_ms / 1000
+    scored_s = (len(config.budgets) + 1) * cost.score_s
+    return {
+        "seconds_per_trial": cost.train_s + cost.score_s + time_s,
+        "train_s": trials * cost.train_s,
+        "device_s": work_s + timed_s + scored_s,
+        "eta_s": start_s + work_s + config.certify_rounds * load_s + timed_s + scored_s,
+        "estimated": cost.how,
+    }

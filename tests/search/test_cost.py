@@ -1,0 +1,92 @@
+"""What a search will cost is said before the first trial, and follows from what was timed."""
+
+import pytest
+
+from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig
+from nash_search.records import TrialRecord
+from nash_search.search import cost, trial
+from nash_search.search.cost import TrialCost
+from nash_search.search.rehearsal import Rehearsal
+
+ONE = TrialCost(train_s=30.0, score_s=4.0, pairs=10, how="as told")
+
+
+def config_of(**changes):
+    return SearchConfig(
+        **{"budgets": (LatencyBudget.parse("50%"),), "certify_rounds": 5, "certify_pairs": 40, **changes}
+    )
+
+
+def test_a_search_costs_its_trials_side_by_side_their_timings_in_turn_and_certification():
+    found = cost.of_search(ONE, config_of(), trials=6, workers=2, dense_ms=100.0, load_s=5.0)
+    timing_s = 2 * 10 * 0.1
+    work_s = 6 * (34 / 2 + timing_s)
+    certified_s = 5 * 40 * 6 * 2 * 0.1 + 2 * 4.0
+    assert found["seconds_per_trial"] == 34 + timing_s and found["train_s"] == 180
+    assert found["device_s"] == pytest.approx(work_s + certified_s)
+    assert found["eta_s"] == pytest.approx(cost.RAY_START_S + 5 + work_s + 5 * 5 + certified_s)
+    assert found["estimated"] == "as told"
+
+
+def test_a_time_budget_caps_it_finalists_add_to_it_and_nothing_left_starts_nothing():
+    sizes = {"workers": 1, "dense_ms": 100.0, "load_s": 5.0}
+    free = cost.of_search(ONE, config_of(serial=True), trials=6, **sizes)
+    capped = cost.of_search(ONE, config_of(serial=True, time_budget_s=60), trials=6, **sizes)
+    assert free["eta_s"] - capped["eta_s"] == pytest.approx(6 * 36 - 60)
+    more = cost.of_search(ONE, config_of(serial=True, finalist_seeds=3), trials=6, **sizes)
+    assert more["train_s"] == 8 * 30
+    done = cost.of_search(ONE, config_of(), trials=0, **sizes)
+    assert done["train_s"] == 0 and done["eta_s"] < free["eta_s"]
+
+
+def test_this_study_s_own_trials_are_believed_before_timed_steps():
+    def record(**changes):
+        architecture = Architecture(encoder_sparsity_pct=0, decoder_layers=1)
+        return TrialRecord(number=0, architecture=architecture, **changes)
+
+    spent = [record(stopped="x", stages={"tune": {"steps": 1.0, "seconds": s}}) for s in (10.0, 20.0)]
+    failed = record(failure="oom", stages={"lost": {"steps": 0.0, "seconds": 500.0}})
+    found = cost.as_recorded(ONE, [*spent, failed])
+    assert found.train_s == 15 and "the 2 trials of this study" in found.how
+    assert cost.as_recorded(ONE, [failed]) == ONE
+
+
+@pytest.mark.parametrize(("limit_s", "asked"), [(1000.0, [1, 4]), (0.0, [1])])
+def test_steps_are_timed_after_one_that_warms_up_unless_it_took_long(limit_s, asked):
+    seen = []
+
+    def train(recipe):
+        seen.append(recipe.narrow_steps)
+        assert recipe.narrow_steps == recipe.tune_steps and recipe.rungs == 1
+        slow = 5.0 if len(seen) == 1 else 1.0
+        return {
+            name: {"steps": recipe.narrow_steps, "seconds": recipe.narrow_steps * slow} for name in ("narrow", "tune")
+        }
+
+    seconds, timed = cost.timed_steps(train, PruningRecipe(narrow_steps=300, tune_steps=200), limit_s)
+    assert seen == asked and timed == asked[-1]
+    assert seconds == pytest.approx(500 * (1.0 if len(asked) > 1 else 5.0), rel=0.01)
+
+
+def test_the_plan_says_it_before_the_first_trial(rehearse, notebook):
+    rehearse(trials=3, orders="trial_s=0.2")
+    names = [stage for stage, _ in notebook.stages]
+    plan = dict(notebook.stages)["plan"]
+    assert names.index("plan") < names.index("search") and len(notebook.trials) >= 3
+    assert plan["seconds_per_trial"] > 0.2 and plan["train_s"] == pytest.approx(0.6)
+    assert plan["eta_s"] >= plan["device_s"] > 0 and plan["estimated"] == "as ordered"
+    assert plan["dense"]["lower_ms"] < plan["dense"]["latency_ms"] < plan["dense"]["upper_ms"]
+    notebook.stages.clear()
+    rehearse(trials=5, orders="trial_s=0.2")
+    plan = dict(notebook.stages)["plan"]
+    assert "3 trials of this study" in plan["estimated"] and plan["train_s"] == pytest.approx(2 * 0.2, rel=0.3)
+
+
+def test_a_step_that_fails_costs_the_estimate_not_the_search(rehearse, notebook, monkeypatch):
+    def fails(self, architecture, threads, limit_s):
+        raise RuntimeError("no step")
+
+    monkeypatch.setattr(Rehearsal, "trial_cost", fails)
+    trial._benches.clear()
+    result = rehearse(trials=2)
+    assert "eta_s" not in dict(notebook.stages)["plan"] and result.front
