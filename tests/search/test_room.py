@@ -1,0 +1,34 @@
+"""The disk is asked for room before each trial."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from nash_search.errors import StorageDamaged
+from nash_search.search import room
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_seven_copies_of_the_weights_and_some_slack_must_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, room.SLACK_BYTES + 700))
+    room.check(tmp_path, 100)
+    with pytest.raises(OSError, match=r"a trial must find 64 MiB of free disk, but got 64 MiB"):
+        room.check(tmp_path, 101)
+
+
+def test_a_disk_that_fills_up_ends_the_search_before_the_next_trial_and_it_goes_on_later(
+    rehearse, notebook, monkeypatch
+):
+    def left(_):
+        return Usage(0, 0, 10 << 30 if len(notebook.trials) < 3 else 1 << 20)
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", left)
+        with pytest.raises(StorageDamaged, match="64 MiB of free disk, but got 1 MiB"):
+            rehearse(trials=5)
+    assert [record.failure for record in notebook.trials].count("disk_full") == 1 and len(notebook.trials) == 4
+    assert rehearse(trials=5).document["trials"]["complete"] >= 5
