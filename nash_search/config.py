@@ -20,7 +20,7 @@ from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
 
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
-DecoderSelection = Literal["uniform", "scored"]
+DecoderSelection = Literal["uniform", "scored", "low", "high"]
 """Names of `nash_search.pruner.depth` (a test holds them equal)."""
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""

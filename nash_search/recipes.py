@@ -46,8 +46,9 @@ class PruningRecipe(Frozen):
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm of the weights (gates and multipliers are not clipped)."""
     weight_decay: float = Field(default=0.0, ge=0)
-    narrowing: Literal["gates", "magnitude", "fisher"] = "gates"
-    """Stage 2: trained gates, or a baseline that cuts by a score at once and trains all steps after."""
+    narrowing: Literal["gates", "shared", "fisher", "magnitude", "random"] = "gates"
+    """Stage 2: trained gates; `shared`: once for the whole study, trials only tune; or a baseline that cuts by a
+    score at once and trains all steps after."""
     gate_init: Literal["open", "fisher"] = "open"
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.depth import selected_blocks
     from nash_search.pruner.families import adapter_of
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
+    from nash_search.pruner.shared import SharedModel, train_shared
     from nash_search.pruner.stages import Pruned, Stopped
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
     from nash_search.pruner.teacher_outputs import TeacherOutputs
@@ -33,12 +34,14 @@ _HOME = {
     "selected_blocks": "depth",
     "adapter_of": "families",
     "Pruned": "stages",
+    "SharedModel": "shared",
     "Stopped": "stages",
     "largest_sparsity_pct": "pruning",
     "prune": "pruning",
     "run": "pruning",
     "TeacherOutputs": "teacher_outputs",
     "train": "training",
+    "train_shared": "shared",
     "cut": "surgery",
     "random_cut": "surgery",
     "shapes_of": "surgery",
@@ -48,6 +51,7 @@ _HOME = {
 
 __all__ = [
     "Pruned",
+    "SharedModel",
     "Stopped",
     "TeacherOutputs",
     "adapter_of",
@@ -63,6 +67,7 @@ __all__ = [
     "shapes_of",
     "shorten",
     "train",
+    "train_shared",
     "trim_vocabulary",
 ]
 

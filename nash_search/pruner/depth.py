@@ -8,7 +8,8 @@ the last block for e.g. L=16, n=12. n = 1 keeps block 0, n = L is the identity.
     S = argmin KL(teacher || decoder of S)   on a few hundred training examples,
 
 over all subsets where there are few (C(6,3) = 20, C(12,3) = 220 decoder passes), else by removing the
-cheapest block again and again. This module refuses to know training and what the choice is for.
+cheapest block again and again. `low` and `high`, the first and the last blocks, are there to be compared
+with. This module refuses to know training and what the choice is for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import nn
 
 from nash_search.errors import InvalidInput
 
-SELECTIONS: tuple[str, ...] = ("uniform", "scored")
+SELECTIONS: tuple[str, ...] = ("uniform", "scored", "low", "high")
 EXAMPLES = 256
 """Training examples that candidates are scored on (whole batches)."""
 SUBSETS = 256
@@ -57,6 +58,8 @@ def selected_blocks(
         if score is None:
             raise InvalidInput("decoder_selection scored must be given data to score on, but got none")
         return _scored(total, kept, score)
+    if selection in ("low", "high"):
+        return tuple(range(kept) if selection == "low" else range(total - kept, total))
     if kept == 1:
         return (0,)
     return tuple(((total - 1) * i) // (kept - 1) for i in range(kept))
@@ -71,6 +74,40 @@ def _scored(total: int, kept: int, score: Callable[[Sequence[int]], float]) -> t
     return left
 
 
+class ElasticDecoder:
+    """A model's decoder that runs with whichever of its blocks are in use.
+
+    Args:
+        model: changed in place until `restore`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        from nash_search.pruner.families import adapter_of
+
+        family = adapter_of(model)
+        self._decoder = family.decoder(model)
+        self._blocks = list(family.decoder_blocks(model))
+        self._lent: list[Any] = []
+        if family.first_block_has_bias:  # whichever block comes first computes the position bias
+            first, *others = [family.decoder_attentions(block)[0] for block in self._blocks]
+            for attention in others:
+                attention.has_relative_attention_bias = True
+                attention.relative_attention_bias = first.relative_attention_bias
+            self._lent = others
+
+    def use(self, blocks: Sequence[int]) -> None:
+        """Run with these blocks, in this order."""
+        kept = nn.ModuleList(self._blocks[index] for index in blocks)
+        setattr(self._decoder, "block" if hasattr(self._decoder, "block") else "layers", kept)
+
+    def restore(self) -> None:
+        """The model as it was: all blocks, the position bias in the first."""
+        self.use(range(len(self._blocks)))
+        for attention in self._lent:
+            attention.has_relative_attention_bias = False
+            del attention.relative_attention_bias
+
+
 class DecoderScore:
     """Mean KL of a teacher to itself with only some decoder blocks; the encoder runs once per batch.
 
@@ -83,17 +120,9 @@ class DecoderScore:
     @torch.no_grad()
     def __init__(self, teacher: Any, data: Callable[[int], Batch], device: torch.device | str = "cpu") -> None:
         from nash_search.pruner.distillation import forward, source_of
-        from nash_search.pruner.families import adapter_of
 
         self._model = copy.deepcopy(teacher).eval()
-        family = adapter_of(teacher)
-        self._decoder = family.decoder(self._model)
-        self._blocks = list(family.decoder_blocks(self._model))
-        if family.first_block_has_bias:  # whichever block comes first computes the position bias
-            attentions = [family.decoder_attentions(block)[0] for block in self._blocks]
-            for attention in attentions:
-                attention.has_relative_attention_bias = True
-                attention.relative_attention_bias = attentions[0].relative_attention_bias
+        self._decoder = ElasticDecoder(self._model)
         self._seen: list[tuple[Batch, Any, torch.Tensor]] = []
         examples = step = 0
         while examples < EXAMPLES:
@@ -107,8 +136,7 @@ class DecoderScore:
         """KL(teacher || teacher with these decoder blocks), mean over batches."""
         from nash_search.pruner.distillation import divergence, forward
 
-        kept = nn.ModuleList(self._blocks[index] for index in blocks)
-        setattr(self._decoder, "block" if hasattr(self._decoder, "block") else "layers", kept)
+        self._decoder.use(blocks)
         losses = [
             divergence(forward(self._model, batch, encoder_outputs=encoded), logits, batch["labels"])
             for batch, encoded, logits in self._seen

@@ -21,7 +21,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_search.config import PruningRecipe
 from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner.families import adapter_of
+from nash_search.pruner.sparsity import Units
 from nash_search.pruner.surgery import encoder_parameters, head_parameters, neuron_parameters
 
 GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
@@ -133,3 +136,21 @@ class Gates(nn.Module):
 
     def _gated_linear(self, index: int, linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(hidden, linear.weight * self._rows[index], linear.bias)
+
+
+def gates_of(model: Any, recipe: PruningRecipe) -> Gates:
+    """Gates on all that may go: heads stay where uniform widths are to keep the model stock."""
+    return Gates(model, heads=recipe.widths == "free" or adapter_of(model).ffn_key is None)
+
+
+def units_of(model: Any, gates: Gates, scores_G: torch.Tensor) -> Units:
+    """What `sparsity.choose` chooses from: a model's heads and neurons with one score per gate."""
+    blocks = encoder_blocks(model)
+    heads, neurons = gates.per_block(scores_G.detach().cpu())
+    return Units(
+        head_scores=heads,
+        neuron_scores=neurons,
+        head_parameters=[head_parameters(block) for block in blocks],
+        neuron_parameters=[neuron_parameters(block) for block in blocks],
+        total_parameters=encoder_parameters(model),
+    )

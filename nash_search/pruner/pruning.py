@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from nash_search.config import Architecture, PruningRecipe
-from nash_search.pruner.stages import Batches, Pruned, Trial, gates_of, units_of
+from nash_search.pruner.gates import gates_of, units_of
+from nash_search.pruner.shared import SharedModel
+from nash_search.pruner.stages import Batches, Pruned, Trial
 from nash_search.pruner.teacher_outputs import TeacherOutputs
 
 
@@ -39,6 +41,7 @@ def run(
     folder: Path | None = None,
     save_every_s: float = 20.0,
     teacher_outputs: TeacherOutputs | None = None,
+    shared: SharedModel | None = None,
 ) -> Pruned:
     """Train one architecture.
 
@@ -58,6 +61,7 @@ def run(
         save_every_s: seconds of training between saves of the state (0: after every step).
         teacher_outputs: the teacher's distributions, kept from trial to trial; stage 4 then skips its
             forward pass wherever another trial was before.
+        shared: what `narrowing: shared` starts from (`train_shared`); the trial then only tunes.
 
     Raises:
         InvalidInput: when the architecture does not fit the model; nothing was trained.
@@ -77,6 +81,7 @@ def run(
         folder=folder,
         save_every_s=save_every_s,
         outputs=teacher_outputs,
+        shared=shared,
     ).run()
 
 

@@ -1,6 +1,7 @@
 """How much each head and neuron matters, without training gates: one score per gate.
 
     magnitude: mean square of the weights the unit owns
+    random:    the baseline below all others
     fisher:    sum over batches of (dCE/dz)^2 at z = 1, per weight the unit owns   (arXiv 2204.09656)
 
 The first is a baseline, the second can also tell gates where to start. Scores are per weight, so that
@@ -31,6 +32,12 @@ def magnitude(model: Any, gates: Gates) -> torch.Tensor:
         ffn = [getattr(parts.ffn, name).weight for name in parts.ffn_in]
         neurons.append(torch.cat([*ffn, getattr(parts.ffn, parts.ffn_out).weight.T], dim=1).square().mean(1))
     return torch.cat([*(heads if gates.heads else []), *neurons])
+
+
+def at_random(gates: Gates, seed: int) -> torch.Tensor:
+    """A score that knows nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(gates.share_G.shape, generator=generator).to(gates.share_G.device)
 
 
 def fisher(model: Any, gates: Gates, batches: Callable[[int], Batch], count: int, device: Any) -> torch.Tensor:

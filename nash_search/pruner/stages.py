@@ -22,20 +22,20 @@ from typing import Any
 import torch
 
 from nash_search.config import Architecture, PruningRecipe, digest
+from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import scores
 from nash_search.pruner.depth import DecoderScore, selected_blocks
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.families import adapter_of
-from nash_search.pruner.gates import Gates
+from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
-from nash_search.pruner.sparsity import Units, choose
+from nash_search.pruner.shared import FISHER_BATCHES, SharedModel
+from nash_search.pruner.sparsity import choose
 from nash_search.pruner.surgery import (
     cut,
     encoder_parameters,
-    head_parameters,
     keep_decoder_blocks,
-    neuron_parameters,
     shapes_of,
 )
 from nash_search.pruner.teacher_outputs import TeacherOutputs
@@ -43,7 +43,6 @@ from nash_search.pruner.training import Group, StateFile, Trained, linear_decay,
 from nash_search.records import Shapes
 
 Batches = Callable[[int], Batch]
-FISHER_BATCHES = 8
 PROBE_BATCHES = 2
 """Batches on which the loss is read just before and just after the cut."""
 
@@ -89,6 +88,7 @@ class Trial:
     folder: Path | None
     save_every_s: float
     outputs: TeacherOutputs | None
+    shared: SharedModel | None
 
     def __post_init__(self) -> None:
         family = adapter_of(self.teacher)
@@ -100,9 +100,14 @@ class Trial:
         self.total = len(family.decoder_blocks(self.teacher))
         selected_blocks(self.total, wanted.decoder_layers, wanted.decoder_selection, lambda _: 0.0)  # or refuses
         self.sparsity = wanted.encoder_sparsity_pct / 100
+        if (self.recipe.narrowing == "shared") != (self.shared is not None):
+            raise InvalidInput(
+                "narrowing shared must be given the shared model, and nothing else may be, "
+                f"but got {self.recipe.narrowing} {'without' if self.shared is None else 'with'} one"
+            )
         gated = self.sparsity > 0 and self.recipe.narrowing == "gates"
         self.narrow_steps = self.recipe.narrow_steps if gated else 0
-        self.steps = self.recipe.narrow_steps + self.recipe.tune_steps
+        self.steps = self.recipe.tune_steps + (0 if self.shared else self.recipe.narrow_steps)
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
         self.question = digest([*asked, self.seed, str(self.device), self.outputs.k if self.outputs else None])
@@ -112,15 +117,22 @@ class Trial:
     def run(self) -> Pruned:
         narrowed, tuned = self._state("narrow"), self._state("tune")
         found = (tuned.header() if tuned else None) or (narrowed.header() if narrowed else None)
-        self.blocks = tuple(found["details"]["blocks"]) if found else self._select_blocks()
-        student = keep_decoder_blocks(self.teacher, self.blocks).float()
+        details: dict[str, Any] = {"kept": None, "expected": 0.0, "pruning": {}}
+        if self.shared is not None:
+            student, taken = self.shared.student(self.architecture, self.recipe)
+            student, self.blocks = student.to(self.device), taken["blocks"]
+            details |= {"kept": taken["kept"], "expected": None}
+        else:
+            self.blocks = tuple(found["details"]["blocks"]) if found else self._select_blocks()
+            student = keep_decoder_blocks(self.teacher, self.blocks).float()
         for stack in (student.get_encoder(), student.get_decoder()):
             if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
                 stack.layerdrop = 0.0
         if getattr(student.config, "apply_spec_augment", False):  # the teacher hears every frame; not seeded by torch
             student.config.apply_spec_augment = False
-        details: dict[str, Any] = {"kept": None, "expected": 0.0, "pruning": {}}
-        if found and "stages" in found["details"]:
+        if self.shared is not None:
+            pass  # cut already
+        elif found and "stages" in found["details"]:
             details = found["details"]
             self.stages = details["stages"]
             student = cut(student, *details["kept"]) if details["kept"] else student
@@ -155,6 +167,8 @@ class Trial:
         scores_G = None
         if recipe.narrowing == "magnitude":
             scores_G = scores.magnitude(student, gates)
+        elif recipe.narrowing == "random":
+            scores_G = scores.at_random(gates, self.seed)
         elif recipe.narrowing == "fisher" or recipe.gate_init == "fisher":
             with self.step_guard():
                 scores_G = scores.fisher(student, gates, self.data, FISHER_BATCHES, self.device)
@@ -299,20 +313,3 @@ class Trial:
 
 def _trainable(model: Any) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def gates_of(model: Any, recipe: PruningRecipe) -> Gates:
-    """Gates on all that may go: heads stay where uniform widths are to keep the model stock."""
-    return Gates(model, heads=recipe.widths == "free" or adapter_of(model).ffn_key is None)
-
-
-def units_of(model: Any, gates: Gates, scores_G: torch.Tensor) -> Units:
-    blocks = encoder_blocks(model)
-    heads, neurons = gates.per_block(scores_G.detach().cpu())
-    return Units(
-        head_scores=heads,
-        neuron_scores=neurons,
-        head_parameters=[head_parameters(block) for block in blocks],
-        neuron_parameters=[neuron_parameters(block) for block in blocks],
-        total_parameters=encoder_parameters(model),
-    )

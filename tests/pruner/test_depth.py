@@ -31,6 +31,11 @@ def test_selection_is_the_table_of_the_paper():
         assert ",".join(map(str, selected_blocks(total, kept))) == blocks
 
 
+def test_low_and_high_are_the_first_and_the_last_blocks():
+    assert selected_blocks(6, 2, "low") == (0, 1)
+    assert selected_blocks(6, 2, "high") == (4, 5)
+
+
 @pytest.mark.parametrize("kept", [0, 7, -1])
 def test_impossible_depth_is_refused(kept):
     with pytest.raises(InvalidInput, match=f"decoder_layers must be between 1 and 6, but got {kept}"):

@@ -23,8 +23,7 @@ from nash_search.pruner import (
     stages,
 )
 from nash_search.pruner.distillation import Distillation
-from nash_search.pruner.gates import LIMIT
-from nash_search.pruner.stages import gates_of
+from nash_search.pruner.gates import LIMIT, gates_of
 
 RECIPE = PruningRecipe(narrow_steps=12, tune_steps=4, rungs=4, hidden_weight=0.01, gate_learning_rate=0.2)
 ARCHITECTURE = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
@@ -182,7 +181,14 @@ def test_no_sparsity_trains_all_steps_on_the_shortened_model():
 
 
 @pytest.mark.parametrize(
-    "change", [{"narrowing": "magnitude"}, {"narrowing": "fisher"}, {"gate_init": "fisher"}, {"multiplier": "ascent"}]
+    "change",
+    [
+        {"narrowing": "magnitude"},
+        {"narrowing": "random"},
+        {"narrowing": "fisher"},
+        {"gate_init": "fisher"},
+        {"multiplier": "ascent"},
+    ],
 )
 def test_every_way_to_narrow_hits_the_sparsity_in_the_same_number_of_steps(change):
     pruned = run(model_of("t5"), ARCHITECTURE, RECIPE.model_copy(update=change), data)
@@ -307,7 +313,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial():
         (Architecture(encoder_sparsity_pct=95, decoder_layers=2), "encoder_sparsity_pct must be at most .* but got 95"),
         (
             Architecture(encoder_sparsity_pct=0, decoder_layers=2, decoder_selection="best"),
-            "decoder_selection must be one of uniform, scored, but got best",
+            "decoder_selection must be one of uniform, scored, low, high, but got best",
         ),
     ],
 )

@@ -1,0 +1,207 @@
+"""One training that all trials of a study share: the teacher made elastic in depth and width.
+
+    each step   one architecture: a small one (even steps), any one (odd steps), taught by the teacher
+    then        a trial starts from these weights, cut by the same ranking, and only tunes
+
+Sandwich training (Yu & Huang 2019, arXiv 1903.05134) with the teacher itself for the largest. Which heads and
+neurons an architecture keeps is fixed beforehand by Fisher scores, so that narrower encoders nest in wider ones
+and the weights learn what will really be cut; trained gates have no place in such a trial.
+This module refuses to know tasks and what follows. Shapes: _G gates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from nash_search.config import Architecture, PruningRecipe, digest
+from nash_search.errors import InvalidInput
+from nash_search.modeling_nash import block_parts, encoder_blocks
+from nash_search.pruner import checkpoint, scores
+from nash_search.pruner.depth import DecoderScore, ElasticDecoder, selected_blocks
+from nash_search.pruner.distillation import Batch, Distillation
+from nash_search.pruner.families import adapter_of
+from nash_search.pruner.gates import Gates, gates_of, units_of
+from nash_search.pruner.sparsity import Kept, choose
+from nash_search.pruner.surgery import cut, keep_decoder_blocks
+from nash_search.pruner.teacher_outputs import TeacherOutputs
+from nash_search.pruner.training import Group, StateFile, train
+
+FISHER_BATCHES = 8
+RANKING = "ranking.safetensors"
+"""Beside the weights; written last, so a folder that has it is whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedModel:
+    """The elastic weights and what to take of them."""
+
+    model: Any
+    """All decoder blocks, the whole encoder; float32, eval mode."""
+    scores_G: torch.Tensor
+    """One score per gate: what is kept first."""
+    blocks: dict[str, tuple[int, ...]]
+    """Decoder blocks by `selection/count`."""
+    steps: int
+    seconds: float
+    """Training time."""
+
+    def student(self, architecture: Architecture, recipe: PruningRecipe) -> tuple[Any, dict[str, Any]]:
+        """The model of an architecture as it comes out of the shared weights, and what was kept of them."""
+        blocks = self.blocks.get(_name(architecture.decoder_selection, architecture.decoder_layers))
+        if blocks is None:
+            raise InvalidInput(
+                f"shared training must cover the architecture, but got {architecture.slug} and "
+                f"{', '.join(sorted(self.blocks))}"
+            )
+        student = keep_decoder_blocks(self.model, blocks)
+        kept = kept_units(student, self.scores_G, architecture.encoder_sparsity_pct, recipe)
+        return (cut(student, *kept) if kept else student), {"blocks": blocks, "kept": kept}
+
+    def save(self, folder: Path) -> None:
+        """As a checkpoint with the ranking beside it."""
+        checkpoint.save(self.model, folder)
+        facts = {"blocks": self.blocks, "steps": self.steps, "seconds": self.seconds}
+        save_file({"scores": self.scores_G.cpu()}, folder / RANKING, metadata={"nash_search": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, folder: Path) -> SharedModel | None:
+        """What `save` wrote, or None where it did not get to the end."""
+        if not (folder / RANKING).is_file():
+            return None
+        with safe_open(folder / RANKING, framework="pt") as file:
+            facts = json.loads(file.metadata()["nash_search"])
+            ranking_G = file.get_tensor("scores")
+        facts["blocks"] = {name: tuple(blocks) for name, blocks in facts["blocks"].items()}
+        return cls(model=checkpoint.load(folder), scores_G=ranking_G, **facts)
+
+
+def kept_units(
+    model: Any, scores_G: torch.Tensor, sparsity_pct: int, recipe: PruningRecipe
+) -> tuple[Kept, Kept] | None:
+    """Kept heads and neurons of every encoder block by a fixed ranking; None: nothing goes."""
+    if not sparsity_pct:
+        return None
+    units = units_of(model, gates_of(model, recipe), scores_G)
+    heads, neurons = choose(units, sparsity_pct / 100, recipe.widths, recipe.width_multiple)
+    return heads or [list(range(block_parts(block).heads)) for block in encoder_blocks(model)], neurons
+
+
+def train_shared(
+    teacher: Any,
+    architectures: Sequence[Architecture],
+    recipe: PruningRecipe,
+    data: Callable[[int], Batch],
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    on_progress: Callable[[str, int, int, float], None] | None = None,
+    folder: Path | None = None,
+    save_every_s: float = 20.0,
+    teacher_outputs: TeacherOutputs | None = None,
+) -> SharedModel:
+    """Train once, for all of these architectures, `recipe.narrow_steps` steps.
+
+    Args:
+        teacher: the fine-tuned dense model; never changed.
+        architectures: what trials may ask for.
+        recipe: rates, loss weights and how widths are chosen.
+        data: step -> batch, a pure function.
+        seed: of what each step trains, and of dropout.
+        device: where training happens.
+        step_guard: entered around every optimizer step.
+        on_progress: called with ("shared", steps done, steps, loss).
+        folder: where a killed training continues from.
+        save_every_s: seconds of training between saves of the state.
+        teacher_outputs: the teacher's distributions, kept for the trials.
+    """
+    device = torch.device(device)
+    teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
+    total = len(adapter_of(teacher).decoder_blocks(teacher))
+    model = keep_decoder_blocks(teacher, tuple(range(total))).float()
+    for stack in (model.get_encoder(), model.get_decoder()):
+        if hasattr(stack, "layerdrop"):
+            stack.layerdrop = 0.0
+    gates = gates_of(model, recipe)
+    with step_guard():
+        scores_G = scores.fisher(model, gates, data, FISHER_BATCHES, device)
+        blocks = _blocks(teacher, architectures, total, data, device)
+    open_G = {s: _open(model, gates, scores_G, s, recipe) for s in {a.encoder_sparsity_pct for a in architectures}}
+    ordered = sorted(architectures, key=lambda a: (a.decoder_layers - 1) / total - a.encoder_sparsity_pct / 100)
+    small = ordered[: math.ceil(len(ordered) / 4)]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decoder = ElasticDecoder(model)
+    distillation = Distillation(model, teacher, range(total), recipe, hidden=False, outputs=teacher_outputs)
+
+    def loss(batch: Batch, step: int) -> torch.Tensor:
+        among = ordered if step % 2 else small
+        drawn = among[int(torch.randint(len(among), ()))]  # seeded by the step: a resume draws the same
+        decoder.use(blocks[_name(drawn.decoder_selection, drawn.decoder_layers)])
+        gates.use(open_G[drawn.encoder_sparsity_pct])
+        return distillation.loss(batch)
+
+    state = None
+    if folder is not None:
+        asked = [recipe.model_dump(), sorted(a.slug for a in architectures), seed, str(device)]
+        state = StateFile(path=folder / "shared.safetensors", question=digest(asked), every_s=save_every_s)
+    with gates.attached(model):
+        trained = train(
+            model,
+            loss=loss,
+            batches=data,
+            steps=recipe.narrow_steps,
+            groups=[Group(params=parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)],
+            clip=recipe.grad_clip,
+            seed=f"{seed}/shared",
+            device=device,
+            precision=recipe.precision,
+            step_guard=step_guard,
+            on_step=(lambda *said: on_progress("shared", *said)) if on_progress is not None else None,
+            state=state,
+        )
+    decoder.restore()
+    return SharedModel(
+        model=model.eval(), scores_G=scores_G.cpu(), blocks=blocks, steps=trained.steps, seconds=trained.seconds
+    )
+
+
+def _name(selection: str, decoder_layers: int) -> str:
+    return f"{selection}/{decoder_layers}"
+
+
+def _frozen(teacher: Any, device: torch.device) -> Any:
+    return keep_decoder_blocks(teacher, range(len(adapter_of(teacher).decoder_blocks(teacher)))).to(device).eval()
+
+
+def _blocks(
+    teacher: Any, architectures: Sequence[Architecture], total: int, data: Callable[[int], Batch], device: torch.device
+) -> dict[str, tuple[int, ...]]:
+    """The decoder blocks of every selection and count that is asked for."""
+    asked = sorted({(a.decoder_selection, a.decoder_layers) for a in architectures})
+    scored = any(selection == "scored" and count < total for selection, count in asked)
+    score = DecoderScore(teacher, data, device) if scored else None
+    return {_name(selection, count): selected_blocks(total, count, selection, score) for selection, count in asked}
+
+
+def _open(model: Any, gates: Gates, scores_G: torch.Tensor, sparsity_pct: int, recipe: PruningRecipe) -> torch.Tensor:
+    """1 for every gate whose unit this sparsity keeps, else 0."""
+    kept = kept_units(model, scores_G, sparsity_pct, recipe)
+    if kept is None:
+        return torch.ones_like(gates.share_G)
+    open_G = torch.zeros_like(gates.share_G)
+    first = 0
+    counts = gates.heads + gates.neurons
+    for count, indices in zip(counts, [*(kept[0] if gates.heads else []), *kept[1]], strict=True):
+        open_G[[first + index for index in indices]] = 1.0
+        first += count
+    return open_G

@@ -1,0 +1,211 @@
+"""A table of trainings that a study needs: each done once, kept line by line, compared in pairs.
+
+    Arm -> `pruner.run` (or a small model from scratch) -> validation errors of every example -> one JSON line
+
+Any number of arms, on as many processes as there are cores; a killed study goes on after its last whole line.
+Differences are paired twice over: by seed and by example. This module refuses to know which question is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from nash_search import pruner
+from nash_search.config import Architecture, Frozen, SearchConfig, digest
+from nash_search.config_files import load_config
+from nash_search.pruner.distillation import cross_entropy, forward
+from nash_search.pruner.training import Group, train
+from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.loading import load_task
+from nash_search.tasks.models import find_model, load_tokenizer
+from nash_search.tasks.quality import generate, measured
+
+WORK = Path("results") / "evidence-work"
+"""What the teacher says about each batch, shared by all trainings of all studies (git ignores it)."""
+
+
+class Arm(Frozen):
+    """One training: an architecture, what differs from the recipe, a seed."""
+
+    name: str
+    architecture: Architecture
+    changes: dict[str, Any] = {}
+    """Recipe fields that are not the search space's."""
+    scratch: bool = False
+    """A random model of the same shape on labels alone, instead of the teacher's blocks."""
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Identity of the line."""
+        return digest(self.model_dump(mode="json"))[:16]
+
+
+class Line(Frozen):
+    """What one training came to."""
+
+    key: str
+    arm: Arm
+    quality: float
+    errors: tuple[int, ...]
+    """First count of the metric for each validation example (PER: wrong phonemes)."""
+    size: int
+    """Sum of the second count (PER: phonemes of the references)."""
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+    parameters: int
+    train_s: float
+    undecided_share: float | None = None
+
+
+def architecture(decoder_layers: int, encoder_sparsity_pct: int, selection: str = "scored") -> Architecture:
+    """Shorthand."""
+    return Architecture.model_validate(
+        {
+            "decoder_layers": decoder_layers,
+            "encoder_sparsity_pct": encoder_sparsity_pct,
+            "decoder_selection": selection,
+        }
+    )
+
+
+@cache
+def _bench(config_name: str, model: str | None, data: str | None) -> tuple[SearchConfig, Any, Any]:
+    torch.set_num_threads(1)
+    config = load_config(config_name, {"task": {"data": data}} if data else {})
+    found = find_model(model, None) if model else None
+    folder = found.folder if found else teacher_folder()
+    teacher = pruner.load(folder).eval()
+    task = load_task(config.task, load_tokenizer(find_model(str(folder), None)))
+    return config, teacher, task
+
+
+def one(asked: tuple[Arm, str, str | None, str | None]) -> Line:
+    """Train one arm and score it on every validation example."""
+    arm, config_name, model, data = asked
+    config, teacher, task = _bench(config_name, model, data)
+    recipe = config.recipe.model_copy(update={"rungs": 1, **arm.changes})
+    batches = task.train_batches(recipe.batch_size, arm.seed)
+    began = time.process_time()
+    undecided = None
+    if arm.scratch:
+        student = from_scratch(teacher, arm, recipe.narrow_steps + recipe.tune_steps, recipe.learning_rate, batches)
+    else:
+        outputs = pruner.TeacherOutputs(folder=WORK / f"teacher-{config_name}", k=16)
+        found = pruner.run(teacher, arm.architecture, recipe, batches, seed=arm.seed, teacher_outputs=outputs)
+        student, undecided = found.model, found.pruning.get("undecided_share")
+    train_s = time.process_time() - began
+    texts = generate(student.eval(), task, task.validation.input_ids)
+    counts_NK = task.metric.statistics(texts, task.validation.references)
+    shapes = pruner.shapes_of(student)
+    return Line(
+        key=arm.key,
+        arm=arm,
+        quality=measured(task.metric, texts, task.validation.references)[0],
+        errors=tuple(int(x) for x in counts_NK[:, 0]),
+        size=int(counts_NK[:, 1].sum()),
+        heads=shapes.encoder_heads,
+        neurons=shapes.encoder_neurons,
+        parameters=sum(p.numel() for p in student.parameters()),
+        train_s=train_s,
+        undecided_share=undecided,
+    )
+
+
+def from_scratch(teacher: Any, arm: Arm, steps: int, rate: float, batches: Callable[[int], Any]) -> Any:
+    """A model of the arm's shape with random weights, trained on the labels."""
+    student = pruner.random_cut(teacher, arm.architecture, seed=arm.seed)
+    torch.manual_seed(arm.seed)
+    student.apply(student._init_weights)
+    train(
+        student,
+        loss=lambda batch, step: cross_entropy(forward(student, batch), batch["labels"]),
+        batches=batches,
+        steps=steps,
+        groups=[Group(params=list(student.parameters()), lr=rate)],
+        seed=f"{arm.seed}/scratch",
+    )
+    return student
+
+
+def trained(
+    arms: Sequence[Arm], path: Path, *, config: str = "g2p", model: str | None = None, data: str | None = None
+) -> dict[str, Line]:
+    """Every arm's line; those not yet in the file are trained now, on every core."""
+    lines = read(path)
+    todo = [arm for arm in {a.key: a for a in arms}.values() if arm.key not in lines]
+    print(f"{len(arms)} trainings, {len(todo)} to do", file=sys.stderr, flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    jobs = [(arm, config, model, data) for arm in todo]
+    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool, path.open("a") as file:
+        for line in pool.imap_unordered(one, jobs):
+            lines[line.key] = line
+            file.write(line.model_dump_json() + "\n")
+            file.flush()
+            where = line.arm.architecture
+            print(
+                f"{len(lines)} {line.arm.name} {where.slug} seed {line.arm.seed}: {line.quality:.2f} "
+                f"({line.train_s:.0f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
+    return {arm.key: lines[arm.key] for arm in arms}
+
+
+def read(path: Path) -> dict[str, Line]:
+    """The lines there are; a line that a kill cut short is left out."""
+    lines = {}
+    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            json.loads(text)
+        except ValueError:
+            continue
+        line = Line.model_validate_json(text)
+        lines[line.key] = line
+    return lines
+
+
+def values(lines: Sequence[Line]) -> np.ndarray:
+    """100 - PER of each line."""
+    return np.array([100 - 100 * sum(line.errors) / line.size for line in lines])
+
+
+def seed_deviation(cells: Sequence[Sequence[Line]]) -> tuple[float, int]:
+    """Standard deviation between seeds, pooled over cells, and its degrees of freedom."""
+    squares = sum(float(((v := values(cell)) - v.mean()) @ (v - v.mean())) for cell in cells)
+    freedom = sum(len(cell) - 1 for cell in cells)
+    return (squares / max(1, freedom)) ** 0.5, freedom
+
+
+def difference(
+    ours: Sequence[Line], theirs: Sequence[Line], deviation: float, freedom: int
+) -> tuple[float, float, float]:
+    """Mean difference in quality, with a 95 % interval.
+
+    Two sources, added: which seed (pooled over the study's cells) and which examples (paired).
+
+    Args:
+        ours: one line per seed.
+        theirs: the same number of lines.
+        deviation: between seeds.
+        freedom: degrees of freedom of `deviation`.
+    """
+    a, b = (np.mean([line.errors for line in lines], axis=0) for lines in (ours, theirs))
+    change_N = -100 * (a - b) / (ours[0].size / len(a))  # positive: ours makes fewer errors
+    mean = float(change_N.mean())
+    spread = float(np.var(change_N, ddof=1)) / len(change_N)
+    spread += deviation**2 * (1 / len(ours) + 1 / len(theirs))
+    half = float(stats.t.ppf(0.975, freedom)) * spread**0.5
+    return mean, mean - half, mean + half
