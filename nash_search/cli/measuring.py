@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,9 @@ from nash_search.tasks import models
 from nash_search.tasks.preflight import check
 
 PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
-MEASURE = (*BUDGETS, *WORKLOAD)
-"""Neither data nor a search space: an export's own record says what it was certified on, flags say the rest."""
+LENGTHS = ("name", "data", "data_config", "train_split", "source_column", "target_column", "prefix")
+MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in LENGTHS), *WORKLOAD)
+"""No search space: an export's own record says what it was certified on; flags or data say it of other folders."""
 
 
 def probe(
@@ -35,7 +37,7 @@ def probe(
     asked = load_config(config, overrides)
     notes = check(asked)
     with quiet_libraries():
-        from nash_search.report.staircase import save_staircase, show
+        from nash_search.report.staircase import named, save_staircase, show
         from nash_search.search.survey import survey
 
         found = survey(asked, results)
@@ -49,7 +51,7 @@ def probe(
     missed = [b for b in found["budgets"] if not b["feasible"]]
     if missed and len(missed) == len(found["budgets"]):
         nearest = f": try --budget-ms {missed[0]['nearest_feasible']}"
-        asked_for = ", ".join(b["asked"] for b in missed)
+        asked_for = ", ".join(named(b["asked"]) for b in missed)
         print(
             f"nash-search: no architecture meets {asked_for} (the floor is {found['floor_ms']:.4g} ms){nearest}",
             file=sys.stderr,
@@ -74,19 +76,28 @@ def measure(
         raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
     for folder in (path, against):
         if folder is not None:
-            models.vet(folder)
+            models.vet_timed(folder)
     budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
     with quiet_libraries():
         from nash_search.latency.report import document, rows
-        from nash_search.search.clock import measure_folder
+        from nash_search.report.words import one_call
+        from nash_search.search.clock import measure_folder, workload_of
 
-        found = measure_folder(path, against, asked, rounds=rounds, pairs=pairs)
+        workload, source = workload_of(path, asked)
+        if not quiet:
+            told = [("device", workload.device), ("one call", one_call(workload.model_dump())), ("lengths", source)]
+            _tell(told)
+        found = measure_folder(path, against, workload, budgets=asked.budgets, rounds=rounds, pairs=pairs)
     if not quiet:
-        for name, value in rows(found, budget):
-            print(f"{name:>24}  {value}", file=sys.stderr)
+        _tell(rows(found, budget))
     if json_:
         print(json.dumps(document(found, budget)))
     return 3 if budget is not None and found.certificate(budget) != "met" else 0
+
+
+def _tell(rows: Sequence[tuple[str, str]]) -> None:
+    for name, value in rows:
+        print(f"{name:>16}  {value}", file=sys.stderr, flush=True)
 
 
 def remeasure(
@@ -101,7 +112,7 @@ def remeasure(
 
     folder = folder_of(study, results)
     with quiet_libraries():
-        from nash_search.report.remeasured import save_remeasured
+        from nash_search.report.remeasured import caption, save_remeasured
         from nash_search.search.clock import remeasure_study
 
         found = remeasure_study(folder, device)
@@ -109,7 +120,7 @@ def remeasure(
     if not quiet:
         for point in found["front"]:
             print(f"{point['checkpoint']}: {point['latency_ms']:.4g} ms, {point['speedup']:.2f}x", file=sys.stderr)
-        print("\n".join(str(f) for f in files), file=sys.stderr)
+        print("\n".join([caption(found), *map(str, files)]), file=sys.stderr)
     if json_:
         print(json.dumps(found))
     return 0

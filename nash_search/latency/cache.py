@@ -111,7 +111,8 @@ class LatencyCache:
                 known = {}
         missing = {name: model for name, model in candidates.items() if name not in known}
         left_s = max(0.0, limit_s - (time.monotonic() - began_s))
-        taken = timing.measure_many(missing, dense, workload, pairs=pairs, limit_s=left_s, details=False)
+        timed: dict[str, Any] = {"pairs": pairs, "limit_s": left_s, "details": False}
+        taken = timing.measure_many(missing, dense, workload, **timed) if missing else {}
         for name, latency in taken.items():
             self.put(keys[name], latency)
         return {

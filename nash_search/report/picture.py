@@ -26,7 +26,7 @@ from nash_search.report.files import replace
 from nash_search.report.labels import place_labels
 from nash_search.report.palette import DARK, LIGHT, Theme
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_ms
+from nash_search.report.words import format_ms, one_call
 
 
 def draw_front(view: StudyView, *, dark: bool = False) -> Figure:
@@ -77,16 +77,7 @@ def save_front(view: StudyView, folder: Path, *, stem: str = "front") -> list[Pa
 
 def caption(view: StudyView) -> str:
     """One line: what was timed, where."""
-    work = view.workload
-    if not work:
-        return ""
-    beams = f", {work['beams']} beams" if work.get("beams", 1) != 1 else ""
-    count = work.get("threads", 1)
-    threads = "" if "cuda" in str(work.get("device")) else f", {count} thread{'s' if count != 1 else ''}"
-    return (
-        f"batch {work.get('batch_size')}, {work.get('input_tokens')} tokens in, {work.get('output_tokens')} out{beams}"
-        f", {work.get('dtype')}, {work.get('runtime', 'eager')}{threads} · {escape.plain(view.device, 60)}"
-    )
+    return f"{one_call(view.workload)} · {escape.plain(view.device, 60)}" if view.workload else ""
 
 
 def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:

@@ -21,12 +21,27 @@ Remeasured = Mapping[str, Any]
 
 
 def caption(found: Remeasured) -> str:
-    """What the two fronts were measured on."""
+    """What the two fronts were measured on, and in what that differs."""
     if found["same_fingerprint"]:
         return "filled: now; hollow: when the study ended; same device and software"
-    before = plain(found["before"]["fingerprint"].get("cpu_model") or found["before"]["device"], 50)
-    now = plain(found["fingerprint"].get("cpu_model") or found["device"], 50)
-    return f"two different machines: filled was measured on {now}, hollow on {before}; compare within one only"
+    now, before = found["fingerprint"], found["before"]["fingerprint"]
+    fields = sorted({*now, *before} - {"hash"})
+    changed = [
+        f"{name} {_said(before, name)} -> {_said(now, name)}" for name in fields if now.get(name) != before.get(name)
+    ]
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return (
+        "two different fingerprints: hollow is from when the study ended, filled from now; compare within one only\n"
+        f"what changed: {', '.join(changed[:SHOWN])}{more}"
+    )
+
+
+SHOWN = 3
+"""Changed fields of a fingerprint that a caption names."""
+
+
+def _said(fingerprint: Mapping[str, Any], name: str) -> str:
+    return plain(str(fingerprint.get(name, "unknown")), 40)
 
 
 def draw(found: Remeasured) -> Figure:

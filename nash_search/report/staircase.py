@@ -1,6 +1,7 @@
 """The probe's answer for a person: what every shape costs, the staircase each budget cuts, a small plot.
 
-Reads the document of the probe only; refuses to measure and to know what the shapes are worth.
+The terminal gets a table and bars of plain ASCII, 80 columns wide; a file gets the picture. Reads the
+document of the probe only; refuses to measure and to know what the shapes are worth.
 """
 
 from __future__ import annotations
@@ -14,34 +15,25 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nash_search.report.answer import admits
+from nash_search.report.answer import plan_rows
 from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.files import replace
 from nash_search.report.palette import LIGHT, level
+from nash_search.report.words import format_ms
 
 Survey = Mapping[str, Any]
 
 
 def probe_table(survey: Survey) -> RenderableType:
-    """Shares of the dense latency, depth by width, and one sentence per budget."""
-    dense, workload = survey["dense"], survey["workload"]
-    call = f"batch {workload['batch_size']}, {workload['input_tokens']} tokens in, {workload['output_tokens']} out"
-    lines = [
-        f"{plain(survey['task'], 40)} on {workload['device']}, {workload['threads']} thread(s), {call}, "
-        f"{workload['beams']} beam(s), {workload['dtype']}, {workload['runtime']}",
-        f"dense {dense['latency_ms']:.4g} ms{_between(dense['lower_ms'], dense['upper_ms'])}",
-    ]
-    if survey["ms_per_decoder_block"] is not None:
-        lines.append(f"{survey['ms_per_decoder_block']:.3g} ms per decoder block")
-    lines.append(f"floor {survey['floor_ms']:.4g} ms ({survey['floor_share']:.0%} of dense) at {survey['fastest']}")
-    depths = max(row["architecture"]["decoder_layers"] for row in survey["shapes"])
-    for budget in survey["budgets"]:
-        if not budget["feasible"]:
-            lines.append(f"{plain(budget['asked'], 20)}: no shape fits, the nearest is {budget['nearest_feasible']}")
-        else:
-            lines.append(admits(budget["asked"], depths, {int(n): s for n, s in budget["admits"].items()}))
-    return Group(*(Text(line) for line in lines), Text(), _grid(survey))
+    """What is known, every shape's latency depth by width, and bars of the same on one scale."""
+    return Group(
+        *(Text(f"{label}: {words}") for label, words in _rows(survey)),
+        Text(),
+        _grid(survey),
+        Text(),
+        *(Text(line) for line in bars(survey)),
+    )
 
 
 def show(survey: Survey) -> None:
@@ -49,8 +41,33 @@ def show(survey: Survey) -> None:
     Console(stderr=True, highlight=False).print(probe_table(survey))
 
 
-def _between(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+def named(asked: str) -> str:
+    """A budget with its unit."""
+    return plain(asked, 20) + ("" if asked.endswith(("%", "ms")) else " ms")
+
+
+def _rows(survey: Survey) -> list[tuple[str, str]]:
+    """(label, words), in the words of a search's plan."""
+    rows = plan_rows(survey)
+    found = [row for row in rows if row[0] != "budget"]
+    shapes = survey["shapes"]
+    known = survey.get("remembered", 0)
+    if known:
+        found.append(
+            ("timed before", f"{known} of {len(shapes)} shapes; the dense model, timed again, has not drifted")
+        )
+    contended = sum(row.get("status") == "contended" for row in shapes)
+    if contended:
+        found.append(("contended", f"{contended} of {len(shapes)} shapes: shares hold, milliseconds may be too high"))
+    if survey["ms_per_decoder_block"] is not None:
+        found.append(("one decoder block", f"{format_ms(survey['ms_per_decoder_block'])} ms"))
+    floor = f"{format_ms(survey['floor_ms'])} ms, {survey['floor_share']:.0%} of dense"
+    found.append(("floor", f"{floor} ({plain(survey['fastest'], 60)})"))
+    said = (words for label, words in rows if label == "budget")
+    for budget, words in zip(survey["budgets"], said, strict=True):
+        nearest = "" if budget["feasible"] else f", the nearest that fits is {named(budget['nearest_feasible'])}"
+        found.append(("budget", words + nearest))
+    return found
 
 
 def _grid(survey: Survey) -> Table:
@@ -59,11 +76,39 @@ def _grid(survey: Survey) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("decoder blocks", justify="right")
     for sparsity in sparsities:
-        table.add_column("encoder whole" if sparsity == 0 else f"−{sparsity}%", justify="right")
+        table.add_column("encoder whole" if sparsity == 0 else f"-{sparsity}%", justify="right")
     for depth in sorted({d for d, _ in cells}, reverse=True):
         row = [cells.get((depth, s)) for s in sparsities]
-        table.add_row(str(depth), *(f"{r['latency_ms']:.4g} ms {r['share']:4.0%}" if r else "–" for r in row))
+        table.add_row(str(depth), *(f"{format_ms(r['latency_ms'])} ms {r['share']:4.0%}" if r else "-" for r in row))
     return table
+
+
+BAR_COLUMNS = 60
+
+
+def bars(survey: Survey) -> list[str]:
+    """A bar per decoder depth from its fastest to its slowest shape, budgets as columns of `:`; plain ASCII."""
+    shares: dict[int, list[float]] = {}
+    for row in survey["shapes"]:
+        shares.setdefault(_place(row)[0], []).append(row["share"])
+    last = max(1.0, *(share for group in shares.values() for share in group))
+
+    def column(share: float) -> int:
+        return round(share / last * (BAR_COLUMNS - 1))
+
+    asked = [b["budget_ms"] / survey["dense"]["latency_ms"] for b in survey["budgets"]]
+    marks = {column(share) for share in asked if share <= last}
+    lines = []
+    for depth in sorted(shares, reverse=True):
+        cells = [":" if i in marks else " " for i in range(BAR_COLUMNS)]
+        low, high = column(min(shares[depth])), column(max(shares[depth]))
+        cells[low : high + 1] = "=" * (high + 1 - low)
+        lines.append(f"{depth:>14}  {''.join(cells)}".rstrip())
+    scale = [" "] * (BAR_COLUMNS + 4)
+    for pct in (0, 25, 50, 75, 100):
+        scale[column(pct / 100) : column(pct / 100) + len(f"{pct}%")] = f"{pct}%"
+    legend = "from the fastest encoder timed to the slowest" + (", : a budget" if marks else "")
+    return [*lines, f"{'of dense':>14}  {''.join(scale).rstrip()}", f"{'':16}{legend}"]
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int]:

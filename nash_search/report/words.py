@@ -17,6 +17,18 @@ def describe(architecture: Architecture) -> str:
     return f"{architecture.decoder_layers} dec · enc {100 - architecture.encoder_sparsity_pct}%{tail}"
 
 
+def one_call(work: Mapping[str, Any]) -> str:
+    """A workload in one line."""
+    beams = f", {work['beams']} beams" if work.get("beams", 1) != 1 else ""
+    quantized = f" {work['quantize']}" if work.get("quantize", "none") != "none" else ""
+    count = work.get("threads", 1)
+    threads = "" if "cuda" in str(work.get("device")) else f", {count} thread{'s' if count != 1 else ''}"
+    return (
+        f"batch {work.get('batch_size')}, {work.get('input_tokens')} tokens in, {work.get('output_tokens')} out{beams}"
+        f", {work.get('dtype')}, {work.get('runtime', 'eager')}{quantized}{threads}"
+    )
+
+
 def format_quality(value: float | None, scale: float | None = None) -> str:
     """A metric's value with the digits its size deserves."""
     if value is None:

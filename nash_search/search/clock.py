@@ -1,41 +1,55 @@
 """Checkpoints timed outside a search: any folder against its dense model, or a study's whole front again.
 
 An export of ours carries `measurement.json`, which names the workload it was certified on and its teacher;
-any other folder is timed on the workload that was asked for. This module refuses to know how a
-millisecond is taken and what the number is used for.
+any other folder is timed on the lengths of the data that are named, or on assumed ones, which is said. This
+module refuses to know how a millisecond is taken and what the number is used for.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nash_search import device as devices
 from nash_search import latency
-from nash_search.config import SearchConfig, Workload, WorkloadRequest
+from nash_search.config import LatencyBudget, SearchConfig, Workload, WorkloadRequest
 from nash_search.errors import InvalidInput
 from nash_search.latency import workload as workloads
 from nash_search.records import Latency
 from nash_search.search import certify
+from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.loading import load_task
 
 MEASUREMENT = "measurement.json"
 LIMIT_S = 900.0
+ASSUMED_INPUT_TOKENS, ASSUMED_OUTPUT_TOKENS = 128, 32
+"""One call of a checkpoint about which nothing is known."""
 
 
-def measure_folder(path: Path, against: Path | None, config: SearchConfig, *, rounds: int, pairs: int) -> Latency:
+def measure_folder(
+    path: Path,
+    against: Path | None,
+    workload: Workload,
+    *,
+    budgets: Sequence[LatencyBudget] = (),
+    rounds: int,
+    pairs: int,
+) -> Latency:
     """A checkpoint folder in fresh processes, paired with its dense reference.
 
     Args:
         path: the folder to time.
         against: its dense reference (None: the teacher its record names; else it is timed alone).
-        config: what was asked of the workload.
+        workload: what one `generate` is (`workload_of`).
+        budgets: to be decided; an ambiguous one asks for more rounds.
         rounds: fresh processes.
         pairs: timed pairs per process.
 
     Raises:
-        InvalidInput: the folder or its reference is none, or the workload stays open.
+        InvalidInput: the folder or its reference is none.
     """
     record = measurement_of(path)
     if against is None and record is not None:
@@ -43,12 +57,48 @@ def measure_folder(path: Path, against: Path | None, config: SearchConfig, *, ro
     for folder in (path, against):
         if folder is not None and not (folder / "config.json").is_file():
             raise InvalidInput(f"checkpoint must be a folder with a config.json, but got {folder}")
-    workload = _workload(config, record)
-    budgets = {"candidate": config.budgets} if config.budgets else None
+    asked = {"candidate": budgets} if budgets else None
     found = latency.measure_fresh(
-        {"candidate": path}, against, workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=budgets
+        {"candidate": path}, against, workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=asked
     )
     return found["candidate"]
+
+
+def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
+    """What one call of a folder is, and where its lengths come from.
+
+    A flag wins over the data that are named, these over the folder's own record, that over what is assumed.
+
+    Args:
+        path: the folder to time.
+        config: what was asked of the workload, and of the task where data or a task were named.
+
+    Raises:
+        InvalidInput: device, data or tokenizer cannot be used.
+    """
+    request = config.workload
+    device = devices.resolve(request.device).name
+    record = measurement_of(path)
+    fixed = {name: value for name, value in request.model_dump().items() if value is not None} | {"device": device}
+    if record is not None:
+        known, source = Workload.model_validate(record["workload"]), "as it was certified"
+        serving = ("runtime", "quantize")  # defaults of the request, unless they were given
+        fixed |= {name: getattr(known, name) for name in serving if name not in request.model_fields_set}
+    else:
+        lengths = {"input_tokens": ASSUMED_INPUT_TOKENS, "output_tokens": ASSUMED_OUTPUT_TOKENS}
+        known = workloads.resolve(request, **lengths, beams=_beams(path), device=device)
+        source = "assumed; --data takes those of your data, --input-tokens and --output-tokens fix them"
+    if config.task.data is not None or "name" in config.task.model_fields_set:
+        folder = models.vet(path)
+        task = load_task(config.task, models.load_tokenizer(folder), models.generation_settings(folder))
+        known = known.model_copy(update={"input_tokens": task.input_tokens, "output_tokens": task.output_tokens})
+        source = f"medians of {config.task.data or config.task.name}"
+    given = {request.input_tokens, request.output_tokens} - {None}
+    if request.input_tokens is not None and request.output_tokens is not None:
+        source = "as given"
+    elif given:
+        source = f"one as given, the other {source}"
+    return known.model_copy(update=fixed), source
 
 
 def measurement_of(path: Path) -> dict[str, Any] | None:
@@ -66,25 +116,13 @@ def dense_of(recorded: str) -> Path:
     return teacher_folder() if not path.is_dir() and path.name == teacher_folder().name else path
 
 
-def _workload(config: SearchConfig, record: dict[str, Any] | None) -> Workload:
-    request = config.workload
-    device = devices.resolve(request.device).name
-    if record is not None:
-        known = Workload.model_validate(record["workload"])
-        # a flag wins over the record; the record over any default
-        fixed = {name: value for name, value in request.model_dump().items() if value is not None}
-        fixed |= {
-            name: getattr(known, name) for name in ("runtime", "quantize") if name not in request.model_fields_set
-        }
-        return known.model_copy(update={**fixed, "device": device})
-    if request.input_tokens is None or request.output_tokens is None:
-        raise InvalidInput(
-            "input_tokens and output_tokens must be given for a checkpoint that carries no measurement of ours",
-            where="--input-tokens, --output-tokens",
-        )
-    return workloads.resolve(
-        request, input_tokens=request.input_tokens, output_tokens=request.output_tokens, device=device
-    )
+def _beams(path: Path) -> int:
+    from transformers import GenerationConfig
+
+    try:
+        return int(GenerationConfig.from_pretrained(path, local_files_only=True).num_beams or 1)
+    except (OSError, ValueError):
+        return 1
 
 
 def remeasure_study(folder: Path, device: str, *, rounds: int = 5, pairs: int = 40) -> dict[str, Any]:

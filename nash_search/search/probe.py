@@ -27,6 +27,7 @@ from pydantic import ConfigDict
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchSpace, Workload
 from nash_search.records import Latency
 
+
 class ProbeEntry(Frozen):
     """One timed shape."""
 

@@ -8,6 +8,7 @@ This module refuses to know what the shapes are worth, and how a person is shown
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
         results: folder of studies; what is timed is kept beside them, for the next probe or search.
 
     Returns:
-        A JSON document: workload, fingerprint, dense (ms and bounds), ms_per_decoder_block,
-        floor_ms, fastest, shapes (one row each), remembered (shapes not timed again), budgets (one row each).
+        A JSON document: task, model, device, workload, fingerprint, dense (ms and bounds), decoder_layers,
+        ms_per_decoder_block, floor_ms, fastest, shapes (one row each), remembered (shapes not timed again),
+        budgets (one row each).
     """
     bench = open_bench(config)
     filled = space.filled(config.search_space, bench.decoder_layers())
@@ -39,10 +41,12 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
     entries = table.entries
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    lower_ms, upper_ms = intervals.median_bounds([r.dense_runs_ms for entry in entries for r in entry.latency.rounds])
+    lower_ms, upper_ms = dense_bounds_ms(table)
     return {
         "task": config.task.name,
         "model": config.model,
+        "device": table.workload.device,
+        "decoder_layers": bench.decoder_layers(),
         "workload": table.workload.model_dump(mode="json"),
         "fingerprint": table.fingerprint,
         "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
@@ -57,12 +61,21 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
                 "asked": budget.asked,
                 "budget_ms": budget.ms_at(table.dense_ms),
                 "feasible": floor_share <= budget.share_of(table.dense_ms),
+                "verdict": "" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
+                "floor_ms": floor_share * table.dense_ms,
                 "admits": {str(n): s for n, s in space.admits(filled, table, budget).items()},
                 "nearest_feasible": probe.nearest_feasible(table, architectures, budget).asked,
             }
             for budget in config.budgets
         ],
     }
+
+
+def dense_bounds_ms(table: probe.LatencyTable) -> tuple[float, float]:
+    """95 % bounds of the dense median: one process is one round, and shapes that shared a dense call count it once."""
+    groups = dict.fromkeys(r.dense_runs_ms for entry in table.entries for r in entry.latency.rounds)
+    in_time_order = [x for sweep in zip_longest(*groups) for x in sweep if x is not None]
+    return intervals.median_bounds([in_time_order])
 
 
 def ms_per_decoder_block(table: probe.LatencyTable) -> float | None:

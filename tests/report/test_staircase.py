@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nash_search.report.remeasured import caption, save_remeasured
-from nash_search.report.staircase import draw_staircase, probe_table, save_staircase
+from nash_search.report.remeasured import caption, draw, save_remeasured
+from nash_search.report.staircase import BAR_COLUMNS, bars, draw_staircase, probe_table, save_staircase
 
 
 @pytest.fixture
@@ -20,34 +20,67 @@ def survey() -> dict[str, Any]:
             "architecture": {"decoder_layers": n, "encoder_sparsity_pct": s, "decoder_selection": "uniform"},
             "latency_ms": 10.0 * n - s / 10,
             "share": (10.0 * n - s / 10) / 20,
+            "status": "clean",
         }
         for n in (1, 2)
         for s in (0, 50)
     ]
     workload = {"device": "cpu", "threads": 1, "batch_size": 4, "input_tokens": 8, "output_tokens": 7, "beams": 1}
     budget = {"asked": "70%", "budget_ms": 14.0, "feasible": True, "admits": {"1": 0}, "nearest_feasible": "30%"}
+    budget |= {"verdict": "", "floor_ms": 5.0}
+    missed = {"asked": "2", "budget_ms": 2.0, "feasible": False, "nearest_feasible": "6", "verdict": "infeasible"}
     return {
         "task": "g2p",
         "workload": workload | {"dtype": "float32", "runtime": "eager"},
+        "device": "cpu",
+        "decoder_layers": 2,
         "dense": {"latency_ms": 20.0, "lower_ms": 19.0, "upper_ms": 21.0},
         "ms_per_decoder_block": 10.0,
         "floor_ms": 5.0,
         "floor_share": 0.25,
         "fastest": "enc50-dec1",
         "shapes": shapes,
-        "budgets": [budget, budget | {"asked": "10%", "budget_ms": 2.0, "feasible": False}],
+        "budgets": [budget, budget | missed | {"admits": {}}],
     }
 
 
-def test_the_table_names_every_shape_the_floor_and_what_budgets_admit(survey: dict[str, Any]) -> None:
+def shown(survey: dict[str, Any]) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=120).print(probe_table(survey))
-    shown = out.getvalue()
-    for words in ("dense 20 ms (19 to 21)", "10 ms per decoder block", "floor 5 ms (25% of dense) at enc50-dec1"):
-        assert words in shown
-    assert "70% admits 1 of 2 decoder blocks with any encoder" in shown
-    assert "10%: no shape fits, the nearest is 30%" in shown
-    assert all(f"{row['latency_ms']:.4g} ms" in shown for row in survey["shapes"])
+    Console(file=out, width=80).print(probe_table(survey))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_the_table_names_every_shape_the_floor_and_what_budgets_admit(survey: dict[str, Any]) -> None:
+    lines = shown(survey)
+    words = " ".join(lines)
+    assert {"dense: 20.0 ms ± 1.00", "one decoder block: 10.0 ms", "device: cpu"} <= set(lines)
+    assert "one call: batch 4, 8 tokens in, 7 out, float32, eager, 1 thread" in lines
+    assert "floor: 5.00 ms, 25% of dense (enc50-dec1)" in lines
+    assert "budget: 70% = 14.0 ms (1.43× faster than dense): admits 1 of 2 decoder" in words
+    assert "below the floor of 5.00 ms, the nearest that fits is 6 ms" in words
+    assert "             2   20.0 ms 100%  15.0 ms  75%" in lines
+    assert max(map(len, lines)) <= 80
+
+
+def test_shapes_timed_before_and_contended_ones_are_said(survey: dict[str, Any]) -> None:
+    assert "contended" not in str(shown(survey)) and "before" not in str(shown(survey))
+    survey["shapes"][0]["status"] = "contended"
+    words = " ".join(shown(survey | {"remembered": 3}))
+    assert "contended: 1 of 4 shapes: shares hold, milliseconds may be too high" in words
+    assert "timed before: 3 of 4 shapes; the dense model, timed again, has not drifted" in words
+
+
+def test_bars_stand_on_one_scale_in_plain_ascii(survey: dict[str, Any]) -> None:
+    two, one, scale, legend = bars(survey)
+    assert all(line.isascii() and len(line) <= 80 for line in (two, one, scale, legend))
+    start = scale.index("0%")
+    at = {share: start + round(share * (BAR_COLUMNS - 1)) for share in (0.1, 0.25, 0.5, 0.7, 0.75, 1.0)}
+    assert (two.index("="), two.rindex("=")) == (at[0.75], at[1.0])
+    assert (one.index("="), one.rindex("=")) == (at[0.25], at[0.5])
+    assert two[at[0.7]] == one[at[0.7]] == two[at[0.1]] == ":" and scale.index("75%") == at[0.75]
+    assert ":" not in "".join(bars(survey | {"budgets": []})), "no budget, no mark"
+    slow = [row | {"share": 2 * row["share"]} for row in survey["shapes"]]
+    assert max(map(len, bars(survey | {"shapes": slow}))) <= 80
 
 
 def test_the_plot_has_a_line_per_depth_and_a_dashed_one_per_budget(survey: dict[str, Any], tmp_path: Path) -> None:
@@ -63,10 +96,17 @@ def test_two_machines_in_one_picture_are_said(tmp_path: Path) -> None:
     row = {"share": 0.5, "share_bounds": [0.48, 0.52], "quality": 90.0, "before": {"share": 0.55}}
     found: dict[str, Any] = {
         "study": "s", "device": "cpu", "same_fingerprint": True, "front": [row],
-        "fingerprint": {"hash": "abcdef012345", "cpu_model": "new"}, "before": {"fingerprint": {}, "device": "old"},
+        "fingerprint": {"hash": "abcdef012345"}, "before": {"fingerprint": {}, "device": "cpu"},
     }  # fmt: skip
     assert "same device" in caption(found)
-    other = caption(found | {"same_fingerprint": False})
-    assert "two different machines" in other and "new" in other and "old" in other
+    now = {"hash": "n", "device": "new", "torch": "2", "cores": 4, "dtype": "float32"}
+    old = now | {"hash": "o", "device": "old", "torch": "1"}
+    elsewhere = found | {"same_fingerprint": False, "fingerprint": now, "before": {"fingerprint": old, "device": "cpu"}}
+    assert caption(elsewhere).endswith("what changed: device old -> new, torch 1 -> 2")
+    assert "two different fingerprints" in caption(elsewhere)
+    assert caption(elsewhere) in [text.get_text() for text in draw(elsewhere).texts]
+    assert caption(found) in [text.get_text() for text in draw(found).texts]
+    many = elsewhere | {"before": {"fingerprint": {}, "device": "cpu"}}
+    assert caption(many).endswith("cores unknown -> 4, device unknown -> new, dtype unknown -> float32 and 1 more")
     names = [path.name for path in save_remeasured(tmp_path, found)]
     assert names == ["remeasured-abcdef01.json", "remeasured-abcdef01.png"]

@@ -1,0 +1,123 @@
+"""What a checkpoint outside a search is timed on, and a front timed again on another machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import product
+
+import pytest
+
+from nash_search import cli
+from nash_search.config import TaskConfig, Workload
+from nash_search.config_files import load_config
+from nash_search.errors import InvalidInput
+from nash_search.records import Latency, Round
+from nash_search.search import clock, probe, survey
+from nash_search.tasks import models
+from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.loading import load_task
+
+
+def asked(path, **overrides):
+    found, source = clock.workload_of(path, load_config(None, overrides))
+    return (found.batch_size, found.input_tokens, found.output_tokens, found.beams), source
+
+
+def test_a_folder_nothing_is_known_of_is_timed_on_assumed_lengths_and_says_so(tmp_path):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"num_beams": 4}))
+    shape, source = asked(tmp_path)
+    assert shape == (1, clock.ASSUMED_INPUT_TOKENS, clock.ASSUMED_OUTPUT_TOKENS, 4)
+    assert source.startswith("assumed; --data")
+    assert asked(tmp_path, **{"workload.input_tokens": 7, "workload.beams": 1})[0] == (1, 7, 32, 1)
+    assert asked(tmp_path, **{"workload.input_tokens": 7})[1].startswith("one as given, the other assumed")
+    assert asked(tmp_path, **{"workload.input_tokens": 7, "workload.output_tokens": 3})[1] == "as given"
+
+
+def test_named_data_give_their_median_lengths(tmp_path):
+    words = ["".join(letters) for letters in product("abcd", repeat=4)]
+    rows = [{"source": word * (1 + i % 3), "target": "K AE T"} for i, word in enumerate(words)]
+    data = tmp_path / "words.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows))
+    task = load_task(TaskConfig(data=str(data), name="words"), models.load_tokenizer(models.vet(teacher_folder())))
+    shape, source = asked(teacher_folder(), **{"task.data": str(data)})
+    assert shape == (1, task.input_tokens, task.output_tokens, 1) and source == f"medians of {data}"
+    assert 8 <= task.input_tokens <= 10 and shape[1:3] != (clock.ASSUMED_INPUT_TOKENS, clock.ASSUMED_OUTPUT_TOKENS)
+    with pytest.raises(InvalidInput, match="none.jsonl"):
+        asked(teacher_folder(), **{"task.data": str(tmp_path / "none.jsonl")})
+
+
+def test_an_export_is_timed_as_it_was_certified_unless_a_flag_says_otherwise(tmp_path):
+    recorded = Workload(batch_size=9, input_tokens=5, output_tokens=4, beams=3)
+    record = {"workload": recorded.model_dump(mode="json"), "teacher": "t"}
+    (tmp_path / clock.MEASUREMENT).write_text(json.dumps(record))
+    assert asked(tmp_path) == ((9, 5, 4, 3), "as it was certified")
+    assert asked(tmp_path, **{"workload.batch_size": 2}) == ((2, 5, 4, 3), "as it was certified")
+
+
+def test_a_folder_that_is_only_timed_needs_no_tokenizer_but_whole_weights(tmp_path):
+    shutil.copytree(teacher_folder(), tmp_path / "a")
+    for name in models.TOKENIZER_FILES:
+        (tmp_path / "a" / name).unlink(missing_ok=True)
+    models.vet_timed(tmp_path / "a")
+    with pytest.raises(InvalidInput, match="must hold a tokenizer"):
+        models.vet(tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    for model_type, is_encoder_decoder, refused in (("led", True, False), ("gpt2", False, True)):
+        changed = config | {"model_type": model_type, "is_encoder_decoder": is_encoder_decoder}
+        (tmp_path / "a" / "config.json").write_text(json.dumps(changed))
+        if refused:
+            with pytest.raises(InvalidInput, match="which is no encoder-decoder"):
+                models.vet_timed(tmp_path / "a")
+        else:
+            models.vet_timed(tmp_path / "a")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_front_timed_on_another_machine_is_never_shown_as_if_on_one(rehearse, monkeypatch, capsys, same):
+    """The fingerprint is forged; picture, document and terminal must say that there are two."""
+    folder = rehearse(trials=4).folder
+    now = {"device": "rehearsal", "hash": "rehearsal"} if same else {"device": "another CPU", "hash": "0f0f0f0f0f"}
+    drawn = []
+
+    def measure_fresh(folders, dense, workload, **settings):
+        rounds = tuple(Round(runs_ms=(5.0, x), dense_runs_ms=(10.0, 10.0)) for x in (5.0, 5.1))
+        return dict.fromkeys(folders, Latency(rounds=rounds, workload=workload, fingerprint=now, fresh=True))
+
+    monkeypatch.setattr(clock.latency, "measure_fresh", measure_fresh)
+    from nash_search.report import remeasured
+
+    draw = remeasured.draw
+    monkeypatch.setattr(remeasured, "draw", lambda found: drawn.append(draw(found)) or drawn[0])
+    assert cli.main(["remeasure", str(folder), "--json"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out.splitlines()[-1])
+    assert document["same_fingerprint"] is same
+    words = "same device and software" if same else "two different fingerprints"
+    assert words in told.err
+    assert any(words in text.get_text() for text in drawn[0].texts)
+    stored = json.loads((folder / f"remeasured-{now['hash'][:8]}.json").read_text())
+    assert stored["before"]["fingerprint"]["device"] == "rehearsal" and stored["fingerprint"] == now
+    if not same:
+        assert "what changed: device rehearsal -> another CPU" in told.err
+
+
+def test_the_dense_interval_of_a_probe_counts_a_shared_call_once():
+    shapes = probe.shapes_to_probe(load_config("smoke", {}).search_space.model_copy(update={"decoder_layers": (1, 2)}))
+    groups = [tuple(10.0 + g + 0.01 * i for i in range(10)) for g in (0, 1)]
+
+    def table(copies):
+        made = [
+            Latency(
+                rounds=(Round(runs_ms=dense, dense_runs_ms=dense),), workload=Workload(input_tokens=1, output_tokens=1)
+            )
+            for dense in groups
+            for _ in range(copies)
+        ]
+        return probe.LatencyTable(
+            entries=tuple(probe.ProbeEntry(architecture=shapes[0], latency=latency) for latency in made)
+        )
+
+    lower, upper = survey.dense_bounds_ms(table(4))
+    assert (lower, upper) == survey.dense_bounds_ms(table(1))
+    assert lower < table(4).dense_ms < upper and upper / lower > 1.07  # a round effect of 2 % at least
