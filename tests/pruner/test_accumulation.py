@@ -84,3 +84,18 @@ def test_an_attempt_that_failed_leaves_no_gradient():
     expected = (torch.tensor([1, -100, 3, 5]).float().mean() * 3 + 3.0 * 4) / 7
     assert len(attempts) == 2 and float(value) == pytest.approx(float(expected))
     assert float(weight.grad) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_forward_runs_in_the_precision_asked_for_and_the_weights_stay_whole(precision):
+    model, seen = without_dropout("t5"), []
+
+    def loss(batch, step):
+        logits = forward(model, batch)
+        seen.append(logits.dtype)
+        return cross_entropy(logits, batch["labels"])
+
+    groups = [{"params": list(model.parameters()), "lr": 1e-3}]
+    train(model, loss=loss, batches=lambda step: batch_of(step), steps=1, groups=groups, precision=precision)
+    assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
