@@ -8,11 +8,13 @@ conditions or not at all. This module refuses to know the disk and the Hub.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nash_search.records import Artefact, Latency, Quality
+from nash_search.intervals import mean_bounds
+from nash_search.records import Artefact, Latency, Quality, TrialRecord
 from nash_search.report import escape
 from nash_search.report.answer import load_lines, widths_words
 from nash_search.report.markdown import aligned, fenced
@@ -43,6 +45,8 @@ def card(
     dense_test: Quality | None = None,
     examples: Sequence[tuple[str, str, str]] = (),
     engines: Sequence[Artefact] = (),
+    record: TrialRecord | None = None,
+    seeds: Mapping[int, Quality] | None = None,
 ) -> str:
     """The README.md of the export of trial `number`.
 
@@ -60,8 +64,12 @@ def card(
         dense_test: the dense model's on the same split.
         examples: (source, this model's output, the teacher's output).
         engines: what serving engines load from this folder, as their records say.
+        record: the export's own, where it is another seed's than the trial's.
+        seeds: quality of every seed that its architecture was trained with, one split.
     """
     point = next(p for p in view.points if p.number == number)
+    if record is not None:
+        point = replace(point, record=record)
     timed = latency or point.record.latency
     found = test or point.record.quality
     title = f"# {escape.markdown(name)}"
@@ -73,6 +81,8 @@ def card(
         "are kept, then tuned by distillation. It is physically smaller; nothing is masked."
     )
     parts += ["## Measured", _numbers(view, point, timed, found, dense_test)]
+    if seeds:
+        parts.append(_over_seeds(seeds, point.record.seed))
     parts += ["## Conditions", _conditions(view, timed, found)]
     parts += ["## What was kept", _kept(point)]
     if exported:
@@ -82,7 +92,7 @@ def card(
     if examples:
         rows = [[escape.markdown(cell, 120) for cell in row] for row in examples]
         parts += ["## Examples", aligned(["input", "this model", "dense model"], rows, "lll")]
-    parts += ["## How it was made", _provenance(view, point, data)]
+    parts += ["## How it was made", _provenance(view, point, data, len(seeds or ()))]
     parts += ["## Limits", "\n".join(f"- {line}" for line in LIMITS)]
     return "\n\n".join(parts) + "\n"
 
@@ -175,6 +185,18 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
     return aligned(["", "this model", "dense model"], rows, "lrr")
 
 
+def _over_seeds(seeds: Mapping[int, Quality], exported: int) -> str:
+    values = [quality.value for quality in seeds.values()]
+    mean = sum(values) / len(values)
+    lower, upper = (format_quality(x, mean) for x in mean_bounds(values))
+    split = next(iter(seeds.values())).split
+    return (
+        f"Trained with {len(values)} seeds ({', '.join(map(str, seeds))}), {split} quality is {format_quality(mean)} "
+        f"on average, {lower} to {upper} with 95 % confidence over seeds. This is seed {exported}, the best on "
+        "validation of those that meet the budget; the test split chose nothing."
+    )
+
+
 def _conditions(view: StudyView, latency: Latency | None, quality: Quality | None) -> str:
     lines = [f"Timed call: {escape.markdown(caption(view))}."]
     if latency is not None:
@@ -224,8 +246,9 @@ def _serving(name: str, engine: Artefact) -> str:
     return f"{escape.markdown(made)}\n\n{fenced(lines, 'python')}"
 
 
-def _provenance(view: StudyView, p: Point, data: str) -> str:
-    lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, 1 training run"]
+def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
+    how = f"one of {runs} training runs" if runs else "1 training run"
+    lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, {how}"]
     if data or view.task:
         lines.append(f"- data: {escape.markdown(data or view.task)}")
     if view.document.get("command"):

@@ -14,10 +14,19 @@ from pydantic import BaseModel, ValidationError
 
 from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
-from nash_search.records import Artefact, Latency, Quality
+from nash_search.records import Artefact, Latency, Quality, TrialRecord
 from nash_search.report.card import card
 from nash_search.report.files import replace
 from nash_search.report.view import StudyView
+
+
+class Training(BaseModel):
+    """One seed of an architecture that was trained with several."""
+
+    seed: int
+    checkpoint: str
+    validation: Quality
+    test: Quality | None = None
 
 
 class Certified(BaseModel):
@@ -29,6 +38,21 @@ class Certified(BaseModel):
     latency: Latency
     validation: Quality
     test: Quality | None = None
+    seed: int = 0
+    seeds: tuple[Training, ...] = ()
+
+    def over_seeds(self) -> dict[int, Quality]:
+        """Quality by seed, on the test split where all were scored there."""
+        tested = {t.seed: t.test for t in self.seeds if t.test is not None}
+        return tested if len(tested) == len(self.seeds) else {t.seed: t.validation for t in self.seeds}
+
+    def record(self, folder: Path) -> TrialRecord | None:
+        """The export's own record, where it is a finalist's."""
+        for training in self.seeds:
+            path = (folder / training.checkpoint).parent / "record.json"
+            if training.seed == self.seed and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+                return TrialRecord.model_validate_json(path.read_bytes()).model_copy(update={"number": self.number})
+        return None
 
 
 class Certification(BaseModel):
@@ -77,6 +101,8 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
             test=point.test,
             dense_test=found.dense_test,
             engines=engines(export),
+            record=point.record(folder),
+            seeds=point.over_seeds(),
         )
         for place in (export, *copies.get(point.number, ())):
             if place.is_dir():

@@ -67,6 +67,7 @@ class Point(Frozen):
     test: Quality | None = None
     """Only winners are scored on the sealed split."""
     seed: int = 0
+    parameters: int | None = None
     seeds: tuple[Training, ...] = ()
     """All trainings of a finalist, this one too; empty where there was only one."""
 
@@ -233,6 +234,7 @@ def _time(
             same_tokens=same[_key(r)],
             validation=r.quality,  # type: ignore[arg-type]
             seed=r.seed,
+            parameters=r.parameters,
         )
         for r in front
     ]

@@ -96,7 +96,9 @@ def full(
             }
             for b in config.budgets
         ],
-        "front": [_front(p, folder, parameters.get(p.number), dense_ms if relative else None) for p in points],
+        "front": [
+            _front(p, folder, p.parameters or parameters.get(p.number), dense_ms if relative else None) for p in points
+        ],
         "trials": counts,
         "hypervolume": hypervolume,
         "elapsed_s": round(elapsed_s, 3),

@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from nash_search import intervals
+from nash_search.report import exports, folder
 from nash_search.search import certify
 from nash_search.search.rehearsal import Rehearsal
 
@@ -23,6 +24,8 @@ def test_quality_is_a_mean_over_seeds_and_validation_decides_which_is_exported(r
     result = rehearse(trials=10, finalist_seeds=3)
     assert len(budgets_of(result)) == 2
     certified = certify.read(result.folder)
+    exports.write_cards(result.folder, folder.load(result.folder))
+    cards = {p.key: (result.folder / p.checkpoint / "README.md").read_text() for p in certified.points}
     for budget in budgets_of(result):
         seeds = budget["seeds"]
         (point,) = [p for p in certified.points if str(result.folder / p.checkpoint) == budget["checkpoint"]]
@@ -35,6 +38,8 @@ def test_quality_is_a_mean_over_seeds_and_validation_decides_which_is_exported(r
         assert (seeds["lower"], seeds["upper"]) == intervals.mean_bounds(seeds["values"])
         assert (result.folder / "best" / f"{budget['asked'][:-1]}pct" / "seed").read_text() == str(best.seed)
         assert (result.folder / point.checkpoint / "seed").read_text() == str(best.seed)
+        assert f"seed {best.seed}, the best on validation" in cards[best.key]
+        assert "Trained with 3 seeds (0, 1, 2), test quality is" in cards[best.key]
     full = json.loads((result.folder / "summary.json").read_text())
     assert full["sealed_test_openings"] == 1
     trained = len([f for f in full["finalists"] if f["seed"] != 0])
