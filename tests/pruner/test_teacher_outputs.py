@@ -48,6 +48,16 @@ def test_a_trial_does_not_depend_on_who_filled_the_folder(tmp_path):
     assert asked_narrow == 4 + 4  # stage 2 needs hidden states; then the loss on both sides of the cut
 
 
+@pytest.mark.parametrize("sparsity", [0, 30])
+def test_without_distillation_the_teacher_is_never_asked(sparsity):
+    teacher, asked = model_of("bart"), []
+    teacher.register_forward_hook(lambda module, *_: asked.append(1) if module is teacher else None)
+    recipe = RECIPE.model_copy(update={"kd_weight": 0.0, "hidden_weight": 0.0, "ce_weight": 1.0})
+    pruned = run(teacher, Architecture(encoder_sparsity_pct=sparsity, decoder_layers=2), recipe, batch_of)
+    assert not asked
+    assert sum(stage["steps"] for stage in pruned.stages.values()) == 10
+
+
 def test_the_folder_stops_growing_at_its_limit_and_a_damaged_file_is_made_again(tmp_path):
     logits = torch.randn(3, 6, VOCABULARY)
     outputs = TeacherOutputs(folder=tmp_path, k=8, limit_bytes=3000)
