@@ -34,6 +34,8 @@ from nash_search.tasks.task import Task
 
 EPOCH_EXAMPLES = 2000
 """Validation examples scored at the end of an epoch; all of them at the end of the last."""
+SINUSOIDAL = ("m2m_100", "marian", "pegasus")
+"""Families whose fixed positions drown embeddings as small as they start out, unless these are scaled."""
 Report = Callable[[int, int, float, Quality | None], None]
 """Called with (steps done, steps, loss, quality at the end of an epoch or None); loss is NaN before the first step."""
 
@@ -80,6 +82,8 @@ def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:
     fields.setdefault("decoder_start_token_id", start)
     for name in ("bos_token_id", "forced_eos_token_id"):  # BART-family defaults name ids of another vocabulary
         fields.setdefault(name, None)
+    if model_type in SINUSOIDAL:
+        fields.setdefault("scale_embedding", True)
     try:
         config = AutoConfig.for_model(model_type, **fields)
     except (ValueError, TypeError) as error:

@@ -73,8 +73,8 @@ def finetune(
     if asked.teacher is None and asked.model is None:
         raise InvalidInput("teacher must be described (teacher: in the search space) or --model given, but got neither")
     _check_output(output)
-    check(asked, needs_model=False)
-    with quiet_libraries():
+    with quiet_libraries():  # before any is imported, or their progress bars stay
+        check(asked, needs_model=False)
         from nash_search import device
         from nash_search.finetune import finetune as train
         from nash_search.finetune import starting_point
@@ -120,19 +120,22 @@ def init(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where (default: stdout).")
     ] = None,
+    json_: Json = False,
 ) -> int:
     """Write a commented search space for a model."""
     from nash_search.tasks.starter import search_space_text
 
     text = search_space_text(model)
-    if output is None:
+    if output is not None:
+        try:
+            with output.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            what = f"output must be a new file that can be written, but got {reason}"
+            raise InvalidInput(what, where=f"--output {output}") from None
+    if json_:
+        print(json.dumps({"file": None if output is None else str(output), "text": text}))
+    elif output is None:
         print(text, end="")
-        return 0
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        what = f"output must be a new file that can be written, but got {reason}"
-        raise InvalidInput(what, where=f"--output {output}") from None
     return 0

@@ -133,3 +133,39 @@ def test_a_users_metric_is_imported_by_path_and_needs_a_direction(tmp_path):
 def test_a_built_in_metrics_direction_is_not_the_users_to_turn():
     with pytest.raises(InvalidInput, match="must be maximize"):
         metric_of(TaskConfig(metric="bleu", metric_direction="minimize"), "per")
+
+
+def scored(name, metric_file, **config):
+    """Ten outputs, three of them wrong, scored as a trial is."""
+    from types import SimpleNamespace
+
+    from nash_search.tasks.quality import quality_of
+    from nash_search.tasks.task import Examples
+
+    references = [["yes sir"], ["no"]] * 5 if name in ("f1", "accuracy") else [[f"a b c d {i}"] for i in range(10)]
+    outputs = [several[0] for several in references[:7]] + ["maybe so"] * 3
+    path = f"{metric_file}:Letters" if name == "own" else name
+    metric = metric_of(TaskConfig(metric=path, **config), "per")
+    task = SimpleNamespace(metric=metric, generation={"num_beams": 2, "max_new_tokens": 9})
+    ids = [[1]] * 10
+    examples = Examples(sources=[str(i) for i in range(10)], references=references, input_ids=ids, labels=ids)
+    return quality_of(outputs, examples, task, "validation")
+
+
+RIGHT = {"exact_match": 70, "accuracy": 70, "f1": 81.94, "per": 70, "wer": 70, "rouge1": 70, "rougeL": 70, "own": 8.7}
+PACKAGE = {"bleu": "version:", "chrf": "version:", "per": "jiwer:", "wer": "jiwer:", "own": "evaluate:"}
+
+
+@pytest.mark.parametrize("name", [*METRIC_NAMES, "own"])
+def test_a_scored_metric_says_direction_signature_settings_and_an_interval(name, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(METRIC_FILE)
+    found = scored(name, file, **({"metric_direction": "minimize"} if name == "own" else {}))
+    assert found.direction == ("minimize" if name == "own" else "maximize")
+    assert found.n == 10 and found.split == "validation" and 0 < found.standard_error < 30
+    assert "generate:max_new_tokens=9,num_beams=2" in found.signature and "|data:" in found.signature
+    assert PACKAGE.get(name, "rouge_score:" if name.startswith("rouge") else "strip") in found.signature
+    if name in RIGHT:
+        assert found.value == pytest.approx(RIGHT[name], abs=0.01)
+    assert 0 < found.value < 100
+    assert found == scored(name, file, **({"metric_direction": "minimize"} if name == "own" else {}))
