@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import math
 import warnings as python_warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from statistics import median
 from typing import Any
@@ -33,7 +33,8 @@ GROUP = 4
 WARM_UP_CHANGE, WARM_UP_MIN, WARM_UP_MAX, WARM_UP_S = 0.02, 3, 30, 20.0
 WARM_UP_SHARE = 0.25
 """Of a round's time, at most."""
-DETAIL_CALLS = 5
+DETAIL_CALLS, NATURAL_CALLS = 5, 4
+"""Samples of each detail; a natural call may take as long as this many forced ones (runtimes end it there)."""
 DENSE = "\0dense"
 
 
@@ -88,7 +89,9 @@ def measure_many(
         for done in range(rounds):
             share_s = (deadline - device.now_s()) / (rounds - done)
             found.append(time_round(sessions, device, workload, pairs=pairs, deadline_s=device.now_s() + share_s))
-        beside = describe(sessions, device, workload, deadline_s=deadline) if details else {}
+        taken = [r for by_name in found for r in by_name.values()]
+        call_s = max((x for r in taken for x in r.runs_ms + r.dense_runs_ms), default=0.0) / 1e3
+        beside = describe(sessions, device, call_s=call_s, deadline_s=deadline) if details else {}
         return {
             name: _latency(name, [r[name] for r in found], workload, device, pairs, beside, session.warnings())
             for name, session in sessions.items()
@@ -131,20 +134,34 @@ def time_round(
 
 
 def describe(
-    sessions: Mapping[str, Session], device: Device, workload: Workload, *, deadline_s: float
+    sessions: Mapping[str, Session], device: Device, *, call_s: float, deadline_s: float
 ) -> dict[str, dict[str, Any]]:
-    """Encoder, natural length and memory of each session; what does not fit the limit is left out."""
+    """Encoder, natural length and memory of each session; what might not fit the limit is left out.
+
+    Args:
+        sessions: by name.
+        device: whose clock and memory.
+        call_s: the longest forced call seen so far.
+        deadline_s: on the device's clock.
+    """
+
+    def timed(call: Callable[[], Any], expected_s: float) -> list[tuple[Sample, Any]]:
+        taken: list[tuple[Sample, Any]] = []
+        while len(taken) < DETAIL_CALLS and device.now_s() + expected_s <= deadline_s:
+            taken.append(device.time(call))
+            expected_s = max(sample.wall_ms for sample, _ in taken) / 1e3
+        return taken
+
     found: dict[str, dict[str, Any]] = {}
     for name, session in sessions.items():
         beside = session.facts()
         found[name] = beside
-        if session.encode is not None and device.now_s() < deadline_s:
-            beside["encoder_ms"] = median(device.time(session.encode)[0].wall_ms for _ in range(DETAIL_CALLS))
-        if device.now_s() < deadline_s:
-            timed = [device.time(session.natural) for _ in range(DETAIL_CALLS)]
-            beside["natural_ms"] = median(sample.wall_ms for sample, _ in timed)
-            beside["natural_tokens"] = timed[-1][1]
-        if device.now_s() < deadline_s:
+        if session.encode is not None and (encoded := timed(session.encode, call_s)):
+            beside["encoder_ms"] = median(sample.wall_ms for sample, _ in encoded)
+        if natural := timed(session.natural, NATURAL_CALLS * call_s):
+            beside["natural_ms"] = median(sample.wall_ms for sample, _ in natural)
+            beside["natural_tokens"] = natural[-1][1]
+        if device.now_s() + call_s <= deadline_s:
             peak = device.peak_bytes(session.generate)
             if peak is not None:
                 beside["peak_memory_bytes"] = session.weight_bytes() + peak

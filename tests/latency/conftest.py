@@ -46,6 +46,8 @@ class FakeDevice:
 class FakeSession:
     """A model that takes `cost_s(call number)` on a fake device and writes its name into a log."""
 
+    natural_s, encode_s = 0.002, 0.001
+
     def __init__(self, name, device, cost_s, tokens=4, log=None):
         self.name, self.device, self.tokens, self.calls = name, device, tokens, 0
         self.cost_s = cost_s if callable(cost_s) else lambda _call: cost_s
@@ -61,10 +63,10 @@ class FakeSession:
         return output
 
     def encode(self):
-        self.device.seconds += 0.001
+        self.device.seconds += self.encode_s
 
     def natural(self):
-        self.device.seconds += 0.002
+        self.device.seconds += self.natural_s
         return 3
 
     def weight_bytes(self):
@@ -83,11 +85,15 @@ class FakeSession:
 class FakeRuntime:
     """Builds fake sessions: a 'model' is (name, cost_s)."""
 
+    natural_s, encode_s = 0.002, 0.001
+
     def __init__(self, device, tokens=4):
         self.device, self.tokens, self.log = device, tokens, []
 
     def build(self, model, workload, inputs):
-        return FakeSession(model[0], self.device, model[1], self.tokens, self.log)
+        session = FakeSession(model[0], self.device, model[1], self.tokens, self.log)
+        session.natural_s, session.encode_s = self.natural_s, self.encode_s
+        return session
 
     def fingerprint(self, workload):
         return {"fake_runtime": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import signal
 import subprocess
@@ -23,6 +24,9 @@ from nash_search.latency import fresh, identity, report
 from nash_search.records import Latency, Round
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4, batch_size=2)
+SPEC = importlib.util.spec_from_file_location("simulated", Path(__file__).parent.parent / "test_intervals.py")
+simulated = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(simulated)
 HALF = LatencyBudget.parse("50%")
 
 
@@ -87,6 +91,27 @@ def test_only_the_ambiguous_get_more_rounds_and_all_bounds_are_widened(scripted)
     assert len(found["clear"].rounds) == 5 and len(found["close"].rounds) == 10
     assert found["clear"].interval_scale == found["close"].interval_scale == 1.15
     assert found["clear"].certificate(HALF) == "met" and found["close"].certificate(HALF) == "ambiguous"
+
+
+def test_the_stopping_rule_whose_coverage_is_simulated_is_this_one(monkeypatch):
+    """`tests/test_intervals.py` simulates thousands of runs of a function; here it meets the shipped rule."""
+    rng = np.random.default_rng(5)
+    looks = []
+    for _ in range(60):
+        medians = 10 * np.exp(0.02 * rng.standard_normal(simulated.MORE_ROUNDS))
+        budget = LatencyBudget.parse(round(10 * float(np.exp(0.03 * rng.standard_normal())), 3))
+        left = iter(medians)
+
+        def run_job(job, limit_s, left=left):
+            one = Round(runs_ms=(next(left),), dense_runs_ms=(20.0,))
+            made = Latency(rounds=(one,), workload=WORKLOAD, fingerprint={"hash": "x"})
+            return {"a": made.model_dump(mode="json")}
+
+        monkeypatch.setattr(fresh, "run_job", run_job)
+        found = measure({"a": 1.0}, budgets={"a": [budget]})["a"]
+        assert found.bounds_ms == pytest.approx(simulated.certified_bounds(medians[:, None], budget.ms))
+        looks.append(len(found.rounds))
+    assert set(looks) == {simulated.ROUNDS, simulated.MORE_ROUNDS}, "both looks occur"
 
 
 def test_missed_is_a_verdict_too(scripted):

@@ -67,6 +67,21 @@ def test_a_clock_that_never_settles_still_ends_with_a_status(fake):
     assert device.seconds <= 1.2 * 60
 
 
+@pytest.mark.parametrize("details", [False, True])
+@pytest.mark.parametrize(("call_s", "growth"), [(0.2, 1.03), (1.0, 1.02), (3.0, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_a_slow_clock_that_never_settles_ends_within_its_limit(fake, call_s, growth, disturbed, details):
+    """Slower than the limit allows, each call slower than the one before, all disturbed, natural calls 4 x as long."""
+    run, runtime, device = fake(retries=5, disturb=lambda call: disturbed)
+    runtime.natural_s, runtime.encode_s = 4 * call_s, call_s
+    settings = {"pairs": 1000, "limit_s": 60, "details": details}
+    found = run({"a": lambda call: call_s * growth**call}, dense_s=call_s, **settings)["a"]
+    assert device.seconds <= 1.2 * 60
+    assert found.cut_short == (call_s > 0)
+    assert found.status == ("zero_durations" if call_s == 0 else "contended" if disturbed else "cut_short")
+    assert ("natural_ms" in found.details) <= details
+
+
 def test_zero_durations_end_with_a_status_and_no_verdict(fake):
     run, _, device = fake()
     found = run({"a": 0.0}, dense_s=0.0, pairs=20)["a"]
