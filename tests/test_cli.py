@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from nash_search.cli import app, main, one_line
 
@@ -18,6 +23,24 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command.name is not None
         assert f"  {command.name} " in shown
     assert "--budget-ms" in shown
+
+
+def test_every_command_has_json() -> None:
+    group = typer.main.get_command(app)
+    for name, command in {"": group, **group.commands}.items():  # type: ignore[attr-defined]
+        assert "--json" in {o for p in command.params for o in p.opts}, name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_flags(shell: str) -> None:
+    def completed(words: str) -> str:
+        told = {"_NASH_SEARCH_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words}
+        told |= {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        command = [sys.executable, "-m", "nash_search"]
+        return subprocess.run(command, env=os.environ | told, capture_output=True, text=True, check=False).stdout
+
+    assert {"report", "resume", "recover"} <= set(re.findall(r"[a-z]+", completed("nash-search re")))
+    assert "budget-ms" in completed("nash-search pick x --bud")
 
 
 def test_help_of_every_command_loads_no_torch() -> None:
@@ -65,3 +88,26 @@ def test_one_line_and_exit_2(
 def test_a_message_is_one_printable_line() -> None:
     found = one_line("a\nb\x1b[31m" + "x" * 500)
     assert "\n" not in found and "\x1b" not in found and len(found) <= 300
+
+
+REFERENCE = Path(__file__).parent.parent / "results" / "reference"
+
+
+def test_a_committed_study_answers_and_reports(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(REFERENCE / "g2p", tmp_path / "g2p")
+    for point in json.loads((tmp_path / "g2p" / "certification.json").read_text())["points"]:
+        (tmp_path / "g2p" / point["checkpoint"]).mkdir(parents=True)  # weights are not committed
+    monkeypatch.chdir(tmp_path)
+    assert main(["pick", "g2p", "--results", ".", "--budget-ms", "60%", "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out.splitlines()[-1])
+    [found] = document["budgets"]
+    assert found["asked"] == "60%" and found["verdict"] == "met" and found["upper_ms"] <= found["budget_ms"]
+    assert f"{found['speedup']:.2f}× faster" in err and found["checkpoint"] in err
+    assert main(["pick", "g2p", "--results", ".", "--budget-ms", "10%", "--quiet"]) == 3
+    assert capsys.readouterr() == ("", "")
+    assert main(["report", "g2p", "--results", ".", "--json", "--quiet"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert {Path(f).name for f in json.loads(line)["files"]} >= {"report.html", "report.md", "front.png", "front.svg"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [word for word in given if word != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = app(args=given, prog_name="nash-search", standalone_mode=False)
+        typed = shlex.join(["nash-search", *given])
+        code = app(args=given, prog_name="nash-search", standalone_mode=False, obj=typed)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UsageError as error:

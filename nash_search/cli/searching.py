@@ -57,7 +57,7 @@ def main_job(
         )
     notes = check(asked)
     asked = asked.model_copy(update={"storage": storage(asked.storage)})
-    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, notes=notes)
+    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, notes=notes, typed=context.obj or "")
 
 
 def aloud(notes: tuple[str, ...], quiet: bool) -> None:
@@ -79,17 +79,18 @@ def storage(asked: str | None = None) -> str | None:
 class Opening:
     """A listener of the first stage: from then on model and data have proved good, and the study has a folder."""
 
-    def __init__(self, notes: tuple[str, ...], results: Path) -> None:
-        """`notes` is what was decided about the data, to be said aloud; the log goes into a folder of `results`."""
-        self._notes, self._results = notes, results
+    def __init__(self, notes: tuple[str, ...], results: Path, typed: str) -> None:
+        """`notes` was decided about the data, to be said aloud; `typed` is the command, kept with the study."""
+        self._notes, self._results, self._typed = notes, results, typed
 
     def on_stage(self, stage: str, detail: Any) -> None:
-        """Say the notes, begin the log."""
+        """Say the notes, keep the command, begin the log."""
         if stage == "workload":
-            from nash_search.search import log
+            from nash_search.search import log, provenance
 
             aloud(self._notes, False)
             log.to_file(self._results / detail["study"])
+            provenance.remember(self._results / detail["study"], self._typed)
 
     def on_trial(self, record: Any, state: Any) -> None:
         """Nothing to say."""
@@ -106,6 +107,7 @@ def run_search(
     quiet: bool,
     fork: bool = False,
     notes: tuple[str, ...] = (),
+    typed: str = "",
 ) -> int:
     """Search, keep the pictures current, tell the answer; the exit code is the search's."""
     from nash_search.cli import board
@@ -117,7 +119,7 @@ def run_search(
         table = open_.enter_context(RunTable(quiet=quiet, dashboard_url=live[0].url if live else None))
         open_.enter_context(quiet_libraries())
         plots = board.study_plots(config, results)
-        said = Opening(() if quiet else notes, results)
+        said = Opening(() if quiet else notes, results, typed)
         result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
         if result.front:
             table.finish(*board.finish(result.folder, config, plots))

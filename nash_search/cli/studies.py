@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,13 +45,19 @@ def stored_config(folder: Path) -> SearchConfig:
     return config.model_copy(update={"study": folder.name, "storage": storage()})
 
 
-def resume(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
+def resume(
+    context: typer.Context,
+    study: Study,
+    results: Results = Path("results"),
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> int:
     """Go on with a study that was interrupted."""
     folder = folder_of(study, results)
-    return run_search(stored_config(folder), folder.parent, as_json=json_, quiet=quiet)
+    return run_search(stored_config(folder), folder.parent, as_json=json_, quiet=quiet, typed=context.obj or "")
 
 
-def recover(study: Study, results: Results = Path("results")) -> int:
+def recover(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
     """Bring a damaged study back: the last backup, plus what the manifests hold."""
     folder = folder_of(study, results)
     with quiet_libraries():
@@ -60,11 +66,14 @@ def recover(study: Study, results: Results = Path("results")) -> int:
 
         with only_driver(folder):
             trials = rebuild(folder, folder.name)
-    print(f"{trials} trials in {folder / 'study.db'}; nash-search resume {folder.name} goes on", file=sys.stderr)
+    if not quiet:
+        print(f"{trials} trials in {folder / 'study.db'}; nash-search resume {folder.name} goes on", file=sys.stderr)
+    if json_:
+        print(json.dumps({"study": folder.name, "trials": trials}))
     return 0
 
 
-def report(study: Study, results: Results = Path("results"), quiet: Quiet = False) -> int:
+def report(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
     """Write report.html, report.md and the pictures of a study."""
     folder = folder_of(study, results)
     with quiet_libraries():
@@ -74,6 +83,8 @@ def report(study: Study, results: Results = Path("results"), quiet: Quiet = Fals
         files = page.write(stored.load(folder), folder)
     if not quiet:
         print("\n".join(str(f) for f in files), file=sys.stderr)
+    if json_:
+        print(json.dumps({"study": folder.name, "files": [str(f) for f in files]}))
     return 0
 
 
@@ -100,15 +111,31 @@ def pick(
     document = answer(folder, asked, max_drop_pct=percent(max_drop) if max_drop else None, certify=certify)
     found = document["budgets"][0]
     if not quiet:
-        if found["checkpoint"]:
-            words = f"{found['verdict']}: {found['latency_ms']:.4g} ms ({found['speedup']:.2f}x)"
-            words += f", quality {found['quality']:.2f}"
-            print(f"{words}, {found['checkpoint']}", file=sys.stderr)
-        else:
-            print(f"no architecture meets {asked.asked} (the floor is {found['floor_ms']:.4g} ms)", file=sys.stderr)
+        for line in picked(document, found):
+            print(line, file=sys.stderr)
     if json_:
         print(json.dumps(document))
     return 0 if found["verdict"] == "met" else 3
+
+
+def picked(document: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """A budget's answer in one line or two."""
+    if not found["checkpoint"]:
+        words = f"no architecture meets {found['asked']} (the floor is {found['floor_ms']:.4g} ms)"
+        nearest = found.get("nearest_feasible")
+        return [words + (f": try --budget-ms {nearest}" if nearest and nearest != found["asked"] else "")]
+    kept, upper = found["architecture"], found["upper_ms"]
+    blocks = kept["decoder_layers"]
+    words = f"{found['asked']} ({found['budget_ms']:.4g} ms) {found['verdict']}: "
+    words += (
+        f"{blocks} decoder block{'s' if blocks > 1 else ''}, {100 - kept['encoder_sparsity_pct']}% of the encoder, "
+    )
+    words += f"{found['latency_ms']:.4g} ms" + ("" if upper is None else f" (at most {upper:.4g} with 95% confidence)")
+    words += f", {found['speedup']:.2f}× faster, quality {found['quality']:.2f} on {found['quality_split']}"
+    dense = document["dense"]
+    if dense["quality_split"] == found["quality_split"]:
+        words += f" (dense {dense['quality']:.2f})"
+    return [words, found["checkpoint"]]
 
 
 def dashboard(
@@ -116,6 +143,7 @@ def dashboard(
     results: Results = Path("results"),
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port on 127.0.0.1.")] = 8080,
     writable: Annotated[bool, typer.Option("--writable", help="Allow changes through the dashboard.")] = False,
+    json_: Json = False,
 ) -> int:
     """Show a study in the Optuna dashboard, on this machine only, behind a token."""
     folder = folder_of(study or newest(results), results)
@@ -123,5 +151,10 @@ def dashboard(
         from nash_search.report.dashboard import ARTIFACTS, database_url, serve
 
         url = database_url(storage(), folder)
-        serve(url, folder.name, port=port, writable=writable, artifacts=folder / ARTIFACTS)
+
+        def ready(address: str) -> None:
+            print(json.dumps({"study": folder.name, "url": address}) if json_ else address, flush=True)
+
+        artifacts = folder / ARTIFACTS
+        serve(url, folder.name, port=port, writable=writable, artifacts=artifacts, on_ready=ready)
     return 0

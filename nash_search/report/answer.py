@@ -93,7 +93,7 @@ def _cost_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
         if plan.get("estimated"):
             words += f"; estimated {escape.plain(plan['estimated'])}"
-        rows.append(("that is", words))
+        rows.append(("spends", words))
     return rows
 
 

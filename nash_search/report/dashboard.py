@@ -128,7 +128,7 @@ class Dashboard:
         Raises:
             InvalidInput: when the port is taken.
         """
-        self._token, self._writable = secrets.token_urlsafe(32), writable
+        self._token, self._writable = secrets.token_urlsafe(16), writable
         try:
             self._server = make_server(LOOPBACK, port, _unserved, server_class=_Server, handler_class=_Silent)
         except OSError as error:
