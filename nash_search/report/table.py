@@ -42,7 +42,9 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),
-    "front": lambda d: f"{d.get('points', 0)} points on the front ({d.get('why') or 'done'})",
+    "front": lambda d: (
+        f"{d.get('points', 0)} point{'' if d.get('points') == 1 else 's'} on the front ({d.get('why') or 'done'})"
+    ),
     "certify": lambda d: f"timing the front again, alone, in {d.get('rounds', 'several')} fresh processes",
     "test": lambda d: f"scoring {'the dense model' if d.get('dense') else 'a winner'} on the sealed test split",
     "infeasible": lambda d: "",
@@ -286,6 +288,7 @@ class RunTable:
             words.append(f"trained for {format_duration(spent)}")
         if self.eta_s is not None and trained < int(self.plan.get("trials") or 0):
             words.append(f"about {format_duration(self.eta_s)} left")
-        if self._dashboard_url:
-            words.append(escape.plain(self._dashboard_url))
-        return Text(" · ".join(words), "dim")
+        lines = [" · ".join(words)]
+        if self._dashboard_url:  # alone on its line: a link that is cut in two opens nothing
+            lines.append(escape.plain(self._dashboard_url))
+        return Text("\n".join(lines), "dim")
