@@ -133,8 +133,12 @@ class Driver:
         if limit is None:
             return False
         expected = max(self._spent_s[-3:], default=0.0)
-        finalists = len(self.config.budgets) * (self.config.finalist_seeds - 1)
-        return self.elapsed_s + expected * (1 + finalists / self.workers) > limit
+        return self.elapsed_s + expected * (1 + self._finalists / self.workers) > limit
+
+    @property
+    def _finalists(self) -> int:
+        """Most finalists that are still to come."""
+        return len(self.config.budgets) * (self.config.finalist_seeds - 1)
 
     def finalist_job(self, number: int, architecture: Architecture, seed: int) -> Job:
         """A decided trial's architecture once more, with another seed, to its end."""
@@ -280,7 +284,7 @@ class Driver:
         """A picture for listeners."""
         records = tuple(self.study.records())
         trained = self.trained(self.study.rows())
-        left = max(0, self.config.trials - trained)
+        left = max(0, self.config.trials - trained) + self._finalists
         mean = sum(self._spent_s) / len(self._spent_s) if self._spent_s else None
         return StudyState(
             records=records,

@@ -153,6 +153,11 @@ class _Run:
         load_s = time.monotonic() - self.began
         say("workload", {"workload": self.workload.model_dump(mode="json"), "study": config.study_name})
         study = self._existing()
+        if study is not None and not (self.folder / opening.PROBE).exists():
+            raise errors.StorageDamaged(
+                f"study {config.study_name} must have its folder, but {self.folder} has no {opening.PROBE}",
+                fix="give the --results it was begun with, or choose another --study",
+            )
         if study is not None:
             opening.same_question(study.facts, self.question, config)
         filled = space.filled(config.search_space, self.bench.decoder_layers())

@@ -87,6 +87,26 @@ def test_killed_at_each_step_of_a_commit(tmp_path, reference, step, nth):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "step", ["artefact:17", "manifest:16", "rename:18"]
+)  # 15 are the dense model's and the trials'
+def test_killed_while_finalists_train(tmp_path, step):
+    changes = {"finalist_seeds": 3}
+    undisturbed = finish(tmp_path / "undisturbed", changes=changes)
+    process = start(tmp_path / "killed", failpoint=step, changes=changes)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    found = finish(tmp_path / "killed", changes=changes)
+    texts = [
+        json.dumps(timeless(document)).replace(str(tmp_path / name), "")
+        for document, name in ((undisturbed, "undisturbed"), (found, "killed"))
+    ]
+    assert texts[0] == texts[1]
+    both = [{p.name for p in (tmp_path / name / "s" / "finalists").iterdir()} for name in ("undisturbed", "killed")]
+    assert both[0] == both[1] and len(both[0]) == 4
+
+
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path, reference):
     rng = random.Random(0)
     killed, studies = 0, 1

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from nash_search.search.recovery import TUNE
 from tests.search.test_crash import finish, rows, start
 
 RAY = {"serial": False, "workers": 2}
@@ -78,6 +79,7 @@ def test_five_kills_lose_nothing(tmp_path):
     decided = [r for r in rows(tmp_path) if r.state.name in ("COMPLETE", "PRUNED")]
     assert len({tuple(r.params.values()) for r in decided}) == len(decided) == 15
     assert all(r.state.is_finished() for r in rows(tmp_path))
+    assert not (tmp_path / "s" / TUNE).exists(), "what a killed driver's Tune wrote is gone too"
     wait_for(lambda: not ray_processes() - before, 120)  # Ray's agents look for their raylet now and then
 
 
@@ -126,3 +128,11 @@ def alive_children(pid):
             continue
         found.append(child)
     return found
+
+
+def test_finalists_run_side_by_side_like_trials(tmp_path):
+    document = finish(tmp_path, trials=3, changes=RAY | {"finalist_seeds": 3})
+    seeds = [b["seeds"] for b in document["budgets"] if b["verdict"] == "met"]
+    assert seeds and all(s["n"] == 3 for s in seeds)
+    assert len(rows(tmp_path)) == 4, "finalists are no rows"
+    assert not [path.name for path in (tmp_path / "s" / "finalists").iterdir() if path.name.startswith(".")]

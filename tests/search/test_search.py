@@ -330,3 +330,15 @@ def test_recovery_takes_up_again_what_lost_its_folder_and_adopts_what_the_backup
         t.values for t in study_of(result).trials if t.values
     )
     assert {t.state.name for t in study_of(again).trials} <= {"COMPLETE", "PRUNED", "FAIL"}
+
+
+def test_a_study_without_its_folder_is_refused_in_one_line(rehearse):
+    result = rehearse(trials=2)
+    (result.folder / "probe.json").unlink()
+    with pytest.raises(StorageDamaged, match="study s must have its folder, but .* has no probe.json"):
+        rehearse(trials=3)
+
+
+def test_the_time_left_counts_the_finalists(rehearse, notebook):
+    rehearse(trials=4, orders="trial_s=0.05", finalist_seeds=3)
+    assert notebook.states[-1].eta_s > 0, "four finalists are still to train"
