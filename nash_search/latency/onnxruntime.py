@@ -1,0 +1,260 @@
+"""ONNX Runtime as the serving runtime on CPUs: exported, compared with eager, decoded with cached keys and values.
+
+    PyTorch model -> two graphs -> float32, token for token eager's?  no: refused, the input named
+                               -> int8 weights where asked for -> encoder once, decoder per token
+
+The loop around the graphs is `decoding`'s; keys and values stay in the runtime's own memory from step to step.
+This module refuses to know layers (`onnxruntime_graphs`) and clocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from nash_search.config import Workload
+from nash_search.errors import InvalidInput
+from nash_search.latency import artefact, comparison, decoding, onnxruntime_graphs
+from nash_search.latency.eager import NATURAL_LIMIT, not_cut
+from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.onnxruntime_graphs import DECODER, ENCODER
+from nash_search.latency.workload import Inputs, random_inputs, task_inputs
+from nash_search.records import Artefact
+
+NAME = "onnxruntime"
+
+
+class Engine:
+    """Both graphs loaded, and the model's generation settings."""
+
+    def __init__(self, folder: Path, rules: decoding.Rules, threads: int, told: dict[str, Any]) -> None:
+        self.rules, self.told = rules, told
+        self.warnings: list[str] = []
+        self.weight_bytes = sum((folder / name).stat().st_size for name in (ENCODER, DECODER))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.encoder, self.decoder = (
+            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+            for name in (ENCODER, DECODER)
+        )
+        self.inputs = [found.name for found in self.decoder.get_inputs()]
+        self.outputs = [found.name for found in self.decoder.get_outputs()]
+
+    def encode(self, ids_BS: Any, mask_BS: Any, beams: int) -> Batch:
+        """One pass of the encoder, each input as often as there are beams."""
+        names = {"input_ids": ids_BS, "attention_mask": mask_BS}
+        feed = {found.name: names[found.name] for found in self.encoder.get_inputs()}
+        return Batch(self, self.encoder.run(None, feed), mask_BS, beams)
+
+    def write(self, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+        """Generated freely, laid out as eager's: start token first, padded behind the end."""
+        ids_BS, mask_BS = decoding.padded(rows, self.rules.pad)
+        found = decoding.search(self.encode(ids_BS, mask_BS, beams), self.rules, len(rows), beams, max_new_tokens)
+        return [[int(token) for token in row] for row in found]
+
+
+class Batch:
+    """An encoded batch on its way through the decoder."""
+
+    def __init__(self, engine: Engine, cross: list[Any], mask_BS: Any, beams: int) -> None:
+        self.engine, rows = engine, len(mask_BS) * beams
+        repeated = [np.repeat(found, beams, 0) for found in (mask_BS, *cross)] if beams > 1 else [mask_BS, *cross]
+        fixed = dict(zip(("attention_mask", *_numbered("cross", cross)), repeated, strict=True))
+        self._fixed = {name: _value(array) for name, array in fixed.items() if name in engine.inputs}
+        empty = [np.zeros((rows, found.shape[1], 0, found.shape[3]), np.float32) for found in cross]
+        self._names = _numbered("past", cross)
+        self._past = [_value(array) for array in empty]
+
+    def step(self, tokens_R: Any) -> Any:
+        """Logits after each row's next token."""
+        feed = {"ids": _value(np.ascontiguousarray(tokens_R[:, None])), **self._fixed}
+        feed |= zip(self._names, self._past, strict=True)
+        logits, *self._past = self.engine.decoder.run_with_ort_values(self.engine.outputs, feed)
+        return logits.numpy()
+
+    def reorder(self, rows_R: Any) -> None:
+        """Row i goes on from what row `rows_R[i]` has been."""
+        self._past = [_value(found.numpy()[rows_R]) for found in self._past]
+
+
+class EngineSession:
+    """One engine on one workload."""
+
+    def __init__(self, engine: Engine, workload: Workload, inputs: Inputs) -> None:
+        self.engine, self.workload, self.kind = engine, workload, inputs.kind
+        limit, longest = engine.rules.positions, max(workload.input_tokens, workload.output_tokens)
+        if limit is not None and longest > limit:
+            raise InvalidInput(f"input_tokens and output_tokens must be at most {limit}, but got {longest}")
+        self.ids_BS, self.mask_BS = inputs.ids_BL.numpy(), inputs.mask_BL.numpy()
+
+    def generate(self) -> Any:
+        """Encoder, exactly N steps; ids in and out are the host's."""
+        exactly = self.workload.output_tokens
+        return self._run(exactly, exactly)
+
+    def generated_tokens(self, output: Any) -> int:
+        """Columns after the decoder's start token."""
+        return int(output.shape[1]) - 1
+
+    def encode(self) -> object:
+        """The encoder alone, with the keys and values that decoding asks it for."""
+        return self.engine.encode(self.ids_BS, self.mask_BS, 1)
+
+    def natural(self) -> int:
+        """Generate until the model ends by itself (at most its own limit)."""
+        own = self.engine.rules.longest or 2 * self.workload.output_tokens
+        return self.generated_tokens(self._run(max(1, min(own, NATURAL_LIMIT * self.workload.output_tokens)), None))
+
+    def weight_bytes(self) -> int:
+        """Both graphs' files."""
+        return self.engine.weight_bytes
+
+    def facts(self) -> dict[str, Any]:
+        """Where the inputs come from, and what was compared with eager."""
+        return {"inputs": self.kind, **self.engine.told}
+
+    def warnings(self) -> list[str]:
+        """Gates and masks that the exported model still had."""
+        return self.engine.warnings
+
+    def close(self) -> None:
+        """Nothing: the engine was not changed."""
+
+    def _run(self, longest: int, shortest: int | None) -> Any:
+        beams, rules = self.workload.beams, self.engine.rules
+        batch = self.engine.encode(self.ids_BS, self.mask_BS, beams)
+        return decoding.search(batch, rules, len(self.ids_BS), beams, longest, shortest)
+
+
+class OnnxRuntime:
+    """ONNX Runtime on CPUs, float32 or with int8 weights."""
+
+    artefact = NAME
+    outside_torch = True
+
+    def load(self, folder: str, workload: Workload) -> Engine:
+        """The folder's artefact where it has one of this precision, else its checkpoint, exported and compared."""
+        _check(workload)
+        there = artefact.found(folder, NAME, workload)
+        if there is None:
+            return self._exported(EAGER.load(folder, _plain(workload)), workload)
+        place, record = there
+        rules = decoding.Rules.model_validate(record.settings["decoding"])
+        return Engine(place, rules, workload.threads, {"compared": record.settings["compared"]})
+
+    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
+        """`folder / onnxruntime`: encoder.onnx, decoder.onnx, artefact.json."""
+        _check(workload)
+        rules, model = decoding.rules_of(model, NAME), EAGER.placed(model, _plain(workload))
+        with tempfile.TemporaryDirectory(prefix="nash-search-onnxruntime-") as name:
+            graphs = Path(name)
+            onnxruntime_graphs.export(model, graphs)
+            whole = Engine(graphs, rules, workload.threads, {})
+            record = Artefact(
+                runtime=NAME,
+                version=onnxruntime.__version__,
+                dtype=workload.dtype,
+                quantize=workload.quantize,
+                loading=_loading(rules, workload.threads),
+                settings={
+                    "decoding": rules.model_dump(mode="json"),
+                    "compared": comparison.agreed(model, whole.write, workload, rows),
+                },
+            )
+            with artefact.written(folder, record) as place:
+                for file in (ENCODER, DECODER):
+                    _take_over(graphs / file, place / file, workload.quantize)
+
+    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EngineSession:
+        """Of a loaded engine, or of a PyTorch model that is exported and compared first."""
+        engine = model if isinstance(model, Engine) else self._exported(model, workload)
+        own = engine.rules
+        if inputs is not None:
+            return EngineSession(engine, workload, task_inputs(workload, inputs, pad=own.pad))
+        return EngineSession(engine, workload, random_inputs(workload, vocabulary=own.vocabulary, special=own.special))
+
+    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+        """What a loaded engine generates, in one batch."""
+        found: list[list[int]] = model.write(rows, beams=beams, max_new_tokens=max_new_tokens)
+        return found
+
+    def fingerprint(self, workload: Workload) -> dict[str, Any]:
+        """The engine's version."""
+        return {NAME: onnxruntime.__version__}
+
+    def _exported(self, model: Any, workload: Workload) -> Engine:
+        with tempfile.TemporaryDirectory(prefix="nash-search-onnxruntime-") as folder:
+            self.export(model, folder, workload)
+            engine = self.load(folder, workload)
+        engine.warnings = not_cut(model)
+        return engine
+
+
+RUNTIME = OnnxRuntime()
+
+
+def _check(workload: Workload) -> None:
+    if workload.device != "cpu":
+        raise InvalidInput(f"device must be cpu for runtime {NAME}, but got {workload.device}")
+    if workload.dtype != "float32":
+        raise InvalidInput(f"dtype must be float32 for runtime {NAME}, but got {workload.dtype}")
+
+
+def _plain(workload: Workload) -> Workload:
+    """What a model is exported from."""
+    return workload.model_copy(update={"dtype": "float32", "quantize": "none", "runtime": "eager"})
+
+
+def _take_over(source: Path, target: Path, quantize: str) -> None:
+    """One graph as it is, or with every matrix of weights in int8."""
+    if quantize == "none":
+        source.rename(target)
+        return
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # it advises a preprocessing that changes nothing here, on the root logger
+    try:
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+    finally:
+        logger.setLevel(before)
+
+
+def _value(array: Any) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _numbered(name: str, items: Sequence[Any]) -> list[str]:
+    return [f"{name}_{i}" for i in range(len(items))]
+
+
+def _loading(rules: decoding.Rules, threads: int) -> tuple[str, ...]:
+    """How to write greedily for one input with the engine alone."""
+    first = f"[{rules.start}]" if rules.first is None else f"[{rules.start}, {rules.first}]"
+    return (
+        "import numpy, onnxruntime, transformers",
+        "options = onnxruntime.SessionOptions()",
+        f"options.intra_op_num_threads = {threads}",
+        f'files = [f"{{folder}}/{NAME}/{{name}}" for name in ("{ENCODER}", "{DECODER}")]',
+        "encoder, decoder = (onnxruntime.InferenceSession(file, options) for file in files)",
+        "tokenizer = transformers.AutoTokenizer.from_pretrained(folder)",
+        'ids = numpy.array([tokenizer("an input").input_ids])',
+        "mask = numpy.ones_like(ids)",
+        'cross = encoder.run(None, {"input_ids": ids, "attention_mask": mask})',
+        'past = [numpy.zeros((1, k.shape[1], 0, k.shape[3]), "float32") for k in cross]',
+        "names = [i.name for i in decoder.get_inputs()]",
+        f"found, read = {first}, 0",
+        f"while found[-1] not in {list(rules.ends)} and len(found) <= {rules.longest or 64} or read < len(found) - 1:",
+        "    values = [numpy.array([[found[read]]]), mask, *past, *cross]",
+        "    logits, *past = decoder.run(None, dict(zip(names, values)))",
+        "    read += 1",
+        "    found += [int(logits[0].argmax())] if read == len(found) else []",
+        "print(tokenizer.decode(found, skip_special_tokens=True))",
+    )

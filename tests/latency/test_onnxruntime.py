@@ -1,0 +1,165 @@
+"""ONNX Runtime writes what PyTorch writes, for every family and every cut; a wrong graph is caught."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nash_search import pruner
+from nash_search.config import Workload
+from nash_search.errors import InvalidInput
+from nash_search.latency import artefact, comparison, decoding, runtimes
+from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.pruner import surgery
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+from nash_search.latency import onnxruntime as engine  # noqa: E402
+from nash_search.latency import onnxruntime_graphs as graphs  # noqa: E402
+
+SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
+tiny = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tiny)
+
+RUNTIME = engine.RUNTIME
+BEAMS = Workload(runtime="onnxruntime", input_tokens=12, output_tokens=8, beams=3, batch_size=3)
+GREEDY = BEAMS.model_copy(update={"beams": 1})
+INT8 = GREEDY.model_copy(update={"quantize": "int8"})
+FAMILIES = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
+
+
+def cut(kind, untied=None):
+    """Two of four decoder blocks, every encoder block with heads and neurons of its own."""
+    model = tiny.model_of(kind, untied=untied)
+    return surgery.cut(surgery.keep_decoder_blocks(model, [1, 3]), *tiny.some_kept(model)).eval()
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in FAMILIES] + ["flan", "bart"])
+def test_every_cut_writes_eagers_tokens_greedy_and_with_beams(kind):
+    for untied in (False, True):
+        model = cut(kind, untied)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        rows = comparison.ragged(model, BEAMS, 64)
+        assert len({len(row) for row in rows}) == 12
+        loaded = RUNTIME.build(model, BEAMS, None).engine
+        assert loaded.told["compared"] == {"inputs": 64, "beams": [1, 3], "ties": 0}
+        for beams in (1, 3):
+            found = RUNTIME.tokens(loaded, rows, beams=beams, max_new_tokens=20)
+            assert found == EAGER.tokens(model, rows, beams=beams, max_new_tokens=20)
+        assert not model.training and model.config._attn_implementation == "sdpa"
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_dense_models_are_compared_on_64_inputs_too(kind):
+    session = RUNTIME.build(tiny.model_of(kind), GREEDY, None)
+    assert session.facts()["compared"] == {"inputs": 64, "beams": [1], "ties": 0}
+
+
+SETTINGS = {
+    "ends soon": {"eos_token_id": [1, 7, 9, 12, 20, 31]},
+    "forced": {"forced_bos_token_id": 6, "forced_eos_token_id": 1},
+    "suppressed": {"suppress_tokens": [3, 5, 8], "bad_words_ids": [[11], [17]]},
+    "not before": {"min_new_tokens": 5, "eos_token_id": [1, 7, 9, 12, 20, 31]},
+    "long wanted": {"length_penalty": 2.0, "eos_token_id": [1, 7, 9]},
+    "short wanted": {"length_penalty": -1.0, "eos_token_id": [1, 7, 9]},
+    "first come": {"early_stopping": True, "eos_token_id": [1, 7, 9]},
+    "never": {"early_stopping": "never", "length_penalty": 0.5, "eos_token_id": [1, 7, 9]},
+}
+
+
+class TorchDecoder:
+    """The model itself, without a cache: what the loops are compared on, whatever the engine."""
+
+    def __init__(self, model, rows, beams):
+        ids, mask = decoding.padded(rows, 0)
+        self.model = model
+        self.inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        self.inputs = {name: tensor.repeat_interleave(beams, 0) for name, tensor in self.inputs.items()}
+        self.written = torch.zeros(len(rows) * beams, 0, dtype=torch.long)
+
+    def step(self, tokens_R):
+        self.written = torch.cat([self.written, torch.tensor(tokens_R)[:, None]], 1)
+        with torch.no_grad():
+            return self.model(**self.inputs, decoder_input_ids=self.written).logits[:, -1].numpy()
+
+    def reorder(self, rows_R):
+        self.written = self.written[torch.tensor(rows_R)]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_loops_follow_a_models_own_settings(name):
+    model = tiny.model_of("bart")
+    model.generation_config.update(**SETTINGS[name])
+    rows = comparison.ragged(model, GREEDY, 12)
+    for beams in (1, 2, 4):
+        rules = decoding.rules_of(model, "onnxruntime")
+        found = decoding.search(TorchDecoder(model, rows, beams), rules, len(rows), beams, longest=10)
+        assert found.tolist() == EAGER.tokens(model, rows, beams=beams, max_new_tokens=10)
+
+
+def test_the_output_has_exactly_the_workloads_length():
+    model = cut("bart")
+    own = model.generation_config.eos_token_id
+    with torch.no_grad():
+        model.final_logits_bias[0, own] = 50.0  # ends at once, unless it must not
+    for workload in (GREEDY, BEAMS):
+        session = RUNTIME.build(model, workload, [[3, 4, 5], [6]])
+        output = session.generate()
+        assert output.shape == (3, 9) and session.generated_tokens(output) == 8
+        assert not (output[:, 1:] == own).any()
+        assert session.natural() == 1 and session.facts()["inputs"] == "task"
+        assert session.encode() is not None and session.weight_bytes() > 0
+
+
+def test_an_export_is_loaded_as_it_was_written_and_int8_is_smaller(tmp_path):
+    model = tiny.model_of("t5")
+    pruner.save(model, tmp_path)
+    rows = comparison.ragged(model, GREEDY, 8)
+    whole = RUNTIME.tokens(RUNTIME.load(str(tmp_path), GREEDY), rows, beams=1, max_new_tokens=8)
+    assert artefact.found(tmp_path, "onnxruntime", GREEDY) is None  # the checkpoint was exported on the way
+    for workload in (GREEDY, INT8):
+        RUNTIME.export(model, str(tmp_path), workload, rows)
+        place, record = artefact.found(tmp_path, "onnxruntime", workload)
+        assert {p.name for p in place.iterdir()} == {"artefact.json", graphs.ENCODER, graphs.DECODER}
+        assert record.settings["compared"]["inputs"] == 64
+        loaded = RUNTIME.load(str(tmp_path), workload)
+        tokens = RUNTIME.tokens(loaded, rows, beams=1, max_new_tokens=8)
+        assert (tokens == whole) or workload is INT8
+    assert artefact.found(tmp_path, "onnxruntime", GREEDY) is None
+    assert RUNTIME.build(loaded, INT8, None).weight_bytes() < RUNTIME.build(model, GREEDY, None).weight_bytes()
+
+
+def test_a_graph_that_writes_something_else_is_refused(monkeypatch):
+    added = graphs._added
+    monkeypatch.setattr(graphs, "_added", lambda mask_BS: added(mask_BS) * 0)  # padding is looked at
+    with pytest.raises(InvalidInput, match="runtime onnxruntime must write what PyTorch writes"):
+        RUNTIME.build(tiny.model_of("bart"), GREEDY, None)
+
+
+@pytest.mark.parametrize("field, value", [("dtype", "bfloat16"), ("device", "cuda:0")])
+def test_what_the_engine_does_not_have_is_refused(field, value):
+    with pytest.raises(InvalidInput, match=f"{field} must be .* for runtime onnxruntime, but got {value}"):
+        RUNTIME.build(tiny.model_of("t5"), GREEDY.model_copy(update={field: value}), None)
+
+
+def test_settings_that_are_not_followed_are_refused():
+    model = tiny.model_of("t5")
+    for settings in ({"no_repeat_ngram_size": 3}, {"repetition_penalty": 1.2}, {"bad_words_ids": [[3, 4]]}):
+        model.generation_config.update(no_repeat_ngram_size=0, repetition_penalty=1.0, bad_words_ids=None)
+        model.generation_config.update(**settings)
+        with pytest.raises(InvalidInput, match=next(iter(settings))):
+            RUNTIME.build(model, GREEDY, None)
+
+
+def test_it_is_the_runtime_that_a_workload_names_and_runs_on_the_asked_threads():
+    assert runtimes.runtime_of(GREEDY) is RUNTIME and RUNTIME.outside_torch
+    assert "onnxruntime" in RUNTIME.fingerprint(GREEDY)
+    session = RUNTIME.build(tiny.model_of("bart"), GREEDY.model_copy(update={"threads": 2}), None)
+    assert session.engine.decoder.get_session_options().intra_op_num_threads == 2
+    assert np.array_equal(session.generate(), session.generate())
