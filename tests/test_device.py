@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ from types import SimpleNamespace
 import pytest
 
 from nash_search import device
+from nash_search.config import Workload
 from nash_search.device import lock
 from nash_search.device.cuda import THROTTLE_BITS
 from nash_search.errors import InvalidInput, Locked
+from nash_search.latency import runtimes, timing
+from nash_search.latency.report import rows
+from nash_search.records import Latency, Round
 
 
 @pytest.fixture(autouse=True)
@@ -241,8 +246,13 @@ class FakeNvml:
     NVMLError = NVMLError
     NVML_CLOCK_SM = 1
 
-    def __init__(self, log, bits=0, pids=(), unsupported=()):
+    def __init__(self, log, bits=0, pids=(), unsupported=(), slice_of=""):
         self.log, self.bits, self.pids, self.unsupported = log, bits, pids, unsupported
+        self.known = f"{slice_of or 'GPU'}-1234"
+
+    def __getattr__(self, name):
+        self.log.append(name)  # also what is only looked up, so that no setter goes unseen
+        raise AttributeError(name)
 
     def _say(self, name, value):
         self.log.append(name)
@@ -254,7 +264,8 @@ class FakeNvml:
         return self._say("nvmlInit", None)
 
     def nvmlDeviceGetHandleByUUID(self, uuid):
-        assert uuid == "GPU-1234"
+        if uuid != self.known:
+            raise NVMLError("not found")
         return self._say("nvmlDeviceGetHandleByUUID", "handle")
 
     def nvmlSystemGetDriverVersion(self):
@@ -277,11 +288,20 @@ class FakeNvml:
 class FakeCuda:
     """torch.cuda as a log: what was called, in which order."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, log, uuids=("1234",)):
+        self.log, self.uuids = log, uuids
 
     def get_device_properties(self, index):
-        return SimpleNamespace(uuid="1234", name="Fake GPU", total_memory=80 * 2**30, major=9, minor=0)
+        return SimpleNamespace(uuid=self.uuids[index], name="Fake GPU", total_memory=80 * 2**30, major=9, minor=0)
+
+    def memory_allocated(self, index):
+        return 1000
+
+    def reset_peak_memory_stats(self, index):
+        self.log.append("reset peak")
+
+    def max_memory_allocated(self, index):
+        return 1700
 
     def synchronize(self, index):
         assert index == 0
@@ -312,7 +332,54 @@ def test_no_host_clock_is_read_between_launch_and_synchronisation():
     assert sample.notes["sm_mhz"] == 1980
 
 
-@pytest.mark.parametrize("bit", sorted(THROTTLE_BITS))
+class Launching:
+    """A runtime whose sessions only launch something."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def build(self, model, workload, inputs):
+        def launch():
+            self.log.append("launch")
+            return workload.output_tokens
+
+        quiet = {"weight_bytes": lambda: 5, "facts": dict, "warnings": list, "close": lambda: None}
+        return SimpleNamespace(generate=launch, encode=launch, natural=launch, generated_tokens=int, **quiet)
+
+    def fingerprint(self, workload):
+        return {}
+
+
+@pytest.mark.parametrize("bits", [0, 0x40])
+def test_a_whole_measurement_synchronises_every_launch_and_only_reads_nvml(monkeypatch, bits):
+    gpu, log = fake_gpu(bits=bits)
+    runtime = Launching(log)
+    monkeypatch.setattr(timing, "runtime_of", lambda workload: runtime)
+    monkeypatch.setattr(runtimes, "runtime_of", lambda workload: runtime)
+    workload = Workload(device="cuda:0", dtype="bfloat16", input_tokens=3, output_tokens=2)
+    models = {"a": None, "b": None}
+    found = timing.measure_many(models, None, workload, pairs=4, limit_s=1e6, device=gpu, exclusive=False)["a"]
+    launches = [i for i, name in enumerate(log) if name == "launch"]
+    assert len(launches) >= 3 * (3 + 4) + 3 * 11, "warm-up, pairs, details"
+    for i in launches:
+        before = next(name for name in reversed(log[:i]) if name in ("synchronize", "launch", "reset peak"))
+        after = next(name for name in log[i + 1 :] if name in ("synchronize", "launch", "clock"))
+        assert before != "launch" and after == "synchronize"
+    asked = {name for name in log if name.startswith("nvml")}
+    assert asked and not [name for name in asked if name != "nvmlInit" and not re.match("nvml(Device|System)Get", name)]
+    assert found.details["peak_memory_bytes"] == 705 and len(found.rounds[0].device_ms) == 4
+    assert found.fingerprint["device"] == "Fake GPU" and found.fingerprint["dtype"] == "bfloat16"
+    assert found.status == ("contended" if bits else "clean")
+    assert found.rounds[0].surroundings["discarded"] == (5 * 3 * 4 if bits else 0)
+    if bits:
+        assert found.rounds[0].surroundings["disturbed_by"] == ["thermal slowdown (hardware)"]
+
+
+def test_the_throttle_bits_are_those_of_the_protocol():
+    assert sorted(THROTTLE_BITS) == [0x4, 0x8, 0x20, 0x40, 0x80]
+
+
+@pytest.mark.parametrize("bit", [0x4, 0x8, 0x20, 0x40, 0x80])
 def test_each_throttle_bit_disturbs_the_sample(bit):
     gpu, _ = fake_gpu(bits=bit | 0x1 | 0x2)
     sample, _ = gpu.time(lambda: None)
@@ -357,6 +424,33 @@ def test_what_a_driver_does_not_support_is_unknown_not_fatal():
     assert sample.disturbed == ("thermal slowdown (hardware)",)  # through the older name
     assert "sm_mhz" not in sample.notes
     assert fake_gpu(unsupported={"nvmlInit"})[0].surroundings() == {"nvml": 0.0}
+
+
+def test_without_nvml_a_gpu_is_timed_and_the_reader_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
+    log: list[str] = []
+    ticks = iter(range(0, 10**9, 10**6))
+    gpu = device.CudaDevice(0, cuda=FakeCuda(log), clock_ns=lambda: next(ticks))
+    sample, _ = gpu.time(lambda: None)
+    assert sample.wall_ms > 0 and sample.disturbed == () and gpu.fingerprint()["driver"] is None
+    one = Round(runs_ms=(1.0,), dense_runs_ms=(1.0,), surroundings={"nvml": bool(gpu.surroundings()["nvml"])})
+    told = dict(rows(Latency(rounds=(one,), workload=Workload(input_tokens=1, output_tokens=1))))
+    assert "NVML does not see this GPU" in told["warning"]
+
+
+def test_a_slice_of_a_gpu_is_watched_by_its_own_handle():
+    gpu, _ = fake_gpu(slice_of="MIG", unsupported={"nvmlDeviceGetClockInfo", "nvmlDeviceGetCurrentClocksEventReasons"})
+    assert gpu.surroundings() == {"nvml": 1.0} and gpu.time(lambda: None)[0].disturbed == ()
+    assert fake_gpu(slice_of="other")[0].surroundings() == {"nvml": 0.0}
+
+
+def test_visible_devices_change_a_gpus_index_and_not_its_lock():
+    log: list[str] = []
+    whole = [device.CudaDevice(i, cuda=FakeCuda(log, ("1234", "5678")), nvml=FakeNvml(log)) for i in (0, 1)]
+    only_second = device.CudaDevice(0, cuda=FakeCuda(log, ("5678",)), nvml=FakeNvml(log))
+    assert whole[1].lock_id == only_second.lock_id != whole[0].lock_id
+    with lock.DeviceGuard(whole[0].lock_id, "exclusive", 0.0), lock.DeviceGuard(whole[1].lock_id, "exclusive", 0.0):
+        assert lock.held(only_second.lock_id) == "exclusive"
 
 
 def test_a_gpus_locks_are_named_after_its_uuid():

@@ -51,7 +51,7 @@ class CudaDevice:
         self._clock_ns, self._outside_torch = clock_ns, outside_torch
         self._properties = self._cuda.get_device_properties(index)
         self.lock_id = f"GPU-{self._properties.uuid}"
-        self._nvml, self._handle = _nvml_handle(nvml, self.lock_id)
+        self._nvml, self._handle = _nvml_handle(nvml, str(self._properties.uuid))
 
     def time(self, call: Callable[[], T]) -> tuple[Sample, T]:
         """Synchronise, launch, synchronise; the wall clock outside, device events inside."""
@@ -143,13 +143,21 @@ class CudaDevice:
 
 
 def _nvml_handle(nvml: Any, uuid: str) -> tuple[Any, Any]:
-    """NVML and this GPU's handle, or (None, None) where there is none (the notes say so)."""
+    """NVML and the handle of this GPU or MIG slice, or (None, None) where there is none (the notes say so).
+
+    By UUID: CUDA_VISIBLE_DEVICES changes what an index means to torch, not to NVML.
+    """
     try:
         nvml = importlib.import_module("pynvml") if nvml is None else nvml
     except ImportError:
         return None, None
     try:
         nvml.nvmlInit()
-        return nvml, nvml.nvmlDeviceGetHandleByUUID(uuid)
     except nvml.NVMLError:
         return None, None
+    for kind in ("GPU", "MIG"):
+        try:
+            return nvml, nvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
+        except nvml.NVMLError:
+            continue
+    return None, None

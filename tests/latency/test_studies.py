@@ -82,6 +82,14 @@ def test_the_gpu_smoke_rehearses_on_a_cpu(tmp_path):
     assert len(kept["fresh half"]["rounds"]) == 3 and kept["bfloat16 twin"]["workload"]["dtype"] == "bfloat16"
 
 
+def test_without_a_gpu_the_smoke_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load("gpu_smoke").main(["--keep", str(tmp_path / "smoke.json")]) == 2
+    told = capsys.readouterr()
+    assert told.err == "gpu-smoke: device must exist on this machine (0 CUDA devices found), but got cuda\n"
+    assert not told.out and not list(tmp_path.iterdir())
+
+
 def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):
     clock, keep = load("clock"), tmp_path / "clock.json.gz"
     workload = Workload(input_tokens=1, output_tokens=1)

@@ -1,8 +1,9 @@
 """Does the clock hold on this GPU? Under five minutes, one file of raw samples.
 
 Times a random T5-small-shaped model against shorter decoders: in process (eager bf16 and fp32),
-compiled with a static cache (CUDA graphs), and in fresh processes; checks what must be true on any
-machine and prints the rest. `--device cpu` rehearses it with tiny models where there is no GPU.
+in fresh processes, and compiled with a static cache (CUDA graphs), saving after each; checks what must
+be true on any machine and prints the rest. Exit code 1: a check failed; 2: there is no such GPU.
+`--device cpu` rehearses it with tiny models where there is none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from nash_search import device as devices
 from nash_search import latency
 from nash_search.config import Workload
+from nash_search.errors import NashSearchError
 from nash_search.latency.report import rows
 from nash_search.records import Latency
 
@@ -35,8 +38,10 @@ def make(sizes: dict[str, int], decoder_blocks: int):
     return T5ForConditionalGeneration(config).eval()
 
 
-def smoke(name: str, *, compile_too: bool = True) -> tuple[dict[str, Latency], list[tuple[str, bool]]]:
-    """Every measurement by name, and (what must hold, whether it does)."""
+def smoke(
+    name: str, keep: Callable[[dict[str, Latency]], None], *, compile_too: bool = True
+) -> tuple[dict[str, Latency], list[tuple[str, bool]]]:
+    """Every measurement by name, and (what must hold, whether it does); `keep` is given what there is so far."""
     device = devices.resolve(name)
     on_gpu = device.name != "cpu"
     sizes = FULL if on_gpu else TINY
@@ -50,18 +55,21 @@ def smoke(name: str, *, compile_too: bool = True) -> tuple[dict[str, Latency], l
         workload = base.model_copy(update={"dtype": dtype})
         taken = latency.measure_many({"half": half, "one": one, "twin": dense}, dense, workload, pairs=30, limit_s=40)
         found |= {f"{dtype} {key}": value for key, value in taken.items()}
-    if compile_too:
-        workload = base.model_copy(update={"dtype": "bfloat16" if on_gpu else "float32", "runtime": "compile"})
-        found["compile half"] = latency.measure(half, dense, workload, pairs=30, limit_s=60, details=False)
+        keep(found)
     with tempfile.TemporaryDirectory() as folder:
         for key, model in (("dense", dense), ("half", half)):
             model.save_pretrained(Path(folder) / key)
-        left_s = max(30.0, deadline - time.monotonic())
         workload = base.model_copy(update={"dtype": "bfloat16"})
         path = Path(folder)
         found["fresh half"] = latency.measure_fresh(
-            {"half": path / "half"}, path / "dense", workload, rounds=3, pairs=20, limit_s=left_s
+            {"half": path / "half"}, path / "dense", workload, rounds=3, pairs=20, limit_s=80
         )["half"]
+    keep(found)
+    if compile_too:
+        workload = base.model_copy(update={"dtype": "bfloat16" if on_gpu else "float32", "runtime": "compile"})
+        found["compile half"] = latency.measure(
+            half, dense, workload, pairs=30, limit_s=max(20.0, deadline - time.monotonic()), details=False
+        )
     twin, fresh = found["float32 twin"], found["fresh half"]
     checks = [
         ("a shorter decoder is faster", found["float32 one"].ratio < found["float32 half"].ratio < 1),
@@ -94,9 +102,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, default=Path("results/gpu-smoke.json"), help="every sample")
     asked = parser.parse_args(arguments)
     began = time.monotonic()
-    found, checks = smoke(asked.device, compile_too=not asked.no_compile)
-    asked.keep.parent.mkdir(parents=True, exist_ok=True)
-    asked.keep.write_text(json.dumps({name: value.model_dump(mode="json") for name, value in found.items()}))
+
+    def keep(found: dict[str, Latency]) -> None:
+        asked.keep.parent.mkdir(parents=True, exist_ok=True)
+        asked.keep.write_text(json.dumps({name: value.model_dump(mode="json") for name, value in found.items()}))
+
+    try:
+        found, checks = smoke(asked.device, keep, compile_too=not asked.no_compile)
+    except NashSearchError as error:
+        print(f"gpu-smoke: {error}", file=sys.stderr)
+        return error.exit_code
+    keep(found)
     for name, value in found.items():
         print(name)
         for label, text in rows(value):
