@@ -132,28 +132,34 @@ def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
 def main() -> int:
     """1 to 32 workers, then ask and tell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--trial-s", type=float, default=20.0)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("results/reference/search-scale.json"))
     parser.add_argument("--finished", type=int, default=1000)
     asked = parser.parse_args()
-    rows = []
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, float]] = []
+    found: dict[str, float] = {}
+
+    def keep() -> None:
+        asked.out.write_text(json.dumps({"workers": rows, "ask_and_tell": found}, indent=1) + "\n", "utf-8")
+
     print("| workers | trials | of the linear rate | first round s | whole s |\n|---|---|---|---|---|")
     for workers in asked.workers:
         row = measure(workers, asked.trial_s, asked.rounds)
         rows.append(row)
+        keep()
         print(
             f"| {row['workers']} | {row['trials']} | {row['of_linear']:.2f} | {row['first_round_s']} "
             f"| {row['elapsed_s']} |",
             flush=True,
         )
-    found = ask_and_tell(asked.finished)
+    found |= ask_and_tell(asked.finished)
+    keep()
     print(f"\n| after {asked.finished} trials, ms | wall p50 | p95 | CPU p50 | p95 |\n|---|---|---|---|---|")
     for name in ("ask", "tell", "both"):
         print(f"| {name} | " + " | ".join(str(found[f"{name}_{k}_ms"]) for k in PERCENTILES) + " |")
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({"workers": rows, "ask_and_tell": found}, indent=1) + "\n", "utf-8")
     scales = all(row["of_linear"] >= SCALE_LEAST for row in rows)
     return 0 if scales and found["both_wall_p95_ms"] <= ASK_TELL_MOST_MS else 1
 
