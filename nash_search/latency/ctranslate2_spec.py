@@ -181,7 +181,8 @@ def _positions(table: Any) -> torch.Tensor:
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", torch.float32).contiguous()
+    """A copy: the engine quantises in place, and the model must stay as it was."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _filled(tensor: torch.Tensor, size: int, dim: int) -> torch.Tensor:
