@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 import nash_search
 from nash_search.cli import app
+from nash_search.search.document import PUBLIC, PUBLIC_PARTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "nash_search/tasks/g2p_teacher/README.md"]
@@ -59,6 +61,37 @@ def test_the_public_names_are_a_short_list() -> None:
 
 def test_no_placeholder_is_left() -> None:
     assert not [page for page in PAGES if "@@" in page.read_text()]
+
+
+def keys_returned(path: str, function: str) -> set[str]:
+    """Keys of the first dictionary a function returns."""
+    tree = ast.parse((ROOT / "nash_search" / path).read_text())
+    [found] = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function]
+    made = next(n.value for n in ast.walk(found) if isinstance(n, ast.Return) and isinstance(n.value, ast.Dict))
+    return {k.value for k in made.keys if isinstance(k, ast.Constant)}
+
+
+def test_the_json_keys_documented_are_those_printed() -> None:
+    text = (ROOT / "results" / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `nash-search ([a-z]+)` \| (`.*) \|$", text, re.M))
+    documented = {name: set(re.findall(r"`([a-z_]+)`", words)) for name, words in rows.items()}
+    assert documented["probe"] == keys_returned("search/survey.py", "survey")
+    assert documented["measure"] == keys_returned("latency/report.py", "document")
+    assert documented["remeasure"] == keys_returned("search/clock.py", "remeasure_study")
+    block = next(b for b in blocks(ROOT / "results" / "README.md", "text") if '"study"' in b)
+    for name in (*PUBLIC, *PUBLIC_PARTS["workload"], *PUBLIC_PARTS["dense"]):
+        assert f'"{name}"' in block
+    named = {c.name for c in app.registered_commands} - {"resume", "pick"}
+    assert named <= set(documented), named - set(documented)
+
+
+def test_every_command_documented_is_run_by_a_test() -> None:
+    """By name: as an argument list (`"probe", …`) or by a page's own block, line by line."""
+    tests = "".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
+    by_page = "".join(blocks(ROOT / "README.md", "sh"))  # tests/test_own_model.py runs the block with `finetune`
+    for command in app.registered_commands:
+        run = re.search(rf'["\[(]{command.name}", ', tests) or f"nash-search {command.name} " in by_page
+        assert run, f"no test runs nash-search {command.name}"
 
 
 @pytest.mark.slow
