@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-scale clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-scale study-vocabulary clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,3 +54,6 @@ study-search: .venv/installed  ## what a training second buys: the grid once (ab
 
 study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about 15 minutes)
 	$(BIN)/python tests/studies/search_scale.py
+
+study-vocabulary: .venv/installed  ## what fewer tokens are worth in latency on a T5-small shape (about 3 minutes)
+	$(BIN)/python tests/studies/vocabulary.py

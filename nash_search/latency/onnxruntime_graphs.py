@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx  # noqa: F401  what PyTorch writes graphs with
 import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
