@@ -58,6 +58,11 @@ class PruningRecipe(Frozen):
     rungs: int = Field(default=4, ge=1)
     """How often quality is scored during training (the last one is the result)."""
 
+    @property
+    def trial_steps(self) -> int:
+        """Optimizer steps that one trial takes by itself."""
+        return self.tune_steps + (0 if self.narrowing == "shared" else self.narrow_steps)
+
 
 class TeacherRecipe(Frozen):
     """Stage 0: how the teacher is made by `nash-search finetune`."""

@@ -107,7 +107,7 @@ class Trial:
             )
         gated = self.sparsity > 0 and self.recipe.narrowing == "gates"
         self.narrow_steps = self.recipe.narrow_steps if gated else 0
-        self.steps = self.recipe.tune_steps + (0 if self.shared else self.recipe.narrow_steps)
+        self.steps = self.recipe.trial_steps
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
         self.question = digest([*asked, self.seed, str(self.device), self.outputs.k if self.outputs else None])

@@ -26,7 +26,7 @@ from nash_search.report import escape
 from nash_search.report.answer import answer, panel, plan_lines
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView, build
-from nash_search.report.words import format_duration, format_ms, format_quality, vocabulary_words
+from nash_search.report.words import format_duration, format_ms, format_quality, shared_words, vocabulary_words
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
@@ -39,6 +39,7 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "workload": lambda d: "",
     "probe": lambda d: f"timing {d.get('shapes', 'the')} shapes before training any",
     "vocabulary": vocabulary_words,
+    "shared": shared_words,
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),

@@ -79,3 +79,12 @@ def vocabulary_words(found: Mapping[str, Any]) -> str:
         f"the given teacher's latency and {escape.plain(found['metric'], 40)} {format_quality(found['quality'])} of "
         f"{format_quality(found['given_quality'])}; tokens lost: {lost}"
     )
+
+
+def shared_words(found: Mapping[str, Any]) -> str:
+    """What the training that all trials shared cost, and whether it guided them well."""
+    words = f"shared training took {format_duration(found['train_s'])}"
+    if found["rank_correlation"] is None:
+        return f"{words}; too few trials to say how well it orders them"
+    words += f"; it orders {found['trials']} trials with rank correlation {found['rank_correlation']:.2f}"
+    return words if found["trusted"] else f"{words}, which is poor: later trials were trained by themselves"

@@ -27,7 +27,7 @@ from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.search import room
+from nash_search.search import room, sharing
 from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve
 from nash_search.search.dense import Dense
@@ -188,6 +188,10 @@ class NashBench:
         recipe, guard = self.config.recipe, self._guard
         data = self.task.train_batches(recipe.batch_size, self.config.seed)
 
+        if recipe.narrowing == "shared":  # its one training is spread over the trials
+            part = -(-recipe.narrow_steps // max(1, self.config.trials))
+            recipe = recipe.model_copy(update={"narrowing": "fisher", "narrow_steps": part})
+
         def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
             return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages
 
@@ -201,7 +205,7 @@ class NashBench:
     def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
         """Train, cut, time and score one architecture."""
         torch.set_num_threads(job.train_threads)
-        recipe, steps = job.config.recipe, job.config.recipe.narrow_steps + job.config.recipe.tune_steps
+        recipe, steps = job.config.recipe, job.config.recipe.trial_steps
         curve, quality = Curve(job, hooks), list[Quality]()
 
         def on_rung(step: int, model: Any) -> bool:
@@ -214,24 +218,17 @@ class NashBench:
 
         job.work.mkdir(parents=True, exist_ok=True)
         room.check(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
+        training = self._training(job, hooks)
+        start = sharing.start(job, self.teacher, self.decoder_layers(), training, self._at_rung)
         try:
             pruned = pruner.run(
-                self.teacher,
-                job.architecture,
-                recipe,
-                self.task.train_batches(recipe.batch_size, job.seed),
-                seed=job.seed,
-                device=self.device.name,
-                step_guard=self._guard,
-                on_progress=lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
-                on_rung=on_rung,
-                folder=job.work,
-                teacher_outputs=pruner.TeacherOutputs(folder=Path(job.folder) / TEACHER_OUTPUTS, k=TOP_TOKENS),
-            )
+                self.teacher, job.architecture, recipe, on_rung=on_rung, folder=job.work, shared=start.shared,
+                **training,
+            )  # fmt: skip
         except pruner.Stopped as end:
             return TrialRecord(
                 number=job.number, architecture=job.architecture, seed=job.seed, curve=curve.points,
-                stages=end.stages, stopped=curve.stopped,
+                stages=start.stages | end.stages, stopped=curve.stopped, pruning=start.pruning,
             )  # fmt: skip
         model = pruned.model.eval()
         hooks.progress(job, "timing", steps, steps, 0.0)
@@ -250,10 +247,24 @@ class NashBench:
             parameters=sum(p.numel() for p in model.parameters()),
             sparsity_expected=pruned.sparsity_expected,
             sparsity_counted=pruned.sparsity_counted,
-            pruning=pruned.pruning,
+            pruning=pruned.pruning | start.pruning,
             checkpoint=WEIGHTS,
-            stages=pruned.stages,
+            stages=start.stages | pruned.stages,
         )
+
+    def _at_rung(self, model: Any) -> float:
+        return score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard).value
+
+    def _training(self, job: Job, hooks: Hooks) -> dict[str, Any]:
+        """What every training of a job is handed."""
+        return {
+            "data": self.task.train_batches(job.config.recipe.batch_size, job.seed),
+            "seed": job.seed,
+            "device": self.device.name,
+            "step_guard": self._guard,
+            "on_progress": lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
+            "teacher_outputs": pruner.TeacherOutputs(folder=Path(job.folder) / TEACHER_OUTPUTS, k=TOP_TOKENS),
+        }
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as it is, timed next to itself."""

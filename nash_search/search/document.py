@@ -17,7 +17,7 @@ from typing import Any
 from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
 from nash_search.records import Quality, TrialRecord
-from nash_search.search import manifest, probe, provenance, space
+from nash_search.search import manifest, probe, provenance, sharing, space
 from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
@@ -118,6 +118,7 @@ def full(
         "train_s": sum(r.train_s for r in records)
         + sum(t.train_s for p in points for t in p.seeds if t.seed != config.seed),
         "train_steps": sum(s.get("steps", 0.0) for r in records for s in r.stages.values()),
+        "shared": sharing.summary(records),
         "sealed_test_openings": certification.opened if certification is not None else 0,
         **provenance.told(folder, table.fingerprint),
     }

@@ -21,7 +21,7 @@ from nash_search import front
 from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
-from nash_search.search import manifest, probe, recovery, space
+from nash_search.search import manifest, probe, recovery, sharing, space
 from nash_search.search.cost import train_threads
 from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
@@ -152,7 +152,7 @@ class Driver:
             architecture=architecture,
             seed=self.config.seed,
             question=self.study.facts.question_digest,
-            config=self.config.model_copy(update={"storage": None}),  # a secret does not travel
+            config=self._trial_config(),
             workload=self.workload,
             share=share,
             folder=str(self.study.folder.resolve()),
@@ -160,6 +160,13 @@ class Driver:
             train_threads=train_threads(self.workers),
             peers=peers,
         )
+
+    def _trial_config(self) -> SearchConfig:
+        """As asked, without the secret; trained alone where the shared model has proved a poor guide."""
+        asked = self.config.model_copy(update={"storage": None})
+        if asked.recipe.narrowing == "shared" and not sharing.trusted(self.study.records()):
+            return asked.model_copy(update={"recipe": asked.recipe.model_copy(update={"narrowing": "gates"})})
+        return asked
 
     def _rivals(self) -> list[Peer]:
         for r in self.study.records():

@@ -30,6 +30,7 @@ from nash_search.search import (
     recovery,
     sealed,
     serial,
+    sharing,
     space,
 )
 from nash_search.search.driver import Driver
@@ -246,6 +247,9 @@ class _Run:
 
     def _certify(self, driver: Driver) -> SearchResult:
         front = [r for r in driver.pareto() if r.checkpoint and self._admitted(r.architecture)]
+        guide = sharing.summary(driver.study.records())
+        if guide is not None:
+            self.say("shared", guide)
         self.say("front", {"points": len(front), "why": driver.why_done})
         floor = document.quality_floor(self.facts, self.config)
         found = self._with_finalists(driver, front, floor)

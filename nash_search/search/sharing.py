@@ -1,0 +1,109 @@
+"""The training that all trials of a study share (`narrowing: shared`): made by whichever trial comes first.
+
+    start             the shared model from the study's folder, or trained now while the other workers wait
+    rank_correlation  does the shared model's quality order architectures as their own training does?
+
+Its seconds stand in the record of the trial that made it. Where the order is poor, the trials that follow
+train by themselves (`trusted`). This module refuses to know how the training works.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from nash_search import pruner
+from nash_search.records import TrialRecord
+from nash_search.search.space import filled
+from nash_search.search.trial import Job
+
+FOLDER = "shared"
+STAGE = "shared"
+"""Its name among a record's stages."""
+QUALITY = "shared_quality"
+"""Among a record's diagnostics: what its architecture scores before training of its own."""
+FEWEST = 5
+"""Trained trials before the order is judged."""
+POOR = 0.7
+"""Rank correlation below which the shared model is not started from any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a trial begins with, and what its record says of it."""
+
+    shared: pruner.SharedModel | None = None
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The shared training, where this trial made it."""
+    pruning: dict[str, float] = field(default_factory=dict)
+    """Quality of the architecture as it comes out of the shared model."""
+
+
+def start(
+    job: Job, teacher: Any, decoder_layers: int, training: dict[str, Any], quality: Callable[[Any], float]
+) -> Start:
+    """The shared model from the study's folder, or trained now while other workers wait; nothing for other recipes.
+
+    Args:
+        job: the trial.
+        teacher: the dense model.
+        decoder_layers: its depth.
+        training: what `pruner.train_shared` is handed beside.
+        quality: of an untrained student.
+    """
+    recipe = job.config.recipe
+    if recipe.narrowing != "shared":
+        return Start()
+    study, stages = Path(job.folder), dict[str, dict[str, float]]()
+    with FileLock(study / f".{FOLDER}.lock"):
+        shared = pruner.SharedModel.load(study / FOLDER)
+        if shared is None:
+            work = study / f".work-{FOLDER}"
+            largest = pruner.largest_sparsity_pct(teacher, recipe)
+            space = filled(job.config.search_space, decoder_layers).architectures()
+            every = [a for a in space if a.encoder_sparsity_pct <= largest]
+            shared = pruner.train_shared(teacher, every, recipe, folder=work, **training)
+            shared.save(study / FOLDER)
+            shutil.rmtree(work, ignore_errors=True)
+            stages[STAGE] = {"steps": float(shared.steps), "seconds": shared.seconds}
+    student, _ = shared.student(job.architecture, recipe)
+    return Start(shared=shared, stages=stages, pruning={QUALITY: quality(student.to(teacher.device).eval())})
+
+
+def rank_correlation(records: Sequence[TrialRecord]) -> tuple[float | None, int]:
+    """Spearman's, of quality out of the shared model and after training; and how many trials say so."""
+    pairs = [
+        (r.pruning[QUALITY], r.quality.value)
+        for r in records
+        if r.quality is not None and QUALITY in r.pruning and r.status == "complete"
+    ]
+    if len(pairs) < FEWEST:
+        return None, len(pairs)
+    ranks_2N = np.argsort(np.argsort(np.array(pairs).T, axis=1, kind="stable"), axis=1)
+    return float(np.asarray(np.corrcoef(ranks_2N))[0, 1]), len(pairs)
+
+
+def trusted(records: Sequence[TrialRecord]) -> bool:
+    """May the next trial start from the shared model?"""
+    correlation, _ = rank_correlation(records)
+    return correlation is None or correlation >= POOR
+
+
+def summary(records: Sequence[TrialRecord]) -> dict[str, Any] | None:
+    """What the shared training cost and whether it can be trusted; None where there was none."""
+    made = [r.stages[STAGE] for r in records if STAGE in r.stages]
+    if not made:
+        return None
+    correlation, trials = rank_correlation(records)
+    return {
+        "train_s": sum(stage["seconds"] for stage in made),
+        "rank_correlation": correlation,
+        "trials": trials,
+        "trusted": trusted(records),
+    }

@@ -1,0 +1,77 @@
+"""Shared training in a search: made once, told apart, distrusted where it misleads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nash_search.config import Architecture, LatencyBudget
+from nash_search.config_files import load_config
+from nash_search.records import Quality, TrialRecord
+from nash_search.search import search, sharing
+from nash_search.search.driver import Driver
+
+
+def shared_config(**changes):
+    config = load_config("smoke")
+    recipe = config.recipe.model_copy(update={"narrowing": "shared"})
+    return config.model_copy(update={"recipe": recipe, **changes})
+
+
+def record(number, before, after, **more):
+    quality = Quality(metric="m", value=after, standard_error=0.1, n=10, split="validation")
+    where = Architecture(encoder_sparsity_pct=10 * number, decoder_layers=1)
+    return TrialRecord(number=number, architecture=where, quality=quality, pruning={sharing.QUALITY: before}, **more)
+
+
+def test_the_order_is_judged_by_rank_once_enough_trials_are_trained():
+    good = [record(i, 2.0**i, 10 + i) for i in range(5)]
+    assert sharing.rank_correlation(good) == (pytest.approx(1.0), 5)
+    assert sharing.rank_correlation(good[:4]) == (None, 4) and sharing.trusted(good[:4])
+    bad = [record(i, -i, 10 + i) for i in range(5)]
+    assert sharing.rank_correlation(bad)[0] == pytest.approx(-1.0) and not sharing.trusted(bad)
+    stopped = [r.model_copy(update={"stopped": "dominated"}) for r in bad]
+    assert sharing.rank_correlation(stopped) == (None, 0)
+
+
+def test_where_it_misleads_later_trials_train_alone(monkeypatch):
+    config = shared_config(storage="sqlite:///secret.db")
+
+    class Rows:
+        def records(self):
+            return self.rows
+
+    driver = Driver.__new__(Driver)
+    driver.config, driver.study = config, Rows()
+    driver.study.rows = [record(i, i, 10 + i) for i in range(6)]
+    assert driver._trial_config() == config.model_copy(update={"storage": None})
+    driver.study.rows = [record(i, -i, 10 + i) for i in range(6)]
+    assert driver._trial_config().recipe == config.recipe.model_copy(update={"narrowing": "gates"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("serial", [True, False], ids=["serial", "ray"])
+def test_a_search_trains_the_shared_model_once(tmp_path, serial):
+    config = shared_config(trials=3, workers=2, serial=serial, study="s", budgets=(LatencyBudget.parse("90%"),))
+    said = []
+
+    class Heard:
+        def on_stage(self, stage, detail):
+            said.append((stage, detail))
+
+        def on_trial(self, record, state):
+            pass
+
+        def on_progress(self, number, stage, step, steps, loss):
+            said.append((stage, step))
+
+    found = search(config, results=tmp_path, listeners=[Heard()]).full_document
+    records = [json.loads(p.read_text()) for p in (tmp_path / "s" / "trials").glob("*/record.json")]
+    trained = [r for r in records if r["curve"]]
+    assert len(trained) == 3 and all(sharing.QUALITY in r["pruning"] for r in trained)
+    assert sum(sharing.STAGE in r["stages"] for r in trained) == 1
+    assert {tuple(sorted(set(r["stages"]) - {sharing.STAGE})) for r in trained} == {("tune",)}
+    assert found["shared"]["trials"] == 3 and found["shared"]["rank_correlation"] is None
+    assert ("shared", found["shared"]) in said
+    assert (tmp_path / "s" / sharing.FOLDER / "config.json").is_file()
