@@ -6,14 +6,19 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from nash_search.cli import app, main, one_line
+from nash_search.config_files import load_config
+from nash_search.search import search
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,3 +116,62 @@ def test_a_committed_study_answers_and_reports(
     assert main(["report", "g2p", "--results", ".", "--json", "--quiet"]) == 0
     [line] = capsys.readouterr().out.splitlines()
     assert {Path(f).name for f in json.loads(line)["files"]} >= {"report.html", "report.md", "front.png", "front.svg"}
+
+
+@pytest.fixture
+def rehearsed(tmp_path: Path) -> Path:
+    """A finished study of the analytic bench, made from Python: no command, no pictures, no artifacts."""
+    config = load_config("smoke", {"budgets": ["50%"], "trials": "3", "serial": True, "study": "s"})
+    task = config.task.model_copy(update={"name": "rehearsal"})
+    space = config.search_space.model_copy(update={"decoder_layers": (1, 2, 3, 4)})
+    search(config.model_copy(update={"task": task, "search_space": space}), results=tmp_path)
+    return tmp_path / "s"
+
+
+@pytest.mark.slow
+def test_a_study_is_resumed_recovered_and_resumed(rehearsed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = ["--results", str(rehearsed.parent)]
+    assert main(["resume", "s", *results, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["budgets"][0]["verdict"] == "met"
+    assert "http://127.0.0.1:" in err and "done in about" in err and "Load it" in err
+    records = len(list((rehearsed / "trials").glob("*/record.json")))
+    assert len(list((rehearsed / "artifacts").iterdir())) >= 2 * (records - 1), "a curve and a card each"
+    summary = json.loads((rehearsed / "summary.json").read_text())
+    assert summary["command"] == f"nash-search resume s --results {rehearsed.parent} --json"
+    assert "nash-search resume s" in (rehearsed / "report.html").read_text()
+    (rehearsed / "study.db").write_bytes(b"damaged")
+    assert main(["resume", "s", *results, "--quiet"]) == 5
+    assert main(["recover", "s", *results, "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"study": "s", "trials": records}
+    assert main(["resume", "s", *results, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_the_dashboard_command_serves_until_interrupted(rehearsed: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["dashboard", "s", "--results", str(rehearsed.parent), "--port", str(port), "--json"]
+    command = [sys.executable, "-m", "nash_search", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            told = json.loads(running.stdout.readline())
+            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with opener.open(told["url"], timeout=60) as page:
+                assert page.status == 200 and "token" not in page.url and told["study"] == "s"
+        finally:
+            running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 0
+
+
+def test_init_writes_a_search_space_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = str(Path(__file__).parent.parent / "nash_search" / "tasks" / "g2p_teacher")
+    assert main(["init", teacher, "--output", str(tmp_path / "space.yaml"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] == str(tmp_path / "space.yaml") and (tmp_path / "space.yaml").read_text() == told["text"]
+    assert load_config(told["file"]).search_space.decoder_layers
+    assert main(["init", teacher]) == 0
+    assert capsys.readouterr().out == told["text"]
