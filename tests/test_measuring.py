@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,27 @@ def test_a_front_is_timed_again(capsys: pytest.CaptureFixture[str], study: Path)
     certified = json.loads((study / "certification.json").read_text())["points"]
     assert len(found["front"]) == len(certified) and found["same_fingerprint"] is True
     assert list(study.glob("remeasured-*.png"))
+
+
+@pytest.mark.slow
+def test_a_probe_names_the_floor_and_is_known_to_the_next_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = ["probe", "--config", "smoke", "--budget-ms", "0.001", "--results", str(tmp_path)]
+    assert main([*asked, "--json", "--quiet"]) == 3
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    floor = r"nash-search: no architecture meets 0.001 ms \(the floor is [0-9.]+ ms\): try --budget-ms [0-9.]+\n"
+    assert re.fullmatch(floor, told.err)
+    assert found["remembered"] == 0 and found["floor_ms"] < found["dense"]["latency_ms"]
+    assert found["dense"]["lower_ms"] <= found["dense"]["latency_ms"] <= found["dense"]["upper_ms"]
+    assert len(list((tmp_path / ".latencies").glob("*.json"))) == len(found["shapes"])
+    assert main([*asked, "--json", "--budget-ms", "100%"]) == 0, "one of two budgets is feasible"
+    told = capsys.readouterr()
+    again = json.loads(told.out)
+    if again["remembered"]:  # else the dense model has drifted: the machine is busy, and that is said
+        assert again["remembered"] == len(again["shapes"])
+        assert [row["share"] for row in again["shapes"]] == [row["share"] for row in found["shapes"]]
+    else:
+        assert "has drifted" in told.err
+    assert "decoder blocks" in told.err and "encoder whole" in told.err
