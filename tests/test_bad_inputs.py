@@ -118,11 +118,28 @@ def build(root: Path) -> None:
         "script/train.jsonl": rows(60), "pickled/train.pkl": b"\x80\x04N.", "nothing/readme.txt": "x",
         "no-train/a.jsonl": rows(9), "no-train/b.jsonl": rows(9),
         "mixed/train.jsonl": rows(60), "mixed/train.csv": "source,target\na,b\n",
+        "one-row.jsonl": rows(1), "nul.jsonl": rows(60) + '{"source": "a\0b", "target": "c"}\n',
+        "dict.jsonl": "".join(json.dumps({"source": {"a": i}, "target": "x"}) + "\n" for i in range(60)),
+        "lists.jsonl": "".join(json.dumps({"source": [f"s{i}"], "target": "x"}) + "\n" for i in range(60)),
+        "list-of-numbers.jsonl": "".join(json.dumps({"source": f"s{i}", "target": [1]}) + "\n" for i in range(60)),
+        "scalars.jsonl": "1\n2\n3\n", "arrays.jsonl": '["a", "b"]\n' * 60, "cut.jsonl": rows(60)[:-9],
+        "utf16.jsonl": rows(60).encode("utf-16"),
+        "header.csv": "source,target\n", "blank-lines.jsonl": "\n\n\n",
+        "huge-line.jsonl": '{"source": "' + "x" * (11 << 20),
+        "no-name.csv": ",target\na,b\n", "a\nb/other.txt": "x", "empty-split/train.jsonl": rows(60),
+        "empty-split/validation.jsonl": "", "columns/train.jsonl": rows(60),
+        "columns/test.jsonl": json.dumps({"question": "a", "answer": "b"}) + "\n",
+        "folded/train.jsonl/rows.jsonl": rows(60),
     }  # fmt: skip
     for name, text in texts.items():
         file = data / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    (data / "latin.csv").write_bytes(b"source,target\n" + b"caf\xe9,x\n" * 60)
+    (data / "loop").symlink_to("loop")
+    (data / "loops").mkdir()
+    (data / "loops" / "train.jsonl").symlink_to("train.jsonl")
+    os.mkfifo(data / "pipe.jsonl")
     models = root / "models"
     good = model(models / "good")
     whole = (good / "model.safetensors").read_bytes()
@@ -140,6 +157,30 @@ def build(root: Path) -> None:
     model(models / "depth", {"num_decoder_layers": 5})
     model(models / "layers", {"num_decoder_layers": 0})
     (model(models / "no-tokenizer") / "tokenizer_config.json").unlink()
+    (models / "loop").symlink_to("loop")
+    linked = model(models / "config-loop")
+    (linked / "config.json").unlink()
+    (linked / "config.json").symlink_to("config.json")
+    for name, text in {
+        "config-number": "7",
+        "config-null": "null",
+        "config-nul": "\0" * 99,
+        "config-deep": "[" * 9999,
+    }.items():
+        model(models / name, text)
+    model(models / "sizes-text", {"d_model": "8", "num_heads": "two"})
+    model(models / "sizes-list", {"vocab_size": [20]})
+    model(models / "type-list", {"model_type": ["t5"]})
+    (model(models / "folder-weights") / "model.safetensors").unlink()
+    (models / "folder-weights" / "model.safetensors").mkdir()
+    (model(models / "weights-loop") / "model.safetensors").unlink()
+    (models / "weights-loop" / "model.safetensors").symlink_to("model.safetensors")
+    outside = model(models / "shards-outside")
+    (outside / "model.safetensors").unlink()
+    (outside / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../good/model.safetensors"}}')
+    (model(models / "empty-weights") / "model.safetensors").write_bytes(b"")
+    (model(models / "tokenizer-list") / "tokenizer_config.json").write_text("[1]")
+    (model(models / "two\nlines \u00e4 \u202e") / "config.json").unlink()
     pickled = model(models / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     shards = model(models / "shards")
@@ -273,6 +314,22 @@ LIGHT: dict[str, Case] = {
             "layers",
             "no-tokenizer",
             "shards",
+            "loop",
+            "config-loop",
+            "config-number",
+            "config-null",
+            "config-nul",
+            "config-deep",
+            "sizes-text",
+            "sizes-list",
+            "type-list",
+            "folder-weights",
+            "weights-loop",
+            "shards-outside",
+            "empty-weights",
+            "tokenizer-list",
+            "two\nlines \u00e4 \u202e",
+            "x" * 300,
         )
     },  # fmt: skip
     "model a file": flags(*OWN, "--model", "./a-file"),
@@ -310,8 +367,36 @@ LIGHT: dict[str, Case] = {
             "mixed",
             "same",
             "leaky",
+            "one-row.jsonl",
+            "nul.jsonl",
+            "dict.jsonl",
+            "lists.jsonl",
+            "list-of-numbers.jsonl",
+            "scalars.jsonl",
+            "arrays.jsonl",
+            "cut.jsonl",
+            "utf16.jsonl",
+            "latin.csv",
+            "header.csv",
+            "blank-lines.jsonl",
+            "huge-line.jsonl",
+            "no-name.csv",
+            "a\nb",
+            "empty-split",
+            "columns",
+            "folded",
+            "loop",
+            "loops",
+            "pipe.jsonl",
+            "x" * 300 + ".jsonl",
         )
     },  # fmt: skip
+    "data a device": flags(*OWN, "--model", "models/good", "--data", "/dev/zero"),
+    "data of nothing": flags(*OWN, "--model", "models/good", "--data", ""),
+    "model of nothing": flags(*OWN, "--data", "data/good", "--model", ""),
+    "metric of no module": data("good", "--metric", "no.such.module:Metric"),
+    "metric of no file": data("good", "--metric", "./none.py:Metric"),
+    "tokens cut to none": data("good", "--max-input-tokens", "0"),
     "data a hub id that cannot be reached": flags(*OWN, "--model", "models/good", "--data", "nobody/no-data"),
     "source column": data("good", "--source-column", "sorce"),
     "target column": data("good", "--target-column", "aim"),
@@ -356,6 +441,14 @@ LIGHT: dict[str, Case] = {
     "finetune epochs": flags("finetune", "--output", "teacher", "--epochs", "0"),
     "finetune model": flags("finetune", "--output", "teacher", "--model", "models/gpt2"),
     "finetune data": flags("finetune", "--output", "teacher", "--data", "data/empty.jsonl"),
+    "finetune over a file": flags("finetune", "--output", "a-file"),
+    "finetune into a folder with something in it": flags("finetune", "--output", "models/good"),
+    "finetune below a file": flags("finetune", "--output", "a-file/teacher"),
+    "finetune into NUL": flags("finetune", "--output", "a\0b"),
+    "finetune from nothing": flags("finetune", "--output", "teacher", "--data", "data/good", "--model", "models/none"),
+    "results a file": with_budget("--results", "a-file"),
+    "results below a file": with_budget("--results", "a-file/results"),
+    "results NUL": with_budget("--results", "a\0b"),
     "init of no model": flags("init", "models/none"),
     "init of a decoder": flags("init", "models/gpt2"),
     "init over a file": flags("init", "models/good", "--output", "a-file"),

@@ -15,7 +15,7 @@ from nash_search.cli.flags import ConfigFile
 from nash_search.config import Profile, SearchConfig
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
-from nash_search.tasks.preflight import check
+from nash_search.tasks.preflight import check, check_folder
 
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of studies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
@@ -55,6 +55,7 @@ def main_job(
         raise InvalidInput(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
         )
+    check_folder(results, "results", "--results")
     notes = check(asked)
     asked = asked.model_copy(update={"storage": storage(asked.storage)})
     return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, notes=notes, typed=context.obj or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +14,9 @@ import typer
 from nash_search.cli.flags import MODEL, TASK, ConfigFile, Flag
 from nash_search.cli.searching import Json, Quiet, aloud, quiet_libraries
 from nash_search.config_files import load_config
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput
 from nash_search.report.words import format_duration
-from nash_search.tasks.preflight import check
+from nash_search.tasks.preflight import check, check_folder
 
 FLAGS = (
     *TASK,
@@ -72,7 +71,7 @@ def finetune(
     asked = load_config(config, overrides)
     if asked.teacher is None and asked.model is None:
         raise InvalidInput("teacher must be described (teacher: in the search space) or --model given, but got neither")
-    _check_output(output)
+    check_folder(output, "output", "--output", begun=".training")  # a finished teacher is never overwritten
     with quiet_libraries():  # before any is imported, or their progress bars stay
         check(asked, needs_model=False)
         from nash_search import device
@@ -96,23 +95,6 @@ def finetune(
         document = {"folder": str(done.folder), "quality": done.quality.model_dump(), "steps": done.steps}
         print(json.dumps({**document, "train_s": done.train_s, "curve": [p.model_dump() for p in done.curve]}))
     return 0
-
-
-def _check_output(folder: Path) -> None:
-    """A folder that can be made, is empty, or holds a run that was killed; a finished teacher is never overwritten."""
-    where = f"--output {shown(str(folder), 80)}"
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise InvalidInput("output must be a folder, but got a file", where=where)
-        if folder.exists() and any(folder.iterdir()) and not (folder / ".training").is_dir():
-            fix = "remove it, or give another"
-            raise InvalidInput("output must be a new folder, but got one with something in it", where=where, fix=fix)
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise InvalidInput("output must be a folder that can be written, but got one that cannot", where=where)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInput(f"output must be a folder that can be written, but got {reason}", where=where) from None
 
 
 def init(

@@ -35,6 +35,14 @@ def is_local(name: str) -> bool:
         return True
 
 
+def exists(name: str) -> bool:
+    """Whether something is there; a name that no file can have is nothing."""
+    try:
+        return "\0" not in name and Path(name).exists()
+    except OSError:
+        return False
+
+
 _FILE_SUFFIXES = frozenset(
     ".json .jsonl .csv .tsv .parquet .gz .txt .pkl .pickle .pt .bin .arrow .py .yaml .yml .zip .safetensors".split()
 )

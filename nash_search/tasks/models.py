@@ -106,7 +106,7 @@ def vet_timed(folder: Path) -> None:
 def _own_config(folder: Path) -> dict[str, Any]:
     """The config of a folder that exists and brings no code."""
     where = place(folder)
-    if "\0" in str(folder) or not folder.exists():
+    if not hub.exists(str(folder)):
         raise InvalidInput("model must exist, but got no such folder", where=where, fix="check --model")
     if not folder.is_dir():
         raise InvalidInput("model must be a folder, but got a file", where=where, fix="name the folder that holds it")

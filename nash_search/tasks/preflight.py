@@ -6,12 +6,13 @@ task that is loaded after it. This module refuses to know what will be done with
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 from nash_search.config import SearchConfig, WorkloadRequest
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import models
 
 _FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
@@ -31,6 +32,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
         InvalidInput: one line saying which rule is broken and where.
     """
     _check_machine(config.workload)
+    _check_metric(config.task.metric)
     if config.task.data is None and config.task.name != "g2p":
         what = f"task must be g2p, or come with data, but got {config.task.name!r}"
         raise InvalidInput(what, where="--task", fix="give --data")
@@ -65,6 +67,51 @@ def _check_machine(workload: WorkloadRequest) -> None:
     if workload.threads is not None and workload.threads > cores:
         what = f"threads must be at most {cores} (the cores of this machine), but got {workload.threads}"
         raise InvalidInput(what, where="--threads")
+
+
+def _check_metric(asked: str | None) -> None:
+    """A metric by import path is there; it is imported when the task is loaded."""
+    module, colon, _ = (asked or "").partition(":")
+    if not colon:
+        return
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = Path(module).is_file() if module.endswith(".py") else importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        found = False
+    finally:
+        sys.path.pop(0)
+    if not found:
+        what = f"metric must be importable, but got no module {shown(module)}"
+        raise InvalidInput(what, where="--metric", fix="give package.module:Class or file.py:Class")
+
+
+def check_folder(folder: Path, name: str, flag: str, *, begun: str | None = None) -> None:
+    """Refuse a folder that cannot be written to.
+
+    Args:
+        folder: to be made, or there already.
+        name: what the error calls it.
+        flag: where it was named.
+        begun: unless None, the folder must be new, be empty, or hold an entry of this name.
+
+    Raises:
+        InvalidInput: one line saying which rule is broken.
+    """
+    where = f"{flag} {shown(str(folder), 80)}"
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK)
+        full = begun is not None and there is folder and writable and any(folder.iterdir())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{name} must be a folder that can be written, but got {reason}", where=where) from None
+    if not writable:
+        found = "one that cannot" if there.is_dir() else f"the file {shown(str(there), 80)}"
+        raise InvalidInput(f"{name} must be a folder that can be written, but got {found}", where=where)
+    if full and begun is not None and not (folder / begun).is_dir():
+        fix = "remove it, or give another"
+        raise InvalidInput(f"{name} must be a new folder, but got one with something in it", where=where, fix=fix)
 
 
 def _check_space(config: SearchConfig, found: models.ModelFolder) -> None:

@@ -55,7 +55,7 @@ def open_source(config: TaskConfig) -> Source:
     if not hub.is_local(name):
         return _hub_source(name, config, wanted)
     path = Path(name)
-    if "\0" in name or not path.exists():
+    if not name.strip() or not hub.exists(name):
         raise InvalidInput("data must exist, but got no such file or folder", where=_where(name), fix="check --data")
     files = _split_files(path, wanted)
     return Source(
@@ -153,7 +153,7 @@ def _csv_words(file: Path, separator: str) -> dict[str, Any]:
         raise
     except (OSError, EOFError, ValueError, csv.Error) as error:
         raise InvalidInput(f"data must be readable text, but got {shown(str(error))}", where=_where(file)) from None
-    if not header or len(set(header)) < len(header):
+    if not all(header) or len({*header}) < max(1, len(header)):
         raise InvalidInput(f"first line must name each column once, but got {shown(header)}", where=_where(file))
     features = datasets.Features({name: datasets.Value("string") for name in header})
     return {"sep": separator, "features": features, "keep_default_na": False, "encoding": "utf-8-sig"}
@@ -215,7 +215,7 @@ def _root(error: BaseException) -> str:
     """The innermost cause, one line."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
-    if isinstance(error, StopIteration) or not str(error).strip():
+    if isinstance(error, StopIteration) or not str(error).strip() or "corresponds to no data" in str(error):
         return "no rows"
     return " ".join(str(error).split())[:120]
 
