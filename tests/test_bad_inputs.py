@@ -541,7 +541,7 @@ def test_bad_input_gets_one_line_and_leaves_no_trace(batch: dict[str, dict[str, 
     assert name in batch, "an earlier case imported torch or Ray"
     assert not batch[name]["heavy"], batch[name]["err"]
     check(batch[name], LIGHT[name])
-    assert batch[name]["took_s"] < 10
+    assert batch[name]["took_s"] < 40  # a hub asked again and again takes longer, a busy machine does not
 
 
 def as_process(arguments: list[str], environment: dict[str, str], root: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ SHAPES = {
     "bart": "{model_type: bart, d_model: 48, encoder_layers: 2, decoder_layers: 2, encoder_attention_heads: 4, "
     "decoder_attention_heads: 4, encoder_ffn_dim: 96, decoder_ffn_dim: 96, max_position_embeddings: 64}",
 }
+SHAPES["marian"] = SHAPES["bart"].replace("model_type: bart", "model_type: marian")
 SPACE = """
 teacher:
   init: scratch
