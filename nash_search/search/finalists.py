@@ -23,13 +23,16 @@ from nash_search.records import TrialRecord
 from nash_search.search import manifest, recovery, trial
 from nash_search.search.driver import RETRIED, Driver
 from nash_search.search.jobs import Nothing
+from nash_search.search.space import MARGIN
 from nash_search.search.trial import FINALISTS, Job
 
 
 def expected_winners(
     records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget], floor: float | None, dense_ms: float
 ) -> list[TrialRecord]:
-    """Per budget, the best validated quality that the trials' own timings admit; certification may decide otherwise.
+    """Per budget, the best validated quality that the trials' own timings admit, a certificate's half-width below it.
+
+    Certification may decide otherwise; its winners are then trained too, and all is certified once more.
 
     Args:
         records: complete trials.
@@ -46,7 +49,7 @@ def expected_winners(
         timed = [t for t in timed if floor is None or sign * t[2].value >= sign * floor]
         points = front.losses([t[1] for t in timed], [t[2].value for t in timed], direction)
         for budget in budgets:
-            best = front.best_under(points, budget.share_of(dense_ms))
+            best = front.best_under(points, budget.share_of(dense_ms) / (1 + MARGIN))
             if best is not None:
                 found[timed[best][0].number] = timed[best][0]
     return list(found.values())
