@@ -56,9 +56,9 @@ def main_job(
             "budget must be given at least once, but got none", where="--budget-ms", fix="try --budget-ms 50%"
         )
     check_folder(results, "results", "--results")
-    notes = check(asked)
+    check(asked)
     asked = asked.model_copy(update={"storage": storage(asked.storage)})
-    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, notes=notes, typed=context.obj or "")
+    return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, typed=context.obj or "")
 
 
 def aloud(notes: tuple[str, ...], quiet: bool) -> None:
@@ -80,16 +80,16 @@ def storage(asked: str | None = None) -> str | None:
 class Opening:
     """A listener of the first stage: from then on model and data have proved good, and the study has a folder."""
 
-    def __init__(self, notes: tuple[str, ...], results: Path, typed: str) -> None:
-        """`notes` was decided about the data, to be said aloud; `typed` is the command, kept with the study."""
-        self._notes, self._results, self._typed = notes, results, typed
+    def __init__(self, results: Path, typed: str, *, quiet: bool) -> None:
+        """`typed` is the command, kept with the study."""
+        self._results, self._typed, self._quiet = results, typed, quiet
 
     def on_stage(self, stage: str, detail: Any) -> None:
-        """Say the notes, keep the command, begin the log."""
+        """Say what was decided about the data, keep the command, begin the log."""
         if stage == "workload":
             from nash_search.search import log, provenance
 
-            aloud(self._notes, False)
+            aloud(detail["notes"], self._quiet)
             log.to_file(self._results / detail["study"])
             provenance.remember(self._results / detail["study"], self._typed)
 
@@ -107,7 +107,6 @@ def run_search(
     as_json: bool,
     quiet: bool,
     fork: bool = False,
-    notes: tuple[str, ...] = (),
     typed: str = "",
 ) -> int:
     """Search, keep the pictures current, tell the answer; the exit code is the search's."""
@@ -120,7 +119,7 @@ def run_search(
         table = open_.enter_context(RunTable(quiet=quiet, dashboard_url=live[0].url if live else None))
         open_.enter_context(quiet_libraries())
         plots = board.study_plots(config, results)
-        said = Opening(() if quiet else notes, results, typed)
+        said = Opening(results, typed, quiet=quiet)
         result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
         if result.front:
             table.finish(*board.finish(result.folder, config, plots))

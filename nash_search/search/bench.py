@@ -89,6 +89,10 @@ class NashBench:
         """Digests of model and data, versions of protocols."""
         return self._facts
 
+    def notes(self) -> tuple[str, ...]:
+        """What the task decided."""
+        return self.task.notes
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
         return self.dense.found.decoder_layers
@@ -188,9 +192,7 @@ class NashBench:
         recipe, guard = self.config.recipe, self._guard
         data = self.task.train_batches(recipe.batch_size, self.config.seed)
 
-        if recipe.narrowing == "shared":  # its one training is spread over the trials
-            part = -(-recipe.narrow_steps // max(1, self.config.trials))
-            recipe = recipe.model_copy(update={"narrowing": "fisher", "narrow_steps": part})
+        recipe = sharing.spread(recipe, self.config.trials)
 
         def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
             return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages

@@ -58,6 +58,10 @@ class Rehearsal:
         """Nothing but the name."""
         return {"model": "rehearsal", "data": "rehearsal", "protocol": 1}
 
+    def notes(self) -> tuple[str, ...]:
+        """There is no data."""
+        return ()
+
     def decoder_layers(self) -> int:
         """Six."""
         return LAYERS

@@ -152,7 +152,8 @@ class _Run:
         """Every stage in its order."""
         config, say = self.config, self.say
         load_s = time.monotonic() - self.began
-        say("workload", {"workload": self.workload.model_dump(mode="json"), "study": config.study_name})
+        call = self.workload.model_dump(mode="json")
+        say("workload", {"workload": call, "study": config.study_name, "notes": self.bench.notes()})
         study = self._existing()
         if study is not None and not (self.folder / opening.PROBE).exists():
             raise errors.StorageDamaged(

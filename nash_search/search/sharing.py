@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from nash_search import pruner
+from nash_search.config import PruningRecipe
 from nash_search.records import TrialRecord
 from nash_search.search.space import filled
 from nash_search.search.trial import Job
@@ -74,6 +75,14 @@ def start(
             stages[STAGE] = {"steps": float(shared.steps), "seconds": shared.seconds}
     student, _ = shared.student(job.architecture, recipe)
     return Start(shared=shared, stages=stages, pruning={QUALITY: quality(student.to(teacher.device).eval())})
+
+
+def spread(recipe: PruningRecipe, trials: int) -> PruningRecipe:
+    """A recipe whose trials cost, one by one, what they cost together with the training they share."""
+    if recipe.narrowing != "shared":
+        return recipe
+    part = -(-recipe.narrow_steps // max(1, trials))
+    return recipe.model_copy(update={"narrowing": "fisher", "narrow_steps": part})
 
 
 def rank_correlation(records: Sequence[TrialRecord]) -> tuple[float | None, int]:

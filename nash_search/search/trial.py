@@ -115,6 +115,9 @@ class Bench(Protocol):
     def facts(self) -> dict[str, Any]:
         """What joins the question: digests of model and data, versions of protocols."""
 
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the data (columns, splits, truncation), for people."""
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
 
