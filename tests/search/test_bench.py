@@ -113,3 +113,38 @@ def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
     assert tokens[0] == tokens[1]
     assert manifest.read(disturbed.final) is not None and not disturbed.work.exists()
     assert run_trial(disturbed).created == two.created, "a whole folder is not run again"
+
+
+def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ_by_seed(tmp_path, monkeypatch):
+    from nash_search.search import search
+    from nash_search.tasks.task import SealedTest
+
+    class Sealed(Exception):
+        pass
+
+    def closed(self):
+        raise Sealed
+
+    config = SearchConfig.model_validate(ASKED | {"serial": True, "trials": 2, "finalist_seeds": 3})
+    openings, opened = [], SealedTest.open
+    with monkeypatch.context() as patched:
+        patched.setattr(SealedTest, "open", closed)
+        with pytest.raises(Sealed):
+            search(config, results=tmp_path)
+    certified = json.loads((tmp_path / "s" / "certification.json").read_text())
+    assert certified["opened"] == 1 and not any(p["test"] for p in certified["points"])
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("s/*/*/record.json")}
+    monkeypatch.setattr(SealedTest, "open", lambda self: (openings.append(1), opened(self))[1])
+    result = search(config, results=tmp_path)
+    assert openings == [1], "once for winners, their seeds and the dense model"
+    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("s/*/*/record.json")}, "nothing is trained again"
+    if result.exit_code == 0:  # so little training may meet no budget
+        (budget,) = result.document["budgets"]
+        seeds = budget["seeds"]
+        assert seeds["n"] == 3 and seeds["split"] == "test" and len(set(seeds["values"])) > 1
+        assert seeds["lower"] <= seeds["mean"] <= seeds["upper"]
+        (exported,) = [f for f in result.full_document["finalists"] if f["exported"]]
+        assert exported["test"] == budget["quality"] and exported["seed"] == seeds["exported_seed"]
+        assert exported["validation"] == max(f["validation"] for f in result.full_document["finalists"])
+        again = [f["train_s"] for f in result.full_document["finalists"] if f["seed"] != 0]
+        assert len(again) == 2 and min(again) > 0
