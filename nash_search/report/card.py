@@ -21,7 +21,7 @@ from nash_search.report.markdown import aligned, fenced
 from nash_search.report.picks import Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_count, format_ms, format_quality, format_spread
+from nash_search.report.words import format_count, format_ms, format_quality, format_spread, vocabulary_words
 
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
@@ -253,6 +253,8 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
         lines.append(f"- data: {escape.markdown(data or view.task)}")
     if view.document.get("command"):
         lines.append(f"- command: {escape.markdown_code(view.document['command'], 1000)}")
+    if trimmed := view.document.get("vocabulary"):
+        lines.append(f"- {escape.markdown(vocabulary_words(trimmed), 400)}; every speed-up here is beyond that")
     steps = sum(stage.get("steps", 0.0) for stage in p.record.stages.values())
     if steps:
         lines.append(f"- {steps:.0f} optimizer steps, {p.record.train_s:.0f} s of training")

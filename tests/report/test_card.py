@@ -105,6 +105,17 @@ def test_a_card_says_how_the_engine_loads_what_it_was_timed_on(on_disk: Path) ->
     assert "ctranslate2" not in exports.write_cards(on_disk, folder.load(on_disk))[1].read_text()
 
 
+def test_a_card_says_what_a_trimmed_vocabulary_gained_by_itself(study: Any) -> None:
+    records, document, *rest = study
+    assert "vocabulary" not in card.card(view.build(*study), 4, name="x")
+    lost = {"validation": {"dropped_share": 0.0012}}
+    found = {"kept": 9214, "of": 32128, "share": 0.61, "share_bounds": [0.6, 0.62], "metric": "BLEU", "lost": lost}
+    trimmed = {**document, "vocabulary": {**found, "quality": 35.1, "given_quality": 35.2}}
+    text = card.card(view.build(records, trimmed, *rest), 4, name="x").replace("\\", "")
+    assert "vocabulary: 9,214 of 32,128 tokens kept, which leaves 61.0% (60.0% to 62.0%)" in text
+    assert "0.12% of validation; every speed-up here is beyond that" in text
+
+
 def test_a_local_teacher_is_no_hub_id(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(on_disk)
     [path, *_] = exports.write_cards(on_disk, folder.load(on_disk), teacher="checkpoints/g2p-0", data="best/50pct")
