@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from nash_search import pruner
 from nash_search.config import Workload
@@ -15,6 +19,7 @@ from nash_search.errors import InvalidInput
 from nash_search.latency import artefact, comparison, decoding, runtimes
 from nash_search.latency.eager import RUNTIME as EAGER
 from nash_search.pruner import surgery
+from nash_search.tasks.g2p import teacher_folder
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -163,3 +168,19 @@ def test_it_is_the_runtime_that_a_workload_names_and_runs_on_the_asked_threads()
     session = RUNTIME.build(tiny.model_of("bart"), GREEDY.model_copy(update={"threads": 2}), None)
     assert session.engine.decoder.get_session_options().intra_op_num_threads == 2
     assert np.array_equal(session.generate(), session.generate())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"forced_bos_token_id": 40}])
+def test_the_lines_an_export_carries_write_what_the_engine_writes(tmp_path, settings):
+    folder = shutil.copytree(teacher_folder(), tmp_path / "teacher")
+    model = pruner.load(folder)
+    model.generation_config.update(**settings)
+    RUNTIME.export(model, str(folder), GREEDY)
+    _, record = artefact.found(folder, "onnxruntime", GREEDY)
+    lines = "\n".join([f"folder = {str(folder)!r}", *record.loading])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", lines], capture_output=True, text=True, check=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = [tokenizer("an input").input_ids]
+    [tokens] = RUNTIME.tokens(RUNTIME.load(str(folder), GREEDY), rows, beams=1, max_new_tokens=32)
+    assert done.stdout.splitlines()[0] == tokenizer.decode(tokens, skip_special_tokens=True) != ""
