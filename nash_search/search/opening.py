@@ -169,9 +169,7 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
         log.warning("no estimate of what a trial costs: %s: %s", type(error).__name__, error)
         return {}
     one = cost.as_recorded(one, records)
-    return cost.of_search(
-        one, case.config, trials=trials, workers=case.workers, dense_ms=facts.dense_ms, load_s=load_s
-    )
+    return cost.of_search(one, case.config, trials=trials, workers=case.workers, dense_ms=facts.dense_ms, load_s=load_s)
 
 
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:
