@@ -102,6 +102,8 @@ def test_a_committed_study_answers_and_reports(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(REFERENCE / "g2p", tmp_path / "g2p")
+    assert main(["pick", str(tmp_path / "g2p"), "--budget-ms", "60%"]) == 2
+    assert "exports are gone" in capsys.readouterr().err
     for point in json.loads((tmp_path / "g2p" / "certification.json").read_text())["points"]:
         (tmp_path / "g2p" / point["checkpoint"]).mkdir(parents=True)  # weights are not committed
     monkeypatch.chdir(tmp_path)

@@ -43,7 +43,9 @@ def pick(
     except (OSError, ValueError):
         found = None
     if found is None:
-        raise InvalidInput("study must be finished to answer a budget, but got no certified front", where=str(folder))
+        gone = (folder / certification.FILE).is_file()
+        got = "a certified front whose exports are gone" if gone else "no certified front"
+        raise InvalidInput(f"study must be finished to answer a budget, but got {got}", where=str(folder))
     if certify:
         found = _again(folder, found, config, budget)
     drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
