@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import optuna
 
 from nash_search import front
 from nash_search.config import Architecture, Frozen, SearchConfig, SearchSpace
@@ -111,10 +112,46 @@ def read(path: Path) -> GridTable:
 
 def at_random(table: GridTable, share: float, seed: int) -> list[Progress]:
     """Random search without a probe: any architecture of the grid, each trained to its end."""
-    order = np.random.default_rng(seed).permutation(len(table.entries))
+    return _spending(
+        table, share, [table.entries[i] for i in np.random.default_rng(seed).permutation(len(table.entries))]
+    )
+
+
+def in_order(table: GridTable, share: float) -> list[Progress]:
+    """The grid from one corner to the other."""
+    return _spending(table, share, table.entries)
+
+
+def stock(table: GridTable, share: float, seed: int) -> list[Progress]:
+    """Optuna's own TPE on both objectives, told nothing of budgets; what it proposes again, it trains again."""
+    by_architecture = {e.architecture: e for e in table.entries}
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(directions=["minimize", table.facts.direction], sampler=sampler)
+    selections = table.facts.space.decoder_selection
+    trained: list[Entry] = []
+    while len(trained) < 2 * len(table.entries):
+        trial = study.ask()
+        asked = {
+            "encoder_sparsity_pct": trial.suggest_categorical(
+                "encoder_sparsity_pct", sorted({a.encoder_sparsity_pct for a in by_architecture})
+            ),
+            "decoder_layers": trial.suggest_categorical(
+                "decoder_layers", sorted({a.decoder_layers for a in by_architecture})
+            ),
+            "decoder_selection": trial.suggest_categorical("decoder_selection", selections),
+        }
+        entry = by_architecture.get(Architecture.model_validate(asked))
+        if entry is None:  # a hole in the grid: it would have been refused untrained
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        trained.append(entry)
+        study.tell(trial, [entry.share, entry.quality.value])
+    return _spending(table, share, trained)
+
+
+def _spending(table: GridTable, share: float, trained: Sequence[Entry]) -> list[Progress]:
     spent, seen, found = 0.0, list[Entry](), list[Progress]()
-    for index in order:
-        entry = table.entries[index]
+    for entry in trained:
         spent += entry.train_s
         seen += [entry] if entry.share <= share else []
         found.append(Progress(train_s=spent, hypervolume=table.hypervolume(seen)))

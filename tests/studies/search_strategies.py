@@ -17,11 +17,16 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import torch
+
+from nash_search import latency, pruner
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.config_files import load_config
+from nash_search.records import TrialRecord
 from nash_search.search import probe, replay, search
 from nash_search.search.bench import RUNG_EXAMPLES
 from nash_search.search.study import Study, open_storage, sqlite_url
+from nash_search.tasks.g2p import teacher_folder
 
 SEEDS = 20
 SHARE = 0.95
@@ -60,7 +65,28 @@ def grid(config: SearchConfig, results: Path, step_pct: int) -> replay.GridTable
     known = probe.LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
     table = replay.table_of(study.records(), known, study.facts, RUNG_EXAMPLES)
     study.close()
-    return table
+    return retimed(table, folder)
+
+
+def retimed(table: replay.GridTable, folder: Path, pairs: int = 30) -> replay.GridTable:
+    """The table with every shape and every probed one timed again, all together: trials were timed hours apart, beside other work."""
+    torch.set_num_threads(1)
+    teacher = pruner.load(teacher_folder()).eval()
+    models, shapes = {}, {}
+    for path in sorted(folder.glob("trials/*/record.json")):
+        record = TrialRecord.model_validate_json(path.read_bytes())
+        if record.shapes is not None:
+            shapes[record.architecture] = record.shapes
+    for e in table.entries:
+        kept = [[list(range(n)) for n in counts] for counts in
+                (shapes[e.architecture].encoder_heads, shapes[e.architecture].encoder_neurons)]  # fmt: skip
+        models[e.architecture.slug] = pruner.cut(pruner.shorten(teacher, e.architecture.decoder_layers), *kept)
+        models[f"probe {e.architecture.slug}"] = pruner.random_cut(teacher, e.architecture, seed=0)
+    taken = latency.measure_many(models, teacher, table.probe.workload, rounds=3, pairs=pairs // 3, details=False)
+    entries = [e.model_copy(update={"share": taken[e.architecture.slug].ratio}) for e in table.entries]
+    probed = [(e.architecture, taken[f"probe {e.architecture.slug}"]) for e in table.entries]
+    known = probe.LatencyTable(entries=tuple(probe.ProbeEntry(architecture=a, latency=x) for a, x in probed))
+    return table.model_copy(update={"entries": tuple(entries), "probe": replay.lean(known)})
 
 
 def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
@@ -70,15 +96,18 @@ def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
         "ours": ours,
         "ours, no early stopping": ours.model_copy(update={"early_stopping": False}),
         "feasible at random": ours.model_copy(update={"sampler": "random", "early_stopping": False}),
-        "nsga2": ours.model_copy(update={"sampler": "nsga2", "early_stopping": False}),
-        "gp": ours.model_copy(update={"sampler": "gp", "early_stopping": False}),
+        "feasible, NSGA-II": ours.model_copy(update={"sampler": "nsga2", "early_stopping": False}),
     }
 
 
 def compare(table: replay.GridTable, config: SearchConfig, seeds: int) -> dict[str, list[list[replay.Progress]]]:
     """Progress of every strategy and seed."""
     loosest = max(b.share for b in BUDGETS)
-    found = {"random": [replay.at_random(table, loosest, seed) for seed in range(seeds)]}
+    found = {
+        "random": [replay.at_random(table, loosest, seed) for seed in range(seeds)],
+        "grid in order": [replay.in_order(table, loosest)],
+        "stock Optuna (TPE)": [replay.stock(table, loosest, seed) for seed in range(seeds)],
+    }
     for name, asked in strategies(config).items():
         found[name] = [replay.replay(table, asked, seed) for seed in range(seeds)]
         print(name, file=sys.stderr)
@@ -123,7 +152,7 @@ def draw(table: replay.GridTable, found: dict[str, list[list[replay.Progress]]],
     limit = table.hypervolume(table.within(max(b.share for b in BUDGETS)))
     axis = np.linspace(0, whole_s, 200)
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for (name, runs), style in zip(found.items(), ("-", "-", "--", ":", "-.", "--"), strict=False):
+    for (name, runs), style in zip(found.items(), ("-", ":", "-.", "-", "--", "--", ":"), strict=False):
         curves = []
         for run in runs:
             times = [0.0] + [p.train_s for p in run]
