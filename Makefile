@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-scale study-vocabulary clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-scale study-vocabulary clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,12 @@ study-clock: .venv/installed  ## how far the clock holds here (30 minutes on idl
 
 study-search: .venv/installed  ## what a training second buys: the grid once (about an hour), then every strategy on it
 	$(BIN)/python tests/studies/search_strategies.py
+
+study-sparsity: .venv/installed  ## does a little encoder sparsity help? 72 trainings (about an hour; goes on after a kill)
+	$(BIN)/python tests/studies/mild_sparsity.py
+
+study-baselines: .venv/installed  ## NASH, its baselines and ablations: 72 trainings (about an hour; goes on after a kill)
+	$(BIN)/python tests/studies/baselines.py
 
 study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about 15 minutes)
 	$(BIN)/python tests/studies/search_scale.py

@@ -149,6 +149,9 @@ def trained(
     print(f"{len(arms)} trainings, {len(todo)} to do", file=sys.stderr, flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     jobs = [(arm, config, model, data) for arm in todo]
+    if path.exists() and not path.read_bytes().endswith(b"\n"):  # a kill cut the last line short
+        with path.open("a") as file:
+            file.write("\n")
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool, path.open("a") as file:
         for line in pool.imap_unordered(one, jobs):
             lines[line.key] = line
