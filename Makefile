@@ -6,7 +6,7 @@ TEST := $(BIN)/python -m pytest
 .PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-scale study-vocabulary clean
 
 help:  ## what there is to type
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 install: .venv/installed  ## make .venv with the pinned dependencies
 

@@ -69,7 +69,10 @@ def grid(config: SearchConfig, results: Path, step_pct: int) -> replay.GridTable
 
 
 def retimed(table: replay.GridTable, folder: Path, pairs: int = 30) -> replay.GridTable:
-    """The table with every shape and every probed one timed again, all together: trials were timed hours apart, beside other work."""
+    """The table with every shape and every probed one timed again, all together.
+
+    Trials are timed far apart and beside other work; a replay needs one clock for all.
+    """
     torch.set_num_threads(1)
     teacher = pruner.load(teacher_folder()).eval()
     models, shapes = {}, {}
