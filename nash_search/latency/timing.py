@@ -69,13 +69,15 @@ def measure_many(
         inputs: token ids of real inputs (None: random ones; latency does not depend on them).
         rounds: warm-ups with `pairs` sweeps each; rounds of one process are less than fresh ones.
         pairs: timed pairs per candidate and round.
-        limit_s: no sweep is begun that would end this many seconds after the sessions are built.
+        limit_s: no sweep is begun that would end after this many seconds (of an engine: after its models are
+            converted, which may take longer than all timing).
         details: also time encoder and natural length, and count memory.
         device: for tests; None is the workload's own.
         exclusive: take the device's timing lock (False when the caller holds it).
     """
     runtime = runtime_of(workload)
     device = devices.resolve(workload.device, outside_torch=runtime.outside_torch) if device is None else device
+    began_s = device.now_s()
     guard = devices.timing_guard(device.lock_id, limit_s) if exclusive else nullcontext()
     with ExitStack() as stack:
         stack.enter_context(guard)
@@ -83,7 +85,7 @@ def measure_many(
         sessions = {DENSE: _session(stack, runtime, dense, workload, inputs)}
         for name, model in candidates.items():
             sessions[name] = _session(stack, runtime, model, workload, inputs)
-        deadline = device.now_s() + limit_s  # an engine's conversions may take longer than all timing
+        deadline = (device.now_s() if runtime.outside_torch else began_s) + limit_s
         stack.enter_context(_collector_off())
         found: list[dict[str, Round]] = []
         for done in range(rounds):

@@ -85,6 +85,8 @@ class FakeSession:
 class FakeRuntime:
     """Builds fake sessions: a 'model' is (name, cost_s)."""
 
+    outside_torch = False
+
     natural_s, encode_s = 0.002, 0.001
 
     def __init__(self, device, tokens=4):
