@@ -304,6 +304,11 @@ class SearchConfig(Frozen):
         return self.model_copy(update={"recipe": self.recipe.model_copy(update=steps), "trials": trials})
 
     @property
+    def relative(self) -> bool:
+        """Every budget is a share: milliseconds are then shares of the probe's dense latency."""
+        return all(b.share is not None for b in self.budgets)
+
+    @property
     def question_hash(self) -> str:
         """Six hex digits of the question; part of the default study name."""
         return digest(self.question())[:6]

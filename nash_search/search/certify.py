@@ -15,7 +15,6 @@ This module refuses to know how models are made and how a millisecond is taken.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
 from nash_search.records import Latency, Quality, TrialRecord, Verdict
 from nash_search.search import failpoints, manifest
+from nash_search.search.naming import export_name
 from nash_search.search.trial import WEIGHTS, Bench
 
 FILE = "certification.json"
@@ -163,6 +163,7 @@ def certify(
     bench: Bench,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
+    dense_ms: float | None = None,
 ) -> Certification:
     """Export and time the front; what was certified before is kept.
 
@@ -172,6 +173,7 @@ def certify(
         bench: loads, times and scores.
         config: budgets, rounds and pairs.
         say: told of each step.
+        dense_ms: the dense latency that shares are shares of, where every budget is a share.
     """
     before = read(folder)
     if before is not None and set(before.timed or [p.key for p in before.points]) == {_key(r) for r in front}:
@@ -179,7 +181,7 @@ def certify(
     elif not front:
         found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
     else:
-        found = _time(folder, front, bench, config, say)
+        found = _time(folder, front, bench, config, say, dense_ms)
         if before is not None:
             kept = {"dense_test": before.dense_test, "opened": before.opened}
             found = found.with_tests(before.tests()).model_copy(update=kept)
@@ -204,6 +206,7 @@ def _time(
     bench: Bench,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
+    dense_ms: float | None,
 ) -> Certification:
     exports = folder / CHECKPOINTS
     exports.mkdir(exist_ok=True)
@@ -241,7 +244,10 @@ def _time(
     points: list[Point] = []
     for point in elected(timed, config.budgets):
         point = point.model_copy(update={"seeds": _trainings(point, timed, front)})
-        name = export_name(config.task.name, point, {p.checkpoint for p in points})
+        name = export_name(
+            config.task.name, point.architecture, point.latency, point.validation, dense_ms=dense_ms,
+            taken=frozenset(Path(p.checkpoint).name for p in points),
+        )  # fmt: skip
         target = exports / name
         shutil.rmtree(target, ignore_errors=True)
         (scratch[point.key] / MEASUREMENT).write_text(json.dumps(measurement(config, point, bench), indent=1), "utf-8")
@@ -304,26 +310,3 @@ def measurement(config: SearchConfig, point: Point, bench: Bench) -> dict[str, A
         "rounds": [r.model_dump(mode="json", include={"runs_ms", "dense_runs_ms"}) for r in latency.rounds],
         "validation": point.validation.model_dump(mode="json"),
     }
-
-
-def export_name(task: str, point: Point, taken: set[str]) -> str:
-    """What the artifact is, e.g. `g2p-8.4ms-per92.1-epyc1t`: letters, digits, `.`, `_` and `-` only."""
-    latency, quality = point.latency, point.validation
-    metric, value = re.sub(r"[^a-z0-9]", "", quality.metric.lower()) or "quality", quality.value
-    for error, rate in quality.beside.items():  # "100 - PER" is better known as PER
-        if metric == f"100{error}":
-            metric, value = error, rate
-    name = f"{task}-{latency.median_ms:.3g}ms-{metric}{value:.1f}-{device_tag(latency)}"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-    return f"{name}-{point.architecture.slug}" if f"{CHECKPOINTS}/{name}" in taken else name
-
-
-def device_tag(latency: Latency) -> str:
-    """Short word for the device: `epyc1t`, `h100`."""
-    found = latency.fingerprint
-    text = str(found.get("cpu_model") if latency.workload.device == "cpu" else found.get("name") or "")
-    text = text if text and text != "None" else str(found.get("device") or found.get("name") or "cpu")
-    dull = {"amd", "intel", "nvidia", "r", "tm", "cpu", "processor", "core", "with", "ghz", "the", "geforce"}
-    words = [w for w in re.findall(r"[a-z0-9]+", text.lower()) if w not in dull]
-    tag = words[0] if words else "cpu"
-    return f"{tag}{latency.workload.threads}t" if latency.workload.device == "cpu" else tag

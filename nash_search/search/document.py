@@ -66,8 +66,7 @@ def full(
     floor_at, floor_share = probe.floor(table, facts.space.architectures())
     quality_limit = quality_floor(facts, config)
     parameters = {r.number: r.parameters for r in records}
-    relative = all(b.share is not None for b in config.budgets)
-    dense_ms = facts.dense_ms if relative or not points else points[0].latency.dense_ms
+    dense_ms = facts.dense_ms if config.relative or not points else points[0].latency.dense_ms
     test = certification.dense_test if certification is not None else None
     dense: dict[str, Any] = {
         "latency_ms": dense_ms,
@@ -97,7 +96,8 @@ def full(
             for b in config.budgets
         ],
         "front": [
-            _front(p, folder, p.parameters or parameters.get(p.number), dense_ms if relative else None) for p in points
+            _front(p, folder, p.parameters or parameters.get(p.number), dense_ms if config.relative else None)
+            for p in points
         ],
         "trials": counts,
         "hypervolume": hypervolume,

@@ -276,7 +276,8 @@ class _Run:
                 self._run_jobs(finalists.Finalists(driver, picked, self.say))
                 again = finalists.trained(self.folder, self.facts.question_digest, picked)
             with self.interruption.interruptible():
-                found = certify.certify(self.folder, [*front, *again], self.bench, config, self.say)
+                dense_ms = self.facts.dense_ms if config.relative else None
+                found = certify.certify(self.folder, [*front, *again], self.bench, config, self.say, dense_ms)
             won = {p.architecture for p in certify.winners(found, config.budgets, floor).values()}
             more = [r for r in able if r.architecture in won and r not in picked]
             if config.finalist_seeds == 1 or not more:

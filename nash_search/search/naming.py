@@ -1,0 +1,52 @@
+"""What an export's folder is called: the task, its latency, its quality, the device.
+
+The latency is the one that the document shows: where every budget is a share, the paired ratio times the probe's
+dense latency, for wall times of another moment do not compare. This module refuses to know how either came about.
+"""
+
+from __future__ import annotations
+
+import re
+
+from nash_search.config import Architecture
+from nash_search.records import Latency, Quality
+
+
+def export_name(
+    task: str,
+    architecture: Architecture,
+    latency: Latency,
+    quality: Quality,
+    *,
+    dense_ms: float | None = None,
+    taken: frozenset[str] = frozenset(),
+) -> str:
+    """What the artifact is, e.g. `g2p-8.4ms-per7.9-epyc1t`: letters, digits, `.`, `_` and `-` only.
+
+    Args:
+        task: the task's name.
+        architecture: told apart by, where two would have one name.
+        latency: as certified.
+        quality: on validation.
+        dense_ms: the dense latency that shares are shares of (None: the latency as it was timed).
+        taken: names there are.
+    """
+    ms = latency.median_ms if dense_ms is None else latency.ratio * dense_ms
+    metric, value = re.sub(r"[^a-z0-9]", "", quality.metric.lower()) or "quality", quality.value
+    for error, rate in quality.beside.items():  # "100 - PER" is better known as PER
+        if metric == f"100{error}":
+            metric, value = error, rate
+    name = f"{task}-{ms:.3g}ms-{metric}{value:.1f}-{device_tag(latency)}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    return f"{name}-{architecture.slug}" if name in taken else name
+
+
+def device_tag(latency: Latency) -> str:
+    """Short word for the device: `epyc1t`, `h100`."""
+    found = latency.fingerprint
+    text = str(found.get("cpu_model") if latency.workload.device == "cpu" else found.get("name") or "")
+    text = text if text and text != "None" else str(found.get("device") or found.get("name") or "cpu")
+    dull = {"amd", "intel", "nvidia", "r", "tm", "cpu", "processor", "core", "with", "ghz", "the", "geforce"}
+    words = [w for w in re.findall(r"[a-z0-9]+", text.lower()) if w not in dull]
+    tag = words[0] if words else "cpu"
+    return f"{tag}{latency.workload.threads}t" if latency.workload.device == "cpu" else tag
