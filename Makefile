@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-scale study-vocabulary clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-engines study-scale study-vocabulary clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ study-sparsity: .venv/installed  ## does a little encoder sparsity help? 72 trai
 
 study-baselines: .venv/installed  ## NASH, its baselines and ablations: 72 trainings (about an hour; goes on after a kill)
 	$(BIN)/python tests/studies/baselines.py
+
+study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side (about 20 minutes)
+	$(BIN)/python tests/studies/engines.py
 
 study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about 15 minutes)
 	$(BIN)/python tests/studies/search_scale.py

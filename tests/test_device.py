@@ -335,6 +335,8 @@ def test_no_host_clock_is_read_between_launch_and_synchronisation():
 class Launching:
     """A runtime whose sessions only launch something."""
 
+    outside_torch = False
+
     def __init__(self, log):
         self.log = log
 
