@@ -71,7 +71,7 @@ def find_model(name: str, revision: str | None = None) -> ModelFolder:
         what = f"hub model must be readable, but got {reason}"
         if not there:
             what = "model must be a local folder or a hub model that can be reached, but got neither"
-        raise InvalidInput(what, where=shown(name)[1:-1], fix="give a local folder to --model") from None
+        raise InvalidInput(what, where=shown(name)[1:-1], fix="give a local folder") from None
     return vet(Path(folder))
 
 
@@ -107,7 +107,7 @@ def _own_config(folder: Path) -> dict[str, Any]:
     """The config of a folder that exists and brings no code."""
     where = place(folder)
     if not hub.exists(str(folder)):
-        raise InvalidInput("model must exist, but got no such folder", where=where, fix="check --model")
+        raise InvalidInput("model must exist, but got no such folder", where=where, fix="check the path")
     if not folder.is_dir():
         raise InvalidInput("model must be a folder, but got a file", where=where, fix="name the folder that holds it")
     config = _json(folder / "config.json", "config.json")
