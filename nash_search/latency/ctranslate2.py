@@ -19,50 +19,26 @@ from typing import Any
 
 import ctranslate2
 
-from nash_search.config import Frozen, Workload
+from nash_search.config import Workload
 from nash_search.errors import InvalidInput
 from nash_search.latency import artefact, comparison
+from nash_search.latency.converting import Converting, EngineSession, Settings, not_followed, settings_of
 from nash_search.latency.ctranslate2_spec import spec_of
-from nash_search.latency.eager import NATURAL_LIMIT, not_cut
 from nash_search.latency.eager import RUNTIME as EAGER
-from nash_search.latency.workload import Inputs, random_inputs, task_inputs
+from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
 NAME = "ctranslate2"
 SEARCHES_LIKE = {"early_stopping": True}
 """Hugging Face's setting under which its beams end as the engine's do."""
-_INEXPRESSIBLE = (
-    *("begin_suppress_tokens", "constraints", "diversity_penalty", "encoder_no_repeat_ngram_size"),
-    *("encoder_repetition_penalty", "exponential_decay_length_penalty", "force_words_ids", "forced_decoder_ids"),
-    *("guidance_scale", "penalty_alpha", "sequence_bias", "watermarking_config"),
-)
-"""Generation settings that change tokens and that the engine does not have."""
-_NEUTRAL: tuple[Any, ...] = (None, 0, 0.0, 1.0, False, [], {})
 
 
-class Decoding(Frozen):
-    """What generation needs beside the weights, from the model's own settings; all tokens are ids."""
+class Decoding(Settings):
+    """The model's settings, and those that this engine alone has."""
 
-    vocabulary: int
-    start: int
-    pad: int
-    ends: tuple[int, ...]
-    special: tuple[int, ...]
-    """Tokens that no ordinary input is made of."""
-    first: int | None = None
-    """Forced first token (a target language)."""
-    last: int | None = None
-    """Forced at the very last position (BART's `forced_eos_token_id`)."""
     suppressed: tuple[tuple[int, ...], ...] = ()
-    shortest: int = 0
-    """Tokens before the model may end."""
-    length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
-    longest: int | None = None
-    """The model's own limit of new tokens."""
-    positions: int | None = None
-    """Longest input and output that the model has positions for (None: any)."""
 
     def options(self) -> dict[str, Any]:
         """The engine's words for what does not change from call to call."""
@@ -82,31 +58,16 @@ def decoding_of(model: Any) -> Decoding:
     Raises:
         InvalidInput: a setting that changes tokens and that the engine does not have.
     """
-    config, own = model.config, model.generation_config
-    for name in _INEXPRESSIBLE:
-        if getattr(own, name, None) not in _NEUTRAL:
-            raise InvalidInput(f"{name} must be left out for runtime {NAME}, but got {getattr(own, name)}")
-    start = own.decoder_start_token_id if own.decoder_start_token_id is not None else own.bos_token_id
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    if start is None or None in ends:
-        raise InvalidInput(f"model must name decoder_start_token_id and eos_token_id, but got {start} and {ends}")
-    bad = [ids for ids in own.bad_words_ids or [] if list(ids) not in [[end] for end in ends]]
-    last = own.forced_eos_token_id
+    own = model.generation_config
+    for name in not_followed(model):
+        raise InvalidInput(f"{name} must be left out for runtime {NAME}, but got {getattr(own, name)}")
+    settings = settings_of(model)
+    bad = [ids for ids in own.bad_words_ids or [] if list(ids) not in [[end] for end in settings["ends"]]]
     return Decoding(
-        vocabulary=config.vocab_size,
-        start=start,
-        pad=config.pad_token_id or 0,
-        ends=tuple(ends),
-        special=tuple(sorted(EAGER.special(config))),
-        first=own.forced_bos_token_id,
-        last=last[0] if isinstance(last, list) else last,
+        **settings,
         suppressed=tuple(tuple(ids) for ids in [*bad, *([token] for token in own.suppress_tokens or [])]),
-        shortest=max(own.min_new_tokens or 0, (own.min_length or 0) - 1),
-        length_penalty=1.0 if own.length_penalty is None else own.length_penalty,
         repetition_penalty=own.repetition_penalty or 1.0,
         no_repeat_ngram_size=own.no_repeat_ngram_size or 0,
-        longest=own.max_new_tokens or own.max_length,
-        positions=config.max_position_embeddings if hasattr(model.get_encoder(), "embed_positions") else None,
     )
 
 
@@ -119,7 +80,7 @@ class Engine:
     """A loaded model and its generation settings."""
 
     def __init__(self, folder: Path, decoding: Decoding, workload: Workload, told: dict[str, Any]) -> None:
-        self.decoding, self.told = decoding, told
+        self.settings, self.told = decoding, told
         self.weight_bytes = (folder / "model.bin").stat().st_size
         self.warnings: list[str] = []
         wanted = compute_type(workload)
@@ -142,21 +103,21 @@ class Engine:
         self, rows: Sequence[Sequence[str]], beams: int, longest: int, shortest: int | None = None
     ) -> list[list[str]]:
         """New tokens of each row, the end token with them, exactly as the engine returns them."""
-        first = None if self.decoding.first is None else [written([self.decoding.first])] * len(rows)
+        first = None if self.settings.first is None else [written([self.settings.first])] * len(rows)
         found = self.translator.translate_batch(
             list(rows),
             first,
             beam_size=beams,
             max_decoding_length=longest,
-            min_decoding_length=self.decoding.shortest if shortest is None else shortest,
+            min_decoding_length=self.settings.shortest if shortest is None else shortest,
             return_end_token=True,
-            **self.decoding.options(),
+            **self.settings.options(),
         )
         return [result.hypotheses[0] for result in found]
 
     def write(self, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generated freely, laid out as eager's: start token first, padded behind the end."""
-        own = self.decoding
+        own = self.settings
         longest = max_new_tokens - (own.last is not None)  # eager forces the last one, at no cost in score
         found = [[int(token) for token in row] for row in self.generated([written(r) for r in rows], beams, longest)]
         if own.last is not None:
@@ -165,16 +126,13 @@ class Engine:
         return [[own.start, *row, *[own.pad] * (width - len(row))] for row in found]
 
 
-class EngineSession:
+class Translation(EngineSession):
     """One engine on one workload. The timed call takes ids as the engine's own strings and returns such."""
 
     encode = None
 
     def __init__(self, engine: Engine, workload: Workload, inputs: Inputs) -> None:
-        self.engine, self.workload, self.kind = engine, workload, inputs.kind
-        limit, longest = engine.decoding.positions, max(workload.input_tokens, workload.output_tokens)
-        if limit is not None and longest > limit:
-            raise InvalidInput(f"input_tokens and output_tokens must be at most {limit}, but got {longest}")
+        super().__init__(engine, workload, inputs)
         pairs = zip(inputs.ids_BL.tolist(), inputs.mask_BL.tolist(), strict=True)
         self.rows = [written(i for i, real in zip(ids, mask, strict=True) if real) for ids, mask in pairs]
 
@@ -190,38 +148,25 @@ class EngineSession:
 
     def natural(self) -> int:
         """Generate until the model ends by itself (at most its own limit)."""
-        own = self.engine.decoding.longest or 2 * self.workload.output_tokens
-        longest = max(1, min(own, NATURAL_LIMIT * self.workload.output_tokens))
-        return max(len(row) for row in self.engine.generated(self.rows, self.workload.beams, longest))
-
-    def weight_bytes(self) -> int:
-        """The engine's model file."""
-        return self.engine.weight_bytes
+        return max(len(row) for row in self.engine.generated(self.rows, self.workload.beams, self.natural_limit))
 
     def facts(self) -> dict[str, Any]:
-        """Where the inputs come from, the arithmetic that really runs, and what was compared with eager."""
-        return {"inputs": self.kind, "compute_type": self.engine.translator.compute_type, **self.engine.told}
-
-    def warnings(self) -> list[str]:
-        """Gates and masks that the converted model still had."""
-        return self.engine.warnings
-
-    def close(self) -> None:
-        """Nothing: the engine was not changed."""
+        """Beside what every engine says, the arithmetic that really runs."""
+        return {**super().facts(), "compute_type": self.engine.translator.compute_type}
 
 
-class CTranslate2:
+class CTranslate2(Converting):
     """OpenNMT's inference engine, on CPUs and NVIDIA GPUs."""
 
     artefact = NAME
-    outside_torch = True
+    engine, session = Engine, Translation
 
     def load(self, folder: str, workload: Workload) -> Engine:
         """The folder's artefact where it has one of this precision, else its checkpoint, converted and compared."""
         there = artefact.found(folder, NAME, workload)
         if there is None:
             plain = workload.model_copy(update={"device": "cpu", "dtype": "float32", "quantize": "none"})
-            return self._converted(EAGER.load(folder, plain), workload)
+            return self.converted(EAGER.load(folder, plain), workload)
         place, record = there
         told = record.settings.get("compared", {})
         return Engine(place, Decoding.model_validate(record.settings["decoding"]), workload, {"compared": told})
@@ -241,29 +186,10 @@ class CTranslate2:
         with artefact.written(folder, record) as place:
             _save(model, decoding, place, compute_type(workload))
 
-    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EngineSession:
-        """Of a loaded engine, or of a PyTorch model that is converted and compared first."""
-        engine = model if isinstance(model, Engine) else self._converted(model, workload)
-        own = engine.decoding
-        if inputs is not None:
-            return EngineSession(engine, workload, task_inputs(workload, inputs, pad=own.pad))
-        return EngineSession(engine, workload, random_inputs(workload, vocabulary=own.vocabulary, special=own.special))
-
-    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
-        """What a loaded engine generates, in one batch."""
-        return model.write(rows, beams=beams, max_new_tokens=max_new_tokens)
-
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """Version, arithmetic, and the environment's switches for both."""
         switches = {k: v for k, v in sorted(os.environ.items()) if k.startswith("CT2_")}
         return {"ctranslate2": ctranslate2.__version__, "compute_type": compute_type(workload), "switches": switches}
-
-    def _converted(self, model: Any, workload: Workload) -> Engine:
-        with tempfile.TemporaryDirectory(prefix="nash-search-ctranslate2-") as folder:
-            self.export(model, folder, workload)
-            engine = self.load(folder, workload)
-        engine.warnings = not_cut(model)
-        return engine
 
 
 RUNTIME = CTranslate2()

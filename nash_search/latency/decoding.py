@@ -12,47 +12,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nash_search.config import Frozen
 from nash_search.errors import InvalidInput
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.converting import Settings, not_followed, settings_of
 
 NEVER = np.float32(-np.inf)
 WORST = np.float32(-1e9)
 """Score of a beam that is not there."""
-_INEXPRESSIBLE = (
-    *("begin_suppress_tokens", "constraints", "diversity_penalty", "encoder_no_repeat_ngram_size"),
-    *("encoder_repetition_penalty", "exponential_decay_length_penalty", "force_words_ids", "forced_decoder_ids"),
-    *("guidance_scale", "no_repeat_ngram_size", "penalty_alpha", "sequence_bias", "watermarking_config"),
-)
-"""Generation settings that change tokens and that are not followed here."""
-_NEUTRAL: tuple[Any, ...] = (None, 0, 0.0, 1.0, False, [], {})
-
 Array = Any
 """A numpy array; its letters say its shape."""
 
 
-class Rules(Frozen):
-    """What generation needs beside the weights, from the model's own settings; all tokens are ids."""
+class Rules(Settings):
+    """The model's settings, and those that only these loops follow."""
 
-    vocabulary: int
-    start: int
-    pad: int
-    ends: tuple[int, ...]
-    special: tuple[int, ...]
-    """Tokens that no ordinary input is made of."""
-    first: int | None = None
-    """Forced first token (a target language)."""
-    last: int | None = None
-    """Forced at the very last position (BART's `forced_eos_token_id`)."""
     suppressed: tuple[int, ...] = ()
-    shortest: int = 0
-    """New tokens before the model may end."""
-    longest: int | None = None
-    """The model's own limit of new tokens."""
-    length_penalty: float = 1.0
     early_stopping: bool | str = False
-    positions: int | None = None
-    """Longest input and output that the model has positions for (None: any)."""
 
 
 class Decoder(Protocol):
@@ -71,34 +45,20 @@ def rules_of(model: Any, runtime: str) -> Rules:
     Raises:
         InvalidInput: a setting that changes tokens and is not followed.
     """
-    config, own = model.config, model.generation_config
-    unfollowed = [name for name in _INEXPRESSIBLE if getattr(own, name, None) not in _NEUTRAL]
+    own = model.generation_config
+    unfollowed = not_followed(model, "no_repeat_ngram_size")
     if own.repetition_penalty not in (None, 1.0):
         unfollowed.append("repetition_penalty")
     if any(len(row) > 1 for row in own.bad_words_ids or []):
         unfollowed.append("bad_words_ids of several tokens")
     if unfollowed:
         raise InvalidInput(f"generation settings must be ones that runtime {runtime} follows, but got {unfollowed[0]}")
-    start = own.decoder_start_token_id if own.decoder_start_token_id is not None else own.bos_token_id
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    if start is None or None in ends:
-        raise InvalidInput(f"model must name decoder_start_token_id and eos_token_id, but got {start} and {ends}")
-    bad = [row[0] for row in own.bad_words_ids or [] if row[0] not in ends]
-    last = own.forced_eos_token_id
+    settings = settings_of(model)
+    bad = [row[0] for row in own.bad_words_ids or [] if row[0] not in settings["ends"]]
     return Rules(
-        vocabulary=config.vocab_size,
-        start=start,
-        pad=config.pad_token_id or 0,
-        ends=tuple(ends),
-        special=tuple(sorted(EAGER.special(config))),
-        first=own.forced_bos_token_id,
-        last=last[0] if isinstance(last, list) else last,
+        **settings,
         suppressed=tuple(sorted({*bad, *(own.suppress_tokens or [])})),
-        shortest=max(own.min_new_tokens or 0, (own.min_length or 0) - 1),
-        longest=own.max_new_tokens or own.max_length,
-        length_penalty=1.0 if own.length_penalty is None else own.length_penalty,
         early_stopping=own.early_stopping or False,
-        positions=config.max_position_embeddings if hasattr(model.get_encoder(), "embed_positions") else None,
     )
 
 

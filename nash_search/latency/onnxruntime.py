@@ -21,10 +21,10 @@ import onnxruntime
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
 from nash_search.latency import artefact, comparison, decoding, onnxruntime_graphs
-from nash_search.latency.eager import NATURAL_LIMIT, not_cut
+from nash_search.latency.converting import Converting, EngineSession
 from nash_search.latency.eager import RUNTIME as EAGER
 from nash_search.latency.onnxruntime_graphs import DECODER, ENCODER
-from nash_search.latency.workload import Inputs, random_inputs, task_inputs
+from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
 NAME = "onnxruntime"
@@ -34,7 +34,7 @@ class Engine:
     """Both graphs loaded, and the model's generation settings."""
 
     def __init__(self, folder: Path, rules: decoding.Rules, threads: int, told: dict[str, Any]) -> None:
-        self.rules, self.told = rules, told
+        self.settings, self.told = rules, told
         self.warnings: list[str] = []
         self.weight_bytes = sum((folder / name).stat().st_size for name in (ENCODER, DECODER))
         options = onnxruntime.SessionOptions()
@@ -54,8 +54,8 @@ class Engine:
 
     def write(self, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generated freely, laid out as eager's: start token first, padded behind the end."""
-        ids_BS, mask_BS = decoding.padded(rows, self.rules.pad)
-        found = decoding.search(self.encode(ids_BS, mask_BS, beams), self.rules, len(rows), beams, max_new_tokens)
+        ids_BS, mask_BS = decoding.padded(rows, self.settings.pad)
+        found = decoding.search(self.encode(ids_BS, mask_BS, beams), self.settings, len(rows), beams, max_new_tokens)
         return [[int(token) for token in row] for row in found]
 
 
@@ -83,14 +83,11 @@ class Batch:
         self._past = [_value(found.numpy()[rows_R]) for found in self._past]
 
 
-class EngineSession:
+class GraphSession(EngineSession):
     """One engine on one workload."""
 
     def __init__(self, engine: Engine, workload: Workload, inputs: Inputs) -> None:
-        self.engine, self.workload, self.kind = engine, workload, inputs.kind
-        limit, longest = engine.rules.positions, max(workload.input_tokens, workload.output_tokens)
-        if limit is not None and longest > limit:
-            raise InvalidInput(f"input_tokens and output_tokens must be at most {limit}, but got {longest}")
+        super().__init__(engine, workload, inputs)
         self.ids_BS, self.mask_BS = inputs.ids_BL.numpy(), inputs.mask_BL.numpy()
 
     def generate(self) -> Any:
@@ -108,42 +105,26 @@ class EngineSession:
 
     def natural(self) -> int:
         """Generate until the model ends by itself (at most its own limit)."""
-        own = self.engine.rules.longest or 2 * self.workload.output_tokens
-        return self.generated_tokens(self._run(max(1, min(own, NATURAL_LIMIT * self.workload.output_tokens)), None))
-
-    def weight_bytes(self) -> int:
-        """Both graphs' files."""
-        return self.engine.weight_bytes
-
-    def facts(self) -> dict[str, Any]:
-        """Where the inputs come from, and what was compared with eager."""
-        return {"inputs": self.kind, **self.engine.told}
-
-    def warnings(self) -> list[str]:
-        """Gates and masks that the exported model still had."""
-        return self.engine.warnings
-
-    def close(self) -> None:
-        """Nothing: the engine was not changed."""
+        return self.generated_tokens(self._run(self.natural_limit, None))
 
     def _run(self, longest: int, shortest: int | None) -> Any:
-        beams, rules = self.workload.beams, self.engine.rules
+        beams, rules = self.workload.beams, self.engine.settings
         batch = self.engine.encode(self.ids_BS, self.mask_BS, beams)
         return decoding.search(batch, rules, len(self.ids_BS), beams, longest, shortest)
 
 
-class OnnxRuntime:
+class OnnxRuntime(Converting):
     """ONNX Runtime on CPUs, float32 or with int8 weights."""
 
     artefact = NAME
-    outside_torch = True
+    engine, session = Engine, GraphSession
 
     def load(self, folder: str, workload: Workload) -> Engine:
         """The folder's artefact where it has one of this precision, else its checkpoint, exported and compared."""
         _check(workload)
         there = artefact.found(folder, NAME, workload)
         if there is None:
-            return self._exported(EAGER.load(folder, _plain(workload)), workload)
+            return self.converted(EAGER.load(folder, _plain(workload)), workload)
         place, record = there
         rules = decoding.Rules.model_validate(record.settings["decoding"])
         return Engine(place, rules, workload.threads, {"compared": record.settings["compared"]})
@@ -171,29 +152,9 @@ class OnnxRuntime:
                 for file in (ENCODER, DECODER):
                     _take_over(graphs / file, place / file, workload.quantize)
 
-    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EngineSession:
-        """Of a loaded engine, or of a PyTorch model that is exported and compared first."""
-        engine = model if isinstance(model, Engine) else self._exported(model, workload)
-        own = engine.rules
-        if inputs is not None:
-            return EngineSession(engine, workload, task_inputs(workload, inputs, pad=own.pad))
-        return EngineSession(engine, workload, random_inputs(workload, vocabulary=own.vocabulary, special=own.special))
-
-    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
-        """What a loaded engine generates, in one batch."""
-        found: list[list[int]] = model.write(rows, beams=beams, max_new_tokens=max_new_tokens)
-        return found
-
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """The engine's version."""
         return {NAME: onnxruntime.__version__}
-
-    def _exported(self, model: Any, workload: Workload) -> Engine:
-        with tempfile.TemporaryDirectory(prefix="nash-search-onnxruntime-") as folder:
-            self.export(model, folder, workload)
-            engine = self.load(folder, workload)
-        engine.warnings = not_cut(model)
-        return engine
 
 
 RUNTIME = OnnxRuntime()
