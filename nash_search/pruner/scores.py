@@ -19,6 +19,9 @@ from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.distillation import Batch, cross_entropy, forward
 from nash_search.pruner.gates import OPEN, Gates
 
+FISHER_BATCHES = 8
+"""Batches that Fisher scores are taken on."""
+
 
 @torch.no_grad()
 def magnitude(model: Any, gates: Gates) -> torch.Tensor:

@@ -32,11 +32,10 @@ from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.families import adapter_of
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.sparsity import Kept, choose
-from nash_search.pruner.surgery import cut, keep_decoder_blocks
+from nash_search.pruner.surgery import cut, keep_decoder_blocks, undisturbed
 from nash_search.pruner.teacher_outputs import TeacherOutputs
 from nash_search.pruner.training import Group, StateFile, train
 
-FISHER_BATCHES = 8
 RANKING = "ranking.safetensors"
 """Beside the weights; written last, so a folder that has it is whole."""
 
@@ -54,6 +53,8 @@ class SharedModel:
     steps: int
     seconds: float
     """Training time."""
+    made_by: str = ""
+    """Whom the training is put down to, kept with it."""
 
     def student(self, architecture: Architecture, recipe: PruningRecipe) -> tuple[Any, dict[str, Any]]:
         """The model of an architecture as it comes out of the shared weights, and what was kept of them."""
@@ -70,7 +71,7 @@ class SharedModel:
     def save(self, folder: Path) -> None:
         """As a checkpoint with the ranking beside it."""
         checkpoint.save(self.model, folder)
-        facts = {"blocks": self.blocks, "steps": self.steps, "seconds": self.seconds}
+        facts = {"blocks": self.blocks, "steps": self.steps, "seconds": self.seconds, "made_by": self.made_by}
         save_file({"scores": self.scores_G.cpu()}, folder / RANKING, metadata={"nash_search": json.dumps(facts)})
 
     @classmethod
@@ -128,13 +129,10 @@ def train_shared(
     device = torch.device(device)
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
     total = len(adapter_of(teacher).decoder_blocks(teacher))
-    model = keep_decoder_blocks(teacher, tuple(range(total))).float()
-    for stack in (model.get_encoder(), model.get_decoder()):
-        if hasattr(stack, "layerdrop"):
-            stack.layerdrop = 0.0
+    model = undisturbed(keep_decoder_blocks(teacher, tuple(range(total))).float())
     gates = gates_of(model, recipe)
     with step_guard():
-        scores_G = scores.fisher(model, gates, data, FISHER_BATCHES, device)
+        scores_G = scores.fisher(model, gates, data, scores.FISHER_BATCHES, device)
         blocks = _blocks(teacher, architectures, total, data, device)
     open_G = {s: _open(model, gates, scores_G, s, recipe) for s in {a.encoder_sparsity_pct for a in architectures}}
     ordered = sorted(architectures, key=lambda a: (a.decoder_layers - 1) / total - a.encoder_sparsity_pct / 100)

@@ -30,13 +30,14 @@ from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.families import adapter_of
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
-from nash_search.pruner.shared import FISHER_BATCHES, SharedModel
+from nash_search.pruner.shared import SharedModel
 from nash_search.pruner.sparsity import choose
 from nash_search.pruner.surgery import (
     cut,
     encoder_parameters,
     keep_decoder_blocks,
     shapes_of,
+    undisturbed,
 )
 from nash_search.pruner.teacher_outputs import TeacherOutputs
 from nash_search.pruner.training import Group, StateFile, Trained, linear_decay, train
@@ -120,24 +121,17 @@ class Trial:
         details: dict[str, Any] = {"kept": None, "expected": 0.0, "pruning": {}}
         if self.shared is not None:
             student, taken = self.shared.student(self.architecture, self.recipe)
-            student, self.blocks = student.to(self.device), taken["blocks"]
+            student, self.blocks = undisturbed(student).to(self.device), taken["blocks"]
             details |= {"kept": taken["kept"], "expected": None}
         else:
             self.blocks = tuple(found["details"]["blocks"]) if found else self._select_blocks()
-            student = keep_decoder_blocks(self.teacher, self.blocks).float()
-        for stack in (student.get_encoder(), student.get_decoder()):
-            if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
-                stack.layerdrop = 0.0
-        if getattr(student.config, "apply_spec_augment", False):  # the teacher hears every frame; not seeded by torch
-            student.config.apply_spec_augment = False
-        if self.shared is not None:
-            pass  # cut already
-        elif found and "stages" in found["details"]:
-            details = found["details"]
-            self.stages = details["stages"]
-            student = cut(student, *details["kept"]) if details["kept"] else student
-        elif self.sparsity > 0:
-            student, details = self._narrow(student, narrowed)
+            student = undisturbed(keep_decoder_blocks(self.teacher, self.blocks).float())
+            if found and "stages" in found["details"]:
+                details = found["details"]
+                self.stages = details["stages"]
+                student = cut(student, *details["kept"]) if details["kept"] else student
+            elif self.sparsity > 0:
+                student, details = self._narrow(student, narrowed)
         if tuned is not None:
             tuned.details = {**details, "blocks": self.blocks, "stages": dict(self.stages)}
         self._tune(student, tuned)
@@ -171,7 +165,7 @@ class Trial:
             scores_G = scores.at_random(gates, self.seed)
         elif recipe.narrowing == "fisher" or recipe.gate_init == "fisher":
             with self.step_guard():
-                scores_G = scores.fisher(student, gates, self.data, FISHER_BATCHES, self.device)
+                scores_G = scores.fisher(student, gates, self.data, scores.FISHER_BATCHES, self.device)
         if recipe.narrowing != "gates":
             assert scores_G is not None
             heads, neurons = self._choose(student, gates, scores_G)

@@ -79,6 +79,16 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
     return student
 
 
+def undisturbed(model: Any) -> Any:
+    """The model, set to run every block on all of its input while it trains; teacher and student then see the same."""
+    for stack in (model.get_encoder(), model.get_decoder()):
+        if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
+            stack.layerdrop = 0.0
+    if getattr(model.config, "apply_spec_augment", False):  # the teacher hears every frame; not seeded by torch
+        model.config.apply_spec_augment = False
+    return model
+
+
 def cut(
     model: Any,
     kept_heads: Kept,

@@ -191,7 +191,6 @@ class NashBench:
         torch.set_num_threads(threads)
         recipe, guard = self.config.recipe, self._guard
         data = self.task.train_batches(recipe.batch_size, self.config.seed)
-
         recipe = sharing.spread(recipe, self.config.trials)
 
         def train(few: PruningRecipe) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,12 @@ def start(
             largest = pruner.largest_sparsity_pct(teacher, recipe)
             space = filled(job.config.search_space, decoder_layers).architectures()
             every = [a for a in space if a.encoder_sparsity_pct <= largest]
-            shared = pruner.train_shared(teacher, every, recipe, folder=work, **training)
+            trained = pruner.train_shared(teacher, every, recipe, folder=work, **training)
+            shared = replace(trained, made_by=job.key)
             shared.save(study / FOLDER)
             shutil.rmtree(work, ignore_errors=True)
-            stages[STAGE] = {"steps": float(shared.steps), "seconds": shared.seconds}
+    if shared.made_by == job.key:  # also when that trial was killed after it
+        stages[STAGE] = {"steps": float(shared.steps), "seconds": shared.seconds}
     student, _ = shared.student(job.architecture, recipe)
     return Start(shared=shared, stages=stages, pruning={QUALITY: quality(student.to(teacher.device).eval())})
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
-from nash_search.config import Architecture, LatencyBudget
+from nash_search import pruner
+from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
 from nash_search.config_files import load_config
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import search, sharing
 from nash_search.search.driver import Driver
+from nash_search.search.trial import Job
+
+SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
+tiny = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tiny)
+model_of, batch_of = tiny.model_of, tiny.batch_of
 
 
 def shared_config(**changes):
@@ -48,6 +57,26 @@ def test_where_it_misleads_later_trials_train_alone(monkeypatch):
     assert driver._trial_config() == config.model_copy(update={"storage": None})
     driver.study.rows = [record(i, -i, 10 + i) for i in range(6)]
     assert driver._trial_config().recipe == config.recipe.model_copy(update={"narrowing": "gates"})
+
+
+def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypatch):
+    teacher = model_of("t5")
+    config = shared_config(search_space=SearchSpace(encoder_sparsity_pct=(0, 60, 30), decoder_layers=(1, 2)))
+    workload = Workload(input_tokens=1, output_tokens=1)
+
+    def started(number):
+        where = Architecture(encoder_sparsity_pct=30, decoder_layers=number)
+        job = Job(
+            number=number, architecture=where, seed=0, question="q", config=config, workload=workload, share=0.5,
+            folder=str(tmp_path),
+        )  # fmt: skip
+        return sharing.start(job, teacher, 4, {"data": lambda step: batch_of(step)}, lambda model: 1.0)
+
+    first = started(1)
+    assert first.stages[sharing.STAGE]["steps"] == config.recipe.narrow_steps
+    monkeypatch.setattr(pruner, "train_shared", None)  # nobody trains it again
+    assert started(2).stages == {}
+    assert started(1).stages == first.stages  # killed while it tuned, begun again
 
 
 @pytest.mark.slow
