@@ -29,14 +29,7 @@ RUNTIME = engine.RUNTIME
 PLAIN = Workload(runtime="ctranslate2", input_tokens=12, output_tokens=8, beams=2, batch_size=3)
 GREEDY = PLAIN.model_copy(update={"beams": 1})
 INT8 = GREEDY.model_copy(update={"quantize": "int8"})
-FAMILIES = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
-
-
-def cut(kind, untied=None):
-    """Two of four decoder blocks, every encoder block with heads and neurons of its own."""
-    model = tiny.model_of(kind, untied=untied)
-    found = surgery.cut(surgery.keep_decoder_blocks(model, [1, 3]), *tiny.some_kept(model))
-    return found.eval()
+FAMILIES, cut = tiny.TEXT_FAMILIES, tiny.cut_of
 
 
 def eager(model, rows, beams, longest=12):

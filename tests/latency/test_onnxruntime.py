@@ -18,7 +18,6 @@ from nash_search.config import Workload
 from nash_search.errors import InvalidInput
 from nash_search.latency import artefact, comparison, decoding, runtimes
 from nash_search.latency.eager import RUNTIME as EAGER
-from nash_search.pruner import surgery
 from nash_search.tasks.g2p import teacher_folder
 
 pytest.importorskip("onnxruntime")
@@ -34,13 +33,7 @@ RUNTIME = engine.RUNTIME
 BEAMS = Workload(runtime="onnxruntime", input_tokens=12, output_tokens=8, beams=3, batch_size=3)
 GREEDY = BEAMS.model_copy(update={"beams": 1})
 INT8 = GREEDY.model_copy(update={"quantize": "int8"})
-FAMILIES = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
-
-
-def cut(kind, untied=None):
-    """Two of four decoder blocks, every encoder block with heads and neurons of its own."""
-    model = tiny.model_of(kind, untied=untied)
-    return surgery.cut(surgery.keep_decoder_blocks(model, [1, 3]), *tiny.some_kept(model)).eval()
+FAMILIES, cut = tiny.TEXT_FAMILIES, tiny.cut_of
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in FAMILIES] + ["flan", "bart"])

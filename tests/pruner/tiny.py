@@ -7,7 +7,10 @@ from typing import Any
 import torch
 import transformers
 
-KINDS = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper")
+from nash_search.pruner.surgery import cut, keep_decoder_blocks
+
+TEXT_FAMILIES = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
+KINDS = (*TEXT_FAMILIES, "whisper")
 VOCABULARY = 40
 FRAMES = 18
 
@@ -133,3 +136,9 @@ def some_kept(model: Any, seed: int = 0) -> tuple[list[list[int]], list[list[int
         keep = 5 + 7 * index
         neurons.append(sorted(torch.randperm(parts.neurons, generator=generator)[:keep].tolist()))
     return heads, neurons
+
+
+def cut_of(kind, untied=None):
+    """Two of four decoder blocks, every encoder block with heads and neurons of its own."""
+    model = model_of(kind, untied=untied)
+    return cut(keep_decoder_blocks(model, [1, 3]), *some_kept(model)).eval()
