@@ -45,6 +45,8 @@ class Training(Frozen):
     """Its weights, relative to the study's folder."""
     share: float
     """Certified latency, fraction of the dense model's."""
+    meets: tuple[str, ...] = ()
+    """Budgets that it met by itself, as asked."""
     train_s: float
     validation: Quality
     test: Quality | None = None
@@ -243,7 +245,7 @@ def _time(
     ]
     points: list[Point] = []
     for point in elected(timed, config.budgets):
-        point = point.model_copy(update={"seeds": _trainings(point, timed, front)})
+        point = point.model_copy(update={"seeds": _trainings(point, timed, front, config.budgets)})
         name = export_name(
             config.task.name, point.architecture, point.latency, point.validation, dense_ms=dense_ms,
             taken=frozenset(Path(p.checkpoint).name for p in points),
@@ -270,7 +272,9 @@ def _home(folder: Path, record: TrialRecord) -> Path:
     return (folder / record.checkpoint).parent
 
 
-def _trainings(point: Point, timed: Sequence[Point], records: Sequence[TrialRecord]) -> tuple[Training, ...]:
+def _trainings(
+    point: Point, timed: Sequence[Point], records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]
+) -> tuple[Training, ...]:
     """All seeds of a point's architecture, in their order; nothing where there is one."""
     own = [(p, r) for p, r in zip(timed, records, strict=True) if p.number == point.number]
     return tuple(
@@ -279,6 +283,7 @@ def _trainings(point: Point, timed: Sequence[Point], records: Sequence[TrialReco
             key=p.key,
             checkpoint=str(r.checkpoint),
             share=p.latency.ratio,
+            meets=tuple(b.asked for b in budgets if p.verdict(b) == "met"),
             train_s=r.train_s,
             validation=p.validation,
         )

@@ -224,6 +224,7 @@ def _finalist(point: Point, training: Training) -> dict[str, Any]:
         "seed": training.seed,
         "exported": training.key == point.key,
         "share": training.share,
+        "meets": list(training.meets),
         "train_s": training.train_s,
         "validation": training.validation.value,
         "test": training.test.value if training.test is not None else None,

@@ -143,8 +143,13 @@ def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ
         seeds = budget["seeds"]
         assert seeds["n"] == 3 and seeds["split"] == "test" and len(set(seeds["values"])) > 1
         assert seeds["lower"] <= seeds["mean"] <= seeds["upper"]
-        (exported,) = [f for f in result.full_document["finalists"] if f["exported"]]
+        # so few rounds may let the certificate overrule the expected winner: then both have seeds
+        finalists = result.full_document["finalists"]
+        architectures = {f["number"]: f["architecture"] for f in finalists}
+        own = [f for f in finalists if architectures[f["number"]] == budget["architecture"]]
+        (exported,) = [f for f in own if f["exported"]]
+        assert exported["meets"] == ["80%"]
         assert exported["test"] == budget["quality"] and exported["seed"] == seeds["exported_seed"]
-        assert exported["validation"] == max(f["validation"] for f in result.full_document["finalists"])
-        again = [f["train_s"] for f in result.full_document["finalists"] if f["seed"] != 0]
+        assert exported == max(own, key=lambda f: (len(f["meets"]), f["validation"]))
+        again = [f["train_s"] for f in own if f["seed"] != 0]
         assert len(again) == 2 and min(again) > 0
