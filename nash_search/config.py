@@ -257,6 +257,8 @@ class SearchConfig(Frozen):
     early_stopping: bool = True
     keep_all: bool = False
     """Keep the weights of dominated trials."""
+    format: Literal["auto", "stock"] = "auto"
+    """`stock`: every export loads with plain transformers; needs `recipe.widths: uniform`."""
     finalist_seeds: int = Field(default=1, ge=1, le=20)
     """Seeds each budget's winner is trained with; more than the search's own give quality an interval over seeds."""
     certify_rounds: int = Field(default=5, ge=1)
@@ -274,6 +276,12 @@ class SearchConfig(Frozen):
             rule = "study must be 1 to 64 letters, digits and . _ - (a letter or digit first)"
             raise ValueError(f"{rule}, but got {ascii(value)[:80]}")
         return value
+
+    @model_validator(mode="after")
+    def _check_format(self) -> SearchConfig:
+        if self.format == "stock" and self.recipe.widths != "uniform":
+            raise ValueError(f"format stock needs recipe.widths uniform, but got {self.recipe.widths}")
+        return self
 
     @model_validator(mode="after")
     def _check_budget_count(self) -> SearchConfig:

@@ -78,6 +78,8 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
         given["task.name"] = _name_of(str(given["task.data"]))
     for name, value in given.items():
         _put(fields, name.split("."), value)
+    if fields.get("format") == "stock":  # nothing else can be said by a stock config
+        _put(fields, ["recipe", "widths"], "uniform")
     _parse_budgets(fields, flagged="budgets" in given, path=path)
     return _validated(fields, flags=set(given), path=path)
 

@@ -14,6 +14,7 @@ from nash_search.config import DecoderSelection, SearchConfig
 from nash_search.config_files import find_search_space, load_config, search_spaces, seconds
 from nash_search.errors import InvalidInput
 from nash_search.plain_yaml import read_mapping
+from nash_search.recipes import PruningRecipe
 
 SHIPPED = (
     "bart-base_xsum byt5 flan-t5-small g2p multi30k-en-de opus-mt own smoke t5-base_samsum t5-small_samsum"
@@ -169,6 +170,15 @@ def test_a_flag_is_refused_under_its_own_name() -> None:
     for flag, overrides in cases.items():
         with pytest.raises(InvalidInput, match=re.escape(f"({flag})")):
             load_config("g2p", overrides)
+
+
+def test_stock_exports_are_of_uniform_widths_whatever_the_file_says() -> None:
+    assert load_config("bart-base_xsum").recipe.widths == "free"
+    assert load_config("bart-base_xsum", {"format": "stock"}).recipe.widths == "uniform"
+    with pytest.raises(ValueError, match="format stock needs recipe.widths uniform, but got free"):
+        SearchConfig(format="stock", recipe=PruningRecipe())
+    with pytest.raises(InvalidInput, match=re.escape("(--format)")):
+        load_config("g2p", {"format": "onnx"})
 
 
 @pytest.mark.parametrize(("asked", "found"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (" 5 min", 300)])

@@ -67,18 +67,25 @@ def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) 
     made = nash_search(tmp_path, "finetune", *own, "--output", "teacher", "--json")
     assert made.returncode == 0, made.stderr[-2000:]
     assert json.loads(made.stdout.splitlines()[-1])["quality"]["value"] > 30
-    found = nash_search(tmp_path, *own, "--model", "teacher", "--budget-ms", "100%", "--serial", "--json")
+    asked = [*own, "--model", "teacher", "--budget-ms", "100%", "--serial", "--json"]
+    if kind == "t5":
+        refused = nash_search(tmp_path, *asked, "--format", "stock")
+        assert refused.returncode == 2 and "narrow encoders of t5 (--format)" in refused.stderr
+    else:  # a uniform width is one that a stock config can say
+        asked += ["--format", "stock"]
+    found = nash_search(tmp_path, *asked)
     assert found.returncode in (0, 3), found.stderr[-2000:]  # 3: met by nothing with certainty on a busy machine
     document = json.loads(found.stdout.splitlines()[-1])
     assert document["task"] == "data" and document["trials"]["complete"] >= 1
     assert document["dense"]["quality_split"] == "test" and document["front"]
     check = (
-        "import sys, nash_search.modeling_nash\n"
+        f"import sys{', nash_search.modeling_nash' if kind == 't5' else ''}\n"
         "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n"
         "model, words = (c.from_pretrained(sys.argv[1]) for c in (AutoModelForSeq2SeqLM, AutoTokenizer))\n"
         "print(words.decode(model.generate(**words('red cat', return_tensors='pt'))[0], skip_special_tokens=True))\n"
     )
-    folder = document["front"][0]["checkpoint"]
+    narrow = [point for point in document["front"] if point["architecture"]["encoder_sparsity_pct"]]
+    folder = (narrow or document["front"])[0]["checkpoint"]
     fresh = subprocess.run(
         [sys.executable, "-c", check, folder], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

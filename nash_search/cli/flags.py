@@ -130,6 +130,7 @@ SEARCH = (
         help="Train each budget's winner with N seeds: quality as mean and interval, the best validated is exported.",
     ),
     Flag(field="keep_all", switch=True, help="Keep the weights of dominated trials."),
+    Flag(field="format", metavar="auto|stock", help="stock: every export loads without code of ours (uniform widths)."),
     Flag(field="ray_address", metavar="ADDRESS", help="Join a Ray cluster (auto) instead of starting one."),
 )
 EVERYTHING = (*SEARCH, *MODEL, *TASK, *WORKLOAD)

@@ -287,7 +287,7 @@ class NashBench:
     def _save(self, model: Any, scratch: Path) -> Any:
         """Weights, an engine's artefact beside them, and what both write; returns what the runtime serves."""
         model.generation_config = self.teacher.generation_config
-        pruner.save(model, scratch / WEIGHTS, tokenizer=self.task.tokenizer)
+        pruner.save(model, scratch / WEIGHTS, format=self.config.format, tokenizer=self.task.tokenizer)
         served = self._serving.taken_over(model, scratch / WEIGHTS)
         self._serving.written(model, served, scratch)
         return served

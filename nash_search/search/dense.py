@@ -18,6 +18,7 @@ from typing import Any
 from nash_search import pruner
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput
+from nash_search.pruner.families import FAMILIES
 from nash_search.records import Quality
 from nash_search.search import manifest
 from nash_search.search.vocabulary import Trimming, Weigh
@@ -37,11 +38,27 @@ class Dense:
     @cached_property
     def found(self) -> models.ModelFolder:
         """The given model's folder, vetted: the one asked for, or the teacher shipped with the task."""
-        if self.config.model is not None:
-            return models.find_model(self.config.model, self.config.revision)
-        if self.config.task.name not in EMBEDDED:
+        if self.config.model is None and self.config.task.name not in EMBEDDED:
             raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
-        return models.vet(teacher_folder())
+        if self.config.model is None:
+            found = models.vet(teacher_folder())
+        else:
+            found = models.find_model(self.config.model, self.config.revision)
+        if self.config.format == "stock":
+            self._check_stock(found)
+        return found
+
+    def _check_stock(self, found: models.ModelFolder) -> None:
+        """Every shape that may be proposed must be one that the family's own config can say."""
+        rule, where = "format stock must be able to say every shape of the search", "--format"
+        if found.ours:
+            raise InvalidInput(f"{rule}, but got a model that is narrow already", where=where, fix="use --format auto")
+        if FAMILIES[found.model_type].ffn_key is None and max(self.config.search_space.sparsities_pct) > 0:
+            raise InvalidInput(
+                f"{rule}, but got narrow encoders of {found.model_type}",
+                where=where,
+                fix="set search_space.encoder_sparsity_pct: [0, 0, 10] in --config, or use --format auto",
+            )
 
     @property
     def folder(self) -> Path:
