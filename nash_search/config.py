@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nash_search.budget import LatencyBudget as LatencyBudget
 from nash_search.recipes import Frozen as Frozen
 from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
@@ -136,53 +136,6 @@ class WorkloadRequest(Frozen):
         if not _DEVICE.fullmatch(value):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, but got {value!r}")
         return value
-
-
-_BUDGET = re.compile(r"^\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>%|ms)?\s*$")
-
-
-class LatencyBudget(Frozen):
-    """An upper bound on latency: milliseconds, or a share of the dense model's latency."""
-
-    asked: str
-    """As the user typed it."""
-    ms: float | None = None
-    share: float | None = None
-    """Fraction of the dense median; judged on the paired ratio, never as milliseconds."""
-
-    @classmethod
-    def parse(cls, asked: str | float) -> LatencyBudget:
-        """`40`, `40ms` or `50%`.
-
-        Raises:
-            ValueError: in the user's words, when it is none of these.
-        """
-        text = str(asked).strip()
-        match = _BUDGET.match(text)
-        if match is None:
-            raise ValueError(f"budget must be milliseconds (40) or a share of dense latency (50%), but got {text!r}")
-        number = float(match["number"])
-        if not math.isfinite(number) or number <= 0:
-            raise ValueError(f"budget must be greater than 0, but got {text!r}")
-        if match["unit"] == "%":
-            if number > 100:
-                raise ValueError(f"budget must be at most 100% of the dense latency, but got {text!r}")
-            return cls(asked=text, share=number / 100)
-        return cls(asked=text, ms=number)
-
-    def share_of(self, dense_ms: float) -> float:
-        """The budget as a fraction of a dense latency (milliseconds)."""
-        if self.share is not None:
-            return self.share
-        assert self.ms is not None
-        return self.ms / dense_ms
-
-    def ms_at(self, dense_ms: float) -> float:
-        """The budget in milliseconds, given the dense latency (milliseconds)."""
-        if self.ms is not None:
-            return self.ms
-        assert self.share is not None
-        return self.share * dense_ms
 
 
 class TaskConfig(Frozen):

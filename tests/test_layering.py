@@ -15,6 +15,7 @@ LEAVES = {
     "lazy",
     "errors",
     "recipes",
+    "budget",
     "config",
     "plain_yaml",
     "config_files",
