@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_every_narrow_class_is_registered_and_says_so_in_what_it_saves(tmp_path)
         assert config.model_type.startswith("nash_")
     narrow(SIZES).save_pretrained(tmp_path)
     assert (tmp_path / "modeling_nash.py").read_text() == Path(modeling_nash.__file__).read_text()
+
+
+def test_a_narrow_model_s_token_costs_no_more_python_than_a_stock_one_s(monkeypatch):
+    """transformers looks up the signature of remote code's forward at every token."""
+    config = transformers.T5Config(
+        vocab_size=30, d_model=16, d_kv=4, d_ff=16, num_heads=3, num_layers=2, decoder_start_token_id=0
+    )
+    looked_up, signature = [], inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda *a, **k: (looked_up.append(a), signature(*a, **k))[1])
+
+    def lookups_of(model, tokens):
+        looked_up.clear()
+        model.generate(torch.tensor([[3, 4, 1]]), min_new_tokens=tokens, max_new_tokens=tokens)
+        return len(looked_up)
+
+    stock = transformers.T5ForConditionalGeneration(config).eval()
+    for model in (narrow(SIZES), stock):
+        lookups_of(model, 2)  # what is remembered from the first call on
+    more = [lookups_of(model, 9) - lookups_of(model, 4) for model in (narrow(SIZES), stock)]
+    assert more[0] == more[1]
 
 
 def test_remembered_buckets_never_reach_another_length_model_or_mode():

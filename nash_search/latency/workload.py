@@ -16,7 +16,7 @@ import torch
 from nash_search.config import Workload, WorkloadRequest, digest
 from nash_search.errors import InvalidInput
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of what a latency means; a change makes every cached number a miss."""
 
 
