@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-engines study-scale study-vocabulary clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-engines study-scale study-vocabulary study-shapes study-scaling clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -66,3 +66,9 @@ study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about
 
 study-vocabulary: .venv/installed  ## what fewer tokens are worth in latency on a T5-small shape (about 3 minutes)
 	$(BIN)/python tests/studies/vocabulary.py
+
+study-shapes: .venv/installed-engines  ## where depth dominates latency and where width does, per engine, batch and length (about 30 minutes; goes on after a kill)
+	$(BIN)/python tests/studies/depth_and_width.py
+
+study-scaling: .venv/installed  ## a step, a probe and a search as the model grows; the projected bill of T5-base and -large (about 15 minutes)
+	$(BIN)/python tests/studies/scaling.py

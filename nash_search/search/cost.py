@@ -2,7 +2,7 @@
 
     one trial   = training (a few timed steps x the recipe's, or what this study's trials took)
                 + scoring (the dense model's time, at each rung and at the end) + timing (pairs x dense latency)
-    the search  = start of the workers + trials / workers, timings one after the other
+    the search  = start of the workers + trials / workers, timings one after the other on each device
                 + certification (rounds x (a process's start + pairs x the front))
 
 An estimate from above: students are smaller than the dense model, and trials that end early are not foreseen;
@@ -81,7 +81,14 @@ def as_recorded(cost: TrialCost, records: Sequence[TrialRecord]) -> TrialCost:
 
 
 def of_search(
-    cost: TrialCost, config: SearchConfig, *, trials: int, workers: int, dense_ms: float, load_s: float
+    cost: TrialCost,
+    config: SearchConfig,
+    *,
+    trials: int,
+    workers: int,
+    dense_ms: float,
+    load_s: float,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """The plan's estimate.
 
@@ -92,6 +99,7 @@ def of_search(
         workers: trials side by side.
         dense_ms: one call of the dense model, milliseconds.
         load_s: seconds a process takes to load libraries, model and data.
+        devices: that trials train and are timed on; certification has one of them.
 
     Returns:
         seconds_per_trial; train_s, all trials' training seconds; device_s, seconds the device is busy; eta_s, seconds
@@ -102,7 +110,7 @@ def of_search(
     time_s = 2 * cost.pairs * dense_ms / 1000
     side_by_side = min(workers, max(trials, 1))
     start_s = 0.0 if config.serial or not trials else RAY_START_S + load_s
-    work_s = trials * ((cost.train_s + cost.score_s) / side_by_side + time_s)
+    work_s = trials * ((cost.train_s + cost.score_s) / side_by_side + time_s / min(devices, side_by_side))
     if config.time_budget_s is not None:
         work_s = min(work_s, config.time_budget_s)
     front = min(FRONT, max(trials, 1))

@@ -169,7 +169,9 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
         log.warning("no estimate of what a trial costs: %s: %s", type(error).__name__, error)
         return {}
     one = cost.as_recorded(one, records)
-    return cost.of_search(one, case.config, trials=trials, workers=case.workers, dense_ms=facts.dense_ms, load_s=load_s)
+    devices = 1 if case.config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
+    known: dict[str, Any] = {"dense_ms": facts.dense_ms, "load_s": load_s, "devices": devices}
+    return cost.of_search(one, case.config, trials=trials, workers=case.workers, **known)
 
 
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:

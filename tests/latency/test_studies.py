@@ -103,3 +103,35 @@ def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):
     for damaged in (b"torn", whole[: len(whole) // 2], b""):
         keep.write_bytes(damaged)
         assert clock.kept(keep, 5, 4, workload, "here") == nothing
+
+
+@pytest.mark.slow
+def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
+    keep = tmp_path / "shapes.jsonl.gz"
+    command = [sys.executable, str(STUDIES / "depth_and_width.py"), "--rounds", "1", "--pairs", "3", "--batches", "1"]
+    command += ["--engines", "eager", "--out", str(keep)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.stdout.count("| eager | 1 | ") == 4, done.stderr
+    kept = [json.loads(line) for line in gzip.open(keep, "rt")]
+    assert all("skeleton" in one["found"] for one in kept)
+    longest = {name: Latency.model_validate(value) for name, value in kept[-1]["found"].items()}
+    assert longest["sixth depth"].ratio < longest["half depth"].ratio < 1
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert again.stdout == done.stdout
+
+
+def test_the_operations_of_a_training_step_are_those_of_its_matrix_products():
+    scaling = load("scaling")
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 4, "vocab_size": 100}
+    count, into, out = 2, 16, 8
+    attention, ffn = 4 * 32 * 32, 2 * 32 * 64
+
+    def forward(decoder_layers):
+        encoder = 4 * into * (attention + ffn + 2 * into * 32)
+        cross = (2 * out + 2 * into) * 32 * 32  # keys and values are the encoder's
+        decoder = decoder_layers * (out * (attention + ffn) + cross + out * 2 * (out + into) * 32)
+        return 2 * count * (encoder + decoder + out * 32 * 100)
+
+    assert scaling.operations(shape, count, into, out) == pytest.approx(forward(4) + 3 * forward(2), rel=0.05)
+    alone, many = (scaling.projected(scaling.LARGE["T5-base"], 0.5, 100, gpus) for gpus in (1, 32))
+    assert 10 < alone["eta_s"] / many["eta_s"] < 32, "certification and loading are not shared out"

@@ -26,6 +26,8 @@ def test_a_search_costs_its_trials_side_by_side_their_timings_in_turn_and_certif
     assert found["device_s"] == pytest.approx(work_s + certified_s)
     assert found["eta_s"] == pytest.approx(cost.RAY_START_S + 5 + work_s + 5 * 5 + certified_s)
     assert found["estimated"] == "as told"
+    spread = cost.of_search(ONE, config_of(), trials=6, workers=2, dense_ms=100.0, load_s=5.0, devices=2)
+    assert found["eta_s"] - spread["eta_s"] == pytest.approx(6 * timing_s / 2), "each device times its own trials"
 
 
 def test_a_time_budget_caps_it_finalists_add_to_it_and_nothing_left_starts_nothing():
