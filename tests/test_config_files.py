@@ -38,6 +38,8 @@ def test_each_shipped_search_space_loads_and_says_whether_it_was_run(name: str) 
     text = find_search_space(name).read_text()
     if name != "g2p":
         assert re.search(r"^# (Ran|Not yet run)\b", text, re.MULTILINE)
+    fields = [line for line in text.splitlines() if re.match(r" *\w+: *[^\s#]", line)]
+    assert len(fields) >= 4 and not [line for line in fields if " # " not in line], "every field says what it is"
 
 
 def test_selections_are_the_pruners() -> None:
