@@ -74,7 +74,7 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
         search_space = "own" if "task.data" in given else "g2p"
     path = None if search_space is None else find_search_space(str(search_space))
     fields = {} if path is None else read_mapping(path)
-    if path is not None and "task.data" in given and "task.name" not in given and "name" not in fields.get("task", {}):
+    if path is not None and "task.data" in given and "task.name" not in given and not _names_task(fields):
         given["task.name"] = _name_of(str(given["task.data"]))
     for name, value in given.items():
         _put(fields, name.split("."), value)
@@ -82,6 +82,11 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
         _put(fields, ["recipe", "widths"], "uniform")
     _parse_budgets(fields, flagged="budgets" in given, path=path)
     return _validated(fields, flags=set(given), path=path)
+
+
+def _names_task(fields: Mapping[str, Any]) -> bool:
+    task = fields.get("task")
+    return isinstance(task, Mapping) and "name" in task
 
 
 def flag_of(field: str) -> str:

@@ -88,7 +88,8 @@ YAML: dict[str, str | bytes] = {
     "space-baseline": "search_space: {encoder_sparsity_pct: [10, 50, 10]}\n",
     "layers-zero": "search_space: {decoder_layers: [0]}\n", "layers-many": "search_space: {decoder_layers: [7]}\n",
     "layers-words": "search_space: {decoder_layers: [two]}\n", "selection": "search_space: {decoder_selection: [x]}\n",
-    "metric": "task: {metric: rougeX}\n", "study": "study: ../../x\n", "study-empty": "study: ''\n",
+    "task-none": "task:\n", "task-list": "task: [1]\n", "metric": "task: {metric: rougeX}\n",
+    "study": "study: ../../x\n", "study-empty": "study: ''\n",
     "study-nul": 'study: "a\\0b"\n', "study-rtl": 'study: "a\\u202eb"\n', "storage-key": "storage: [1]\n",
     "storage": f"storage: 'postgresql://user:{SECRET}@localhost:port/db'\n",
     "data-missing": "task: {name: mine, data: data/none.jsonl}\nmodel: models/good\n",
@@ -168,6 +169,9 @@ def build(root: Path) -> None:
         "config-deep": "[" * 9999,
     }.items():
         model(models / name, text)
+    bart = {"model_type": "bart", "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 3}
+    model(models / "heads", bart)
+    model(models / "heads-none", bart | {"encoder_attention_heads": 0})
     model(models / "sizes-text", {"d_model": "8", "num_heads": "two"})
     model(models / "sizes-list", {"vocab_size": [20]})
     model(models / "type-list", {"model_type": ["t5"]})
@@ -312,6 +316,8 @@ LIGHT: dict[str, Case] = {
             "shape",
             "depth",
             "layers",
+            "heads",
+            "heads-none",
             "no-tokenizer",
             "shards",
             "loop",
@@ -398,6 +404,7 @@ LIGHT: dict[str, Case] = {
     "metric of no file": data("good", "--metric", "./none.py:Metric"),
     "tokens cut to none": data("good", "--max-input-tokens", "0"),
     "data a hub id that cannot be reached": flags(*OWN, "--model", "models/good", "--data", "nobody/no-data"),
+    **{f"{split} split": data("good", f"--{split}-split", "tset") for split in ("train", "validation", "test")},
     "source column": data("good", "--source-column", "sorce"),
     "target column": data("good", "--target-column", "aim"),
     "one column twice": data("good", "--source-column", "source", "--target-column", "source"),
@@ -455,6 +462,11 @@ LIGHT: dict[str, Case] = {
     "init into no folder": flags("init", "models/good", "--output", "none/at/all.yaml"),
     "measure of no folder": flags("measure", "models/none"),
     "measure of a decoder": flags("measure", "models/gpt2"),
+    "measure on too many threads": flags("measure", "models/good", "--threads", "1000"),
+    "remeasure against nothing": flags("remeasure", "nothing-there", "--against", "models/none"),
+    **{f"pick with max drop {v}": flags("pick", "nothing-there", *BUDGET, "--max-drop", v) for v in ("-5", "nan", "x")},
+    "task of nothing": flags(*BUDGET, "--config", "configs/task-none.yaml", "--data", "data/missing.jsonl"),
+    "task a list": flags(*BUDGET, "--config", "configs/task-list.yaml", "--data", "data/missing.jsonl"),
     "probe of no model": flags("probe", "--model", "models/none"),
 }
 

@@ -16,7 +16,7 @@ from nash_search.config import LatencyBudget
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
 from nash_search.tasks import models
-from nash_search.tasks.preflight import check
+from nash_search.tasks.preflight import check, check_workload
 
 PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
 LENGTHS = ("name", "data", "data_config", "train_split", "source_column", "target_column", "prefix")
@@ -76,7 +76,7 @@ def measure(
         raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
     for folder in (path, against):
         if folder is not None:
-            models.vet_timed(folder)
+            check_workload(asked.workload, models.vet_timed(folder))
     budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
     with quiet_libraries():
         from nash_search.latency.report import document, rows
@@ -103,6 +103,7 @@ def _tell(rows: Sequence[tuple[str, str]]) -> None:
 def remeasure(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a finished study.")],
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Device to time on.")] = "auto",
+    against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
@@ -115,7 +116,9 @@ def remeasure(
         from nash_search.report.remeasured import caption, save_remeasured
         from nash_search.search.clock import remeasure_study
 
-        found = remeasure_study(folder, device)
+        if against is not None:
+            models.vet_timed(against)
+        found = remeasure_study(folder, device, against)
         files = save_remeasured(folder, found)
     if not quiet:
         for point in found["front"]:

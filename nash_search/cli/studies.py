@@ -101,6 +101,9 @@ def pick(
     from nash_search.cli.flags import percent
     from nash_search.config import LatencyBudget
 
+    drop = percent(max_drop) if max_drop else None
+    if drop is not None and not 0 < drop <= 100:
+        raise InvalidInput(f"max_drop must be more than 0 and at most 100 %, but got {max_drop}", where="--max-drop")
     folder = folder_of(study, results)
     try:
         asked = LatencyBudget.parse(budget)
@@ -108,7 +111,7 @@ def pick(
         raise InvalidInput(str(error), where="--budget-ms") from None
     from nash_search.search.pick import pick as answer
 
-    document = answer(folder, asked, max_drop_pct=percent(max_drop) if max_drop else None, certify=certify)
+    document = answer(folder, asked, max_drop_pct=drop, certify=certify)
     found = document["budgets"][0]
     if not quiet:
         for line in picked(document, found):

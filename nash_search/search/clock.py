@@ -15,7 +15,7 @@ from typing import Any
 from nash_search import device as devices
 from nash_search import latency
 from nash_search.config import LatencyBudget, SearchConfig, Workload, WorkloadRequest
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, shown
 from nash_search.latency import workload as workloads
 from nash_search.records import Latency
 from nash_search.search import certify
@@ -53,7 +53,11 @@ def measure_folder(
     """
     record = measurement_of(path)
     if against is None and record is not None:
-        against = dense_of(str(record["teacher"]))
+        against = dense_of(str(record["teacher"]), path.resolve().parents[1])
+    if against is None and any(b.share is not None for b in budgets):
+        asked_for = ", ".join(b.asked for b in budgets)
+        what = f"budget must be milliseconds where there is no dense reference, but got {asked_for}"
+        raise InvalidInput(what, where="--budget-ms", fix="give --against DENSE")
     for folder in (path, against):
         if folder is not None and not (folder / "config.json").is_file():
             raise InvalidInput(f"checkpoint must be a folder with a config.json, but got {folder}")
@@ -110,10 +114,19 @@ def measurement_of(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"workload", "teacher"} <= set(found) else None
 
 
-def dense_of(recorded: str) -> Path:
-    """The dense model a record names; the shipped teacher is found wherever the package is installed."""
+def dense_of(recorded: str, study: Path) -> Path:
+    """The dense model a record names, though the study has moved or the package lies elsewhere.
+
+    Raises:
+        InvalidInput: it is gone.
+    """
     path = Path(recorded)
-    return teacher_folder() if not path.is_dir() and path.name == teacher_folder().name else path
+    places = [path, study / path.name, *([teacher_folder()] if path.name == teacher_folder().name else [])]
+    for place in places:
+        if place.is_dir():
+            return place
+    what = f"dense reference must be where the record says, but got nothing at {shown(recorded, 120)}"
+    raise InvalidInput(what, where=str(study), fix="give --against DENSE")
 
 
 def _beams(path: Path) -> int:
@@ -125,8 +138,17 @@ def _beams(path: Path) -> int:
         return 1
 
 
-def remeasure_study(folder: Path, device: str, *, rounds: int = 5, pairs: int = 40) -> dict[str, Any]:
+def remeasure_study(
+    folder: Path, device: str, against: Path | None = None, *, rounds: int = 5, pairs: int = 40
+) -> dict[str, Any]:
     """Every certified point of a study timed again, here, next to the dense model.
+
+    Args:
+        folder: the study's.
+        device: to time on.
+        against: where the dense model lies now (None: where the study says).
+        rounds: fresh processes.
+        pairs: timed pairs per point and process.
 
     Returns:
         A JSON document: study, device, fingerprint, `same_fingerprint` (were the study's own
@@ -140,7 +162,12 @@ def remeasure_study(folder: Path, device: str, *, rounds: int = 5, pairs: int = 
     workload = old.workload.model_copy(update={"device": devices.resolve(request.device).name})
     folders = {p.checkpoint: folder / p.checkpoint for p in known.points}
     found = latency.measure_fresh(
-        folders, dense_of(known.dense_checkpoint), workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S
+        folders,
+        against or dense_of(known.dense_checkpoint, folder),
+        workload,
+        rounds=rounds,
+        pairs=pairs,
+        limit_s=LIMIT_S,
     )
     first = next(iter(found.values()))
     return {

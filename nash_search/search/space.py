@@ -19,6 +19,14 @@ MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
 
 
+def notes(filled: SearchSpace, trials: int) -> tuple[str, ...]:
+    """What to know of a space before so many trials are asked of it."""
+    count = len(filled.architectures())
+    if count >= trials:
+        return ()
+    return (f"the search space holds {count} architecture{'s' if count > 1 else ''}, but trials is {trials}",)
+
+
 def filled(space: SearchSpace, decoder_layers: int) -> SearchSpace:
     """The space with its depths filled in from the model.
 

@@ -90,8 +90,11 @@ def vet(folder: Path) -> ModelFolder:
     return ModelFolder(folder=folder, **found)
 
 
-def vet_timed(folder: Path) -> None:
+def vet_timed(folder: Path) -> dict[str, Any]:
     """Check a folder that is only to be timed: any encoder-decoder in whole safetensors, with or without tokenizer.
+
+    Returns:
+        Its config.json.
 
     Raises:
         InvalidInput: the first rule it breaks.
@@ -101,6 +104,7 @@ def vet_timed(folder: Path) -> None:
     known = str(config.get("model_type")).removeprefix("nash_") in FAMILIES
     if known or not config.get("is_encoder_decoder"):
         _check_shapes(_family(config, config.get("model_type"), where), tensors, where)
+    return config
 
 
 def _own_config(folder: Path) -> dict[str, Any]:
@@ -219,6 +223,11 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
     block = f"{base}encoder." + ("block.0.layer." if is_t5 else "layers.0.")
     expected: dict[str, tuple[Any, Any]] = {f"{base}shared.weight": (vocabulary, width)}
     if not found["ours"]:
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            heads = config.get(name, 1)
+            if not is_t5 and isinstance(width, int) and (not isinstance(heads, int) or heads < 1 or width % heads):
+                what = f"{name} in config.json must divide d_model ({width}), but got {shown(heads)}"
+                raise InvalidInput(what, where=where)
         inner = config.get("num_heads", 0) * config.get("d_kv", 0) if is_t5 else width
         expected[block + ("0.SelfAttention.q.weight" if is_t5 else "self_attn.q_proj.weight")] = (inner, width)
         ffn = config.get("d_ff" if is_t5 else "encoder_ffn_dim")

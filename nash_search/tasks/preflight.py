@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
@@ -43,7 +45,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     elif config.model is not None:
         found = models.find_model(config.model, config.revision)
         _check_space(config, found)
-        _check_lengths(config.workload, found)
+        check_workload(config.workload, found.config)
     elif config.task.data is not None:
         fix = "give --model; nash-search finetune makes one"
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
@@ -121,9 +123,15 @@ def _check_space(config: SearchConfig, found: models.ModelFolder) -> None:
         raise InvalidInput(what, where="search_space")
 
 
-def _check_lengths(workload: WorkloadRequest, found: models.ModelFolder) -> None:
-    limit = found.config.get("max_position_embeddings")
-    if found.model_type not in _FIXED_POSITIONS or not isinstance(limit, int):
+def check_workload(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
+    """Refuse a call that this machine or a model (its config.json) cannot make.
+
+    Raises:
+        InvalidInput: device, threads or lengths.
+    """
+    _check_machine(workload)
+    limit = model.get("max_position_embeddings")
+    if str(model.get("model_type")).removeprefix("nash_") not in _FIXED_POSITIONS or not isinstance(limit, int):
         return
     for name, asked in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
         if asked is not None and asked > limit:

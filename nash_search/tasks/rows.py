@@ -53,16 +53,23 @@ def open_source(config: TaskConfig) -> Source:
     if len(set(wanted.values())) < len(wanted):
         raise InvalidInput(f"splits must differ, but got {', '.join(wanted.values())}", where="task", fix=SPLIT_FIX)
     if not hub.is_local(name):
-        return _hub_source(name, config, wanted)
+        return _named(_hub_source(name, config, wanted), wanted)
     path = Path(name)
     if not name.strip() or not hub.exists(name):
         raise InvalidInput("data must exist, but got no such file or folder", where=_where(name), fix="check --data")
     files = _split_files(path, wanted)
-    return Source(
-        name=name,
-        is_hub=False,
-        splits={split: lambda found=found: _read_files(found) for split, found in files.items()},  # type: ignore[misc]
-    )
+    splits = {split: lambda found=found: _read_files(found) for split, found in files.items()}
+    return _named(Source(name=name, is_hub=False, splits=splits), wanted)
+
+
+def _named(source: Source, wanted: Mapping[str, str]) -> Source:
+    """Refuse to carve a split that was named: a slip of the pen must not replace the user's test set."""
+    for split, name in wanted.items():
+        if name != split and split not in source.splits:
+            what = f"{split} split must be in the data when it is named, but got {shown(name)}"
+            fix = "check the name; left out, it is carved from train"
+            raise InvalidInput(what, where=f"--{split}-split, {_where(source.name)}", fix=fix)
+    return source
 
 
 SPLIT_FIX = "name three splits, or leave out the ones to be carved from train"

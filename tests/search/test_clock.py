@@ -9,11 +9,13 @@ from itertools import product
 import pytest
 
 from nash_search import cli
-from nash_search.config import TaskConfig, Workload
+from nash_search.config import LatencyBudget, TaskConfig, Workload
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
+from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, Round
-from nash_search.search import clock, probe, survey
+from nash_search.search import clock, probe
+from nash_search.search.pick import pick
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import load_task
@@ -85,6 +87,7 @@ def test_a_front_timed_on_another_machine_is_never_shown_as_if_on_one(rehearse, 
         return dict.fromkeys(folders, Latency(rounds=rounds, workload=workload, fingerprint=now, fresh=True))
 
     monkeypatch.setattr(clock.latency, "measure_fresh", measure_fresh)
+    (folder / "rehearsal").mkdir()  # where its dense model would lie
     from nash_search.report import remeasured
 
     draw = remeasured.draw
@@ -118,6 +121,42 @@ def test_the_dense_interval_of_a_probe_counts_a_shared_call_once():
             entries=tuple(probe.ProbeEntry(architecture=shapes[0], latency=latency) for latency in made)
         )
 
-    lower, upper = survey.dense_bounds_ms(table(4))
-    assert (lower, upper) == survey.dense_bounds_ms(table(1))
+    lower, upper = table(4).dense_bounds_ms
+    assert (lower, upper) == table(1).dense_bounds_ms
     assert lower < table(4).dense_ms < upper and upper / lower > 1.07  # a round effect of 2 % at least
+
+
+def test_the_dense_model_is_found_though_the_study_has_moved(tmp_path):
+    study, named = tmp_path / "moved", tmp_path / "named"
+    (study / "teacher").mkdir(parents=True)
+    named.mkdir()
+    assert clock.dense_of(str(named), study) == named
+    assert clock.dense_of("/gone/teacher", study) == study / "teacher"
+    assert clock.dense_of(f"/gone/{teacher_folder().name}", study) == teacher_folder()
+    with pytest.raises(InvalidInput, match="got nothing at '/gone/model' .*give --against DENSE"):
+        clock.dense_of("/gone/model", study)
+
+
+def test_a_share_needs_something_to_be_a_share_of(tmp_path):
+    workload = Workload(input_tokens=1, output_tokens=1)
+    with pytest.raises(InvalidInput, match="milliseconds where there is no dense reference, but got 50%"):
+        clock.measure_folder(tmp_path, None, workload, budgets=[LatencyBudget.parse("50%")], rounds=2, pairs=3)
+
+
+def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, monkeypatch):
+    from nash_search.search.rehearsal import Rehearsal
+
+    folder = rehearse(trials=4).folder
+    half = LatencyBudget.parse("50%")
+    before = (folder / "certification.json").read_bytes()
+    timed = Rehearsal.time_fresh
+    with monkeypatch.context() as patched:
+        patched.setattr(Rehearsal, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1}))
+        with pytest.raises(MeasurementFailed, match="timed twice within"):
+            pick(folder, half, certify=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Rehearsal, "fingerprint", lambda self: {"hash": "elsewhere"})
+        with pytest.raises(InvalidInput, match="nash-search remeasure s times it here"):
+            pick(folder, half, certify=True)
+    assert (folder / "certification.json").read_bytes() == before
+    assert pick(folder, half, certify=True)["budgets"][0]["verdict"] == "met"
