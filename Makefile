@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-sparsity study-baselines study-engines study-scale study-vocabulary study-shapes study-scaling clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -49,6 +49,9 @@ gpu-smoke: .venv/installed  ## under 5 minutes on a GPU: the clock's raw samples
 study-clock: .venv/installed  ## how far the clock holds here (30 minutes on idle cores, 75 on busy ones; goes on after a kill); results/reference/clock.json.gz
 	$(BIN)/python tests/studies/clock.py
 
+study-search-real: .venv/installed  ## the same by real searches, three seeds each of ours, shared training and random (about 100 minutes; goes on after a kill)
+	$(BIN)/python tests/studies/search_strategies.py --table results/reference/search-table.json.gz --real 24
+
 study-search: .venv/installed  ## what a training second buys: the grid once (about an hour), then every strategy on it
 	$(BIN)/python tests/studies/search_strategies.py
 
@@ -72,3 +75,7 @@ study-shapes: .venv/installed-engines  ## where depth dominates latency and wher
 
 study-scaling: .venv/installed  ## a step, a probe and a search as the model grows; the projected bill of T5-base and -large (about 15 minutes)
 	$(BIN)/python tests/studies/scaling.py
+
+study-multi30k: .venv/installed  ## the whole search on Multi30k (about 1 h 50 min; DATA=folder of its JSONL files; goes on after a kill)
+	$(BIN)/nash-search --config multi30k-en-de --data $(DATA) --source-column source --target-column target \
+	  --model results/multi30k-en-de/teacher --budget-ms 70% --budget-ms 50% --study multi30k

@@ -23,12 +23,6 @@ class InvalidInput(NashSearchError, ValueError):
     exit_code = 2
 
 
-class NoFeasibleArchitecture(NashSearchError):
-    """No architecture of the space meets any latency budget; the message names the floor."""
-
-    exit_code = 3
-
-
 class Locked(NashSearchError):
     """A live process holds the study or the device; the message names the holder."""
 

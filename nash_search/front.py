@@ -38,11 +38,6 @@ def losses(latencies: Sequence[float], qualities: Sequence[float], direction: Di
     return points
 
 
-def dominates(a: Array, b: Array) -> bool:
-    """True when loss vector `a` is no worse than `b` everywhere and better somewhere."""
-    return bool(np.all(a <= b) and np.any(a < b))
-
-
 def front_mask(points: Array) -> npt.NDArray[np.bool_]:
     """Mark the points (n, 2) of losses that no other point dominates; equal points are kept together."""
     order = np.lexsort((points[:, 1], points[:, 0]))

@@ -64,12 +64,6 @@ def pair_ratios(runs: Sequence[float], dense_runs: Sequence[float]) -> np.ndarra
         return np.asarray(runs, dtype=float) / np.asarray(dense_runs, dtype=float)
 
 
-def pair_ratio(runs: Sequence[float], dense_runs: Sequence[float]) -> float:
-    """Median of the per-pair ratios (NaN without pairs)."""
-    ratios = pair_ratios(runs, dense_runs)
-    return float(np.median(ratios)) if ratios.size else math.nan
-
-
 def ratio_bounds(rounds: Sequence[tuple[Sequence[float], Sequence[float]]], *, scale: float = 1.0) -> Bounds:
     """Two-sided 95 % bounds of the paired ratio; each round is (runs, dense runs)."""
     return median_bounds([pair_ratios(runs, dense).tolist() for runs, dense in rounds], scale=scale)

@@ -48,11 +48,6 @@ def test_best_under_is_the_best_quality_then_the_fastest_then_the_first(points, 
     assert front.best_under(points, budget) == (min(allowed)[2] if allowed else None)
 
 
-def test_dominance_is_strict_somewhere():
-    a, b = np.array([1.0, 2.0]), np.array([1.0, 3.0])
-    assert front.dominates(a, b) and not front.dominates(b, a) and not front.dominates(a, a)
-
-
 def test_empty_sets_have_an_empty_front_and_no_volume():
     nothing = front.losses([], [])
     assert front.front_order(nothing) == [] and front.hypervolume(nothing, (1, 1)) == 0

@@ -14,14 +14,12 @@ from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.latency.fresh import fresh_tokens, measure_fresh
-    from nash_search.latency.identity import identities
     from nash_search.latency.timing import measure, measure_many
 
-__all__ = ["fresh_tokens", "identities", "measure", "measure_fresh", "measure_many"]
+__all__ = ["fresh_tokens", "measure", "measure_fresh", "measure_many"]
 
 _HOMES = {
     "fresh_tokens": "fresh",
-    "identities": "identity",
     "measure": "timing",
     "measure_fresh": "fresh",
     "measure_many": "timing",

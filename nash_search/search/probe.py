@@ -19,11 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict
 
+from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchSpace, Workload
 from nash_search.records import Latency
 
@@ -56,6 +58,13 @@ class LatencyTable(Frozen):
     def dense_ms(self) -> float:
         """Median of all dense samples of the probe, milliseconds: the study's yardstick."""
         return float(np.median([x for e in self.entries for r in e.latency.rounds for x in r.dense_runs_ms]))
+
+    @cached_property
+    def dense_bounds_ms(self) -> tuple[float, float]:
+        """95 % bounds of `dense_ms`: one process is one round, and shapes that shared a dense call count it once."""
+        groups = dict.fromkeys(r.dense_runs_ms for entry in self.entries for r in entry.latency.rounds)
+        in_time_order = [x for sweep in zip_longest(*groups) for x in sweep if x is not None]
+        return intervals.median_bounds([in_time_order])
 
     @cached_property
     def _curves(self) -> dict[int, tuple[list[int], list[float], list[float]]]:
@@ -122,14 +131,6 @@ def shapes_to_probe(space: SearchSpace, count: int = 4) -> list[Architecture]:
         for n in space.decoder_layers
         for s in widths_to_probe(space, count)
     ]
-
-
-def feasible(
-    table: LatencyTable, architectures: Iterable[Architecture], budget: LatencyBudget
-) -> tuple[Architecture, ...]:
-    """The architectures whose probed latency lies within the budget."""
-    limit = budget.share_of(table.dense_ms)
-    return tuple(a for a in architectures if table.share(a) <= limit)
 
 
 def loosest(budgets: Sequence[LatencyBudget], dense_ms: float) -> LatencyBudget:

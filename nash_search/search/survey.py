@@ -8,13 +8,11 @@ This module refuses to know what the shapes are worth, and how a person is shown
 from __future__ import annotations
 
 import math
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nash_search import intervals
 from nash_search.config import SearchConfig
 from nash_search.records import REMEMBERED
 from nash_search.search import probe, space
@@ -41,7 +39,7 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
     entries = table.entries
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    lower_ms, upper_ms = dense_bounds_ms(table)
+    lower_ms, upper_ms = table.dense_bounds_ms
     return {
         "task": config.task.name,
         "model": config.model,
@@ -69,13 +67,6 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
             for budget in config.budgets
         ],
     }
-
-
-def dense_bounds_ms(table: probe.LatencyTable) -> tuple[float, float]:
-    """95 % bounds of the dense median: one process is one round, and shapes that shared a dense call count it once."""
-    groups = dict.fromkeys(r.dense_runs_ms for entry in table.entries for r in entry.latency.rounds)
-    in_time_order = [x for sweep in zip_longest(*groups) for x in sweep if x is not None]
-    return intervals.median_bounds([in_time_order])
 
 
 def ms_per_decoder_block(table: probe.LatencyTable) -> float | None:

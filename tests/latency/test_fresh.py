@@ -195,8 +195,6 @@ def test_a_model_without_reference_is_paired_with_itself_and_claims_no_speedup(s
 def test_differing_counts_rows():
     assert identity.differing([[1, 2], [3]], [[1, 2], [4]]) == 1
     assert identity.differing([[1]], []) == 1
-    assert identity.Identity(inputs=64, differing=0).identical
-    assert not identity.Identity(inputs=0, differing=0).identical
 
 
 # --- real processes ---------------------------------------------------------------------------
@@ -244,11 +242,13 @@ def test_real_rounds_certify_a_real_folder(folders):
 def test_an_export_is_token_identical_to_what_was_trained_and_a_changed_one_is_not(folders, tmp_path):
     rows = [[5 + (i * j) % 50 for j in range(1, 3 + i % 9)] for i in range(70)]
     trained = t5(1)
-    assert latency.identities({"m": trained}, {"m": folders / "short"}, rows, WORKLOAD)["m"].identical
+    exported = latency.fresh_tokens({"m": folders / "short"}, rows, WORKLOAD, max_new_tokens=12)["m"]
+    assert len(exported) == 70
+    assert identity.differing(identity.tokens_of(trained, rows, WORKLOAD, max_new_tokens=12), exported) == 0
     other = copy.deepcopy(trained)
     other.shared.weight.data.mul_(torch.randn_like(other.shared.weight))
-    found = latency.identities({"m": other}, {"m": folders / "short"}, rows, WORKLOAD)["m"]
-    assert found.inputs == 64 and found.differing > 0 and not found.identical
+    assert identity.differing(identity.tokens_of(other, rows, WORKLOAD, max_new_tokens=12), exported) > 0
+    assert identity.differing(exported[:-1], exported) == 70, "fewer answers are no agreement"
 
 
 @pytest.mark.slow

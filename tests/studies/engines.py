@@ -111,6 +111,12 @@ def quotient(rounds: list[dict[str, list[float]]], above: str, below: str) -> tu
     return float(np.median([np.median(r) for r in ratios])), low, high
 
 
+def spread(rounds: list[dict[str, list[float]]], name: str) -> str:
+    """Median milliseconds of a model with the t-interval over rounds."""
+    low, high = intervals.median_bounds([r[name] for r in rounds])
+    return f"{np.median([np.median(r[name]) for r in rounds]):.1f} ({low:.1f} to {high:.1f})"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -119,7 +125,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/reference/engines.json.gz"))
     asked = parser.parse_args()
     kept: dict[str, list[dict[str, list[float]]]] = {}
-    print("| shape | engine | dense ms | pruning on it | engine by itself (dense) |\n|---|---|---|---|---|")
+    if asked.out.exists():  # other cases stay
+        kept = json.loads(gzip.decompress(asked.out.read_bytes()))
+    print("| shape | engine | dense ms | pruned ms | pruning on it | engine by itself (dense) |\n" + "|---" * 6 + "|")
     for case in asked.cases:
         with tempfile.TemporaryDirectory() as name:
             with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
@@ -129,10 +137,10 @@ def main() -> int:
         for engine in ENGINES:
             pruning = quotient(rounds, f"{engine}/dense", f"{engine}/pruned")
             alone = quotient(rounds, "eager/dense", f"{engine}/dense")
-            ms = float(np.median([np.median(r[f"{engine}/dense"]) for r in rounds]))
             said = "-" if engine == "eager" else f"{alone[0]:.2f}× ({alone[1]:.2f} to {alone[2]:.2f})"
             print(
-                f"| {case} | {engine} | {ms:.1f} | {pruning[0]:.2f}× ({pruning[1]:.2f} to {pruning[2]:.2f}) | {said} |",
+                f"| {case} | {engine} | {spread(rounds, f'{engine}/dense')} | {spread(rounds, f'{engine}/pruned')} "
+                f"| {pruning[0]:.2f}× ({pruning[1]:.2f} to {pruning[2]:.2f}) | {said} |",
                 flush=True,
             )
         asked.out.parent.mkdir(parents=True, exist_ok=True)

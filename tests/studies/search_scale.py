@@ -116,7 +116,7 @@ def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
         budgets=(LatencyBudget.parse("95%"),),
         trials=finished + timed,
         serial=True,
-        certify_rounds=1,
+        certify_rounds=2,
     )
     with tempfile.TemporaryDirectory() as results:
         search(config, results=results, listeners=[Times()])

@@ -2,7 +2,8 @@
 
     grid      6 depths x 6 sparsities of the default task, every trial to its end (about an hour, resumable)
     replay    every strategy on that table, 20 seeds (minutes)
-    real      3 searches of ours and 3 of random (`--real`), because a replay cannot prove itself
+    real      3 searches each of ours, of ours with shared training and of random (`--real TRIALS`),
+              until they are there: search-real.json
 
 Prints a table for results/LOG.md and writes `search-table.json.gz`, `search-strategies.json` and a picture into
 results/reference. The goals: 95 % of the grid's hypervolume at <= 25 % of its training seconds, and >= 4x fewer
@@ -14,16 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+import replay
 import torch
 
 from nash_search import latency, pruner
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.config_files import load_config
 from nash_search.records import TrialRecord
-from nash_search.search import probe, replay, search
+from nash_search.search import probe, search
 from nash_search.search.bench import RUNG_EXAMPLES
 from nash_search.search.study import Study, open_storage, sqlite_url
 from nash_search.tasks.g2p import teacher_folder
@@ -170,24 +174,87 @@ def draw(table: replay.GridTable, found: dict[str, list[list[replay.Progress]]],
     pyplot.close(figure)
 
 
-def real(config: SearchConfig, results: Path, trials: int) -> list[dict[str, object]]:
-    """Real searches with the same number of trained trials."""
-    rows = []
-    for sampler in ("tpe", "random"):
-        for seed in range(3):
+class Reached(Exception):
+    """A real search need not go on."""
+
+
+class UntilGoal(Lines):
+    """Ends a search when its finished trials have the goal's hypervolume."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def on_trial(self, record, state):
+        super().on_trial(record, state)
+        if way_to_goal(self.table, sorted(state.records, key=lambda r: r.created))["reached"]:
+            raise Reached
+
+
+REAL: dict[str, dict[str, object]] = {
+    "ours": {"budgets": BUDGETS},
+    "ours, shared training": {"budgets": BUDGETS},
+    "random": {"budgets": (LatencyBudget.parse("100%"),), "sampler": "random", "early_stopping": False},
+}
+"""Real searches; random is told of no budget, so it trains what could never meet one, as in the replay."""
+
+
+def real(table: replay.GridTable, config: SearchConfig, results: Path, out: Path, trials: int, seeds: int) -> None:
+    """Real searches, one trial after the other, until they have the goal's hypervolume; a killed one goes on."""
+    shared = config.recipe.model_copy(update={"narrowing": "shared"})
+    rows: list[dict[str, object]] = []
+    for seed in range(seeds):
+        for name, fields in REAL.items():
             asked = config.model_copy(
-                update={
-                    "budgets": BUDGETS,
+                update=fields
+                | {
                     "trials": trials,
-                    "sampler": sampler,
-                    "early_stopping": sampler == "tpe",
                     "seed": seed,
-                    "study": f"strategies-{sampler}-{seed}",
+                    "study": f"strategies-{name.replace(', ', '-').replace(' ', '-')}-{seed}",
                 }
+                | {"recipe": shared if "shared" in name else config.recipe, "certify_rounds": 2, "certify_pairs": 3}
+                | {"serial": True}
             )
-            done = search(asked, results=results, listeners=[Lines()]).full_document
-            rows.append({key: done[key] for key in ("study", "hypervolume", "train_s", "trials", "elapsed_s")})
-    return rows
+            folder = results / asked.study_name
+            if not way_to_goal(table, records_of(folder))["reached"]:
+                with suppress(Reached):
+                    search(asked, results=results, listeners=[UntilGoal(table)])
+            rows.append({"strategy": name, "seed": seed} | way_to_goal(table, records_of(folder)))
+            print(json.dumps(rows[-1]), flush=True)
+            out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def records_of(folder: Path) -> list[TrialRecord]:
+    """A study's trials in the order they ended."""
+    if not (folder / "study.db").exists():
+        return []
+    study = Study(open_storage(sqlite_url(folder / "study.db")), folder.name, folder, None)
+    records = sorted(study.records(), key=lambda r: r.created)
+    study.close()
+    return records
+
+
+def way_to_goal(table: replay.GridTable, records: Sequence[TrialRecord]) -> dict[str, object]:
+    """Training that a real search spent until it had the goal's hypervolume, in seconds and in steps."""
+    loosest = max(b.share for b in BUDGETS)
+    goal = SHARE * table.hypervolume(table.within(loosest))
+    seen: list[replay.Entry] = []
+    spent = {"train_s": 0.0, "train_steps": 0.0}
+    found: dict[str, object] = {"reached": False, "trials": 0}
+    for record in records:
+        if not record.train_s:  # the dense model, and what was refused
+            continue
+        spent = {"train_s": spent["train_s"] + record.train_s, "train_steps": spent["train_steps"] + record.train_steps}
+        if record.status == "complete" and record.latency.ratio <= loosest:
+            seen.append(
+                replay.Entry(
+                    architecture=record.architecture, share=record.latency.ratio, quality=record.quality,
+                    curve=record.curve, train_s=record.train_s,
+                )
+            )  # fmt: skip
+        reached = table.hypervolume(seen) >= goal
+        if not found["reached"]:
+            found |= spent | {"reached": reached, "trials": found["trials"] + 1}
+    return found | {"hypervolume_share": round(table.hypervolume(seen) / goal * SHARE, 3), "trained": len(seen)}
 
 
 def main() -> int:
@@ -199,18 +266,20 @@ def main() -> int:
     parser.add_argument("--step", type=int, default=16, help="percent between the grid's sparsities")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--table", type=Path, help="a table that was trained before")
-    parser.add_argument("--real", type=int, metavar="TRIALS", help="also search for real, this many trials each")
+    parser.add_argument("--real", type=int, metavar="TRIALS", help="search for real, at most so many trials each")
+    parser.add_argument("--real-seeds", type=int, default=3)
     asked = parser.parse_args()
     config = load_config(asked.config)
     asked.out.mkdir(parents=True, exist_ok=True)
     table = replay.read(asked.table) if asked.table else grid(config, asked.results, asked.step)
+    if asked.real:
+        real(table, config, asked.results, asked.out / "search-real.json", asked.real, asked.real_seeds)
+        return 0
     replay.write(table, asked.out / "search-table.json.gz")
     found = compare(table, config, asked.seeds)
     rows = summary(table, found)
     document: dict[str, object] = {"grid_trials": len(table.entries), "replay": rows}
     document["grid_train_s"] = sum(e.train_s for e in table.entries)
-    if asked.real:
-        document["real"] = real(config, asked.results, asked.real)
     (asked.out / "search-strategies.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     draw(table, found, asked.out / "search-strategies.png")
     print("| strategy | training s to 95 % | of the grid | × fewer than random | reached |\n|---|---|---|---|---|")
