@@ -1,8 +1,8 @@
 """Trials side by side: Ray Tune runs them, the study remembers them.
 
-The only importer of ray, itself imported only when Ray is wanted. Tune's part is small on purpose: its Searcher
-asks the driver for jobs, its Callback hands records back, and what Tune itself remembers lies in a scratch
-folder that is deleted; a start never restores a Tune run, it makes a new one over the same study.
+Imported only when Ray is wanted. Tune's part is small on purpose: its Searcher asks the driver for
+jobs, its Callback hands records back, and what Tune itself remembers lies in a scratch folder that is
+deleted; a start never restores a Tune run, it makes a new one over the same study.
 
     driver.next() -> Asker.suggest -> worker: run_trial(job) -> report(record) -> Ears -> driver.finish()
 
@@ -13,9 +13,6 @@ proposed and what a trial does.
 
 from __future__ import annotations
 
-import logging
-import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -23,36 +20,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_WARN_THRESHOLD_S": "1000000",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_enable_worker_prestart": "0",
-    "RAY_prestart_worker_first_driver": "0",
-}
-"""Read when ray is imported, so set before."""
-for _name, _value in QUIET.items():
-    os.environ.setdefault(_name, _value)
+from nash_search.errors import NashSearchError
+from nash_search.records import FailureReason, TrialRecord
+from nash_search.search import log
+from nash_search.search.cluster import Searcher, gpu_share, ray, start_ray, tune
+from nash_search.search.jobs import Jobs, Nothing
+from nash_search.search.recovery import TUNE
+from nash_search.search.signals import Interruption
+from nash_search.search.trial import Hooks, Job, failed_record, run_trial
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-
-from nash_search.config import SearchConfig  # noqa: E402
-from nash_search.errors import NashSearchError  # noqa: E402
-from nash_search.records import FailureReason, TrialRecord  # noqa: E402
-from nash_search.search import log  # noqa: E402
-from nash_search.search.jobs import Jobs, Nothing  # noqa: E402
-from nash_search.search.recovery import TUNE  # noqa: E402
-from nash_search.search.signals import Interruption  # noqa: E402
-from nash_search.search.trial import Hooks, Job, failed_record, run_trial  # noqa: E402
-
-OBJECT_STORE_BYTES = 80 * 2**20
 NEWS_S = 2.0
 """Seconds between two reports of a trial's progress."""
 
@@ -72,9 +48,17 @@ class News(Hooks):
 
 def train_one(config: dict[str, Any]) -> None:
     """What a worker runs: one job, one record, both as JSON (Tune flattens dicts)."""
-    job = Job.model_validate_json(config["job"])
+    job = seen_by_a_worker(Job.model_validate_json(config["job"]))
     log.to_file(Path(job.folder))
     tune.report({"record": run_trial(job, News()).model_dump_json()})
+
+
+def seen_by_a_worker(job: Job) -> Job:
+    """The job on the GPU that Ray gave this process: it sees no other, so an index means nothing here."""
+    if not job.config.workload.device.startswith("cuda:"):
+        return job
+    workload = job.config.workload.model_copy(update={"device": "cuda"})
+    return job.model_copy(update={"config": job.config.model_copy(update={"workload": workload})})
 
 
 class Asker(Searcher):
@@ -128,7 +112,9 @@ class Ears(tune.Callback):
         """Hand records to the driver; end trials that are late."""
         while self._ended:
             trial_id, record, why = self._ended.pop(0)
-            job = self.jobs.pop(trial_id)
+            job = self.jobs.pop(trial_id, None)
+            if job is None:  # it reported its record, and then its end came for another reason
+                continue
             wall_s = time.monotonic() - self._began.pop(trial_id, time.monotonic())
             if record is None:
                 reason = "timeout" if trial_id in self._late else death(why)
@@ -239,42 +225,3 @@ def run(driver: Jobs, folder: Path, interruption: Interruption) -> None:
             if started:
                 ray.shutdown()
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def start_ray(config: SearchConfig, workers: int, on_cpu: bool) -> None:
-    """Start a private cluster on the loopback interface, or join the one asked for."""
-    ray._private.worker.print_to_stdstream = hush
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
-    if config.ray_address is not None:
-        ray.init(address=config.ray_address, **quiet)
-        return
-    # its ports listen on all interfaces: Ray turns token authentication on for a cluster it starts
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    asked = os.environ.get("MALLOC_ARENA_MAX")
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a worker has 26 threads, and an arena each keeps what it needed
-    try:
-        ray.init(
-            address="local",
-            num_cpus=max(workers, 1),
-            num_gpus=0 if on_cpu else None,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
-    finally:
-        if asked is None:  # the processes that certify are timed as the probe was
-            del os.environ["MALLOC_ARENA_MAX"]
-
-
-def hush(data: dict[str, Any], ignore_prefix: bool = False) -> None:
-    """In place of Ray's printing of cluster errors to our stdout: into the log (`log_to_driver` spares these)."""
-    for line in data.get("lines", ()):
-        logging.getLogger("nash_search.ray").debug("%s", line)
-
-
-def gpu_share(workers: int) -> float:
-    """GPU per trial, so that as many trials as workers fit (scheduling only; memory is not divided)."""
-    gpus = float(ray.cluster_resources().get("GPU", 0))
-    return min(1.0, gpus / workers) if gpus else 0.0
