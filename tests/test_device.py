@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from nash_search import device
-from nash_search.config import Workload
-from nash_search.device import lock
+from nash_search.config import Workload, digest
+from nash_search.device import host, lock
 from nash_search.device.cuda import THROTTLE_BITS
 from nash_search.errors import InvalidInput, Locked
-from nash_search.latency import runtimes, timing
+from nash_search.latency import cache, runtimes, timing
 from nash_search.latency.report import rows
 from nash_search.records import Latency, Round
 
@@ -226,6 +226,16 @@ def test_cpu_memory_of_a_call_is_counted_in_tensor_bytes():
     kept = torch.zeros(1000)
     peak = device.CpuDevice().peak_bytes(lambda: (kept + torch.zeros(1000)).sum())
     assert 8000 <= peak <= 16000
+
+
+def test_a_container_s_own_pressure_comes_before_the_machine_s(tmp_path, monkeypatch):
+    files = [tmp_path / "own", tmp_path / "machine"]
+    monkeypatch.setattr(host, "PRESSURE", tuple(map(str, files)))
+    assert host.cpu_pressure_s() is None
+    files[1].write_text("some avg10=0.04 avg60=4.35 avg300=3.47 total=2500000\nfull avg10=0.00 total=0\n")
+    assert host.cpu_pressure_s() == 2.5
+    files[0].write_text("some avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\n")
+    assert host.cpu_pressure_s() == 1.0
 
 
 def test_the_fingerprint_names_hardware_software_and_speed_switches(monkeypatch):
@@ -460,3 +470,22 @@ def test_a_gpus_locks_are_named_after_its_uuid():
     assert gpu.lock_id == "GPU-1234"
     found = gpu.fingerprint()
     assert found["driver"] == "575.57" and found["device"] == "Fake GPU" and found["memory_gib"] == 80
+
+
+@pytest.mark.parametrize("runtime", ["eager", "compile", "ctranslate2", "onnxruntime"])
+def test_every_field_of_a_gpu_s_fingerprint_is_part_of_what_the_cache_asks(runtime):
+    engine = runtime in ("ctranslate2", "onnxruntime")  # built for the CPU here
+    where = {"device": "cpu", "dtype": "float32"} if engine else {"device": "cuda:0", "dtype": "bfloat16"}
+    call = Workload(runtime=runtime, input_tokens=3, output_tokens=2, **where)
+    try:
+        found = runtimes.fingerprint(fake_gpu()[0], call)
+    except InvalidInput as absent:
+        pytest.skip(str(absent))
+    named = {"device", "memory_gib", "capability", "driver", "cuda", "cpu", "float32_matmul", "dtype", "torch"}
+    modes = {"eager": set(), "compile": {"compile_mode", "cache"}}
+    assert found.keys() >= named | modes.get(runtime, {runtime})
+    if runtime == "compile":
+        assert found["compile_mode"] == "reduce-overhead (CUDA graphs)" and found["cache"] == "static"
+    asked = digest(cache.key(found, call, {}, {}))
+    for name in found.keys() - {"hash"}:
+        assert digest(cache.key(found | {name: "another"}, call, {}, {})) != asked, name

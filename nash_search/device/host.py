@@ -15,14 +15,18 @@ SWITCHES = (
 )
 """Environment variables (prefixes) that change speed. Thread counts are left out: the workload sets them."""
 
+PRESSURE = ("/sys/fs/cgroup/cpu.pressure", "/proc/pressure/cpu")
+"""The kernel's account of stalls: a container's own comes first, for a whole node's says little about one of many."""
+
 
 def cpu_pressure_s() -> float | None:
-    """Seconds in which some task of this machine waited for a CPU (/proc/pressure/cpu)."""
-    try:
-        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
-        return int(some.rsplit("total=", 1)[1]) / 1e6
-    except (OSError, IndexError, ValueError):
-        return None
+    """Seconds in which some task waited for a CPU: in this container where the kernel says so, else anywhere."""
+    for file in PRESSURE:
+        try:
+            return int(Path(file).read_text().splitlines()[0].rsplit("total=", 1)[1]) / 1e6
+        except (OSError, IndexError, ValueError):
+            continue
+    return None
 
 
 @functools.cache

@@ -106,9 +106,13 @@ def fresh_tokens(
     workload: Workload,
     *,
     max_new_tokens: int,
-    limit_s: float = 300.0,
+    limit_each_s: float = 300.0,
 ) -> dict[str, list[list[int]]]:
-    """What each folder generates in a fresh process, token for token, one list per input row."""
+    """What each folder generates in a fresh process, token for token, one list per input row.
+
+    Raises:
+        MeasurementFailed: the process died, or took longer than `limit_each_s` seconds for each folder.
+    """
     job = {
         "kind": "tokens",
         "folders": {name: str(Path(folder).resolve()) for name, folder in folders.items()},
@@ -116,6 +120,7 @@ def fresh_tokens(
         "inputs": [list(row) for row in rows],
         "max_new_tokens": max_new_tokens,
     }
+    limit_s = limit_each_s * len(folders)
     result = run_job(job, limit_s)
     if result is None:
         raise MeasurementFailed(f"generating from {', '.join(folders)} must end within {limit_s:.0f} s, but did not")

@@ -33,6 +33,8 @@ GROUP = 4
 WARM_UP_CHANGE, WARM_UP_MIN, WARM_UP_MAX, WARM_UP_S = 0.02, 3, 30, 20.0
 WARM_UP_SHARE = 0.25
 """Of a round's time, at most."""
+CROWDED_SHARE = 0.1
+"""A round is contended when for longer than this share of it some task waited for a CPU (idle machine: 1 %)."""
 DETAIL_CALLS, NATURAL_CALLS = 5, 4
 """Samples of each detail; a natural call may take as long as this many forced ones (runtimes end it there)."""
 DENSE = "\0dense"
@@ -69,15 +71,14 @@ def measure_many(
         inputs: token ids of real inputs (None: random ones; latency does not depend on them).
         rounds: warm-ups with `pairs` sweeps each; rounds of one process are less than fresh ones.
         pairs: timed pairs per candidate and round.
-        limit_s: no sweep is begun that would end after this many seconds (of an engine: after its models are
-            converted, which may take longer than all timing).
+        limit_s: no sweep but the first is begun that would end this many seconds after all models are built
+            (an engine's conversion or a compiler may take longer than all timing).
         details: also time encoder and natural length, and count memory.
         device: for tests; None is the workload's own.
         exclusive: take the device's timing lock (False when the caller holds it).
     """
     runtime = runtime_of(workload)
     device = devices.resolve(workload.device, outside_torch=runtime.outside_torch) if device is None else device
-    began_s = device.now_s()
     guard = devices.timing_guard(device.lock_id, limit_s) if exclusive else nullcontext()
     with ExitStack() as stack:
         stack.enter_context(guard)
@@ -85,7 +86,7 @@ def measure_many(
         sessions = {DENSE: _session(stack, runtime, dense, workload, inputs)}
         for name, model in candidates.items():
             sessions[name] = _session(stack, runtime, model, workload, inputs)
-        deadline = (device.now_s() if runtime.outside_torch else began_s) + limit_s
+        deadline = device.now_s() + limit_s
         stack.enter_context(_collector_off())
         found: list[dict[str, Round]] = []
         for done in range(rounds):
@@ -104,18 +105,18 @@ def measure_many(
 def time_round(
     sessions: Mapping[str, Session], device: Device, workload: Workload, *, pairs: int, deadline_s: float
 ) -> dict[str, Round]:
-    """One warm-up and up to `pairs` sweeps over the sessions, of which `DENSE` is the reference."""
+    """One warm-up and up to `pairs` sweeps over the sessions, of which `DENSE` is the reference; never none."""
     start_s = device.now_s()
     warm_up_s = min(WARM_UP_S, WARM_UP_SHARE * (deadline_s - start_s))
     settled, calls = _warm_up(sessions, device, workload, deadline_s=start_s + warm_up_s)
-    before = device.surroundings()
+    before, timed_from_s = device.surroundings(), device.now_s()
     names = [name for name in sessions if name != DENSE]
     groups = [[DENSE, *names[i : i + GROUP]] for i in range(0, len(names), GROUP)]
     samples: dict[str, list[tuple[Sample, Sample]]] = {name: [] for name in names}
     discarded, sweep_s = 0, 0.0
     for index in range(pairs):
         began_s = device.now_s()
-        if began_s + sweep_s > deadline_s:
+        if index and began_s + sweep_s > deadline_s:
             break
         sweep: dict[str, tuple[Sample, Sample]] = {}
         for group in groups:
@@ -129,10 +130,11 @@ def time_round(
         sweep_s = device.now_s() - began_s
     after = device.surroundings()
     around: dict[str, Any] = {key: after[key] - before.get(key, 0.0) for key in after if key != "nvml"}
+    crowded = around.get("cpu_pressure_s", 0.0) > CROWDED_SHARE * (device.now_s() - timed_from_s)
     around |= {"warm_up_sweeps": calls, "discarded": discarded, "seconds": device.now_s() - start_s}
     if "nvml" in after:
         around["nvml"] = bool(after["nvml"])
-    return {name: _round(found, settled, around) for name, found in samples.items()}
+    return {name: _round(found, settled, around, crowded) for name, found in samples.items()}
 
 
 def describe(
@@ -217,9 +219,10 @@ def _check_length(session: Session, output: Any, workload: Workload) -> None:
         raise WrongOutputLength(f"output_tokens must be exactly {workload.output_tokens}, but got {tokens} generated")
 
 
-def _round(found: Sequence[tuple[Sample, Sample]], settled: bool, around: dict[str, Any]) -> Round:
+def _round(found: Sequence[tuple[Sample, Sample]], settled: bool, around: dict[str, Any], crowded: bool) -> Round:
     own, dense = [a for a, _ in found], [b for _, b in found]
     reasons = sorted({reason for pair in found for sample in pair for reason in sample.disturbed})
+    reasons += ["others waited for a cpu"] if crowded else []
     notes = {key: [s.notes[key] for s in own if key in s.notes] for key in sorted({k for s in own for k in s.notes})}
     return Round(
         runs_ms=tuple(s.wall_ms for s in own),
@@ -228,7 +231,7 @@ def _round(found: Sequence[tuple[Sample, Sample]], settled: bool, around: dict[s
         dense_cpu_ms=_known(s.cpu_ms for s in dense),
         device_ms=_known(s.device_ms for s in own),
         dense_device_ms=_known(s.device_ms for s in dense),
-        contended=tuple(bool(a.disturbed or b.disturbed) for a, b in found),
+        contended=tuple(crowded or bool(a.disturbed or b.disturbed) for a, b in found),
         settled=settled,
         surroundings=around | ({"disturbed_by": reasons} if reasons else {}) | notes,
     )

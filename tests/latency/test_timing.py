@@ -119,11 +119,29 @@ def test_on_a_cpu_a_disturbed_sample_is_kept_and_flagged(fake):
     assert len(found.runs_ms) == 20 and found.contended_share == 1.0 and found.status == "contended"
 
 
+@pytest.mark.parametrize(("share", "status"), [(0.02, "clean"), (0.4, "contended")])
+def test_where_others_wait_for_a_cpu_the_round_is_contended_though_no_call_shows_it(fake, share, status):
+    """Two busy loops on two cores: the kernel may give them one core and us the other."""
+    run, _, device = fake()
+    device.surroundings = lambda: {"cpu_pressure_s": share * device.seconds}
+    found = run({"a": 0.010}, pairs=20)["a"]
+    assert found.status == status and found.contended_share == (1.0 if status == "contended" else 0.0)
+    reasons = found.rounds[0].surroundings.get("disturbed_by", [])
+    assert ("others waited for a cpu" in reasons) == (status == "contended")
+
+
 def test_the_time_limit_cuts_pairs_and_says_so(fake):
     run, _, device = fake()
     found = run({"a": 1.0}, dense_s=1.0, pairs=1000, limit_s=100)["a"]
     assert found.status == "cut_short" and 10 < len(found.runs_ms) < 1000
     assert device.seconds <= 1.2 * 100
+
+
+def test_a_model_too_slow_for_the_limit_still_has_one_pair(fake):
+    run, _, _ = fake()
+    found = run({"a": 5.0, "b": 20.0}, dense_s=10.0, pairs=9, limit_s=1.0)
+    assert [len(found[name].runs_ms) for name in "ab"] == [1, 1]
+    assert found["a"].ratio == pytest.approx(0.5) and found["a"].status == "cut_short"
 
 
 def test_rounds_in_process_share_the_limit(fake):
