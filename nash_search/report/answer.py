@@ -22,7 +22,14 @@ from nash_search.report import escape
 from nash_search.report.picks import Pick, Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView, build
-from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
+from nash_search.report.words import (
+    format_count,
+    format_duration,
+    format_ms,
+    format_quality,
+    format_scored,
+    format_spread,
+)
 
 
 def admits(asked: str, total_layers: int, narrowest: Mapping[int, int | None]) -> str:
@@ -245,10 +252,10 @@ def pick_text(pick: Pick, view: StudyView) -> Text:
             text.append(f", {pick.speedup:.2f}× faster")
         if pick.quality is not None:
             metric, split = escape.plain(view.metric, 30), escape.plain(pick.quality_split)
-            text.append(f", {metric} {format_quality(pick.quality)} on {split}")
+            text.append(f", {metric} {format_scored(pick.quality, pick.quality_error)} on {split}")
             test = view.dense.test_quality if view.dense else None
             if pick.quality_split == "test" and test is not None:
-                text.append(f" (dense {format_quality(test)})")
+                text.append(f" (dense {format_scored(test, view.dense.test_error if view.dense else None)})")
             if pick.beside:
                 text.append(f", {escape.plain(pick.beside)}")
     for words in (pick.why, pick.more):

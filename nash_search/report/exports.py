@@ -80,7 +80,7 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
     copies: dict[int, list[Path]] = {}
     for pick in view.picks:
         if pick.point is not None and pick.verdict == "met":
-            copy = folder / "best" / budget_folder(LatencyBudget.parse(pick.asked))
+            copy = folder / "best" / LatencyBudget.parse(pick.asked).folder
             copies.setdefault(pick.point.number, []).append(copy)
     written = []
     for point in found.points:
@@ -121,11 +121,6 @@ def cards(folder: Path) -> dict[int, str]:
     """Trial number to its export's card, for those that have one."""
     found = {point.number: folder / point.checkpoint / "README.md" for point in certification(folder).points}
     return {number: path.read_text("utf-8") for number, path in found.items() if path.is_file()}
-
-
-def budget_folder(budget: LatencyBudget) -> str:
-    """Where `best/` keeps a budget's pick: `50pct` or `40ms`."""
-    return f"{round(budget.share * 100, 6):g}pct" if budget.share is not None else f"{budget.ms:g}ms"
 
 
 def _no_path(name: str) -> str:

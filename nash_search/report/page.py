@@ -26,7 +26,14 @@ from nash_search.report.answer import load_lines, quality_words, widths_words
 from nash_search.report.files import replace
 from nash_search.report.picks import Pick, Point
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
+from nash_search.report.words import (
+    format_count,
+    format_duration,
+    format_ms,
+    format_quality,
+    format_scored,
+    format_spread,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -118,6 +125,7 @@ def render(view: StudyView) -> str:
         budget_words=budget_words,
         ms=format_ms,
         quality=lambda value: format_quality(value, view.scale),
+        scored=format_scored,
     )
 
 

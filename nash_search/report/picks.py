@@ -103,6 +103,8 @@ class Pick:
     upper_ms: float | None
     speedup: float | None
     quality: float | None
+    quality_error: float | None
+    """Standard error of `quality`."""
     quality_split: str
     checkpoint: str | None
     beside: str
@@ -137,6 +139,7 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
         upper_ms=entry.get("upper_ms"),
         speedup=entry.get("speedup"),
         quality=entry.get("quality"),
+        quality_error=entry.get("quality_standard_error"),
         quality_split=str(entry.get("quality_split") or ""),
         checkpoint=entry.get("checkpoint"),
         beside=_beside(chosen, document),

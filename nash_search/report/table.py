@@ -26,7 +26,7 @@ from nash_search.report import escape
 from nash_search.report.answer import answer, panel, plan_lines
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView, build
-from nash_search.report.words import format_duration, format_ms, format_quality, shared_words, vocabulary_words
+from nash_search.report.words import counted, format_duration, format_ms, format_quality, shared_words, vocabulary_words
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
@@ -43,11 +43,16 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),
-    "front": lambda d: (
-        f"{d.get('points', 0)} point{'' if d.get('points') == 1 else 's'} on the front ({d.get('why') or 'done'})"
-    ),
+    "front": lambda d: f"{counted(d.get('points', 0), 'point')} on the front ({d.get('why') or 'done'})",
     "certify": lambda d: f"timing the front again, alone, in {d.get('rounds', 'several')} fresh processes",
-    "test": lambda d: f"scoring {'the dense model' if d.get('dense') else 'a winner'} on the sealed test split",
+    "test": lambda d: f"scoring {counted(d.get('models', 1), 'model')} on the sealed test split, once",
+    "finalists": lambda d: (
+        f"training {counted(d['architectures'], 'winner')} with other seeds too, {counted(d['trainings'], 'training')}"
+    ),
+    "finalist": lambda d: (
+        f"trial {d['number']}, seed {d['seed']}: "
+        + (f"failed ({d['failure']})" if d.get("failure") else f"quality {d['quality']:.2f}")
+    ),
     "infeasible": lambda d: "",
     "done": lambda d: "",
 }
@@ -122,7 +127,9 @@ class RunTable:
             self._live = None
 
     def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
-        """A new stage; `plan` carries what is known before anything is spent."""
+        """A new stage; `plan` carries what is known before anything is spent, `finalist` the end of one."""
+        if stage == "finalist":
+            self.running.pop(detail["number"], None)
         if stage == "plan":
             self.plan, self._seen = (
                 dict(detail) | ({"dashboard": self._dashboard_url} if self._dashboard_url else {}),

@@ -48,6 +48,8 @@ class Dense:
     parameters: int | None
     checkpoint: str | None
     test_quality: float | None
+    test_error: float | None
+    """Standard error of `test_quality`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,7 @@ def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense
         parameters=found.get("parameters"),
         checkpoint=found.get("checkpoint"),
         test_quality=found.get("quality") if found.get("quality_split", "test") == "test" else None,
+        test_error=found.get("quality_standard_error"),
     )
 
 

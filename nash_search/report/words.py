@@ -29,11 +29,22 @@ def one_call(work: Mapping[str, Any]) -> str:
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 model`, `3 models`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def format_quality(value: float | None, scale: float | None = None) -> str:
     """A metric's value with the digits its size deserves."""
     if value is None:
         return "–"
     return f"{value:.4f}" if abs(scale if scale is not None else value) <= 1.5 else f"{value:.2f}"
+
+
+def format_scored(value: float | None, standard_error: float | None) -> str:
+    """A metric's value with the half-width of its 95 % interval, where its error is known."""
+    half = None if standard_error is None else 1.96 * standard_error
+    return format_quality(value) + ("" if half is None else f" ± {format_quality(half, value)}")
 
 
 def format_ms(value: float | None) -> str:

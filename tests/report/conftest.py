@@ -186,6 +186,7 @@ def make_study() -> Study:
         return base | {
             "verdict": "met",
             "quality": e["quality"] - 0.4,
+            "quality_standard_error": 0.25,
             "quality_split": "test",
             **{k: e[k] for k in ("latency_ms", "upper_ms", "speedup", "checkpoint", "architecture")},
         }
@@ -200,6 +201,7 @@ def make_study() -> Study:
             "lower_ms": 67.6,
             "upper_ms": 68.9,
             "quality": 91.1,
+            "quality_standard_error": 0.2,
             "quality_split": "test",
             "beside": {"per": 8.9, "wer": 27.6},
             "validation_quality": 91.5,

@@ -147,11 +147,8 @@ def test_paths_stay_out_of_the_metadata(study: Any) -> None:
 @pytest.mark.parametrize(
     ("asked", "name"), [("50%", "50pct"), ("12.5%", "12.5pct"), ("40", "40ms"), ("8.4ms", "8.4ms")]
 )
-def test_best_folders_are_named_as_the_search_names_them(asked: str, name: str) -> None:
-    from nash_search.search.certify import budget_folder
-
-    budget = LatencyBudget.parse(asked)
-    assert exports.budget_folder(budget) == name == budget_folder(budget)
+def test_best_folders_are_named_after_their_budget(asked: str, name: str) -> None:
+    assert LatencyBudget.parse(asked).folder == name
 
 
 def test_report_files_are_written_whole(on_disk: Path) -> None:

@@ -90,7 +90,7 @@ def test_quiet_says_nothing(study: Any) -> None:
 def test_answer_names_the_pick_why_and_what_more_buys(study: Any) -> None:
     text = _run(study, terminal=False)
     assert "✓ 50% (34.1 ms) met: 2 dec · enc 60% at 32.5 ms (at most 32.6 with 95% confidence), 2.10× faster" in text
-    assert "89.05 on test (dense 91.10)" in text
+    assert "89.05 ± 0.49 on test (dense 91.10 ± 0.39)" in " ".join(text.split())
     assert "the best of 4 points of the front whose 95% upper bound stays within 34.1 ms" in text
     assert "ms more buys +0.36 (3 dec · enc 50%)" in text
     assert "✗ 25% (17.1 ms) infeasible" in text
@@ -121,3 +121,18 @@ def test_sparkline() -> None:
     assert sparkline([1.0, 1.0]) == "▄▄"
     assert sparkline([0.0, 1.0]) == "▁█"
     assert len(sparkline(list(map(float, range(100))))) == 24
+
+
+def test_finalists_are_told_one_by_one_and_leave_the_running_trials() -> None:
+    out = io.StringIO()
+    table = RunTable(console=Console(file=out, width=200))
+    table.on_stage("finalists", {"architectures": 1, "trainings": 2})
+    table.on_progress(4, "tune", 10, 20, 0.5)
+    table.on_stage("finalist", {"number": 4, "seed": 1, "quality": 90.123, "failure": None})
+    assert table.running == {}
+    table.on_stage("finalist", {"number": 4, "seed": 2, "quality": None, "failure": "oom"})
+    table.on_stage("test", {"models": 3})
+    told = out.getvalue()
+    assert "training 1 winner with other seeds too, 2 trainings" in told
+    assert "trial 4, seed 1: quality 90.12" in told and "trial 4, seed 2: failed (oom)" in told
+    assert "scoring 3 models on the sealed test split, once" in told
