@@ -42,6 +42,11 @@ class LatencyBudget(Frozen):
             return cls(asked=text, share=number / 100)
         return cls(asked=text, ms=number)
 
+    @property
+    def folder(self) -> str:
+        """Its name below `best/`: `50pct` or `40ms`."""
+        return f"{self.ms:g}ms" if self.share is None else f"{round(self.share * 100, 6):g}pct"
+
     def share_of(self, dense_ms: float) -> float:
         """The budget as a fraction of a dense latency (milliseconds)."""
         if self.share is not None:

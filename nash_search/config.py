@@ -214,7 +214,7 @@ class SearchConfig(Frozen):
     """`stock`: every export loads with plain transformers; needs `recipe.widths: uniform`."""
     finalist_seeds: int = Field(default=1, ge=1, le=20)
     """Seeds each budget's winner is trained with; more than the search's own give quality an interval over seeds."""
-    certify_rounds: int = Field(default=5, ge=1)
+    certify_rounds: int = Field(default=5, ge=2)
     """Fresh processes that re-time the front."""
     certify_pairs: int = Field(default=40, ge=3)
     """Timed pairs per point of the front and process."""

@@ -60,7 +60,7 @@ def starting_point(config: SearchConfig) -> tuple[Task, Any, TeacherRecipe]:
         return load_scratch_task(config.task, recipe), None, recipe
     found = models.find_model(start, config.revision)
     task = load_task(config.task, models.load_tokenizer(found), models.generation_settings(found))
-    return task, pruner.load(found.folder), recipe.model_copy(update={"init": start})
+    return task, pruner.load(found.folder).float(), recipe.model_copy(update={"init": start})
 
 
 def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:

@@ -252,6 +252,11 @@ class TrialRecord(Frozen):
         """Training seconds over all stages."""
         return sum(stage.get("seconds", 0.0) for stage in self.stages.values())
 
+    @property
+    def train_steps(self) -> float:
+        """Optimizer steps over all stages."""
+        return sum(stage.get("steps", 0.0) for stage in self.stages.values())
+
 
 def _median_of_medians(rounds: list[tuple[float, ...]] | list[list[float]]) -> float:
     """Median over the medians of rounds that have samples; NaN when none has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,17 @@ def test_another_run_s_state_is_never_overwritten_and_threads_do_not_make_anothe
     state.write_bytes(b"\xff" * 64)
     with pytest.raises(InvalidInput, match="must be whole"):
         finetune(task, recipe(), tmp_path / "damaged")
+
+
+def test_a_checkpoint_in_half_precision_is_trained_in_whole(tmp_path: Path) -> None:
+    from nash_search import pruner
+    from nash_search.config import SearchConfig
+    from nash_search.finetune import starting_point
+    from nash_search.tasks.g2p import teacher_folder
+
+    half = tmp_path / "half"
+    shutil.copytree(teacher_folder(), half)
+    pruner.load(teacher_folder()).to(torch.bfloat16).save_pretrained(half)
+    small = TaskConfig(train_examples=96, validation_examples=16)
+    _, model, _ = starting_point(SearchConfig(task=small, model=str(half)))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}

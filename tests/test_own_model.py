@@ -67,8 +67,11 @@ def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) 
     made = nash_search(tmp_path, "finetune", *own, "--output", "teacher", "--json")
     assert made.returncode == 0, made.stderr[-2000:]
     assert json.loads(made.stdout.splitlines()[-1])["quality"]["value"] > 30
-    asked = [*own, "--model", "teacher", "--budget-ms", "100%", "--serial", "--json"]
+    asked = [*own, "--model", "teacher", "--budget-ms", "100%", "--serial", "--json", "--study", "s"]
     if kind == "t5":
+        decoding = json.loads((tmp_path / "teacher" / "generation_config.json").read_text())
+        decoding |= {"num_beams": 2, "length_penalty": 0.6}
+        (tmp_path / "teacher" / "generation_config.json").write_text(json.dumps(decoding))
         refused = nash_search(tmp_path, *asked, "--format", "stock")
         assert refused.returncode == 2 and "narrow encoders of t5 (--format)" in refused.stderr
     else:  # a uniform width is one that a stock config can say
@@ -84,6 +87,16 @@ def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) 
         "model, words = (c.from_pretrained(sys.argv[1]) for c in (AutoModelForSeq2SeqLM, AutoTokenizer))\n"
         "print(words.decode(model.generate(**words('red cat', return_tensors='pt'))[0], skip_special_tokens=True))\n"
     )
+    if kind == "t5":
+        assert document["workload"]["beams"] == 2
+        certified = json.loads((tmp_path / "results" / "s" / "certification.json").read_text())
+        for point in certified["points"]:
+            export = json.loads(
+                (tmp_path / "results" / "s" / point["checkpoint"] / "generation_config.json").read_text()
+            )
+            settings = {name: export[name] for name in ("num_beams", "length_penalty", "max_new_tokens")}
+            assert settings["num_beams"] == 2 and settings["length_penalty"] == 0.6
+            assert all(str(value) in point["validation"]["signature"] for value in settings.values())
     narrow = [point for point in document["front"] if point["architecture"]["encoder_sparsity_pct"]]
     folder = (narrow or document["front"])[0]["checkpoint"]
     fresh = subprocess.run(

@@ -122,7 +122,7 @@ SEARCH = (
     Flag(field="study", metavar="NAME", help="Name of the study (default: task and a hash of the question)."),
     Flag(field="max_drop_pct", metavar="PERCENT", read=percent, help="Largest quality drop relative to the teacher."),
     Flag(field="trial_timeout_s", metavar="TIME", read=seconds, help="A trial ends after this long (90s, 10m, 2h)."),
-    Flag(field="time_budget_s", metavar="TIME", read=seconds, help="The search proposes nothing new after this long."),
+    Flag(field="time_budget_s", metavar="TIME", read=seconds, help="The whole search ends about after this long."),
     Flag(field="early_stopping", switch=False, help="Train every trial to its end, dominated or not."),
     Flag(
         field="finalist_seeds",

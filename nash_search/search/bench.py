@@ -116,9 +116,9 @@ class NashBench:
     def _fingerprint(self) -> dict[str, Any]:
         return runtimes.fingerprint(self.device, self._workload)
 
-    def fingerprint_hash(self) -> str:
-        """Identity of device and software."""
-        return str(self._fingerprint["hash"])
+    def fingerprint(self) -> dict[str, Any]:
+        """Device and software, `hash` their identity."""
+        return self._fingerprint
 
     def _guard(self) -> AbstractContextManager[Any]:
         return device.training_guard(self.device.name)
@@ -295,8 +295,8 @@ class NashBench:
     # -- certification ---------------------------------------------------------------------------
 
     def dense_folder(self) -> Path:
-        """The teacher's own folder."""
-        return self.dense.folder
+        """The teacher's own folder, so named that it is found from anywhere."""
+        return self.dense.folder.resolve()
 
     def time_fresh(
         self,

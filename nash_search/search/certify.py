@@ -48,6 +48,7 @@ class Training(Frozen):
     meets: tuple[str, ...] = ()
     """Budgets that it met by itself, as asked."""
     train_s: float
+    train_steps: float = 0.0
     validation: Quality
     test: Quality | None = None
 
@@ -75,7 +76,7 @@ class Point(Frozen):
 
     def verdict(self, budget: LatencyBudget) -> Verdict:
         """Does it meet the budget? An export that writes something else meets nothing."""
-        return self.latency.verdict(budget) if self.same_tokens else "missed"
+        return self.latency.certificate(budget) if self.same_tokens else "missed"
 
 
 class Certification(Frozen):
@@ -167,7 +168,7 @@ def certify(
     say: Callable[[str, dict[str, Any]], None],
     dense_ms: float | None = None,
 ) -> Certification:
-    """Export and time the front; what was certified before is kept.
+    """Export and time the front; what was certified before is kept, unless it left a budget open.
 
     Args:
         folder: the study's folder.
@@ -178,7 +179,7 @@ def certify(
         dense_ms: the dense latency that shares are shares of, where every budget is a share.
     """
     before = read(folder)
-    if before is not None and set(before.timed or [p.key for p in before.points]) == {_key(r) for r in front}:
+    if before is not None and _still_answers(before, front, config.budgets):
         found = before
     elif not front:
         found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
@@ -191,9 +192,15 @@ def certify(
     return found
 
 
+def _still_answers(before: Certification, front: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> bool:
+    """The same front, and nothing that another look could decide."""
+    same = set(before.timed or [p.key for p in before.points]) == {_key(r) for r in front}
+    return same and all(choose(before.points, budget, None)[0] != "ambiguous" for budget in budgets)
+
+
 def winners(found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> dict[str, Point]:
     """The points that meet a budget and are its answer, by the budget's folder."""
-    answers = {budget_folder(budget): choose(found.points, budget, floor) for budget in budgets}
+    answers = {budget.folder: choose(found.points, budget, floor) for budget in budgets}
     return {name: point for name, (verdict, point) in answers.items() if verdict == "met" and point is not None}
 
 
@@ -285,18 +292,12 @@ def _trainings(
             share=p.latency.ratio,
             meets=tuple(b.asked for b in budgets if p.verdict(b) == "met"),
             train_s=r.train_s,
+            train_steps=r.train_steps,
             validation=p.validation,
         )
         for p, r in sorted(own, key=lambda pair: pair[0].seed)
         if len(own) > 1
     )
-
-
-def budget_folder(budget: LatencyBudget) -> str:
-    """`50pct` or `40ms`."""
-    if budget.share is not None:
-        return f"{round(budget.share * 100, 6):g}pct"
-    return f"{budget.ms:g}ms"
 
 
 def measurement(config: SearchConfig, point: Point, bench: Bench) -> dict[str, Any]:

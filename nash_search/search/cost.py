@@ -39,6 +39,19 @@ class TrialCost(Frozen):
     """In words, how this is known."""
 
 
+def worker_count(config: SearchConfig, device: str) -> int:
+    """Trials side by side: as asked, else one per GPU, or one per CPU core of this process."""
+    if config.workers is not None:
+        return config.workers
+    if config.workload.device.startswith("cuda:"):
+        return 1
+    if device != "cpu":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return len(os.sched_getaffinity(0))
+
+
 def train_threads(workers: int) -> int:
     """CPU threads of one trial's training where so many train side by side."""
     return max(1, len(os.sched_getaffinity(0)) // workers)
@@ -80,6 +93,18 @@ def as_recorded(cost: TrialCost, records: Sequence[TrialRecord]) -> TrialCost:
     return cost.model_copy(update={"train_s": sum(spent) / len(spent), "how": how})
 
 
+def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front: int = FRONT) -> float:
+    """Seconds that timing a front of this many points in fresh processes takes."""
+    pair_s = 2 * dense_ms / 1000
+    return config.certify_rounds * (max(load_s, LOAD_LEAST_S) + config.certify_pairs * front * pair_s)
+
+
+def for_trials_s(config: SearchConfig, dense_ms: float, load_s: float) -> float | None:
+    """What a time budget leaves for trials: certification comes out of it too, with at most half; None without one."""
+    limit_s = config.time_budget_s
+    return None if limit_s is None else limit_s - min(limit_s / 2, certification_s(config, dense_ms, load_s))
+
+
 def of_search(
     cost: TrialCost,
     config: SearchConfig,
@@ -111,15 +136,14 @@ def of_search(
     side_by_side = min(workers, max(trials, 1))
     start_s = 0.0 if config.serial or not trials else RAY_START_S + load_s
     work_s = trials * ((cost.train_s + cost.score_s) / side_by_side + time_s / min(devices, side_by_side))
-    if config.time_budget_s is not None:
-        work_s = min(work_s, config.time_budget_s)
-    front = min(FRONT, max(trials, 1))
-    timed_s = config.certify_rounds * config.certify_pairs * front * 2 * dense_ms / 1000
+    limit_s = for_trials_s(config, dense_ms, load_s)
+    work_s = work_s if limit_s is None else min(work_s, limit_s)
+    certified_s = certification_s(config, dense_ms, load_s, min(FRONT, max(trials, 1)))
     scored_s = (len(config.budgets) + 1) * cost.score_s
     return {
         "seconds_per_trial": cost.train_s + cost.score_s + time_s,
         "train_s": trials * cost.train_s,
-        "device_s": work_s + timed_s + scored_s,
-        "eta_s": start_s + work_s + config.certify_rounds * load_s + timed_s + scored_s,
+        "device_s": work_s + certified_s - config.certify_rounds * load_s + scored_s,
+        "eta_s": start_s + work_s + certified_s + scored_s,
         "estimated": cost.how,
     }

@@ -63,6 +63,7 @@ def full(
 ) -> dict[str, Any]:
     """The whole document; see `public` for the part that is promised."""
     points = certification.points if certification is not None else ()
+    again = [t for p in points for t in p.seeds if t.seed != config.seed]
     floor_at, floor_share = probe.floor(table, facts.space.architectures())
     quality_limit = quality_floor(facts, config)
     parameters = {r.number: r.parameters for r in records}
@@ -115,9 +116,9 @@ def full(
             "quality": facts.reference_quality,
         },
         "finalists": [_finalist(p, t) for p in points for t in p.seeds],
-        "train_s": sum(r.train_s for r in records)
-        + sum(t.train_s for p in points for t in p.seeds if t.seed != config.seed),
-        "train_steps": sum(s.get("steps", 0.0) for r in records for s in r.stages.values()),
+        "train_s": sum(r.train_s for r in records) + sum(t.train_s for t in again),
+        "train_steps": sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
+        "device_s": sum(r.wall_s for r in records),
         "shared": sharing.summary(records),
         "sealed_test_openings": certification.opened if certification is not None else 0,
         **provenance.told(folder, table.fingerprint),
@@ -171,6 +172,7 @@ def budget_answer(
         "upper_ms": None,
         "speedup": None,
         "quality": None,
+        "quality_standard_error": None,
         "quality_split": None,
         "checkpoint": None,
         "architecture": None,
@@ -188,6 +190,7 @@ def budget_answer(
         "upper_ms": _number(upper),
         "speedup": latency.speedup,
         "quality": quality.value,
+        "quality_standard_error": quality.standard_error,
         "quality_split": quality.split,
         "checkpoint": str(folder / point.checkpoint),
         "architecture": point.architecture.model_dump(mode="json"),
@@ -226,6 +229,7 @@ def _finalist(point: Point, training: Training) -> dict[str, Any]:
         "share": training.share,
         "meets": list(training.meets),
         "train_s": training.train_s,
+        "train_steps": training.train_steps,
         "validation": training.validation.value,
         "test": training.test.value if training.test is not None else None,
     }
@@ -304,7 +308,8 @@ def _trial_row(record: TrialRecord, dense_ms: float) -> dict[str, Any]:
         "parameters": record.parameters,
         "sparsity_counted": record.sparsity_counted,
         "train_s": record.train_s,
-        "train_steps": sum(s.get("steps", 0.0) for s in record.stages.values()),
+        "train_steps": record.train_steps,
+        "device_s": record.wall_s,
         "seed": record.seed,
         "reason": record.failure or record.infeasible or record.stopped,
         "message": record.message,

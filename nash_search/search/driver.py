@@ -22,7 +22,7 @@ from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.search import manifest, probe, recovery, sharing, space
-from nash_search.search.cost import train_threads
+from nash_search.search.cost import for_trials_s, train_threads
 from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
@@ -53,6 +53,8 @@ class Driver:
         workers: int = 1,
         listeners: Sequence[Listener] = (),
         extra_anchors: Sequence[Architecture] = (),
+        load_s: float = 0.0,
+        spent_s: float = 0.0,
     ) -> None:
         self.study, self.table, self.config, self.workload = study, table, config, workload
         self.workers, self.listeners = workers, listeners
@@ -62,7 +64,8 @@ class Driver:
         wanted = corners if config.sampler not in ("grid", "random") else []
         self.anchors = list(dict.fromkeys([*extra_anchors, *wanted]))
         self.why_done = ""
-        self._began = time.monotonic()
+        self._began = time.monotonic() - spent_s
+        self._limit_s = for_trials_s(config, facts.dense_ms, load_s)
         self._running: dict[int, Job] = {}
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
@@ -129,11 +132,10 @@ class Driver:
         return Nothing.WAIT if self._running else Nothing.DONE
 
     def _out_of_time(self) -> bool:
-        limit = self.config.time_budget_s
-        if limit is None:
+        if self._limit_s is None:
             return False
         expected = max(self._spent_s[-3:], default=0.0)
-        return self.elapsed_s + expected * (1 + self._finalists / self.workers) > limit
+        return self.elapsed_s + expected * (1 + self._finalists / self.workers) > self._limit_s
 
     @property
     def _finalists(self) -> int:
@@ -284,7 +286,7 @@ class Driver:
 
     @property
     def elapsed_s(self) -> float:
-        """Wall seconds since this driver began."""
+        """Wall seconds since the search began, what it spent before this driver (`spent_s`) included."""
         return time.monotonic() - self._began
 
     def state(self) -> StudyState:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nash_search import errors, intervals
+from nash_search import errors
 from nash_search.config import SearchConfig, SearchSpace, Workload, digest
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import cost, document, manifest, probe, space
@@ -56,7 +56,7 @@ def resolved_question(config: SearchConfig, bench: Bench) -> dict[str, Any]:
         **config.question(),
         "search_space": filled.model_dump(mode="json"),
         "workload": bench.workload().model_dump(mode="json"),
-        "device": bench.fingerprint_hash(),
+        "device": str(bench.fingerprint()["hash"]),
         **bench.facts(),
     }
 
@@ -73,10 +73,21 @@ def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> 
     return found
 
 
-def same_question(facts: StudyFacts, question: dict[str, Any], config: SearchConfig) -> None:
+def same_question(
+    facts: StudyFacts, question: dict[str, Any], config: SearchConfig, bench: Bench, folder: Path
+) -> None:
+    """Refuse to go on with a study under another question, and name what changed.
+
+    Raises:
+        InvalidInput: one line.
+    """
     if digest(question) == facts.question_digest:
         return
-    changed = "; ".join(differences(facts.question, question))[:400]
+    before, now = dict(facts.question), dict(question)
+    if before["device"] != now["device"]:  # hashes: said by what they are hashes of
+        table = probe.LatencyTable.model_validate_json((folder / PROBE).read_bytes())
+        before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, bench.fingerprint()))
+    changed = "; ".join(differences(before, now))[:400]
     raise errors.InvalidInput(
         f"a study must keep its question, but got {changed}",
         where=config.study_name,
@@ -179,8 +190,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
     architectures = facts.space.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    dense_calls = [ms for entry in table.entries for taken in entry.latency.rounds for ms in taken.dense_runs_ms]
-    lower_ms, upper_ms = intervals.median_bounds([dense_calls])
+    lower_ms, upper_ms = table.dense_bounds_ms
     return {
         "study": config.study_name,
         "task": config.task.name,
@@ -204,7 +214,6 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
                 "floor_ms": floor_share * facts.dense_ms,
                 "verdict": "infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
                 "admits": space.admits(facts.space, table, b),
-                "nearest": probe.nearest_feasible(table, architectures, b).asked,
             }
             for b in config.budgets
         ],

@@ -13,6 +13,7 @@ from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
+from nash_search.latency.fresh import MeasurementFailed
 from nash_search.search import certify as certification
 from nash_search.search import document, lock, manifest
 from nash_search.search.probe import LatencyTable
@@ -47,7 +48,7 @@ def pick(
         got = "a certified front whose exports are gone" if gone else "no certified front"
         raise InvalidInput(f"study must be finished to answer a budget, but got {got}", where=str(folder))
     if certify:
-        found = _again(folder, found, config, budget)
+        found = _again(folder, found, config, budget, table)
     drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
     dense = summary["dense"]
     floor = None if drop is None else document.dropped(dense["validation_quality"], drop, summary["direction"])
@@ -58,13 +59,19 @@ def pick(
 
 
 def _again(
-    folder: Path, found: certification.Certification, config: SearchConfig, budget: LatencyBudget
+    folder: Path, found: certification.Certification, config: SearchConfig, budget: LatencyBudget, table: LatencyTable
 ) -> certification.Certification:
-    """Fresh rounds for every point, kept in the study."""
+    """Fresh rounds for every point, kept in the study unless time ran out."""
     with lock.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
         bench = open_bench(config)
         bench.settle(folder)
+        if bench.fingerprint()["hash"] != table.fingerprint["hash"]:
+            raise InvalidInput(
+                "device and software must be those of the study to certify its front again, but got others",
+                where=str(folder),
+                fix=f"nash-search remeasure {folder.name} times it here",
+            )
         latencies = bench.time_fresh(
             folders,
             {key: [budget] for key in folders},
@@ -72,6 +79,8 @@ def _again(
             pairs=config.certify_pairs,
             limit_s=certification.LIMIT_S,
         )
+        if min(len(latency.rounds) for latency in latencies.values()) < 2:
+            raise MeasurementFailed(f"the front must be timed twice within {certification.LIMIT_S:.0f} s, but was not")
         points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
         found = found.model_copy(update={"points": points})
         manifest.write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))

@@ -70,9 +70,9 @@ class Rehearsal:
         """A call nobody makes."""
         return Workload(batch_size=64, input_tokens=8, output_tokens=8)
 
-    def fingerprint_hash(self) -> str:
+    def fingerprint(self) -> dict[str, Any]:
         """No device."""
-        return "rehearsal"
+        return {"device": "rehearsal", "hash": "rehearsal"}
 
     def _latency(self, architecture: Architecture, *key: object, rounds: int = 1, fresh: bool = False) -> Latency:
         share = share_of(architecture)
@@ -82,9 +82,8 @@ class Rehearsal:
             runs = [share * DENSE_MS * (1 + 0.002 * _noise(architecture.slug, *key, r, i)) for i in range(8)]
             return Round(runs_ms=tuple(runs), dense_runs_ms=tuple(dense), contended=(False,) * 8)
 
-        fingerprint = {"device": "rehearsal", "hash": "rehearsal"}
         made = tuple(one(r) for r in range(rounds))
-        return Latency(rounds=made, workload=self.workload(), fingerprint=fingerprint, fresh=fresh)
+        return Latency(rounds=made, workload=self.workload(), fingerprint=self.fingerprint(), fresh=fresh)
 
     def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
         """The closed form with a little noise."""

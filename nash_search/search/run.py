@@ -8,7 +8,6 @@ exit code: 0 when a budget is met, 3 when none is. It refuses to know models, Op
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
 from nash_search.records import TrialRecord
 from nash_search.search import (
     certify,
+    cost,
     document,
     finalists,
     lock,
@@ -119,17 +119,6 @@ def search(
             return _Run(config, bench, folder, question, Said(listeners), interruption, began).run(seeds)
 
 
-def worker_count(config: SearchConfig, device: str) -> int:
-    """Trials side by side: as asked, else one per GPU, or one per CPU core of this process."""
-    if config.workers is not None:
-        return config.workers
-    if device != "cpu":
-        import torch
-
-        return max(1, torch.cuda.device_count())
-    return len(os.sched_getaffinity(0))
-
-
 class _Run:
     """One search while it holds the study's lock."""
 
@@ -146,14 +135,15 @@ class _Run:
         self.config, self.bench, self.folder, self.question = config, bench, folder, question
         self.say, self.interruption, self.began = say, interruption, began
         self.workload = bench.workload()
-        self.workers = 1 if config.serial else worker_count(config, self.workload.device)
+        self.workers = 1 if config.serial else cost.worker_count(config, self.workload.device)
 
     def run(self, seeds: Sequence[Architecture]) -> SearchResult:
         """Every stage in its order."""
         config, say = self.config, self.say
         load_s = time.monotonic() - self.began
-        call = self.workload.model_dump(mode="json")
-        say("workload", {"workload": call, "study": config.study_name, "notes": self.bench.notes()})
+        filled = space.filled(config.search_space, self.bench.decoder_layers())
+        call, notes = self.workload.model_dump(mode="json"), (*self.bench.notes(), *space.notes(filled, config.trials))
+        say("workload", {"workload": call, "study": config.study_name, "notes": notes})
         study = self._existing()
         if study is not None and not (self.folder / opening.PROBE).exists():
             raise errors.StorageDamaged(
@@ -161,8 +151,7 @@ class _Run:
                 fix="give the --results it was begun with, or choose another --study",
             )
         if study is not None:
-            opening.same_question(study.facts, self.question, config)
-        filled = space.filled(config.search_space, self.bench.decoder_layers())
+            opening.same_question(study.facts, self.question, config, self.bench, self.folder)
         with self.interruption.interruptible():
             begun = study is not None
             self.table = opening.latency_table(config, self.bench, self.folder, filled, say, begun=begun)
@@ -186,6 +175,8 @@ class _Run:
             workers=self.workers,
             listeners=say.listeners,
             extra_anchors=seeds,
+            load_s=load_s,
+            spent_s=time.monotonic() - self.began,
         )
         try:
             self._train(driver)
@@ -202,6 +193,11 @@ class _Run:
         """The study, if it was begun."""
         path = self.folder / recovery.DATABASE
         if self.config.storage is None and not path.exists():
+            if (self.folder / CONFIG).exists():
+                raise errors.StorageDamaged(
+                    f"study {self.config.study_name} must have its database, but {path} is not there",
+                    fix=f"set NASH_SEARCH_STORAGE if it lies there, else run `nash-search recover {self.folder.name}`",
+                )
             return None
         storage = open_storage(self.config.storage or sqlite_url(path))
         if not Study.exists(storage, self.config.study_name):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import LatencyBudget
-from nash_search.search.certify import Certification, budget_folder, winners, write
+from nash_search.search.certify import Certification, winners, write
 from nash_search.search.trial import Bench
 
 BEST = "best"
@@ -59,6 +59,6 @@ def answer(
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     for budget in budgets:  # a copy of an earlier answer that no longer holds
-        if budget_folder(budget) not in won:
-            shutil.rmtree(folder / BEST / budget_folder(budget), ignore_errors=True)
+        if budget.folder not in won:
+            shutil.rmtree(folder / BEST / budget.folder, ignore_errors=True)
     return found

@@ -124,8 +124,8 @@ class Bench(Protocol):
     def workload(self) -> Workload:
         """The resolved call that is timed."""
 
-    def fingerprint_hash(self) -> str:
-        """Identity of the device."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Device and software, `hash` their identity."""
 
     def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
         """Random-weight models of these shapes, interleaved with the dense model; `known` keeps what was timed."""
@@ -191,7 +191,7 @@ def open_bench(config: SearchConfig) -> Bench:
     )
     if key not in _benches:
         _benches.clear()
-        if config.task.name == "rehearsal":
+        if config.task.name == "rehearsal" and config.task.data is None:
             from nash_search.search.rehearsal import Rehearsal
 
             _benches[key] = Rehearsal(config)

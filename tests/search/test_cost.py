@@ -34,7 +34,9 @@ def test_a_time_budget_caps_it_finalists_add_to_it_and_nothing_left_starts_nothi
     sizes = {"workers": 1, "dense_ms": 100.0, "load_s": 5.0}
     free = cost.of_search(ONE, config_of(serial=True), trials=6, **sizes)
     capped = cost.of_search(ONE, config_of(serial=True, time_budget_s=60), trials=6, **sizes)
-    assert free["eta_s"] - capped["eta_s"] == pytest.approx(6 * 36 - 60)
+    assert free["eta_s"] - capped["eta_s"] == pytest.approx(6 * 36 - 30), "half of it is kept to certify in"
+    ample = cost.of_search(ONE, config_of(serial=True, time_budget_s=1000), trials=100, **sizes)
+    assert ample["eta_s"] == pytest.approx(1000 + 2 * ONE.score_s)
     more = cost.of_search(ONE, config_of(serial=True, finalist_seeds=3), trials=6, **sizes)
     assert more["train_s"] == 8 * 30
     done = cost.of_search(ONE, config_of(), trials=0, **sizes)

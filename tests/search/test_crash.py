@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nash_search.search import failpoints
+from nash_search.search import failpoints, probe, recovery
+from nash_search.search.study import Study, open_storage, sqlite_url
 
 HERE = Path(__file__).parent
 TRIALS = 14
@@ -68,6 +70,20 @@ def check_same(results, document, reference):
     assert len(names) == len(found)
 
 
+def recovery_s(results, copy):
+    """CPU seconds that putting a killed study right takes (on a copy of it)."""
+    if not (results / "s" / "study.db").exists():  # killed before it began
+        return 0.0
+    shutil.copytree(results / "s", copy)
+    began = time.process_time()
+    recovery.check_database(copy / "study.db")
+    study = Study(open_storage(sqlite_url(copy / "study.db")), "s", copy, None)
+    recovery.settle(study, probe.LatencyTable.model_validate_json((copy / "probe.json").read_bytes()))
+    assert all(row.state.is_finished() for row in study.trials())
+    study.close()
+    return time.process_time() - began
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     results = tmp_path_factory.mktemp("undisturbed")
@@ -120,6 +136,7 @@ def test_killed_at_twenty_random_moments(tmp_path, reference):
             process.communicate()
             killed += 1
     for number in range(1, studies + 1):
+        assert recovery_s(tmp_path / str(number), tmp_path / f"copy-{number}") < 5
         check_same(tmp_path / str(number), finish(tmp_path / str(number)), reference)
 
 

@@ -62,3 +62,21 @@ def test_a_search_ends_in_an_export_that_the_engine_alone_translates_with(tmp_pa
     lines[0] = f"folder = {str(export)!r}"
     said = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert said.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_search_on_onnx_runtime_certifies_its_artefact(tmp_path):
+    pytest.importorskip("onnxruntime")
+    asked = ["--config", "smoke", "--runtime", "onnxruntime", "--budget-ms", "90%", "--trials", "1", "--serial"]
+    run = [sys.executable, "-m", "nash_search", *asked, "--study", "s", "--json", "--results", str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=1500, cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stderr
+    [point] = json.loads(done.stdout.splitlines()[-1])["front"]
+    assert point["same_tokens"]
+    certification = json.loads((tmp_path / "s" / "certification.json").read_text())
+    [certified] = certification["points"]
+    assert certified["latency"]["fresh"] and certified["latency"]["fingerprint"]["runtime"] == "onnxruntime"
+    assert "served:onnxruntime float32" in certified["validation"]["signature"]
+    export = Path(point["checkpoint"])
+    assert json.loads((export / "onnxruntime" / "artefact.json").read_text())["runtime"] == "onnxruntime"
+    assert "onnxruntime" in (export / "README.md").read_text()

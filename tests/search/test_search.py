@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 
-from nash_search.config import Architecture, LatencyBudget
+from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchSpace, TaskConfig
 from nash_search.errors import InvalidInput, StorageDamaged
 from nash_search.search import certify
 from nash_search.search.pick import pick
@@ -136,6 +138,11 @@ def test_interrupting_by_trials_equals_one_go(rehearse, tmp_path):
     [
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"sampler": "random"}, 'sampler: "tpe" -> "random"'),
+        ({"search_space": SearchSpace(encoder_sparsity_pct=(0, 50, 10))}, r"encoder_sparsity_pct: \[0, .*50, 10\]"),
+        ({"task": TaskConfig(name="rehearsal", metric="bleu")}, 'task.metric: null -> "bleu"'),
+        ({"task": TaskConfig(name="rehearsal", train_examples=9)}, "task.train_examples: null -> 9"),
+        ({"recipe": PruningRecipe(tune_steps=7)}, "recipe.tune_steps: .* -> 7"),
+        ({"max_drop_pct": 3.0}, "max_drop_pct: null -> 3.0"),
         ({"budgets": (LatencyBudget.parse("80%"),)}, "loosest budget must stay within the study's 70.0%"),
     ],
 )
@@ -207,8 +214,8 @@ def test_a_hanging_trial_is_ended_at_its_timeout(rehearse, notebook):
 
 
 def test_a_time_budget_is_respected(rehearse, notebook):
-    rehearse(trials=100, orders="trial_s=0.2", time_budget_s=1.0)
-    assert len(notebook.trials) <= 7  # the dense model, at most five of 0.2 s, and one that was under way
+    rehearse(trials=100, orders="trial_s=0.2", time_budget_s=2.0)
+    assert len(notebook.trials) <= 7  # dense, five of 0.2 s at most (half is kept to certify in), one under way
     assert dict(notebook.stages)["front"]["why"] == "the time budget is spent"
 
 
@@ -340,6 +347,95 @@ def test_a_study_without_its_folder_is_refused_in_one_line(rehearse):
     (result.folder / "probe.json").unlink()
     with pytest.raises(StorageDamaged, match="study s must have its folder, but .* has no probe.json"):
         rehearse(trials=3)
+
+
+def test_other_data_protocols_and_devices_are_another_question_too(rehearse, monkeypatch):
+    from nash_search.search.rehearsal import Rehearsal
+
+    rehearse(trials=2)
+    facts = Rehearsal.facts
+
+    def changed(self):
+        return facts(self) | {"model": "other", "data": {"train": "other"}, "protocol": {"trial": 9}}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rehearsal, "facts", changed)
+        with pytest.raises(InvalidInput, match="data: .*other.*; model: .*other.*; protocol: .*9"):
+            rehearse(trials=2)
+    call = Rehearsal.workload(None).model_copy(update={"batch_size": 3})
+    with monkeypatch.context() as patched:
+        patched.setattr(Rehearsal, "workload", lambda self: call)
+        with pytest.raises(InvalidInput, match="workload.batch_size: 64 -> 3"):
+            rehearse(trials=2)
+    elsewhere = {"device": "rehearsal", "torch": "9.9", "hash": "elsewhere"}
+    monkeypatch.setattr(Rehearsal, "fingerprint", lambda self: elsewhere)
+    with pytest.raises(InvalidInput, match='got device.torch: null -> "9.9"'):
+        rehearse(trials=2)
+
+
+def test_a_study_whose_database_is_elsewhere_is_not_begun_anew(rehearse, notebook):
+    result = rehearse(trials=2)
+    for path in result.folder.glob("study.db*"):
+        path.unlink()
+    before = (result.folder / "probe.json").read_bytes()
+    with pytest.raises(StorageDamaged, match="must have its database.*set NASH_SEARCH_STORAGE"):
+        rehearse(trials=2)
+    assert not (result.folder / "study.db").exists() and (result.folder / "probe.json").read_bytes() == before
+
+
+def test_an_answer_left_open_is_looked_at_again_and_a_settled_one_is_not(rehearse, notebook, monkeypatch):
+    from nash_search.records import Latency
+
+    rehearse(trials=4)
+    certified = [stage for stage, _ in notebook.stages].count("certify")
+    rehearse(trials=4)
+    assert [stage for stage, _ in notebook.stages].count("certify") == certified == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(Latency, "verdict", lambda self, budget: "ambiguous")
+        result = rehearse(trials=4)
+    assert [stage for stage, _ in notebook.stages].count("certify") == 2 and result.exit_code == 3
+
+
+def test_one_round_is_no_certificate(rehearse, monkeypatch):
+    from nash_search.search.rehearsal import Rehearsal
+
+    timed = Rehearsal.time_fresh
+    monkeypatch.setattr(Rehearsal, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1}))
+    result = rehearse(trials=4)
+    assert result.exit_code == 3
+    assert {b["verdict"] for b in result.document["budgets"]} == {"ambiguous"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"value": float("nan")}, "finite"),
+        ({"value": float("inf")}, "finite"),
+        ({"value": float("-inf")}, "finite"),
+    ],
+)
+def test_no_value_that_is_no_number_reaches_the_study(rehearse, notebook, monkeypatch, change, words):
+    from nash_search.search.rehearsal import Rehearsal
+
+    scored = Rehearsal._quality
+
+    def poisoned(self, architecture, split, seed):
+        found = scored(self, architecture, split, seed)
+        return found.model_copy(update=change) if architecture.decoder_layers == 1 else found
+
+    monkeypatch.setattr(Rehearsal, "_quality", poisoned)
+    result = rehearse(trials=3)
+    reasons = {(r.failure, r.architecture.decoder_layers) for r in notebook.trials}
+    assert ("nan", 1) in reasons and (None, 1) not in reasons
+    assert all(words in r.message for r in notebook.trials if r.failure)
+    assert all(t.values is None or np.isfinite(t.values).all() for t in study_of(result).trials)
+
+
+def test_training_and_device_time_are_accounted_for(rehearse):
+    full = rehearse(trials=4, orders="trial_s=0.05", finalist_seeds=2).full_document
+    table = pd.read_csv(Path(full["front"][0]["checkpoint"]).parents[1] / "trials.csv")
+    assert full["device_s"] == pytest.approx(table["device_s"].sum()) and full["device_s"] > full["train_s"] / 2
+    assert full["train_steps"] == table["train_steps"].sum() + sum(f["train_steps"] for f in full["finalists"][1::2])
 
 
 def test_the_time_left_counts_the_finalists(rehearse, notebook):
