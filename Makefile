@@ -6,7 +6,7 @@ TEST := $(BIN)/python -m pytest
 .PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 install: .venv/installed  ## make .venv with the pinned dependencies
 
