@@ -100,10 +100,9 @@ def pick(
     """Answer another budget from a finished study, without training."""
     from nash_search.cli.flags import percent
     from nash_search.config import LatencyBudget
+    from nash_search.config_files import load_config
 
-    drop = percent(max_drop) if max_drop else None
-    if drop is not None and not 0 < drop <= 100:
-        raise InvalidInput(f"max_drop must be more than 0 and at most 100 %, but got {max_drop}", where="--max-drop")
+    drop = load_config(None, {"max_drop_pct": percent(max_drop) if max_drop else None}).max_drop_pct
     folder = folder_of(study, results)
     try:
         asked = LatencyBudget.parse(budget)

@@ -23,6 +23,7 @@ from nash_search.report.picks import Pick, Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
+    counted,
     format_count,
     format_duration,
     format_ms,
@@ -196,7 +197,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
                 scored: quality_words(p, scale),
                 "drop": "–" if p.drop is None else format_quality(p.drop, scale),
                 "size": format_count(p.record.parameters),
-                "decoder": f"{layers} block{'s' if layers > 1 else ''}",
+                "decoder": counted(layers, "block"),
                 "encoder": f"{100 - p.architecture.encoder_sparsity_pct}%",
                 "heads and neurons kept": widths_words(p),
                 "picked for": Text(escape.plain(", ".join(chosen)), "bold green"),

@@ -21,7 +21,7 @@ from nash_search.report.markdown import aligned, fenced
 from nash_search.report.picks import Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_count, format_ms, format_quality, format_spread, vocabulary_words
+from nash_search.report.words import counted, format_count, format_ms, format_quality, format_spread, vocabulary_words
 
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
@@ -76,7 +76,7 @@ def card(
     parts = [f"---\n{metadata(view, name, found, teacher=teacher, data=data, license=license)}---", title]
     parts.append(
         f"{_origin(teacher)} made faster by [NASH](https://arxiv.org/abs/2310.10054) pruning: "
-        f"{point.architecture.decoder_layers} decoder block{'s' if point.architecture.decoder_layers > 1 else ''} "
+        f"{counted(point.architecture.decoder_layers, 'decoder block')} "
         f"and {100 - point.architecture.encoder_sparsity_pct}% of the encoder's attention and feed-forward weights "
         "are kept, then tuned by distillation. It is physically smaller; nothing is masked."
     )

@@ -22,7 +22,7 @@ from nash_search.report.evidence import style
 from nash_search.report.palette import DARK, LIGHT, Theme, level
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_duration, format_ms, format_quality
+from nash_search.report.words import counted, format_duration, format_ms, format_quality
 
 
 def figures(view: StudyView, *, dark: bool = False) -> dict[str, go.Figure]:
@@ -123,7 +123,7 @@ def shapes(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     for index, depth in enumerate(depths):
         line = sorted(cells[depth].items())
         colour = level(theme, index, len(depths))
-        words = f"{depth} decoder block{'s' if depth > 1 else ''}"
+        words = counted(depth, "decoder block")
         figure.add_scatter(
             x=[w for w, _ in line],
             y=[ms for _, ms in line],

@@ -20,7 +20,7 @@ from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.files import replace
 from nash_search.report.palette import LIGHT, level
-from nash_search.report.words import format_ms
+from nash_search.report.words import counted, format_ms
 
 Survey = Mapping[str, Any]
 
@@ -126,7 +126,7 @@ def draw_staircase(survey: Survey) -> Figure:
             points = sorted((s, rows[d, s]["latency_ms"]) for d, s in rows if d == depth)
             colour = level(theme, i, len(depths))
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.6, color=colour)
-            label = f"{depth} decoder block{'s' if depth > 1 else ''}"
+            label = counted(depth, "decoder block")
             axes.annotate(
                 label, points[-1], xytext=(7, 0), textcoords="offset points", va="center", color=colour, fontsize=8
             )

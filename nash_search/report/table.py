@@ -51,7 +51,7 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "finalist": lambda d: (
         f"trial {d['number']}, seed {d['seed']}: "
-        + (f"failed ({d['failure']})" if d.get("failure") else f"quality {d['quality']:.2f}")
+        + (f"failed ({d['failure']})" if d.get("failure") else f"quality {format_quality(d['quality'])}")
     ),
     "infeasible": lambda d: "",
     "done": lambda d: "",

@@ -22,7 +22,7 @@ def one_call(work: Mapping[str, Any]) -> str:
     beams = f", {work['beams']} beams" if work.get("beams", 1) != 1 else ""
     quantized = f" {work['quantize']}" if work.get("quantize", "none") != "none" else ""
     count = work.get("threads", 1)
-    threads = "" if "cuda" in str(work.get("device")) else f", {count} thread{'s' if count != 1 else ''}"
+    threads = "" if "cuda" in str(work.get("device")) else f", {counted(count, 'thread')}"
     return (
         f"batch {work.get('batch_size')}, {work.get('input_tokens')} tokens in, {work.get('output_tokens')} out{beams}"
         f", {work.get('dtype')}, {work.get('runtime', 'eager')}{quantized}{threads}"

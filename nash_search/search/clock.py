@@ -53,7 +53,7 @@ def measure_folder(
     """
     record = measurement_of(path)
     if against is None and record is not None:
-        against = dense_of(str(record["teacher"]), path.resolve().parents[1])
+        against = dense_of(str(record["teacher"]), path.resolve().parent.parent)
     if against is None and any(b.share is not None for b in budgets):
         asked_for = ", ".join(b.asked for b in budgets)
         what = f"budget must be milliseconds where there is no dense reference, but got {asked_for}"

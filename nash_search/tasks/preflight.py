@@ -45,7 +45,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     elif config.model is not None:
         found = models.find_model(config.model, config.revision)
         _check_space(config, found)
-        check_workload(config.workload, found.config)
+        _check_lengths(config.workload, found.config)
     elif config.task.data is not None:
         fix = "give --model; nash-search finetune makes one"
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
@@ -130,6 +130,10 @@ def check_workload(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
         InvalidInput: device, threads or lengths.
     """
     _check_machine(workload)
+    _check_lengths(workload, model)
+
+
+def _check_lengths(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
     limit = model.get("max_position_embeddings")
     if str(model.get("model_type")).removeprefix("nash_") not in _FIXED_POSITIONS or not isinstance(limit, int):
         return

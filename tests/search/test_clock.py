@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,12 @@ def test_the_dense_model_is_found_though_the_study_has_moved(tmp_path):
     assert clock.dense_of(f"/gone/{teacher_folder().name}", study) == teacher_folder()
     with pytest.raises(InvalidInput, match="got nothing at '/gone/model' .*give --against DENSE"):
         clock.dense_of("/gone/model", study)
+
+
+def test_an_export_may_lie_at_the_root_of_a_file_system(monkeypatch):
+    monkeypatch.setattr(clock, "measurement_of", lambda path: {"teacher": "/gone/model", "workload": {}})
+    with pytest.raises(InvalidInput, match="give --against DENSE"):
+        clock.measure_folder(Path("/"), None, Workload(input_tokens=1, output_tokens=1), rounds=2, pairs=3)
 
 
 def test_a_share_needs_something_to_be_a_share_of(tmp_path):
