@@ -43,8 +43,14 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),
-    "front": lambda d: f"{counted(d.get('points', 0), 'point')} on the front ({d.get('why') or 'done'})",
-    "certify": lambda d: f"timing the front again, alone, in {d.get('rounds', 'several')} fresh processes",
+    "front": lambda d: (
+        f"{counted(d.get('points', 0), 'point')} on the front"
+        + (f", {d['beside']} so close behind that the clock decides" if d.get("beside") else "")
+        + f" ({d.get('why') or 'done'})"
+    ),
+    "certify": lambda d: (
+        f"timing {counted(d.get('points', 0), 'point')} again, alone, in {d.get('rounds', 'several')} fresh processes"
+    ),
     "test": lambda d: f"scoring {counted(d.get('models', 1), 'model')} on the sealed test split, once",
     "finalists": lambda d: (
         f"training {counted(d['architectures'], 'winner')} with other seeds too, {counted(d['trainings'], 'training')}"

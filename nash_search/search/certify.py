@@ -1,8 +1,9 @@
 """Nothing is announced before the exported folder itself was timed and scored.
 
-    front, finalists -> export each -> fresh processes time the dense model and all exports, interleaved
+    front, contenders, finalists -> export each -> fresh processes time the dense model and all exports, interleaved
           -> exports write the same tokens as the trained models -> one point per architecture (`elected`)
-          -> budgets are answered (`choose`); the sealed test split is another module's (`sealed`)
+          -> budgets are answered (`choose`), what is neither an answer nor on the certified front goes (`on_front`)
+          -> the sealed test split is another module's (`sealed`)
 
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
 budget is judged on the paired ratio, milliseconds on wall times. A point that is ambiguous about a budget
@@ -20,9 +21,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nash_search import front
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
 from nash_search.records import Latency, Quality, TrialRecord, Verdict
 from nash_search.search import failpoints, manifest
+from nash_search.search.frontier import near
 from nash_search.search.naming import export_name
 from nash_search.search.trial import WEIGHTS, Bench
 
@@ -31,8 +34,6 @@ MEASUREMENT = "measurement.json"
 CHECKPOINTS = "checkpoints"
 LIMIT_S = 1800.0
 """Longest time for all fresh rounds together, seconds."""
-NEAR = 0.1
-"""A search's latency this near to a budget (fraction) leaves open whether the certificate meets it."""
 
 
 class Training(Frozen):
@@ -140,10 +141,7 @@ def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudg
     """By trial folder, the budgets that a point may or may not meet: worth more rounds when ambiguous."""
     found: dict[str, list[LatencyBudget]] = {}
     for record in records:
-        latency = record.latency
-        assert latency is not None
-        near = [b for b in budgets if abs(latency.ratio / b.share_of(latency.dense_ms) - 1) < NEAR]
-        found[_key(record)] = near
+        found[_key(record)] = [b for b in budgets if near(record, b)]
     return found
 
 
@@ -160,31 +158,41 @@ def elected(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[P
     return [max(sorted(group, key=lambda p: p.seed), key=worth) for group in groups.values()]
 
 
+def on_front(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[Point]:
+    """The front by certified latency, every budget's answer, and what failed to write the same tokens."""
+    sound = [p for p in points if p.same_tokens]
+    direction = points[0].validation.direction if points else "maximize"
+    losses = front.losses([p.latency.ratio for p in sound], [p.validation.value for p in sound], direction)
+    kept = {p.key for p, best in zip(sound, front.front_mask(losses), strict=True) if best}
+    kept |= {p.key for b in budgets if (p := choose(points, b, None)[1]) is not None}
+    return [p for p in points if not p.same_tokens or p.key in kept]
+
+
 def certify(
     folder: Path,
-    front: Sequence[TrialRecord],
+    candidates: Sequence[TrialRecord],
     bench: Bench,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
     dense_ms: float | None = None,
 ) -> Certification:
-    """Export and time the front; what was certified before is kept, unless it left a budget open.
+    """Export and time the front and its contenders; what was certified before is kept, unless it left a budget open.
 
     Args:
         folder: the study's folder.
-        front: complete records of the front, fastest first, then of finalists, with checkpoints.
+        candidates: complete records with checkpoints: the front and its contenders, then finalists.
         bench: loads, times and scores.
         config: budgets, rounds and pairs.
         say: told of each step.
         dense_ms: the dense latency that shares are shares of, where every budget is a share.
     """
     before = read(folder)
-    if before is not None and _still_answers(before, front, config.budgets):
+    if before is not None and _still_answers(before, candidates, config.budgets):
         found = before
-    elif not front:
+    elif not candidates:
         found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
     else:
-        found = _time(folder, front, bench, config, say, dense_ms)
+        found = _time(folder, candidates, bench, config, say, dense_ms)
         if before is not None:
             kept = {"dense_test": before.dense_test, "opened": before.opened}
             found = found.with_tests(before.tests()).model_copy(update=kept)
@@ -192,9 +200,9 @@ def certify(
     return found
 
 
-def _still_answers(before: Certification, front: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> bool:
-    """The same front, and nothing that another look could decide."""
-    same = set(before.timed or [p.key for p in before.points]) == {_key(r) for r in front}
+def _still_answers(before: Certification, candidates: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> bool:
+    """The same candidates, and nothing that another look could decide."""
+    same = set(before.timed or [p.key for p in before.points]) == {_key(r) for r in candidates}
     return same and all(choose(before.points, budget, None)[0] != "ambiguous" for budget in budgets)
 
 
@@ -211,7 +219,7 @@ def _key(record: TrialRecord) -> str:
 
 def _time(
     folder: Path,
-    front: Sequence[TrialRecord],
+    candidates: Sequence[TrialRecord],
     bench: Bench,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
@@ -222,20 +230,20 @@ def _time(
     for litter in exports.glob(".tmp-*"):
         shutil.rmtree(litter)
     scratch = {}
-    for record in front:
+    for record in candidates:
         key = _key(record)
         scratch[key] = exports / f".tmp-{key}"
         shutil.copytree(_home(folder, record) / WEIGHTS, scratch[key])
     failpoints.hit("export")
-    say("certify", {"points": len(front), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
+    say("certify", {"points": len(candidates), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
     latencies = bench.time_fresh(
         scratch,
-        open_questions(front, config.budgets),
+        open_questions(candidates, config.budgets),
         rounds=config.certify_rounds,
         pairs=config.certify_pairs,
         limit_s=LIMIT_S,
     )
-    same = bench.same_tokens(scratch, {_key(r): _home(folder, r) for r in front})
+    same = bench.same_tokens(scratch, {_key(r): _home(folder, r) for r in candidates})
     timed = [
         Point(
             number=r.number,
@@ -248,11 +256,11 @@ def _time(
             seed=r.seed,
             parameters=r.parameters,
         )
-        for r in front
+        for r in candidates
     ]
     points: list[Point] = []
-    for point in elected(timed, config.budgets):
-        point = point.model_copy(update={"seeds": _trainings(point, timed, front, config.budgets)})
+    for point in on_front(elected(timed, config.budgets), config.budgets):
+        point = point.model_copy(update={"seeds": _trainings(point, timed, candidates, config.budgets)})
         name = export_name(
             config.task.name, point.architecture, point.latency, point.validation, dense_ms=dense_ms,
             taken=frozenset(Path(p.checkpoint).name for p in points),

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from nash_search import front
 from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.search import manifest, probe, recovery, sharing, space
 from nash_search.search.cost import for_trials_s, train_threads
+from nash_search.search.frontier import Frontier
 from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
@@ -57,6 +57,7 @@ class Driver:
         spent_s: float = 0.0,
     ) -> None:
         self.study, self.table, self.config, self.workload = study, table, config, workload
+        self.frontier = Frontier(study, config.budgets)
         self.workers, self.listeners = workers, listeners
         facts = study.facts
         self.feasible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share]
@@ -70,9 +71,6 @@ class Driver:
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
         self._dropped: set[int] = set()
-        self._judged: set[int] = set()
-        self._front: list[TrialRecord] = []
-        self._values: dict[int, tuple[float, float]] = {}
         self._peers: dict[int, Peer] = {}
 
     # -- proposing -------------------------------------------------------------------------------
@@ -249,35 +247,12 @@ class Driver:
             del self._running[number]
 
     def _drop_dominated(self) -> None:
-        kept = {r.number for r in self.pareto()} | self._dropped
-        for record in self.study.records():
-            if record.checkpoint is not None and record.number not in kept:
-                manifest.drop(Path(self.study.folder, record.checkpoint).parent, f"{WEIGHTS}/")
+        held = [r for r in self.study.records() if r.checkpoint is not None and r.number not in self._dropped]
+        kept = {r.number for r in [*self.frontier.front(), *self.frontier.contenders(held)]}
+        for record in held:
+            if record.number not in kept:
+                manifest.drop(Path(self.study.folder, str(record.checkpoint)).parent, f"{WEIGHTS}/")
                 self._dropped.add(record.number)  # dominated once, dominated for good
-
-    def pareto(self) -> list[TrialRecord]:
-        """Non-dominated complete trials, fastest first."""
-        new = [r for r in self.study.records() if r.number not in self._judged]
-        if new:  # what was dominated once stays dominated
-            self._judged |= {r.number for r in new}
-            found = sorted(self._front + [r for r in new if r.status == "complete"], key=lambda r: r.number)
-            self._front = [found[i] for i in front.front_order(self._losses(found))]
-        return self._front
-
-    def _losses(self, records: Sequence[TrialRecord]) -> front.Array:
-        for r in records:
-            if r.number not in self._values and r.latency is not None and r.quality is not None:
-                self._values[r.number] = r.latency.ratio, r.quality.value
-        pairs = [self._values[r.number] for r in records]
-        return front.losses([p[0] for p in pairs], [p[1] for p in pairs], self.study.facts.direction)
-
-    def hypervolume(self) -> float:
-        """Of all measured trials, the dense model included: share of dense latency x quality."""
-        facts = self.study.facts
-        beside = [r for r in self.study.records() if r.infeasible is not None and r.quality is not None]
-        measured = [*self.pareto(), *beside]
-        sign = 1.0 if facts.direction == "minimize" else -1.0
-        return front.hypervolume(self._losses(measured), (facts.reference_share, sign * facts.reference_quality))
 
     def counts(self) -> dict[str, int]:
         """Trials by status; interrupted rows are no trials."""
@@ -297,8 +272,8 @@ class Driver:
         mean = sum(self._spent_s) / len(self._spent_s) if self._spent_s else None
         return StudyState(
             records=records,
-            front=tuple(r.number for r in self.pareto()),
-            hypervolume=self.hypervolume(),
+            front=tuple(r.number for r in self.frontier.front()),
+            hypervolume=self.frontier.hypervolume(),
             counts=self.counts(),
             trained=trained,
             trials=self.config.trials,

@@ -243,26 +243,31 @@ class _Run:
             runner.run(jobs, self.folder, self.interruption)
 
     def _certify(self, driver: Driver) -> SearchResult:
-        front = [r for r in driver.pareto() if r.checkpoint and self._admitted(r.architecture)]
-        guide = sharing.summary(driver.study.records())
+        records = driver.study.records()
+        able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]
+        able = [r for r in able if (self.folder / str(r.checkpoint)).is_dir()]
+        candidates = driver.frontier.to_certify(able)
+        beside = len(driver.frontier.contenders(candidates))
+        guide = sharing.summary(records)
         if guide is not None:
             self.say("shared", guide)
-        self.say("front", {"points": len(front), "why": driver.why_done})
+        self.say("front", {"points": len(candidates) - beside, "beside": beside, "why": driver.why_done})
         floor = document.quality_floor(self.facts, self.config)
-        found = self._with_finalists(driver, front, floor)
+        found = self._with_finalists(driver, candidates, floor)
         with self.interruption.interruptible():
             found = sealed.answer(self.folder, found, self.bench, self.config.budgets, floor, self.say)
             self._settle(opened=found.opened > 0)
-        records = driver.study.records()
-        answer = self._document(found, driver.counts(), driver.hypervolume(), records)
+        answer = self._document(found, driver.counts(), driver.frontier.hypervolume(), records)
         document.write_tables(self.folder, records, answer)
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
         self.say("done", answer)
         return self._result(answer, found)
 
-    def _with_finalists(self, driver: Driver, front: list[TrialRecord], floor: float | None) -> certify.Certification:
-        """The front certified; where finalists are asked for, every winner's other seeds with it."""
-        config, able = self.config, [r for r in front if r.architecture != self.facts.baseline]
+    def _with_finalists(
+        self, driver: Driver, candidates: list[TrialRecord], floor: float | None
+    ) -> certify.Certification:
+        """The candidates certified; where finalists are asked for, every winner's other seeds with it."""
+        config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
         picked: list[TrialRecord] = []
         more = finalists.expected_winners(able, config.budgets, floor, self.facts.dense_ms)
         while True:
@@ -273,7 +278,7 @@ class _Run:
                 again = finalists.trained(self.folder, self.facts.question_digest, picked)
             with self.interruption.interruptible():
                 dense_ms = self.facts.dense_ms if config.relative else None
-                found = certify.certify(self.folder, [*front, *again], self.bench, config, self.say, dense_ms)
+                found = certify.certify(self.folder, [*candidates, *again], self.bench, config, self.say, dense_ms)
             won = {p.architecture for p in certify.winners(found, config.budgets, floor).values()}
             more = [r for r in able if r.architecture in won and r not in picked]
             if config.finalist_seeds == 1 or not more:

@@ -1,0 +1,92 @@
+"""Which trials are worth their weights and a certificate.
+
+    records -> front        nobody is faster and better
+            -> contenders   near a budget, and nobody as good is faster by more than a trial's clock may err
+
+A trial is timed once, in the process that trained it. Certified in fresh processes its latency moved by -12 to
++7 % of the dense model's, neighbours by up to 7 % against each other (results/LOG.md, 2026-11-25). A front drawn
+from such numbers may name the one point of a cluster that the certificate then refuses, so its neighbours are
+certified too. This module refuses to know Optuna and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_search import front
+from nash_search.config import LatencyBudget
+from nash_search.records import TrialRecord
+from nash_search.search.study import Study
+
+NEAR = 0.12
+"""A trial's latency this near to a budget (fraction) leaves open whether its certificate meets it."""
+CLOCK_ERROR = 0.07
+"""How far (fraction) two trials' latencies may move against each other until they are certified."""
+PER_BUDGET = 2
+"""Most contenders beside the front that are certified for one budget, the best first."""
+
+
+def near(record: TrialRecord, budget: LatencyBudget) -> bool:
+    """May a certificate fall on either side of the budget?"""
+    latency = record.latency
+    return latency is not None and abs(latency.ratio / budget.share_of(latency.dense_ms) - 1) < NEAR
+
+
+class Frontier:
+    """The front of a study's complete trials, kept up as they come."""
+
+    def __init__(self, study: Study, budgets: Sequence[LatencyBudget]) -> None:
+        self._study, self._budgets = study, budgets
+        self._judged: set[int] = set()
+        self._front: list[TrialRecord] = []
+        self._values: dict[int, tuple[float, float]] = {}
+
+    def front(self) -> list[TrialRecord]:
+        """Non-dominated complete trials, fastest first."""
+        new = [r for r in self._study.records() if r.number not in self._judged]
+        if new:  # what was dominated once stays dominated
+            self._judged |= {r.number for r in new}
+            found = sorted(self._front + [r for r in new if r.status == "complete"], key=lambda r: r.number)
+            self._front = [found[i] for i in front.front_order(self._losses(found))]
+        return self._front
+
+    def contenders(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Those of these complete trials that only the clock's error may have kept off the front, best first."""
+        on_front = self.front()
+        numbers = {r.number for r in on_front}
+        beaten_by = self._losses(on_front)
+        found = []
+        for record in records:
+            rival = record.status == "complete" and record.number not in numbers
+            if not rival or not any(near(record, b) for b in self._budgets):
+                continue
+            latency, loss = self._losses([record])[0]
+            faster = beaten_by[:, 0] <= latency * (1 - CLOCK_ERROR)
+            if not (faster & (beaten_by[:, 1] <= loss)).any():
+                found.append((loss, latency, record))
+        return [r for _, _, r in sorted(found, key=lambda f: f[:2])]
+
+    def to_certify(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Of these the front and, for each budget, its best few contenders, fastest first."""
+        numbers, able = {r.number for r in self.front()}, self.contenders(records)
+        chosen = {r.number: r for b in self._budgets for r in [r for r in able if near(r, b)][:PER_BUDGET]}
+        chosen |= {r.number: r for r in records if r.number in numbers}
+        return sorted(chosen.values(), key=lambda r: self._losses([r])[0][0])
+
+    def hypervolume(self) -> float:
+        """Of all measured trials, the dense model included: share of dense latency x quality."""
+        facts = self._study.facts
+        beside = [r for r in self._study.records() if r.infeasible is not None and r.quality is not None]
+        sign = 1.0 if facts.direction == "minimize" else -1.0
+        reference = (facts.reference_share, sign * facts.reference_quality)
+        return front.hypervolume(self._losses([*self.front(), *beside]), reference)
+
+    def _losses(self, records: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
+        for r in records:
+            if r.number not in self._values and r.latency is not None and r.quality is not None:
+                self._values[r.number] = r.latency.ratio, r.quality.value
+        pairs = [self._values[r.number] for r in records]
+        return front.losses([p[0] for p in pairs], [p[1] for p in pairs], self._study.facts.direction)
