@@ -61,8 +61,8 @@ study-sparsity: .venv/installed  ## does a little encoder sparsity help? 72 trai
 study-baselines: .venv/installed  ## NASH, its baselines and ablations: 72 trainings (about an hour; goes on after a kill)
 	$(BIN)/python tests/studies/baselines.py
 
-study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side (about 20 minutes)
-	$(BIN)/python tests/studies/engines.py
+study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side; STUDIES=finished ones, with quality (about 20 minutes)
+	$(BIN)/python tests/studies/engines.py $(if $(STUDIES),--studies $(STUDIES))
 
 study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about 15 minutes)
 	$(BIN)/python tests/studies/search_scale.py

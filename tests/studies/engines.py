@@ -1,12 +1,13 @@
 """What pruning is worth on each engine, and what the engine is worth by itself: all models call by call in one loop.
 
-    shapes    g2p (the shipped teacher), T5-small's and Marian's (random weights: latency only)
-    models    dense, and pruned (g2p: 3 of 6 decoder blocks, encoder 30 % narrower; others: 2 of 6 and 50 %)
+    shapes    g2p (the shipped teacher), T5-small's and Marian's, cut at random: latency only
+    studies   finished ones (`--studies FOLDER ...`): the teacher and every certified export, each engine's quality too
     engines   eager, CTranslate2, ONNX Runtime; the latter two also in int8
     rounds    fresh processes, each loading the exported artefacts; one CPU thread
 
 "pruning" is dense over pruned on the same engine and precision, "engine" dense eager over dense there; they are never
-multiplied. Prints the table for results/LOG.md and writes every sample to results/reference/engines.json.gz.
+multiplied. A study's models are scored on the sealed test split by what the engine itself writes. Prints the table for
+results/LOG.md and writes every sample to results/reference/engines.json.gz, where other cases stay.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import multiprocessing
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,12 @@ import torch
 import transformers
 
 from nash_search import device, intervals, pruner
-from nash_search.config import Architecture, Workload
+from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.latency.runtimes import runtime_of
 from nash_search.latency.timing import DENSE, time_round
+from nash_search.search.bench import NashBench
+from nash_search.search.certify import read
+from nash_search.search.serving import Serving
 from nash_search.tasks.g2p import teacher_folder
 
 ENGINES = {
@@ -63,6 +68,40 @@ CASES = {
     "T5-small, batch 1": ("T5-small", {"batch_size": 1, "input_tokens": 32, "output_tokens": 32}, (2, 50)),
     "Marian, batch 1": ("Marian", {"batch_size": 1, "input_tokens": 32, "output_tokens": 32}, (2, 50)),
 }
+"""Shape, call, and what is left of it: decoder blocks and encoder sparsity, percent."""
+
+
+def study_bench(case: str) -> NashBench:
+    """The bench of a finished study, on eager."""
+    asked = SearchConfig.model_validate_json(Path(case, "config.json").read_bytes())
+    plain = asked.workload.model_copy(update={"runtime": "eager", "quantize": "none"})
+    return NashBench(asked.model_copy(update={"workload": plain}))
+
+
+def call_of(case: str) -> dict[str, Any]:
+    """Batch and lengths that a case is timed on."""
+    if case in CASES:
+        return CASES[case][1]
+    found = read(Path(case))
+    assert found is not None, f"{case} must be a finished study with its exports"
+    return found.points[0].latency.workload.model_dump(include={"batch_size", "input_tokens", "output_tokens"})
+
+
+def models_of(case: str) -> dict[str, Any]:
+    """The dense model and what is compared with it, by name."""
+    if case not in CASES:
+        found = read(Path(case))
+        assert found is not None
+        exports = {name_of(p.architecture): pruner.load(Path(case, p.checkpoint)) for p in found.points}
+        return {"dense": study_bench(case).teacher} | exports
+    shape, _, (depth, sparsity) = CASES[case]
+    dense, left = model_of(shape), Architecture(decoder_layers=depth, encoder_sparsity_pct=sparsity)
+    return {"dense": dense, name_of(left): pruner.random_cut(dense, left, seed=0)}
+
+
+def name_of(left: Architecture) -> str:
+    """Decoder blocks and how much of the encoder stays."""
+    return f"{left.decoder_layers} dec, enc {100 - left.encoder_sparsity_pct}%"
 
 
 def workload_of(engine: str, call: dict[str, int]) -> Workload:
@@ -71,44 +110,60 @@ def workload_of(engine: str, call: dict[str, int]) -> Workload:
     return Workload.model_validate({**call, "runtime": runtime, "quantize": quantize})
 
 
-def export(case: str, folder: Path) -> None:
-    """Every engine's artefacts of both models."""
+def export(case: str, folder: Path) -> list[str]:
+    """Every engine's artefacts of all models, each compared with eager on the way; returns their names."""
     torch.set_num_threads(1)
-    shape, call, (depth, sparsity) = CASES[case]
-    dense = model_of(shape)
-    cut = pruner.random_cut(dense, Architecture(decoder_layers=depth, encoder_sparsity_pct=sparsity), seed=0)
-    for name, model in (("dense", dense), ("pruned", cut)):
+    models = models_of(case)
+    rows = None if case in CASES else study_bench(case).task.validation.first(64).input_ids
+    for name, model in models.items():
         for engine in ENGINES:
-            place, workload = folder / engine / name, workload_of(engine, call)
+            place, workload = folder / engine / name, workload_of(engine, call_of(case))
             if engine == "eager":
                 pruner.save(model, place)
             else:
-                runtime_of(workload).export(model, str(place), workload)
+                runtime_of(workload).export(model, str(place), workload, rows)
+    return list(models)
 
 
-def one_round(case: str, folder: Path, pairs: int) -> dict[str, list[float]]:
+def one_round(case: str, folder: Path, names: list[str], pairs: int) -> dict[str, list[float]]:
     """Milliseconds of every model, sweep by sweep, in this process."""
     torch.set_num_threads(1)
-    _, call, _ = CASES[case]
     sessions = {}
     for engine in ENGINES:
-        workload = workload_of(engine, call)
+        workload = workload_of(engine, call_of(case))
         runtime = runtime_of(workload)
-        for name in ("dense", "pruned"):
+        for name in names:
             loaded = runtime.load(str(folder / engine / name), workload)
             key = DENSE if (engine, name) == ("eager", "dense") else f"{engine}/{name}"
             sessions[key] = runtime.build(loaded, workload, None)
     clock = device.resolve("cpu", outside_torch=True)
-    taken = time_round(sessions, clock, workload_of("eager", call), pairs=pairs, deadline_s=clock.now_s() + 300)
+    taken = time_round(
+        sessions, clock, workload_of("eager", call_of(case)), pairs=pairs, deadline_s=clock.now_s() + 600
+    )
     found = {key: list(one.runs_ms) for key, one in taken.items()}
-    return found | {"eager/dense": list(taken["eager/pruned"].dense_runs_ms)}
+    return found | {"eager/dense": list(taken[f"eager/{names[-1]}"].dense_runs_ms)}
 
 
-def quotient(rounds: list[dict[str, list[float]]], above: str, below: str) -> tuple[float, float, float]:
+def scored(case: str, folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Quality of a study's models on the sealed test split, by engine and name, of what the engine itself writes."""
+    bench = study_bench(case)
+    examples = bench.task.open_sealed_test()
+    found: dict[str, dict[str, Any]] = {}
+    for engine in ENGINES:
+        workload = workload_of(engine, call_of(case))
+        serving = Serving(workload, bench.task, nullcontext)
+        for name in names:
+            place = folder / engine / name
+            served = serving.runtime.load(str(place), workload) if serving.by_engine else pruner.load(place)
+            found[f"{engine}/{name}"] = serving.score(served, "test", examples).model_dump(mode="json")
+    return found
+
+
+def quotient(rounds: list[dict[str, list[float]]], above: str, below: str) -> str:
     """Median ratio of two models' calls of the same sweep, with a t-interval over rounds."""
     ratios = [np.array(r[above]) / np.array(r[below]) for r in rounds]
     low, high = intervals.median_bounds([r.tolist() for r in ratios])
-    return float(np.median([np.median(r) for r in ratios])), low, high
+    return f"{np.median([np.median(r) for r in ratios]):.2f}× ({low:.2f} to {high:.2f})"
 
 
 def spread(rounds: list[dict[str, list[float]]], name: str) -> str:
@@ -117,32 +172,46 @@ def spread(rounds: list[dict[str, list[float]]], name: str) -> str:
     return f"{np.median([np.median(r[name]) for r in rounds]):.1f} ({low:.1f} to {high:.1f})"
 
 
+def row(case: str, kept: dict[str, Any], engine: str, name: str) -> str:
+    """One line of the table."""
+    rounds, dense = kept["rounds"], f"{engine}/dense"
+    alone = "-" if engine == "eager" else quotient(rounds, "eager/dense", dense)
+    quality = [kept["quality"].get(f"{engine}/{n}") for n in (name, "dense")]
+    said = " of ".join(f"{q['value']:.2f} ± {1.96 * q['standard_error']:.2f}" for q in quality if q) or "-"
+    share = f" ({quality[0]['value'] / quality[1]['value']:.1%})" if all(quality) else ""
+    return (
+        f"| {Path(case).name}: {name} | {engine} | {spread(rounds, dense)} | {spread(rounds, f'{engine}/{name}')} "
+        f"| {quotient(rounds, dense, f'{engine}/{name}')} | {alone} | {said}{share} |"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument(
+        "--studies", nargs="*", default=[], metavar="FOLDER", help="finished studies with their exports"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/reference/engines.json.gz"))
     asked = parser.parse_args()
-    kept: dict[str, list[dict[str, list[float]]]] = {}
+    kept: dict[str, Any] = {}
     if asked.out.exists():  # other cases stay
         kept = json.loads(gzip.decompress(asked.out.read_bytes()))
-    print("| shape | engine | dense ms | pruned ms | pruning on it | engine by itself (dense) |\n" + "|---" * 6 + "|")
-    for case in asked.cases:
-        with tempfile.TemporaryDirectory() as name:
-            with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
-                fresh.apply(export, (case, Path(name)))
-                rounds = [fresh.apply(one_round, (case, Path(name), asked.pairs)) for _ in range(asked.rounds)]
-        kept[case] = rounds
+    print("| model | engine | dense ms | pruned ms | pruning on it | engine by itself (dense) | quality, sealed test |")
+    print("|---" * 7 + "|", flush=True)
+    for case in [*asked.cases, *asked.studies]:
+        with (
+            tempfile.TemporaryDirectory() as name,
+            multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh,
+        ):
+            names = fresh.apply(export, (case, Path(name)))
+            rounds = [fresh.apply(one_round, (case, Path(name), names, asked.pairs)) for _ in range(asked.rounds)]
+            quality = fresh.apply(scored, (case, Path(name), names)) if case not in CASES else {}
+        kept[Path(case).name] = found = {"rounds": rounds, "quality": quality}
         for engine in ENGINES:
-            pruning = quotient(rounds, f"{engine}/dense", f"{engine}/pruned")
-            alone = quotient(rounds, "eager/dense", f"{engine}/dense")
-            said = "-" if engine == "eager" else f"{alone[0]:.2f}× ({alone[1]:.2f} to {alone[2]:.2f})"
-            print(
-                f"| {case} | {engine} | {spread(rounds, f'{engine}/dense')} | {spread(rounds, f'{engine}/pruned')} "
-                f"| {pruning[0]:.2f}× ({pruning[1]:.2f} to {pruning[2]:.2f}) | {said} |",
-                flush=True,
-            )
+            for pruned in names[1:]:
+                print(row(case, found, engine, pruned), flush=True)
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_bytes(gzip.compress(json.dumps(kept).encode(), mtime=0))
     return 0
