@@ -49,6 +49,9 @@ class PruningRecipe(Frozen):
     narrowing: Literal["gates", "shared", "fisher", "magnitude", "random"] = "gates"
     """Stage 2: trained gates; `shared`: once for the whole study, trials only tune; or a baseline that cuts by a
     score at once and trains all steps after."""
+    labels: Literal["data", "teacher"] = "data"
+    """What a student learns to write: the data's targets, or what the teacher writes for the same inputs
+    (sequence-level distillation), generated once per study."""
     gate_init: Literal["open", "fisher"] = "open"
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""

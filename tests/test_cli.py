@@ -166,7 +166,10 @@ def test_the_dashboard_command_serves_until_interrupted(rehearsed: Path) -> None
                 assert page.status == 200 and "token" not in page.url and told["study"] == "s"
         finally:
             running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 0
+            try:
+                assert running.wait(60) == 0
+            finally:
+                running.kill()
 
 
 def test_init_writes_a_search_space_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

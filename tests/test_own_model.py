@@ -59,7 +59,7 @@ def nash_search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("kind", ["t5", "marian"])  # README's block, below, does it with BART
 def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) -> None:
     write_data(tmp_path / "data")
     (tmp_path / "space.yaml").write_text(SPACE.format(model=SHAPES[kind]))

@@ -27,6 +27,7 @@ from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import checkpoint, scores
+from nash_search.pruner.answers import answered
 from nash_search.pruner.depth import DecoderScore, ElasticDecoder, selected_blocks
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.families import adapter_of
@@ -129,6 +130,7 @@ def train_shared(
     device = torch.device(device)
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
     total = len(adapter_of(teacher).decoder_blocks(teacher))
+    data = answered(teacher, data, teacher_outputs) if recipe.labels == "teacher" else data
     model = undisturbed(keep_decoder_blocks(teacher, tuple(range(total))).float())
     gates = gates_of(model, recipe)
     with step_guard():

@@ -25,6 +25,7 @@ from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import scores
+from nash_search.pruner.answers import answered
 from nash_search.pruner.depth import DecoderScore, selected_blocks
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.families import adapter_of
@@ -112,6 +113,8 @@ class Trial:
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
         self.question = digest([*asked, self.seed, str(self.device), self.outputs.k if self.outputs else None])
+        if self.recipe.labels == "teacher":
+            self.data = answered(self.teacher, self.data, self.outputs)
         self.blocks: tuple[int, ...] = ()
         self.stages: dict[str, dict[str, float]] = {}
 

@@ -65,11 +65,6 @@ def test_the_clock_study_runs(tmp_path):
     assert len(kept["plus10"]) == 2 and len(kept["plus10"][0]["rounds"]) == 1
     planted = Latency.model_validate(kept["plus10"][0]).ratio
     assert planted > 0.8  # six pairs beside whatever else runs: only its order of size is certain
-    again = subprocess.run(
-        [*command, "--batch-size", "4", "--keep", str(keep)], capture_output=True, text=True, timeout=400, check=False
-    )
-    assert "has 2 of 2 runs" in again.stdout
-    assert json.loads(gzip.open(keep, "rt").read())["plus10"] == kept["plus10"]
 
 
 @pytest.mark.slow
@@ -109,9 +104,9 @@ def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):
 def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     keep = tmp_path / "shapes.jsonl.gz"
     command = [sys.executable, str(STUDIES / "depth_and_width.py"), "--rounds", "1", "--pairs", "3", "--batches", "1"]
-    command += ["--engines", "eager", "--out", str(keep)]
+    command += ["--engines", "eager", "--lengths", "4:4", "8:24", "--out", str(keep)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert done.stdout.count("| eager | 1 | ") == 4, done.stderr
+    assert done.stdout.count("| eager | 1 | ") == 2, done.stderr
     kept = [json.loads(line) for line in gzip.open(keep, "rt")]
     assert all("skeleton" in one["found"] for one in kept)
     longest = {name: Latency.model_validate(value) for name, value in kept[-1]["found"].items()}

@@ -14,6 +14,7 @@ from nash_search.errors import InvalidInput
 from nash_search.pruner import (
     Stopped,
     TeacherOutputs,
+    answered,
     cut,
     largest_sparsity_pct,
     prune,
@@ -330,3 +331,24 @@ def test_progress_counts_over_the_whole_trial():
     run(model_of("t5"), ARCHITECTURE, RECIPE, data, on_progress=lambda *args: seen.append(args[:3]))
     assert seen == sorted(seen, key=lambda report: report[1])
     assert {("narrow", 10, 16), ("narrow", 12, 16), ("tune", 16, 16)} <= set(seen)
+
+
+def test_labels_of_the_teacher_are_its_answers_and_a_resume_hears_the_same(tmp_path):
+    teacher = model_of("t5")
+    taught = RECIPE.model_copy(update={"labels": "teacher"})
+    by_hand = run(teacher, ARCHITECTURE, RECIPE, answered(teacher, data)).model
+    whole = run(teacher, ARCHITECTURE, taught, data).model
+    assert same_weights(whole, by_hand)
+    assert not same_weights(whole, run(teacher, ARCHITECTURE, RECIPE, data).model)
+    outputs = TeacherOutputs(folder=tmp_path / "outputs", k=64)
+    options = {"folder": tmp_path / "work", "save_every_s": 0, "teacher_outputs": outputs}
+    with pytest.raises(Killed):
+        run(teacher, ARCHITECTURE, taught, data, step_guard=KillAt(9), **options)
+    resumed = run(teacher, ARCHITECTURE, taught, data, **options).model
+    undisturbed = run(teacher, ARCHITECTURE, taught, data, teacher_outputs=outputs).model
+    assert same_weights(resumed, undisturbed)
+
+
+def test_a_family_whose_labels_it_does_not_generate_keeps_the_data_s():
+    with pytest.raises(InvalidInput, match="answers must be labels as they are generated, but got mbart"):
+        run(model_of("mbart"), ARCHITECTURE, RECIPE.model_copy(update={"labels": "teacher"}), data)

@@ -13,7 +13,9 @@ import pytest
 from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
 from nash_search.recipes import PruningRecipe
 from nash_search.search import manifest
+from nash_search.search.recovery import TUNE
 from nash_search.search.trial import Hooks, Job, open_bench, run_trial
+from tests.search.test_runner import ray_processes, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +53,7 @@ def whole(results):
 
 
 def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
+    before = ray_processes()
     for kills in range(5):
         process = start(tmp_path)
         began = time.monotonic()
@@ -70,6 +73,8 @@ def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
     assert all(row.state.is_finished() for row in rows)
     decided = [tuple(row.params.values()) for row in rows if row.state.name in ("COMPLETE", "PRUNED")]
     assert len(set(decided)) == len(decided) == 5  # the dense model lies outside this space
+    assert not (tmp_path / "s" / TUNE).exists(), "what a killed driver's Tune wrote is gone too"
+    wait_for(lambda: not ray_processes() - before, 120)  # Ray's agents look for their raylet now and then
     for point in document["front"]:
         assert point["same_tokens"] and (Path(point["checkpoint"]) / "model.safetensors").is_file()
         assert (Path(point["checkpoint"]) / "measurement.json").is_file()
@@ -125,7 +130,7 @@ def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ
     def closed(self):
         raise Sealed
 
-    config = SearchConfig.model_validate(ASKED | {"serial": True, "trials": 2, "finalist_seeds": 3})
+    config = SearchConfig.model_validate(ASKED | {"serial": True, "trials": 2, "finalist_seeds": 2})
     openings, opened = [], SealedTest.open
     with monkeypatch.context() as patched:
         patched.setattr(SealedTest, "open", closed)
@@ -141,7 +146,7 @@ def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ
     if result.exit_code == 0:  # so little training may meet no budget
         (budget,) = result.document["budgets"]
         seeds = budget["seeds"]
-        assert seeds["n"] == 3 and seeds["split"] == "test" and len(set(seeds["values"])) > 1
+        assert seeds["n"] == 2 and seeds["split"] == "test" and len(set(seeds["values"])) > 1
         assert seeds["lower"] <= seeds["mean"] <= seeds["upper"]
         # so few rounds may let the certificate overrule the expected winner: then both have seeds
         finalists = result.full_document["finalists"]
@@ -152,4 +157,4 @@ def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ
         assert exported["test"] == budget["quality"] and exported["seed"] == seeds["exported_seed"]
         assert exported == max(own, key=lambda f: (len(f["meets"]), f["validation"]))
         again = [f["train_s"] for f in own if f["seed"] != 0]
-        assert len(again) == 2 and min(again) > 0
+        assert len(again) == 1 and min(again) > 0

@@ -7,7 +7,6 @@ import time
 import psutil
 import pytest
 
-from nash_search.search.recovery import TUNE
 from tests.search.test_crash import finish, rows, start
 
 RAY = {"serial": False, "workers": 2}
@@ -65,22 +64,6 @@ def test_a_full_disk_ends_it_with_its_own_exit_code(tmp_path):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 5 and out == "" and len(err.strip().splitlines()) == 1, err
     assert finish(tmp_path, trials=6, changes=RAY)["trials"]["failed"] == 1
-
-
-def test_five_kills_lose_nothing(tmp_path):
-    before = ray_processes()
-    for kills in range(5):
-        process = start(tmp_path, seconds=1.0, changes=RAY)
-        wait_for(lambda wanted=2 * (kills + 1), it=process: trained(tmp_path) >= wanted or it.poll() is not None)
-        process.kill()
-        process.communicate()
-    document = finish(tmp_path, changes=RAY)
-    assert document["trials"]["complete"] + document["trials"]["stopped"] == 14
-    decided = [r for r in rows(tmp_path) if r.state.name in ("COMPLETE", "PRUNED")]
-    assert len({tuple(r.params.values()) for r in decided}) == len(decided) == 15
-    assert all(r.state.is_finished() for r in rows(tmp_path))
-    assert not (tmp_path / "s" / TUNE).exists(), "what a killed driver's Tune wrote is gone too"
-    wait_for(lambda: not ray_processes() - before, 120)  # Ray's agents look for their raylet now and then
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

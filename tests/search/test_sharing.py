@@ -80,9 +80,8 @@ def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("serial", [True, False], ids=["serial", "ray"])
-def test_a_search_trains_the_shared_model_once(tmp_path, serial):
-    config = shared_config(trials=3, workers=2, serial=serial, study="s", budgets=(LatencyBudget.parse("90%"),))
+def test_a_search_trains_the_shared_model_once(tmp_path):
+    config = shared_config(trials=3, workers=2, study="s", budgets=(LatencyBudget.parse("90%"),))
     said = []
 
     class Heard:

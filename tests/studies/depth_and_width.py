@@ -89,6 +89,12 @@ def row_of(workload: Workload, found: dict[str, dict[str, Any]]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def pair(text: str) -> tuple[int, int]:
+    """Two lengths as typed."""
+    into, out = map(int, text.split(":"))
+    return into, out
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=None, help="folder of the dense model (default: the g2p teacher)")
@@ -96,6 +102,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--lengths", type=pair, nargs="+", default=LENGTHS, metavar="IN:OUT", help="tokens in and out")
     parser.add_argument("--out", type=Path, default=Path("results/reference/depth-and-width.jsonl.gz"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,7 +119,7 @@ def main() -> int:
     )
     for engine in asked.engines:
         for batch in asked.batches:
-            for into, out in LENGTHS:
+            for into, out in asked.lengths:
                 workload = Workload.model_validate(
                     {"batch_size": batch, "input_tokens": into, "output_tokens": out, "runtime": engine}
                 )
