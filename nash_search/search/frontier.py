@@ -43,6 +43,7 @@ class Frontier:
         self._judged: set[int] = set()
         self._front: list[TrialRecord] = []
         self._values: dict[int, tuple[float, float]] = {}
+        self._open: dict[int, bool] = {}  # near any budget? (a latency's ratio is worked out anew at each look)
 
     def front(self) -> list[TrialRecord]:
         """Non-dominated complete trials, fastest first."""
@@ -61,13 +62,18 @@ class Frontier:
         found = []
         for record in records:
             rival = record.status == "complete" and record.number not in numbers
-            if not rival or not any(near(record, b) for b in self._budgets):
+            if not rival or not self._near_any(record):
                 continue
             latency, loss = self._losses([record])[0]
             faster = beaten_by[:, 0] <= latency * (1 - CLOCK_ERROR)
             if not (faster & (beaten_by[:, 1] <= loss)).any():
                 found.append((loss, latency, record))
         return [r for _, _, r in sorted(found, key=lambda f: f[:2])]
+
+    def _near_any(self, record: TrialRecord) -> bool:
+        if record.number not in self._open:
+            self._open[record.number] = any(near(record, b) for b in self._budgets)
+        return self._open[record.number]
 
     def to_certify(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Of these the front and, for each budget, its best few contenders, fastest first."""

@@ -94,8 +94,9 @@ def measure(workers: int, trial_s: float, rounds: int) -> dict[str, float]:
 def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
     """Milliseconds of ask and tell after so many finished trials, 50th and 95th percentile."""
     os.environ["NASH_SEARCH_REHEARSAL"] = ""
-    from nash_search.search import driver, rehearsal, search
+    from nash_search.search import driver, rehearsal, search, trial
 
+    trial._benches.clear()  # of the sleeping trials before
     rehearsal.LAYERS = 24  # 2,304 architectures: enough for so many trials
     asked, told = [], []
 
@@ -140,6 +141,10 @@ def main() -> int:
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, float]] = []
+    if asked.out.exists():  # `--workers` without a number: ask and tell alone
+        rows = [
+            row for row in json.loads(asked.out.read_text("utf-8"))["workers"] if row["workers"] not in asked.workers
+        ]
     found: dict[str, float] = {}
 
     def keep() -> None:
