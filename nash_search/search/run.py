@@ -244,10 +244,11 @@ class _Run:
 
     def _certify(self, driver: Driver) -> SearchResult:
         records = driver.study.records()
+        front = {r.number for r in driver.frontier.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]
-        able = [r for r in able if (self.folder / str(r.checkpoint)).is_dir()]
+        able = [r for r in able if r.number in front or (self.folder / str(r.checkpoint)).is_dir()]  # weights dropped
         candidates = driver.frontier.to_certify(able)
-        beside = len(driver.frontier.contenders(candidates))
+        beside = sum(r.number not in front for r in candidates)
         guide = sharing.summary(records)
         if guide is not None:
             self.say("shared", guide)

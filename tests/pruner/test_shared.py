@@ -12,7 +12,7 @@ from tiny import batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
-from nash_search.pruner import SharedModel, run, shapes_of, train_shared
+from nash_search.pruner import SharedModel, answered, run, shapes_of, train_shared
 from nash_search.pruner import shared as module
 from nash_search.pruner.depth import ElasticDecoder
 from nash_search.pruner.distillation import forward
@@ -132,3 +132,12 @@ def test_shared_narrowing_needs_the_shared_model_and_covers_what_it_was_trained_
     uniform = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
     with pytest.raises(InvalidInput, match="must cover the architecture"):
         run(model_of("t5"), uniform, RECIPE, data_of("t5"), shared=shared_of("t5"))
+
+
+def test_labels_of_the_teacher_are_what_the_shared_training_hears():
+    teacher, recipe = model_of("t5"), RECIPE.model_copy(update={"labels": "teacher"})
+    told = train_shared(teacher, ARCHITECTURES, recipe, data_of("t5")).model.state_dict()
+    by_hand = train_shared(teacher, ARCHITECTURES, RECIPE, answered(teacher, data_of("t5"))).model.state_dict()
+    from_data = shared_of("t5").model.state_dict()
+    assert all(torch.equal(told[name], tensor) for name, tensor in by_hand.items())
+    assert not all(torch.equal(told[name], tensor) for name, tensor in from_data.items())

@@ -71,7 +71,7 @@ def test_a_trial_once_out_of_reach_stays_so_and_a_failed_one_never_contends():
         assert 1 not in {r.number for r in Frontier(Rows(more), [HALF]).contenders(more)}
 
 
-def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_point(rehearse, monkeypatch):
+def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_point(rehearse, notebook, monkeypatch):
     """Trials say a narrower encoder is 1 % slower than the whole one; alone in fresh processes it is 8 % faster."""
     whole, narrow = (Architecture(encoder_sparsity_pct=s, decoder_layers=2) for s in (0, 10))
     shares = {(whole, False): 0.490, (narrow, False): 0.495, (whole, True): 0.53, (narrow, True): 0.47}
@@ -89,6 +89,8 @@ def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_poin
     space = SearchSpace(encoder_sparsity_pct=(0, 10, 10), decoder_layers=(2,))
     result = rehearse(trials=4, sampler="grid", search_space=space, budgets=(HALF,), early_stopping=False)
     assert result.best_under("50%").architecture == narrow
+    (said,) = [detail for stage, detail in notebook.stages if stage == "front"]
+    assert (said["points"], said["beside"]) == (1, 1)
     assert {p.architecture for p in result.front} == {whole, narrow}  # the one is better, the other faster
 
 

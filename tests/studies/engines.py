@@ -113,11 +113,11 @@ def workload_of(engine: str, call: dict[str, int]) -> Workload:
 def export(case: str, folder: Path) -> list[str]:
     """Every engine's artefacts of all models, each compared with eager on the way; returns their names."""
     torch.set_num_threads(1)
-    models = models_of(case)
+    models, call = models_of(case), call_of(case)
     rows = None if case in CASES else study_bench(case).task.validation.first(64).input_ids
     for name, model in models.items():
         for engine in ENGINES:
-            place, workload = folder / engine / name, workload_of(engine, call_of(case))
+            place, workload = folder / engine / name, workload_of(engine, call)
             if engine == "eager":
                 pruner.save(model, place)
             else:
@@ -128,29 +128,27 @@ def export(case: str, folder: Path) -> list[str]:
 def one_round(case: str, folder: Path, names: list[str], pairs: int) -> dict[str, list[float]]:
     """Milliseconds of every model, sweep by sweep, in this process."""
     torch.set_num_threads(1)
-    sessions = {}
+    sessions, call = {}, call_of(case)
     for engine in ENGINES:
-        workload = workload_of(engine, call_of(case))
+        workload = workload_of(engine, call)
         runtime = runtime_of(workload)
         for name in names:
             loaded = runtime.load(str(folder / engine / name), workload)
             key = DENSE if (engine, name) == ("eager", "dense") else f"{engine}/{name}"
             sessions[key] = runtime.build(loaded, workload, None)
     clock = device.resolve("cpu", outside_torch=True)
-    taken = time_round(
-        sessions, clock, workload_of("eager", call_of(case)), pairs=pairs, deadline_s=clock.now_s() + 600
-    )
+    taken = time_round(sessions, clock, workload_of("eager", call), pairs=pairs, deadline_s=clock.now_s() + 600)
     found = {key: list(one.runs_ms) for key, one in taken.items()}
     return found | {"eager/dense": list(taken[f"eager/{names[-1]}"].dense_runs_ms)}
 
 
 def scored(case: str, folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """Quality of a study's models on the sealed test split, by engine and name, of what the engine itself writes."""
-    bench = study_bench(case)
+    bench, call = study_bench(case), call_of(case)
     examples = bench.task.open_sealed_test()
     found: dict[str, dict[str, Any]] = {}
     for engine in ENGINES:
-        workload = workload_of(engine, call_of(case))
+        workload = workload_of(engine, call)
         serving = Serving(workload, bench.task, nullcontext)
         for name in names:
             place = folder / engine / name
