@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,9 @@ study-sparsity: .venv/installed  ## does a little encoder sparsity help? 72 trai
 
 study-baselines: .venv/installed  ## NASH, its baselines and ablations: 72 trainings (about an hour; goes on after a kill)
 	$(BIN)/python tests/studies/baselines.py
+
+study-second-task: .venv/installed  ## the same questions on Multi30k: 9 trainings (about an hour; DATA=folder of its JSONL files; goes on after a kill)
+	$(BIN)/python tests/studies/second_task.py $(if $(DATA),--data $(DATA))
 
 study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side; STUDIES=finished ones, with quality (about 20 minutes)
 	$(BIN)/python tests/studies/engines.py $(if $(STUDIES),--studies $(STUDIES))

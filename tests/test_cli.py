@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -148,6 +149,32 @@ def test_a_study_is_resumed_recovered_and_resumed(rehearsed: Path, capsys: pytes
     assert json.loads(capsys.readouterr().out) == {"study": "s", "trials": records}
     assert main(["resume", "s", *results, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_with_its_own_exit_code_and_one_line(tmp_path: Path, number: signal.Signals) -> None:
+    words = [
+        "--config",
+        "smoke",
+        "--budget-ms",
+        "50%",
+        "--serial",
+        "--study",
+        "s",
+        "--results",
+        str(tmp_path),
+        "--quiet",
+    ]
+    command = [sys.executable, "-m", "nash_search", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        while not list((tmp_path / "s" / "trials").glob("*/record.json")):
+            time.sleep(0.1)
+            assert running.poll() is None
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (128 + number, "")
+    assert err == "nash-search: error: interrupted: run the same command again to go on\n"
 
 
 @pytest.mark.slow

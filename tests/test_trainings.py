@@ -11,7 +11,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent / "studies"))
 
-from trainings import Arm, Line, architecture, difference, read, seed_deviation, trained
+from trainings import Arm, Line, Setting, architecture, difference, influence, read, seed_deviation, trained
 
 
 def line(errors, seed=0):
@@ -34,6 +34,29 @@ def test_a_difference_is_paired_by_example_and_knows_both_sources_of_noise():
     assert (low, high) == (pytest.approx(mean - half), pytest.approx(mean + half))
 
 
+def test_what_an_example_adds_is_its_own_score_where_the_metric_is_a_mean_and_a_linear_term_where_it_is_not():
+    random = np.random.default_rng(0)
+    rows_NK = np.stack([random.integers(0, 5, 300), random.integers(5, 20, 300)], axis=1).astype(float)
+    ones_NK = np.stack([rows_NK[:, 0], np.ones(300)], axis=1)
+
+    def share(total):
+        return 100 - 100 * total[0] / total[1]
+
+    assert influence(ones_NK, share) == pytest.approx(100 - 100 * rows_NK[:, 0])
+    rate = rows_NK[:, 0].sum() / rows_NK[:, 1].sum()
+    linear = share(rows_NK.sum(0)) - 100 * (rows_NK[:, 0] - rate * rows_NK[:, 1]) / rows_NK[:, 1].mean()
+    assert influence(rows_NK, share) == pytest.approx(linear, abs=2)  # the ratio's own curvature, 1/N
+
+
+def test_a_difference_in_another_metric_is_paired_by_what_the_examples_add():
+    arm = Arm(name="a", architecture=architecture(2, 30))
+    words = {"key": arm.key, "arm": arm, "heads": (1,), "neurons": (1,), "parameters": 1, "train_s": 1.0}
+    ours, theirs = ([Line(quality=q, influence=i, **words)] for q, i in ((30.0, (20.0, 40.1)), (28.0, (19.0, 37.0))))
+    mean, low, high = difference(ours, theirs, deviation=0.0, freedom=4)
+    assert mean == 2.0 and (low + high) / 2 == pytest.approx(2.0)
+    assert high - mean == pytest.approx(stats.t.ppf(0.975, 4) * np.sqrt(np.var([1.0, 3.1], ddof=1) / 2))
+
+
 def test_the_deviation_between_seeds_is_pooled_over_cells():
     cells = [[line([1, 2]), line([3, 4])], [line([0, 0]), line([0, 2]), line([2, 2])]]
     qualities = [[85.0, 65.0], [100.0, 90.0, 80.0]]
@@ -48,9 +71,9 @@ def test_a_study_trains_only_what_is_missing(tmp_path, monkeypatch):
     arms = [Arm(name="nash", architecture=architecture(2, 30, "uniform"), seed=seed) for seed in (0, 1)]
     arms.append(Arm(name="scratch", architecture=architecture(2, 30, "uniform"), scratch=True))
     path = tmp_path / "lines.jsonl"
-    first = trained(arms[:1], path, config="smoke")
+    first = trained(arms[:1], path, Setting(config="smoke"))
     with path.open("a") as file:
         file.write('{"key": "cut sho')  # a kill
-    found = trained(arms, path, config="smoke")
+    found = trained(arms, path, Setting(config="smoke"))
     assert first.items() <= found.items() and read(path) == found
     assert len({f.errors for f in found.values()}) == 3 and all(len(f.errors) == 48 for f in found.values())

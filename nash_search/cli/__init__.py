@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Sequence
 
 import typer
+from typer.core import TyperGroup
 
 from nash_search.cli import measuring, searching, studies, teaching
 from nash_search.cli.flags import EVERYTHING, ConfigFile, configured
@@ -26,8 +27,22 @@ from nash_search.errors import NashSearchError
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # click's own, wherever typer keeps it
 LONGEST = 300
 
+
+class Commands(TyperGroup):
+    """Commands whose interruption keeps its signal: typer answers every one with 130 and says nothing."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run the command; an interruption is told and becomes its exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            code = int(getattr(error, "exit_code", 128 + signal.SIGINT))  # a search's own knows its signal
+            return complain("interrupted: run the same command again to go on", code)
+
+
 app = typer.Typer(
     name="nash-search",
+    cls=Commands,
     no_args_is_help=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -95,14 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(str(error), error.exit_code)
     except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         return complain("interrupted: run the same command again to go on", 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of our stdout has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if type(error).__name__ == "Interrupted":
-            return complain("interrupted: run the same command again to go on", int(getattr(error, "exit_code", 130)))
         if debug:
             traceback.print_exc()
         return complain(f"{type(error).__name__}: {error}: run again with --debug to see where", 1)

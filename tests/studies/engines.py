@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from drawing import Interval, forest
 
 from nash_search import device, intervals, pruner
 from nash_search.config import Architecture, SearchConfig, Workload
@@ -157,11 +158,16 @@ def scored(case: str, folder: Path, names: list[str]) -> dict[str, dict[str, Any
     return found
 
 
-def quotient(rounds: list[dict[str, list[float]]], above: str, below: str) -> str:
+def gain(rounds: list[dict[str, list[float]]], above: str, below: str) -> Interval:
     """Median ratio of two models' calls of the same sweep, with a t-interval over rounds."""
     ratios = [np.array(r[above]) / np.array(r[below]) for r in rounds]
     low, high = intervals.median_bounds([r.tolist() for r in ratios])
-    return f"{np.median([np.median(r) for r in ratios]):.2f}× ({low:.2f} to {high:.2f})"
+    return float(np.median([np.median(r) for r in ratios])), low, high
+
+
+def quotient(rounds: list[dict[str, list[float]]], above: str, below: str) -> str:
+    """`gain` in words."""
+    return "{:.2f}× ({:.2f} to {:.2f})".format(*gain(rounds, above, below))
 
 
 def spread(rounds: list[dict[str, list[float]]], name: str) -> str:
@@ -181,6 +187,18 @@ def row(case: str, kept: dict[str, Any], engine: str, name: str) -> str:
         f"| {Path(case).name}: {name} | {engine} | {spread(rounds, dense)} | {spread(rounds, f'{engine}/{name}')} "
         f"| {quotient(rounds, dense, f'{engine}/{name}')} | {alone} | {said}{share} |"
     )
+
+
+def picture(kept: dict[str, Any], path: Path) -> None:
+    """What pruning is worth on each engine, for every case that was ever kept."""
+    rows = {
+        f"{case}: {name}": [gain(found["rounds"], f"{engine}/dense", f"{engine}/{name}") for engine in ENGINES]
+        for case, found in kept.items()
+        for name in [key.split("/")[1] for key in found["rounds"][0] if key.startswith("eager/")]
+        if name != "dense"
+    }
+    title = "Pruned against dense on the same engine (95 % intervals, fresh processes)"
+    forest(path, title, "times faster", rows, list(ENGINES), 1)
 
 
 def main() -> int:
@@ -212,6 +230,7 @@ def main() -> int:
                 print(row(case, found, engine, pruned), flush=True)
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_bytes(gzip.compress(json.dumps(kept).encode(), mtime=0))
+    picture(kept, asked.out.with_name("engines.png"))
     return 0
 
 

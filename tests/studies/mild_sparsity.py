@@ -15,6 +15,7 @@ import json
 import sys
 from pathlib import Path
 
+from drawing import forest
 from trainings import Arm, Line, architecture, difference, seed_deviation, trained, values
 
 DEPTHS = (1, 2, 3, 6)
@@ -48,6 +49,14 @@ def main() -> int:
         against = f"{change:+.2f} | {low:+.2f} to {high:+.2f}" if s else "- | -"
         print(f"| {n} | {s} % | {rows[-1]['quality']:.2f} | {against} |")
     asked.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    rows_of = {
+        f"{s} % removed": [next(r["change"] for r in rows if (r["n"], r["s_pct"]) == (n, s)) for n in asked.depths]
+        for s in asked.sparsities_pct
+        if s
+    }
+    title = "g2p: quality against the whole encoder, equal steps (95 % intervals, 3 seeds)"
+    series = [f"{n} decoder block{'s'[: n > 1]}" for n in asked.depths]
+    forest(asked.out.with_suffix(".png"), title, "points of 100 - PER", rows_of, series, 0)
     return 0
 
 

@@ -6,7 +6,7 @@
     checked     one training step of T5-base, foretold from the rate of the 60M model, then timed
     projected   `search.cost` (what the tool says before it spends) at a GPU's *assumed* rate; not measured
 
-Prints tables for results/LOG.md and writes results/reference/scaling.json. About 15 minutes.
+Prints tables for results/LOG.md and writes results/reference/scaling.json, a picture beside it. About 15 minutes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from drawing import curves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nash_search import latency, pruner
@@ -125,6 +126,17 @@ def projected(shape: dict[str, int], block_ms: float, trials: int, gpus: int) ->
     return {"trials": trials, "gpus": gpus, "step_s": step_s, "dense_ms": dense_ms} | bill
 
 
+def picture(document: dict[str, Any], path: Path) -> None:
+    """What was measured, by size; the projected bill stays a table."""
+    millions = [(row["parameters"] / 1e6, row) for row in document["measured"]]
+    series = {
+        "narrow step": [(size, row["step_s"]["narrow"]) for size, row in millions],
+        "tune step": [(size, row["step_s"]["tune"]) for size, row in millions],
+        "the probe of a search": [(size, row["probe_s"]) for size, row in millions],
+    }
+    curves(path, "What a T5 costs by size, one core", ("million parameters", "seconds"), series)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each stage")
@@ -173,6 +185,7 @@ def main() -> int:
             print(f"| {name} | {trials} | {alone['eta_s'] / 3600:.1f} | {many['eta_s'] / 3600:.1f} |")
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    picture(document, asked.out.with_suffix(".png"))
     return 0
 
 

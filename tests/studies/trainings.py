@@ -59,15 +59,24 @@ class Line(Frozen):
     key: str
     arm: Arm
     quality: float
-    errors: tuple[int, ...]
-    """First count of the metric for each validation example (PER: wrong phonemes)."""
-    size: int
-    """Sum of the second count (PER: phonemes of the references)."""
+    errors: tuple[int, ...] = ()
+    """PER: wrong phonemes of each validation example; empty where the metric is another."""
+    size: int = 0
+    """PER: phonemes of the references."""
+    influence: tuple[float, ...] = ()
+    """Any other metric: what each validation example adds to the quality, by `influence`; their mean is about it."""
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
     parameters: int
     train_s: float
     undecided_share: float | None = None
+
+    @property
+    def contributions_N(self) -> np.ndarray:
+        """What each example adds to the quality; a mean of them."""
+        if self.influence:
+            return np.array(self.influence)
+        return 100 - 100 * np.array(self.errors) / (self.size / len(self.errors))
 
 
 def architecture(decoder_layers: int, encoder_sparsity_pct: int, selection: str = "scored") -> Architecture:
@@ -81,21 +90,31 @@ def architecture(decoder_layers: int, encoder_sparsity_pct: int, selection: str 
     )
 
 
+class Setting(Frozen):
+    """Which task, data and teacher a table of trainings is about."""
+
+    config: str = "g2p"
+    model: str | None = None
+    """Folder of the teacher (None: the default task's)."""
+    task: dict[str, str] = {}
+    """Fields of the search space's `task` that differ (`data`, its columns)."""
+
+
 @cache
-def _bench(config_name: str, model: str | None, data: str | None) -> tuple[SearchConfig, Any, Any]:
+def _bench(setting_json: str) -> tuple[SearchConfig, Any, Any]:
     torch.set_num_threads(1)
-    config = load_config(config_name, {"task": {"data": data}} if data else {})
-    found = find_model(model, None) if model else None
-    folder = found.folder if found else teacher_folder()
+    setting = Setting.model_validate_json(setting_json)
+    config = load_config(setting.config, {"task": setting.task} if setting.task else {})
+    folder = find_model(setting.model, None).folder if setting.model else teacher_folder()
     teacher = pruner.load(folder).eval()
     task = load_task(config.task, load_tokenizer(find_model(str(folder), None)))
     return config, teacher, task
 
 
-def one(asked: tuple[Arm, str, str | None, str | None]) -> Line:
+def one(asked: tuple[Arm, Setting]) -> Line:
     """Train one arm and score it on every validation example."""
-    arm, config_name, model, data = asked
-    config, teacher, task = _bench(config_name, model, data)
+    arm, setting = asked
+    config, teacher, task = _bench(setting.model_dump_json())
     recipe = config.recipe.model_copy(update={"rungs": 1, **arm.changes})
     batches = task.train_batches(recipe.batch_size, arm.seed)
     began = time.process_time()
@@ -103,19 +122,22 @@ def one(asked: tuple[Arm, str, str | None, str | None]) -> Line:
     if arm.scratch:
         student = from_scratch(teacher, arm, recipe.narrow_steps + recipe.tune_steps, recipe.learning_rate, batches)
     else:
-        outputs = pruner.TeacherOutputs(folder=WORK / f"teacher-{config_name}", k=16)
+        outputs = pruner.TeacherOutputs(folder=WORK / f"teacher-{setting.config}", k=16)
         found = pruner.run(teacher, arm.architecture, recipe, batches, seed=arm.seed, teacher_outputs=outputs)
         student, undecided = found.model, found.pruning.get("undecided_share")
     train_s = time.process_time() - began
     texts = generate(student.eval(), task, task.validation.input_ids)
     counts_NK = task.metric.statistics(texts, task.validation.references)
     shapes = pruner.shapes_of(student)
+    if task.metric.label == "100-PER":
+        rows: dict[str, Any] = {"errors": counts_NK[:, 0].astype(int).tolist(), "size": int(counts_NK[:, 1].sum())}
+    else:
+        rows = {"influence": np.round(influence(counts_NK, task.metric.value), 4).tolist()}
     return Line(
         key=arm.key,
         arm=arm,
         quality=measured(task.metric, texts, task.validation.references)[0],
-        errors=tuple(int(x) for x in counts_NK[:, 0]),
-        size=int(counts_NK[:, 1].sum()),
+        **rows,
         heads=shapes.encoder_heads,
         neurons=shapes.encoder_neurons,
         parameters=sum(p.numel() for p in student.parameters()),
@@ -140,15 +162,22 @@ def from_scratch(teacher: Any, arm: Arm, steps: int, rate: float, batches: Calla
     return student
 
 
-def trained(
-    arms: Sequence[Arm], path: Path, *, config: str = "g2p", model: str | None = None, data: str | None = None
-) -> dict[str, Line]:
+def influence(counts_NK: np.ndarray, value: Callable[[np.ndarray], float]) -> np.ndarray:
+    """What each example adds to a metric of summed counts: the jackknife's pseudo-values, (N,).
+
+    Their variance over N is the metric's squared standard error; a mean's pseudo-values are its terms.
+    """
+    total, count = counts_NK.sum(0), len(counts_NK)
+    return np.array([count * value(total) - (count - 1) * value(total - row) for row in counts_NK])
+
+
+def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> dict[str, Line]:
     """Every arm's line; those not yet in the file are trained now, on every core."""
     lines = read(path)
     todo = [arm for arm in {a.key: a for a in arms}.values() if arm.key not in lines]
     print(f"{len(arms)} trainings, {len(todo)} to do", file=sys.stderr, flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    jobs = [(arm, config, model, data) for arm in todo]
+    jobs = [(arm, setting or Setting()) for arm in todo]
     if path.exists() and not path.read_bytes().endswith(b"\n"):  # a kill cut the last line short
         with path.open("a") as file:
             file.write("\n")
@@ -181,8 +210,8 @@ def read(path: Path) -> dict[str, Line]:
 
 
 def values(lines: Sequence[Line]) -> np.ndarray:
-    """100 - PER of each line."""
-    return np.array([100 - 100 * sum(line.errors) / line.size for line in lines])
+    """Quality of each line."""
+    return np.array([line.quality for line in lines])
 
 
 def seed_deviation(cells: Sequence[Sequence[Line]]) -> tuple[float, int]:
@@ -205,9 +234,9 @@ def difference(
         deviation: between seeds.
         freedom: degrees of freedom of `deviation`.
     """
-    a, b = (np.mean([line.errors for line in lines], axis=0) for lines in (ours, theirs))
-    change_N = -100 * (a - b) / (ours[0].size / len(a))  # positive: ours makes fewer errors
-    mean = float(change_N.mean())
+    a_N, b_N = (np.mean([line.contributions_N for line in lines], axis=0) for lines in (ours, theirs))
+    change_N = a_N - b_N  # positive: ours is better
+    mean = float(values(ours).mean() - values(theirs).mean())
     spread = float(np.var(change_N, ddof=1)) / len(change_N)
     spread += deviation**2 * (1 / len(ours) + 1 / len(theirs))
     half = float(stats.t.ppf(0.975, freedom)) * spread**0.5

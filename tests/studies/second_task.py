@@ -1,0 +1,74 @@
+"""Findings 2 and 3 on Multi30k: 2 decoder blocks, the encoder whole or 30 % narrower, against shrink-and-fine-tune.
+
+Equal steps everywhere (the committed study's recipe and its uniform blocks), three seeds; the latency of each
+shape in one run. The bill: 3 arms x 3 seeds = 9 trainings of about 11 minutes of CPU, 50 minutes of two cores.
+
+Lines go to results/reference/second-task.jsonl, the table for results/LOG.md to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from baselines import PLAIN, ratios
+from trainings import Arm, Line, Setting, architecture, difference, seed_deviation, trained, values
+
+from nash_search import pruner
+from nash_search.config import Workload
+
+CONFIG, TEACHER, BLOCKS = "multi30k-en-de", "results/multi30k-en-de/teacher", 2
+NASH = "NASH, 30 % of the encoder removed"
+WORKLOAD = Workload(batch_size=16, input_tokens=16, output_tokens=16)
+"""The committed study's."""
+
+
+def arms_of(seed: int, **changes: object) -> list[Arm]:
+    """Every arm of a seed."""
+
+    def arm(name: str, sparsity_pct: int, **own: object) -> Arm:
+        where = architecture(BLOCKS, sparsity_pct, "uniform")
+        return Arm(name=name, architecture=where, changes=changes | own, seed=seed)
+
+    return [arm(NASH, 30), arm("shrink and fine-tune, distilled (s* = 0)", 0), arm("shrink and fine-tune", 0, **PLAIN)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder of its JSONL files, columns `source` and `target` (default: the hub's)")
+    parser.add_argument("--config", default=CONFIG)
+    parser.add_argument("--model", default=TEACHER)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, nargs=2, metavar=("NARROW", "TUNE"), help="instead of the recipe's")
+    parser.add_argument("--out", type=Path, default=Path("results/reference/second-task.jsonl"))
+    asked = parser.parse_args()
+    task = {"data": asked.data, "source_column": "source", "target_column": "target"} if asked.data else {}
+    changes = {"narrow_steps": asked.steps[0], "tune_steps": asked.steps[1]} if asked.steps else {}
+    arms = [arm for seed in range(asked.seeds) for arm in arms_of(seed, **changes)]
+    lines = trained(arms, asked.out, Setting(config=asked.config, model=asked.model, task=task))
+    cells: dict[tuple[int, int, str], list[Line]] = {}
+    for arm in arms:
+        where = arm.architecture
+        cells.setdefault((BLOCKS, where.encoder_sparsity_pct, arm.name), []).append(lines[arm.key])
+    deviation, freedom = seed_deviation(list(cells.values()))
+    share = ratios(cells, pruner.load(asked.model), WORKLOAD)
+    print(f"standard deviation between seeds {deviation:.2f} ({freedom} degrees of freedom)\n")
+    print("| arm | latency, share of dense | quality | NASH minus this | 95 % interval |\n|---|---|---|---|---|")
+    rows = []
+    for key, cell in cells.items():
+        change, low, high = difference(cells[BLOCKS, 30, NASH], cell, deviation, freedom)
+        rows.append(
+            {"arm": key[2], "s_pct": key[1], "share": share[key], "quality": values(cell).tolist()}
+            | {"nash_minus": [change, low, high]}
+        )
+        print(
+            f"| {key[2]} | {share[key]:.3f} | {values(cell).mean():.2f} | {change:+.2f} | {low:+.2f} to {high:+.2f} |"
+        )
+    asked.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
