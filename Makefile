@@ -1,7 +1,7 @@
 # Everything a user or CI types. The environment is .venv; PYTHON picks the interpreter that makes it.
 PYTHON ?= python3
 BIN := .venv/bin
-TEST := $(BIN)/python -m pytest
+TEST := $(BIN)/python -m pytest --numprocesses 2
 
 .PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 

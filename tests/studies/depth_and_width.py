@@ -142,9 +142,9 @@ def main() -> int:
                     asked.out.write_bytes(gzip.compress(lines.encode(), mtime=0))
                 found = known[key]["found"]
                 print(row_of(workload, found), flush=True)
-                rows[f"{engine}, batch {batch}, {into} → {out} tokens"] = [gain(found, name) for name in DRAWN]
+                rows[f"{engine}, batch {batch}, {into} → {out}"] = [gain(found, name) for name in DRAWN]
     title = (
-        f"{Path(asked.model).parent.name if asked.model else 'g2p'}: speed-up by depth and by width (95 % intervals)"
+        f"{Path(asked.model).parent.name if asked.model else 'g2p'}: speed-up by depth and width, by tokens in → out"
     )
     forest(
         Path(str(asked.out).removesuffix(".jsonl.gz") + ".png"), title, "times faster", rows, list(DRAWN.values()), 1
