@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections import Counter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,21 +11,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-HERE = Path(__file__).parent
-
-WITH_RAY = {"test_own_model", "test_readme"}
-"""Files outside `tests/search` that start Ray."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files stay whole, for what they share is made once; those with Ray, the longest, share a process and begin."""
-
-    def with_ray(item: pytest.Item) -> bool:
-        return item.path.parent.name == "search" or item.path.stem in WITH_RAY
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if with_ray(item) else str(item.path.relative_to(HERE))))
-    items.sort(key=lambda item: not with_ray(item))
+    """Files with the most slow tests begin, so that both processes end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,6 +1,7 @@
 """Ray: the same driver and trial function, side by side; every promise about workers and processes."""
 
 import json
+import os
 import signal
 import time
 
@@ -14,9 +15,12 @@ pytestmark = pytest.mark.slow
 
 
 def ray_processes():
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
+    """Those of this test process: another one's have another worker's name in their environment."""
+    found, ours = set(), os.environ.get("PYTEST_XDIST_WORKER")
+    for process in psutil.process_iter(["cmdline", "environ"]):
         words = " ".join(process.info["cmdline"] or [])
+        if (process.info["environ"] or {}).get("PYTEST_XDIST_WORKER") != ours:
+            continue
         if "raylet" in words or "gcs_server" in words or words.startswith("ray::"):
             found.add(process.pid)
     return found
@@ -43,6 +47,7 @@ def test_mishaps_of_workers_end_their_trials_only_and_nothing_is_left_behind(tmp
         changes=RAY | {"trial_timeout_s": 20},
         orders="die=enc0-dec2,hang=enc10-dec1,nan=enc0-dec1,oom=enc40-dec2",
     )
+    wait_for(lambda: ray_processes() - before)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert err == "" and len(out.splitlines()) == 1, "Ray is quiet"
