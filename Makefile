@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-headline study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,9 @@ study-baselines: .venv/installed  ## NASH, its baselines and ablations: 72 train
 study-second-task: .venv/installed  ## the same questions on Multi30k: 9 trainings (about an hour; DATA=folder of its JSONL files; goes on after a kill)
 	$(BIN)/python tests/studies/second_task.py $(if $(DATA),--data $(DATA))
 
+study-headline: .venv/installed-engines  ## 99 and 95 % of the quality on CTranslate2, certified (about 25 minutes; goes on after a kill)
+	$(BIN)/nash-search --runtime ctranslate2 --profile thorough --trials 8 --budget-ms 55% --budget-ms 40% --study headline
+
 study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side; STUDIES=finished ones, with quality (about 20 minutes)
 	$(BIN)/python tests/studies/engines.py $(if $(STUDIES),--studies $(STUDIES))
 
@@ -73,8 +76,10 @@ study-scale: .venv/installed  ## 1 to 32 Ray workers on trials that sleep (about
 study-vocabulary: .venv/installed  ## what fewer tokens are worth in latency on a T5-small shape (about 3 minutes)
 	$(BIN)/python tests/studies/vocabulary.py
 
-study-shapes: .venv/installed-engines  ## where depth dominates latency and where width does, per engine, batch and length (about 30 minutes; goes on after a kill)
+study-shapes: .venv/installed-engines  ## where depth dominates latency and where width does, per engine, batch and length, two tasks (about 25 minutes; goes on after a kill)
 	$(BIN)/python tests/studies/depth_and_width.py
+	$(BIN)/python tests/studies/depth_and_width.py --model results/multi30k-en-de/teacher --rounds 3 --pairs 6 \
+	  --out results/reference/depth-and-width-multi30k.jsonl.gz
 
 study-scaling: .venv/installed  ## a step, a probe and a search as the model grows; the projected bill of T5-base and -large (about 15 minutes)
 	$(BIN)/python tests/studies/scaling.py
