@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -31,7 +32,7 @@ LONGEST = 300
 class Commands(TyperGroup):
     """Commands whose interruption keeps its signal: typer answers every one with 130 and says nothing."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; an interruption is told and becomes its exit code."""
         try:
             return super().invoke(ctx)
