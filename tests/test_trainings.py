@@ -64,6 +64,12 @@ def test_the_deviation_between_seeds_is_pooled_over_cells():
     assert seed_deviation(cells) == (pytest.approx((squares / 3) ** 0.5), 3)
 
 
+def test_a_setting_changes_only_the_fields_it_names():
+    task = Setting(config="multi30k-en-de", task={"data": "elsewhere", "source_column": "source"}).configured().task
+    assert (task.data, task.source_column) == ("elsewhere", "source")
+    assert (task.name, task.metric, task.max_input_tokens) == ("multi30k-en-de", "bleu", 64)
+
+
 @pytest.mark.slow
 def test_a_study_trains_only_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -97,14 +97,18 @@ class Setting(Frozen):
     model: str | None = None
     """Folder of the teacher (None: the default task's)."""
     task: dict[str, str] = {}
-    """Fields of the search space's `task` that differ (`data`, its columns)."""
+    """Fields of the search space's `task` that differ (`data`, its columns); the others stay."""
+
+    def configured(self) -> SearchConfig:
+        """The search space with them."""
+        return load_config(self.config, {f"task.{name}": value for name, value in self.task.items()})
 
 
 @cache
 def _bench(setting_json: str) -> tuple[SearchConfig, Any, Any]:
     torch.set_num_threads(1)
     setting = Setting.model_validate_json(setting_json)
-    config = load_config(setting.config, {"task": setting.task} if setting.task else {})
+    config = setting.configured()
     folder = find_model(setting.model, None).folder if setting.model else teacher_folder()
     teacher = pruner.load(folder).eval()
     task = load_task(config.task, load_tokenizer(find_model(str(folder), None)))
