@@ -11,6 +11,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent / "studies"))
 
+from baselines import fronts
 from trainings import Arm, Line, Setting, architecture, difference, influence, read, seed_deviation, trained
 
 
@@ -62,6 +63,15 @@ def test_the_deviation_between_seeds_is_pooled_over_cells():
     qualities = [[85.0, 65.0], [100.0, 90.0, 80.0]]
     squares = sum(np.var(q) * len(q) for q in qualities)
     assert seed_deviation(cells) == (pytest.approx((squares / 3) ** 0.5), 3)
+
+
+def test_fronts_are_compared_at_equal_latency_with_the_best_that_is_as_fast():
+    sft = {(2, 0, "sft"): [line([2, 2])], (3, 0, "sft"): [line([1, 0])]}
+    nash = {(2, 0, "grid"): [line([2, 1])], (2, 50, "grid"): [line([4, 4])], (3, 0, "grid"): [line([0, 0])]}
+    share = {(2, 0, "sft"): 0.5, (3, 0, "sft"): 0.7, (2, 0, "grid"): 0.5, (2, 50, "grid"): 0.4, (3, 0, "grid"): 0.7}
+    two, three = fronts(sft, nash, share, deviation=0.1, freedom=4)
+    assert two["nash"] == (2, 0) and two["nash_minus"][0] == pytest.approx(5)
+    assert three["nash"] == (3, 0) and three["nash_minus"][0] == pytest.approx(5)
 
 
 def test_a_setting_changes_only_the_fields_it_names():

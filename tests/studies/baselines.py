@@ -62,16 +62,17 @@ def arms_at(n: int, s: int, seed: int) -> list[Arm]:
 
 
 def ratios(cells: dict[Cell, list[Line]], teacher: Any, workload: Workload) -> dict[Cell, float]:
-    """Latency of each cell's first shape as a share of the dense model's, all interleaved."""
+    """Latency of each cell's first shape as a share of the dense model's, all interleaved; equal shapes once."""
     torch.set_num_threads(1)
-    models = {}
+    models, names = {}, {}
     for key, cell in cells.items():
         line = cell[0]
-        short = pruner.shorten(teacher, line.arm.architecture.decoder_layers)
+        depth = line.arm.architecture.decoder_layers
+        names[key] = repr((depth, line.heads, line.neurons))
         kept = [list(range(count)) for count in line.heads], [list(range(count)) for count in line.neurons]
-        models["|".join(map(str, key))] = pruner.cut(short, *kept)
+        models[names[key]] = pruner.cut(pruner.shorten(teacher, depth), *kept)
     taken = latency.measure_many(models, teacher, workload, rounds=3, pairs=12, details=False)
-    return {key: taken["|".join(map(str, key))].ratio for key in cells}
+    return {key: taken[name].ratio for key, name in names.items()}
 
 
 def fronts(
@@ -111,7 +112,10 @@ def main() -> int:
     for line in read(asked.grid).values():
         where = line.arm.architecture
         nash.setdefault((where.decoder_layers, where.encoder_sparsity_pct, "grid"), []).append(line)
-    deviation, freedom = seed_deviation([*cells.values(), *nash.values()])
+    every = [*cells.values(), *nash.values()]
+    scratch, pruned = ([cell for cell in every if cell[0].arm.scratch is which] for which in (True, False))
+    noise = {True: seed_deviation(scratch), False: seed_deviation(pruned)}  # from scratch, seeds differ much more
+    deviation, freedom = noise[False]
     share = ratios(
         cells | nash, pruner.load(teacher_folder()), Workload(batch_size=64, input_tokens=8, output_tokens=7, threads=1)
     )
@@ -122,7 +126,7 @@ def main() -> int:
     for (n, s, name), cell in cells.items():
         if (n, s) not in POINTS:
             continue
-        change, low, high = difference(cells[n, s, NASH], cell, deviation, freedom)
+        change, low, high = difference(cells[n, s, NASH], cell, *noise[cell[0].arm.scratch])
         rows.append(
             {"n": n, "s_pct": s, "arm": name, "share": share[n, s, name], "quality": float(values(cell).mean())}
             | {"nash_minus": [change, low, high]}
