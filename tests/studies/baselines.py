@@ -30,7 +30,7 @@ Cell = tuple[int, int, str]
 """Decoder blocks and percent removed of the point, and the arm's name."""
 
 POINTS = ((3, 30), (2, 50))
-NASH, SFT = "NASH (trained gates)", "shrink and fine-tune"
+NASH, SFT, SCRATCH = "NASH (trained gates)", "shrink and fine-tune", "small model from scratch"
 SFT_DEPTHS = (1, 6)
 """Where shrink-and-fine-tune is trained too, for its front."""
 AS_FAST = 0.01
@@ -57,7 +57,7 @@ def arms_at(n: int, s: int, seed: int) -> list[Arm]:
         arm("decoder: uniform (the paper)", selection="uniform"),
         arm("decoder: low blocks", selection="low"),
         arm("decoder: high blocks", selection="high"),
-        arm("small model from scratch", scratch=True),
+        arm(SCRATCH, scratch=True),
     ]
 
 
@@ -150,7 +150,7 @@ def main() -> int:
     asked.out.with_suffix(".json").write_text(json.dumps({"arms": rows, "fronts": front}, indent=1) + "\n", "utf-8")
     by_arm: dict[str, list[Any]] = {}
     for row in rows:
-        if row["arm"] != NASH:
+        if row["arm"] not in (NASH, SCRATCH):  # twenty points away
             by_arm.setdefault(str(row["arm"]), []).append(row["nash_minus"])
     series = [f"{n} blocks, {s} % of the encoder removed" for n, s in POINTS]
     title = "g2p: NASH minus each baseline, equal steps (95 % intervals, 3 seeds)"

@@ -62,6 +62,9 @@ def curves(
             axes.plot(*zip(*points, strict=True), marker=MARKS[index % len(MARKS)], color=colour, label=name)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+        axes.tick_params(which="minor", length=0)
         axes.set_xlabel(axes_names[0], color=LIGHT.muted)
         axes.set_ylabel(axes_names[1], color=LIGHT.muted)
         figure.text(0.01, 0.94, title, color=LIGHT.ink, fontsize=10, weight="bold")
