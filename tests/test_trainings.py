@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scipy import stats
 
@@ -78,6 +82,32 @@ def test_a_setting_changes_only_the_fields_it_names():
     task = Setting(config="multi30k-en-de", task={"data": "elsewhere", "source_column": "source"}).configured().task
     assert (task.data, task.source_column) == ("elsewhere", "source")
     assert (task.name, task.metric, task.max_input_tokens) == ("multi30k-en-de", "bleu", 64)
+
+
+@pytest.mark.slow
+def test_a_killed_study_takes_its_workers_along(tmp_path):
+    code = (
+        "from pathlib import Path; from trainings import Arm, Setting, architecture, trained\n"
+        "if __name__ == '__main__':\n"
+        "    short, long = ({'tune_steps': steps} for steps in (4, 10**6))\n"
+        "    changes = (short, long, long | {'narrow_steps': 5})\n"
+        "    arms = [Arm(name='a', architecture=architecture(2, 30), changes=c) for c in changes]\n"
+        "    trained(arms, Path('lines.jsonl'), Setting(config='smoke'))\n"
+    )
+    (tmp_path / "study.py").write_text(code)
+    root = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (root.parent, root / "studies")))
+    study = subprocess.Popen([sys.executable, "study.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
+    lines = tmp_path / "lines.jsonl"
+    while not (lines.exists() and lines.read_text()):
+        assert study.poll() is None
+        time.sleep(0.1)
+    workers = psutil.Process(study.pid).children(recursive=True)
+    assert len(workers) >= 2
+    study.kill()
+    study.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
 
 
 @pytest.mark.slow

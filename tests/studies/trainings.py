@@ -12,9 +12,11 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,18 @@ def from_scratch(teacher: Any, arm: Arm, steps: int, rate: float, batches: Calla
     return student
 
 
+def _ends_with_parent() -> None:
+    """A killed study's workers end too, or they would train beside the one that goes on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def influence(counts_NK: np.ndarray, value: Callable[[np.ndarray], float]) -> np.ndarray:
     """What each example adds to a metric of summed counts: the jackknife's pseudo-values, (N,).
 
@@ -185,7 +199,8 @@ def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> 
     if path.exists() and not path.read_bytes().endswith(b"\n"):  # a kill cut the last line short
         with path.open("a") as file:
             file.write("\n")
-    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool, path.open("a") as file:
+    workers = len(os.sched_getaffinity(0))
+    with multiprocessing.get_context("spawn").Pool(workers, _ends_with_parent) as pool, path.open("a") as file:
         for line in pool.imap_unordered(one, jobs):
             lines[line.key] = line
             file.write(line.model_dump_json() + "\n")
