@@ -3,7 +3,8 @@
 Equal steps everywhere (the committed study's recipe and its uniform blocks), three seeds; the latency of each
 shape in one run. The bill: 3 arms x 3 seeds = 9 trainings of about 11 minutes of CPU, 50 minutes of two cores.
 
-Lines go to results/reference/second-task.jsonl, the table for results/LOG.md to stdout.
+Lines go to results/reference/second-task.jsonl, the table for results/LOG.md to stdout, a picture beside the
+lines.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 from baselines import PLAIN, ratios
+from drawing import forest
 from trainings import Arm, Line, Setting, architecture, difference, seed_deviation, trained, values
 
 from nash_search import pruner
@@ -67,6 +69,9 @@ def main() -> int:
             f"| {key[2]} | {share[key]:.3f} | {values(cell).mean():.2f} | {change:+.2f} | {low:+.2f} to {high:+.2f} |"
         )
     asked.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    changes_by_arm = {str(row["arm"]): [row["nash_minus"]] for row in rows if row["arm"] != NASH}
+    title = f"Multi30k: NASH (2 blocks, 30 % removed) minus each, {asked.seeds} seeds"
+    forest(asked.out.with_suffix(".png"), title, "points of BLEU on validation", changes_by_arm, ["NASH minus"], 0)
     return 0
 
 
