@@ -69,7 +69,7 @@ def main() -> int:
             f"| {key[2]} | {share[key]:.3f} | {values(cell).mean():.2f} | {change:+.2f} | {low:+.2f} to {high:+.2f} |"
         )
     asked.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-    changes_by_arm = {str(row["arm"]): [row["nash_minus"]] for row in rows if row["arm"] != NASH}
+    changes_by_arm = {str(row["arm"]).split(" (")[0]: [row["nash_minus"]] for row in rows if row["arm"] != NASH}
     title = f"Multi30k: NASH (2 blocks, 30 % removed) minus each, {asked.seeds} seeds"
     forest(asked.out.with_suffix(".png"), title, "points of BLEU on validation", changes_by_arm, ["NASH minus"], 0)
     return 0
