@@ -58,7 +58,7 @@ study-search: .venv/installed  ## what a training second buys: the grid once (ab
 study-sparsity: .venv/installed  ## does a little encoder sparsity help? 72 trainings (about an hour; goes on after a kill)
 	$(BIN)/python tests/studies/mild_sparsity.py
 
-study-baselines: .venv/installed  ## NASH, its baselines and ablations: 72 trainings (about an hour; goes on after a kill)
+study-baselines: .venv/installed  ## NASH, its baselines and ablations: 78 trainings (about an hour; goes on after a kill)
 	$(BIN)/python tests/studies/baselines.py
 
 study-second-task: .venv/installed  ## the same questions on Multi30k: 9 trainings (about an hour; DATA=folder of its JSONL files; goes on after a kill)

@@ -154,19 +154,8 @@ def test_a_study_is_resumed_recovered_and_resumed(rehearsed: Path, capsys: pytes
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_with_its_own_exit_code_and_one_line(tmp_path: Path, number: signal.Signals) -> None:
-    words = [
-        "--config",
-        "smoke",
-        "--budget-ms",
-        "50%",
-        "--serial",
-        "--study",
-        "s",
-        "--results",
-        str(tmp_path),
-        "--quiet",
-    ]
-    command = [sys.executable, "-m", "nash_search", *words]
+    words = "--config smoke --budget-ms 50% --serial --study s --quiet --results".split()
+    command = [sys.executable, "-m", "nash_search", *words, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         while not list((tmp_path / "s" / "trials").glob("*/record.json")):
             time.sleep(0.1)

@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).parent / "studies"))
-
 from baselines import fronts
+from scipy import stats
 from trainings import Arm, Line, Setting, architecture, difference, influence, read, seed_deviation, trained
 
 

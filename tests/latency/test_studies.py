@@ -100,6 +100,16 @@ def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):
         assert clock.kept(keep, 5, 4, workload, "here") == nothing
 
 
+def test_a_picture_shows_the_interval_it_was_given(tmp_path):
+    def drawn(high, series=("one", "two")):
+        path = tmp_path / "picture.png"
+        load("drawing").forest(path, "title", "unit", {"row": [(1.0, 0.9, 1.1), (1.5, 1.2, high)]}, series, 1)
+        return path.read_bytes()
+
+    assert drawn(1.8) == drawn(1.8)
+    assert len({drawn(1.8), drawn(1.7), drawn(1.8, ("one", "another"))}) == 3
+
+
 @pytest.mark.slow
 def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     keep = tmp_path / "shapes.jsonl.gz"
@@ -111,6 +121,7 @@ def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     assert all("skeleton" in one["found"] for one in kept)
     longest = {name: Latency.model_validate(value) for name, value in kept[-1]["found"].items()}
     assert longest["sixth depth"].ratio < longest["half depth"].ratio < 1
+    assert (tmp_path / "shapes.png").read_bytes().startswith(b"\x89PNG")
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert again.stdout == done.stdout
 

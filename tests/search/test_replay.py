@@ -1,16 +1,11 @@
 """The replay is faithful: on a table of the analytic bench it does what a search there does."""
 
-import sys
-from pathlib import Path
-
 import pytest
+import replay
 
 from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
 from nash_search.search import probe
 from nash_search.search.study import Study, open_storage, sqlite_url
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-import replay  # noqa: E402
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))

@@ -7,7 +7,8 @@
 
 "pruning" is dense over pruned on the same engine and precision, "engine" dense eager over dense there; they are never
 multiplied. A study's models are scored on the sealed test split by what the engine itself writes. Prints the table for
-results/LOG.md and writes every sample to results/reference/engines.json.gz, where other cases stay.
+results/LOG.md and writes every sample to results/reference/engines.json.gz, where other cases stay, and a picture
+beside it.
 """
 
 from __future__ import annotations
