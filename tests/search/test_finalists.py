@@ -115,3 +115,32 @@ def test_nothing_before_the_last_step_needs_the_sealed_test(rehearse, monkeypatc
     result = rehearse(trials=6, finalist_seeds=2)
     assert result.full_document["sealed_test_openings"] == 2, "the failed opening was one"
     assert len(budgets_of(result)) == 2
+
+
+def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, monkeypatch):
+    time_fresh = Rehearsal.time_fresh
+
+    def slowed(factors_of):
+        def timed(self, folders, budgets, **timing):
+            found = time_fresh(self, folders, budgets, **timing)
+            return {name: with_factors(latency, factors_of(name)) for name, latency in found.items()}
+
+        return timed
+
+    def with_factors(latency, factors):
+        pairs = zip(latency.rounds, factors, strict=False)
+        rounds = [r.model_copy(update={"runs_ms": tuple(ms * factor for ms in r.runs_ms)}) for r, factor in pairs]
+        return latency.model_copy(update={"rounds": tuple(rounds)})
+
+    def seeds_trained():
+        return {p: p.stat().st_mtime_ns for p in first.folder.glob("finalists/*/record.json")}
+
+    monkeypatch.setattr(Rehearsal, "time_fresh", slowed(lambda name: (0.1, 10, 0.1, 10, 1)))
+    first = rehearse(trials=10, finalist_seeds=2)
+    assert {b["verdict"] for b in first.document["budgets"]} == {"ambiguous"}
+    before = seeds_trained()
+    own = tuple(p.parent.name.partition("-")[0] for p in before)
+    monkeypatch.setattr(Rehearsal, "time_fresh", slowed(lambda name: (1 + name.startswith(own),) * 5))
+    again = rehearse(trials=10, finalist_seeds=2)
+    assert len(budgets_of(again)) == 2 and [b["seeds"]["n"] for b in budgets_of(again)] == [2, 2]
+    assert before.items() < seeds_trained().items(), "one more winner at least; what was trained stays as it is"
