@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-headline study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-headline study-headline-multi30k study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,11 @@ study-second-task: .venv/installed  ## the same questions on Multi30k: 9 trainin
 
 study-headline: .venv/installed-engines  ## 99 and 95 % of the quality on CTranslate2, certified (about 25 minutes; goes on after a kill)
 	$(BIN)/nash-search --runtime ctranslate2 --profile thorough --trials 8 --budget-ms 55% --budget-ms 40% --study headline
+
+study-headline-multi30k: .venv/installed-engines  ## the same on Multi30k (about 50 minutes; DATA=folder of its JSONL files; goes on after a kill)
+	$(BIN)/nash-search --config multi30k-en-de --data $(DATA) --source-column source --target-column target \
+	  --model results/multi30k-en-de/teacher --runtime ctranslate2 --profile thorough --trials 6 --budget-ms 55% --budget-ms 40% \
+	  --study headline-multi30k
 
 study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side; STUDIES=finished ones, with quality (about 20 minutes)
 	$(BIN)/python tests/studies/engines.py $(if $(STUDIES),--studies $(STUDIES))
