@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-headline study-headline-multi30k study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-recipe study-headline study-headline-multi30k study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -61,8 +61,11 @@ study-sparsity: .venv/installed  ## does a little encoder sparsity help? 72 trai
 study-baselines: .venv/installed  ## NASH, its baselines and ablations: 78 trainings (about an hour; goes on after a kill)
 	$(BIN)/python tests/studies/baselines.py
 
-study-second-task: .venv/installed  ## the same questions on Multi30k: 9 trainings (about an hour; DATA=folder of its JSONL files; goes on after a kill)
+study-second-task: .venv/installed  ## the same questions on Multi30k: 12 trainings (about 40 minutes; DATA=folder of its JSONL files; goes on after a kill)
 	$(BIN)/python tests/studies/second_task.py $(if $(DATA),--data $(DATA))
+
+study-recipe: .venv/installed  ## how Multi30k's learning rate and labels were found: 8 trainings (about 15 minutes; DATA=folder of its JSONL files; goes on after a kill)
+	$(BIN)/python tests/studies/recipe.py $(if $(DATA),--data $(DATA))
 
 study-headline: .venv/installed-engines  ## 99 and 95 % of the quality on CTranslate2, certified (about 25 minutes; goes on after a kill)
 	$(BIN)/nash-search --runtime ctranslate2 --profile thorough --trials 8 --budget-ms 55% --budget-ms 40% --study headline

@@ -120,3 +120,8 @@ def test_a_study_trains_only_what_is_missing(tmp_path, monkeypatch):
     found = trained(arms, path, Setting(config="smoke"))
     assert first.items() <= found.items() and read(path) == found
     assert len({f.errors for f in found.values()}) == 3 and all(len(f.errors) == 48 for f in found.values())
+    other = found[arms[0].key].recipe.model_copy(update={"batch_size": 7})
+    path.write_text(found[arms[0].key].model_copy(update={"recipe": other}).model_dump_json() + "\n")
+    (again,) = trained(arms[:1], path, Setting(config="smoke")).values()
+    assert again.recipe == found[arms[0].key].recipe and again.errors == found[arms[0].key].errors
+    assert len(path.read_text().splitlines()) == 2, "what another recipe trained is trained again"

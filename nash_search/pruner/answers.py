@@ -3,12 +3,15 @@
     data: step -> {inputs, labels}     answered(teacher, data): step -> {inputs, what the teacher generates}
 
 An answer is what `generate` returns with the teacher's own decoding settings, without the start token and
-with -100 after its end, so that everything that takes batches takes these. They are made once per batch
-where `TeacherOutputs` are given. This module refuses to know losses and stages.
+with -100 after its end, so that everything that takes batches takes these. An example is answered once, however
+often it comes back in other batches, and where `TeacherOutputs` are given once for all trials of a study: greedy
+or with beams, an answer depends on its example alone (up to rounding, for padding differs from batch to batch).
+This module refuses to know losses and stages. Shapes: N rows, B batch, T target.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +23,9 @@ from nash_search.pruner.families import adapter_of
 from nash_search.pruner.teacher_outputs import TeacherOutputs
 
 Batches = Callable[[int], Batch]
+LONGER = 2
+"""An answer has at most this many times the tokens of its example's own label: a teacher may repeat itself for ever."""
+IGNORED = -100
 
 
 def answered(teacher: Any, data: Batches, outputs: TeacherOutputs | None = None) -> Batches:
@@ -27,8 +33,8 @@ def answered(teacher: Any, data: Batches, outputs: TeacherOutputs | None = None)
 
     Args:
         teacher: the dense model, in eval mode; not changed.
-        data: step -> batch; the longest label of a batch bounds its answers' length.
-        outputs: where answers are kept from trial to trial (None: made again each time).
+        data: step -> batch.
+        outputs: where answers are kept from trial to trial (None: in memory only).
 
     Raises:
         InvalidInput: for a family whose labels are not what it generates (mBART wraps its last label
@@ -37,24 +43,55 @@ def answered(teacher: Any, data: Batches, outputs: TeacherOutputs | None = None)
     family = adapter_of(teacher)
     if not family.answers_are_labels:
         raise InvalidInput(f"answers must be labels as they are generated, but got {family.model_type}'s")
+    known: dict[bytes, torch.Tensor] = {}
+
+    def learn(kept: dict[str, torch.Tensor]) -> None:
+        for key, row in zip(kept["keys"], kept["answers"], strict=True):
+            known.setdefault(key.numpy().tobytes(), row[row != IGNORED])
+
+    for kept in outputs.all_answers() if outputs is not None else ():
+        learn(kept)
 
     def batch_at(step: int) -> Batch:
         batch = data(step)
-        labels = (
-            _generate(teacher, batch) if outputs is None else outputs.answers(batch, lambda: _generate(teacher, batch))
-        )
-        return {**batch, "labels": labels}
+        keys = [_key(batch, row) for row in range(len(batch["labels"]))]
+        new = [row for row, key in enumerate(keys) if key not in known]
+        if new:
+            keys_N16 = torch.frombuffer(bytearray(b"".join(keys[row] for row in new)), dtype=torch.uint8).view(-1, 16)
+            asked = {name: tensor[new] for name, tensor in batch.items()}
+            learn(
+                {"keys": keys_N16, "answers": _generate(teacher, asked)}
+                if outputs is None
+                else outputs.answers(keys_N16, lambda: _generate(teacher, asked))
+            )
+        rows = [known[key].long() for key in keys]
+        labels_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        return {**batch, "labels": labels_BT.to(batch["labels"].device)}
 
     return batch_at
 
 
+def _key(batch: Batch, row: int) -> bytes:
+    """What an answer depends on: the input's tokens and how long it may become."""
+    tokens = batch["input_ids"][row]
+    if "attention_mask" in batch:
+        tokens = tokens[batch["attention_mask"][row].bool()]
+    name = hashlib.blake2b(tokens.cpu().long().numpy().tobytes(), digest_size=16)
+    name.update(str(int((batch["labels"][row] != IGNORED).sum())).encode())
+    return name.digest()
+
+
 @torch.no_grad()
 def _generate(teacher: Any, batch: Batch) -> torch.Tensor:
-    """Labels (B,T)."""
+    """Labels (N,T), each row up to its own end or limit."""
     source = {name: tensor.to(teacher.device) for name, tensor in source_of(batch).items()}
-    longest = batch["labels"].shape[1]
-    settings = {"max_new_tokens": longest, "do_sample": False, "forced_eos_token_id": None}
-    tokens_BT = teacher.generate(**source, **settings)[:, 1:]
-    ends = torch.tensor(teacher.generation_config.eos_token_id, device=tokens_BT.device)
-    ended_BT = torch.isin(tokens_BT, ends)
-    return tokens_BT.masked_fill(ended_BT.cumsum(1) - ended_BT.long() > 0, -100).cpu()
+    limits_N = LONGER * (batch["labels"] != IGNORED).sum(1)
+    positions = getattr(teacher.config, "max_position_embeddings", None)
+    if positions is not None:
+        limits_N = limits_N.clamp(max=positions - 1)
+    settings = {"max_new_tokens": int(limits_N.max()), "do_sample": False, "forced_eos_token_id": None}
+    tokens_NT = teacher.generate(**source, **settings)[:, 1:].cpu()
+    ended_NT = torch.isin(tokens_NT, torch.tensor(teacher.generation_config.eos_token_id))
+    over_NT = ended_NT.cumsum(1) - ended_NT.long() > 0
+    late_NT = torch.arange(tokens_NT.shape[1]) >= limits_N.cpu()[:, None]
+    return tokens_NT.masked_fill(over_NT | late_NT, IGNORED)

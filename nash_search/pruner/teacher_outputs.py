@@ -1,4 +1,4 @@
-"""The teacher's distributions, computed once per study instead of once per trial.
+"""The teacher's distributions and answers, computed once per study instead of once per trial.
 
 Trials of a study see the same batches in the same order. Where a stage needs only the teacher's logits
 (stage 4), the first trial's forward serves all: the k largest log-probabilities of each token, at the
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 Batch = dict[str, torch.Tensor]
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class TopTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOutputs:
-    """A folder with the teacher's top tokens, one small file per batch; any number of processes share it."""
+    """A folder with the teacher's top tokens and answers, a small file per batch; any number of processes share it."""
 
     folder: Path
     """One per teacher and study."""
@@ -75,12 +77,30 @@ class TeacherOutputs:
             made = TopTokens.of(logits(), self.k, temperature)
             return {"log_p": made.log_p_BTK, "tokens": made.tokens_BTK}
 
-        found = self._remembered(f"{self.k}/{temperature}", batch, top)
+        found = self._remembered(f"top/{self.k}/{temperature}", batch, top)
         return TopTokens(found["log_p"], found["tokens"])
 
-    def answers(self, batch: Batch, generate: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What the teacher says to this batch, from the folder or from `generate()`; labels (B,T)."""
-        return self._remembered("answers", batch, lambda: {"labels": generate()})["labels"]
+    def answers(self, keys: torch.Tensor, generate: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the teacher says to these examples, from the folder or from `generate()`.
+
+        Args:
+            keys: identities of the examples, (N,16) bytes.
+            generate: gives their answers, (N,T).
+
+        Returns:
+            `keys` and `answers`, as `all_answers` gives them again.
+        """
+
+        def made() -> dict[str, torch.Tensor]:
+            return {"keys": keys, "answers": generate().to(torch.int32)}
+
+        return self._remembered(ANSWERS, {"keys": keys}, made)
+
+    def all_answers(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Whatever `answers` has kept so far, in the order of the file names."""
+        for path in sorted(self.folder.glob(f"{ANSWERS}-*.safetensors")):
+            with suppress(FileNotFoundError, SafetensorError):
+                yield load_file(path)
 
     def _remembered(
         self, what: str, batch: Batch, make: Callable[[], dict[str, torch.Tensor]]
@@ -89,9 +109,9 @@ class TeacherOutputs:
         for key in sorted(batch):
             name.update(repr(tuple(batch[key].shape)).encode())
             name.update(batch[key].cpu().numpy().tobytes())
-        path = self.folder / f"{name.hexdigest()}.safetensors"
+        path = self.folder / f"{what.partition('/')[0]}-{name.hexdigest()}.safetensors"
         try:
-            return load_file(path, device=str(batch["labels"].device))
+            return load_file(path, device=str(next(iter(batch.values())).device))
         except (FileNotFoundError, SafetensorError):
             tensors = make()
         self._put(path, tensors)

@@ -29,6 +29,7 @@ from nash_search.config import Architecture, Frozen, SearchConfig, digest
 from nash_search.config_files import load_config
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import Group, train
+from nash_search.recipes import PruningRecipe
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import load_task
 from nash_search.tasks.models import find_model, load_tokenizer
@@ -72,6 +73,8 @@ class Line(Frozen):
     parameters: int
     train_s: float
     undecided_share: float | None = None
+    recipe: PruningRecipe | None = None
+    """What it was trained by (None: a line from before this was kept)."""
 
     @property
     def contributions_N(self) -> np.ndarray:
@@ -105,6 +108,10 @@ class Setting(Frozen):
         """The search space with them."""
         return load_config(self.config, {f"task.{name}": value for name, value in self.task.items()})
 
+    def recipe_of(self, arm: Arm) -> PruningRecipe:
+        """How an arm is trained: as the search space's trials are, but for what the arm changes."""
+        return self.configured().recipe.model_copy(update={"rungs": 1, **arm.changes})
+
 
 @cache
 def _bench(setting_json: str) -> tuple[SearchConfig, Any, Any]:
@@ -121,7 +128,7 @@ def one(asked: tuple[Arm, Setting]) -> Line:
     """Train one arm and score it on every validation example."""
     arm, setting = asked
     config, teacher, task = _bench(setting.model_dump_json())
-    recipe = config.recipe.model_copy(update={"rungs": 1, **arm.changes})
+    recipe = setting.recipe_of(arm)
     batches = task.train_batches(recipe.batch_size, arm.seed)
     began = time.process_time()
     undecided = None
@@ -149,6 +156,7 @@ def one(asked: tuple[Arm, Setting]) -> Line:
         parameters=sum(p.numel() for p in student.parameters()),
         train_s=train_s,
         undecided_share=undecided,
+        recipe=recipe,
     )
 
 
@@ -190,12 +198,13 @@ def influence(counts_NK: np.ndarray, value: Callable[[np.ndarray], float]) -> np
 
 
 def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> dict[str, Line]:
-    """Every arm's line; those not yet in the file are trained now, on every core."""
+    """Every arm's line; those not yet in the file, or trained by another recipe, are trained now, on every core."""
+    setting = setting or Setting()
     lines = read(path)
-    todo = [arm for arm in {a.key: a for a in arms}.values() if arm.key not in lines]
+    todo = [arm for arm in {a.key: a for a in arms}.values() if not _known(lines.get(arm.key), setting.recipe_of(arm))]
     print(f"{len(arms)} trainings, {len(todo)} to do", file=sys.stderr, flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    jobs = [(arm, setting or Setting()) for arm in todo]
+    jobs = [(arm, setting) for arm in todo]
     if path.exists() and not path.read_bytes().endswith(b"\n"):  # a kill cut the last line short
         with path.open("a") as file:
             file.write("\n")
@@ -213,6 +222,10 @@ def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> 
                 flush=True,
             )
     return {arm.key: lines[arm.key] for arm in arms}
+
+
+def _known(line: Line | None, recipe: PruningRecipe) -> bool:
+    return line is not None and line.recipe in (None, recipe)
 
 
 def read(path: Path) -> dict[str, Line]:
