@@ -71,9 +71,8 @@ study-headline: .venv/installed-engines  ## 99 and 95 % of the quality on CTrans
 	$(BIN)/nash-search --runtime ctranslate2 --profile thorough --trials 8 --budget-ms 55% --budget-ms 40% --study headline
 
 study-headline-multi30k: .venv/installed-engines  ## the same on Multi30k (about 50 minutes; DATA=folder of its JSONL files; goes on after a kill)
-	$(BIN)/nash-search --config multi30k-en-de --data $(DATA) --source-column source --target-column target \
-	  --model results/multi30k-en-de/teacher --runtime ctranslate2 --profile thorough --trials 6 --budget-ms 55% --budget-ms 40% \
-	  --study headline-multi30k
+	$(BIN)/nash-search --config results/multi30k-en-de/headline.yaml --data $(DATA) --source-column source --target-column target \
+	  --model results/multi30k-en-de/teacher --budget-ms 60% --budget-ms 55% --budget-ms 40% --study headline-multi30k
 
 study-engines: .venv/installed-engines  ## dense and pruned on eager, CTranslate2 and ONNX Runtime, side by side; STUDIES=finished ones, with quality (about 20 minutes)
 	$(BIN)/python tests/studies/engines.py $(if $(STUDIES),--studies $(STUDIES))
