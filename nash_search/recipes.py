@@ -51,7 +51,7 @@ class PruningRecipe(Frozen):
     score at once and trains all steps after."""
     labels: Literal["data", "teacher"] = "data"
     """What a student learns to write: the data's targets, or what the teacher writes for the same inputs
-    (sequence-level distillation), generated once per study."""
+    (sequence-level distillation), generated once per example and study."""
     gate_init: Literal["open", "fisher"] = "open"
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""

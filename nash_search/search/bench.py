@@ -191,15 +191,26 @@ class NashBench:
         torch.set_num_threads(threads)
         recipe, guard = self.config.recipe, self._guard
         data = self.task.train_batches(recipe.batch_size, self.config.seed)
-        recipe = sharing.spread(recipe, self.config.trials)
+        recipe = sharing.spread(recipe, self.config.trials).model_copy(update={"labels": "data"})
 
         def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
             return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages
 
         train_s, timed = timed_steps(train, recipe, limit_s)
+        train_s += self._answers_s(data) / self.config.trials
         scorings = (recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
         how = f"from {timed} timed step{'s' if timed > 1 else ''} of each training stage"
         return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
+
+    def _answers_s(self, data: Any) -> float:
+        """Seconds that the teacher's answers take the whole study, from one batch: each example is answered once."""
+        recipe = self.config.recipe
+        if recipe.labels != "teacher":
+            return 0.0
+        began = time.monotonic()
+        with self._guard():
+            pruner.answered(self.teacher, data)(0)
+        return (time.monotonic() - began) * min(recipe.trial_steps, data.steps_per_epoch)
 
     # -- a trial ---------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """The real bench on the shipped teacher: trained, cut, timed, scored, exported, killed and resumed."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -78,6 +80,17 @@ def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
     for point in document["front"]:
         assert point["same_tokens"] and (Path(point["checkpoint"]) / "model.safetensors").is_file()
         assert (Path(point["checkpoint"]) / "measurement.json").is_file()
+
+
+def test_the_teachers_answers_are_priced_once_per_example_of_the_study(monkeypatch):
+    recipe = {**ASKED["recipe"], "labels": "teacher"}
+    bench = open_bench(SearchConfig.model_validate(ASKED | {"recipe": recipe}))
+    plain = open_bench(SearchConfig.model_validate(ASKED))
+    few, many = (bench.task.train_batches(size, 0) for size in (500, 16))
+    assert few.steps_per_epoch == 4 and many.steps_per_epoch > 12 and plain._answers_s(many) == 0.0
+    ticks = itertools.count(step=0.25)
+    monkeypatch.setattr("nash_search.search.bench.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    assert (bench._answers_s(few), bench._answers_s(many)) == (4 * 0.25, 12 * 0.25)
 
 
 class Interrupting(Hooks):
