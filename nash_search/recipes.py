@@ -17,7 +17,7 @@ class Frozen(BaseModel):
 
 
 class PruningRecipe(Frozen):
-    """How one trial trains (nash.md, "Stages"); every trial of a study takes the same steps."""
+    """How one trial trains; every trial of a study takes the same steps."""
 
     narrow_steps: int = Field(default=300, ge=0)
     """Optimizer steps of stage 2 (gates and weights); at sparsity 0 they go to the tune stage."""
@@ -30,7 +30,7 @@ class PruningRecipe(Frozen):
     tune_learning_rate: float = Field(default=1e-3, gt=0)
     """Weights, stage 4; linear decay to zero."""
     gate_learning_rate: float = Field(default=0.1, gt=0)
-    """Gates' Adam; the paper's 0.01 is for thousands of steps (nash.md)."""
+    """Gates' Adam; the paper's 0.01 is for thousands of steps."""
     multiplier: Literal["solved", "ascent"] = "solved"
     """Lagrange multiplier: the exact one at every step, or the paper's gradient ascent."""
     multiplier_learning_rate: float = Field(default=0.1, gt=0)
@@ -51,7 +51,7 @@ class PruningRecipe(Frozen):
     score at once and trains all steps after."""
     labels: Literal["data", "teacher"] = "data"
     """What a student learns to write: the data's targets, or what the teacher writes for the same inputs
-    (sequence-level distillation), generated once per example and study."""
+    (sequence-level distillation; not with mBART), generated once per example and study."""
     gate_init: Literal["open", "fisher"] = "open"
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""

@@ -144,7 +144,7 @@ class Latency(Frozen):
     def verdict(self, budget: LatencyBudget) -> Verdict:
         """Does it meet the budget? Shares are judged on the paired ratio, ms on wall times.
 
-        A contended absolute verdict is at best ambiguous (facts/measurement.md).
+        A contended absolute verdict is at best ambiguous: the neighbours' share of it is unknown.
         """
         if budget.share is not None:
             return intervals.verdict(self.ratio_bounds, budget.share)

@@ -31,7 +31,7 @@ GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
 OPEN = 4.0
 """Initial logit: P(z=0) = 0.4 %, and the evaluation gate is exactly 1."""
 LIMIT = 4.605
-"""Logits stay within ± this, so that no gate is ever out of reach (nash.md)."""
+"""Logits stay within ± this, so that no gate is ever out of reach."""
 SHUT_AT = BETA * math.log(-GAMMA / ZETA)
 """P(z=0) = sigmoid(SHUT_AT - a)."""
 

@@ -1,4 +1,4 @@
-"""One trial's training: shorten -> narrow -> cut -> tune (nash.md, "Stages").
+"""One trial's training: shorten -> narrow -> cut -> tune.
 
     s* = 0 has nothing to narrow: its stage-2 steps go to stage 4, so every trial of a study takes the
     same number of optimizer steps, and that trial *is* shrink-and-fine-tune.

@@ -2,7 +2,7 @@
 
     shorten: keep some decoder blocks, renumber their caches, carry block 0's position bias along
     cut:     keep some heads and FFN neurons of every encoder block; the kept gates' soft values are
-             folded into the output projections:  W_out[:, kept] * z   (nash.md, "Hardening")
+             folded into the output projections:  W_out[:, kept] * z
 
 Every function returns a new model and leaves its input as it was. The config records what is left
 under `nash_shapes`. This module refuses to know why something is kept, and training.
@@ -219,7 +219,7 @@ def neuron_parameters(block: Any) -> int:
 
 
 def encoder_parameters(model: Any) -> int:
-    """Attention and FFN matrix weights of the encoder: what sparsity counts (nash.md)."""
+    """Attention and FFN matrix weights of the encoder: what sparsity counts."""
     total = 0
     for block in encoder_blocks(model):
         parts = block_parts(block)

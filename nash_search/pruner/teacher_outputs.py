@@ -7,7 +7,8 @@ distillation temperature, and what is left as one more outcome:
     KL_k = sum_top p*(log p - log q) + p_rest*(log p_rest - log q_rest)   <= KL, equal when k is the vocabulary
 
 A batch is known by its content, so a wrong hit is impossible and the seed does not matter. Hit or miss,
-the student is taught the stored numbers: a trial does not depend on who came first.
+the student is taught the stored numbers: a trial does not depend on who came first (answers: up to rounding,
+for an example is answered in whichever batch brings it first).
 This module refuses to know the student and the optimizer. Shapes: B batch, T target, K largest tokens.
 """
 
@@ -120,7 +121,8 @@ class TeacherOutputs:
     def _put(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         size = sum(tensor.nbytes for tensor in tensors.values())
-        held = len(os.listdir(self.folder)) * size  # batches of a study are about equally large
+        kind = path.name.partition("-")[0]
+        held = sum(name.startswith(kind) for name in os.listdir(self.folder)) * size  # batches are about equally large
         if held + size > self.limit_bytes:
             return
         staging = path.with_name(f".{path.name}.{os.getpid()}")

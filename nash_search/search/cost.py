@@ -1,6 +1,7 @@
 """What a search will cost, said before it is spent.
 
     one trial   = training (a few timed steps x the recipe's, or what this study's trials took)
+                + its part of the teacher's answers, where those are the labels
                 + scoring (the dense model's time, at each rung and at the end) + timing (pairs x dense latency)
     the search  = start of the workers + trials / workers, timings one after the other on each device
                 + certification (rounds x (a process's start + pairs x the front))

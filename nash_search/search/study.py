@@ -8,7 +8,7 @@ raw sample lies in the trial's folder, whose name the row holds. Order of a comm
 so a COMPLETE row always has a whole folder behind it. Objectives are `latency_ms` (the paired ratio x the dense
 median of the study's first probe, so that a machine's drift cancels) and the quality. The constraint
 latency/loosest budget - 1 is written as the legacy system attribute `constraints`, the only form that
-optuna-dashboard 0.21 reads, and never in the new form beside it (facts/ray_optuna.md).
+optuna-dashboard 0.21 reads, and never in the new form beside it.
 This module refuses to know who proposes and who trains.
 """
 

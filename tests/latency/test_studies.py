@@ -1,4 +1,4 @@
-"""The two studies run (small), judge by their own rules, and keep every sample."""
+"""The studies of latency run (small), judge by their own rules, and keep every sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses: pads count nowhere, the teacher teaches itself nothing (nash.md, invariant 9)."""
+"""Losses: pads count nowhere, the teacher teaches itself nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hard-concrete gates: closed forms, and what an attached model computes (nash.md, invariants 2 and 5)."""
+"""Hard-concrete gates: closed forms, and what an attached model computes."""
 
 from __future__ import annotations
 

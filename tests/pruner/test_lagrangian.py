@@ -1,4 +1,4 @@
-"""The target is reached, from both sides, at any scale of the task's loss (nash.md, invariant 7)."""
+"""The target is reached, from both sides, at any scale of the task's loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hardening hits its target to within one unit, in every mode (nash.md, invariant 6)."""
+"""Hardening hits its target to within one unit, in every mode."""
 
 from __future__ import annotations
 

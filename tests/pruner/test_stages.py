@@ -349,6 +349,6 @@ def test_labels_of_the_teacher_are_its_answers_and_a_resume_hears_the_same(tmp_p
     assert same_weights(resumed, undisturbed)
 
 
-def test_a_family_whose_labels_it_does_not_generate_keeps_the_data_s():
+def test_a_family_whose_answers_are_no_labels_is_refused_them():
     with pytest.raises(InvalidInput, match="answers must be labels as they are generated, but got mbart"):
         run(model_of("mbart"), ARCHITECTURE, RECIPE.model_copy(update={"labels": "teacher"}), data)

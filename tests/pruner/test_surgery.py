@@ -1,4 +1,4 @@
-"""Shortening and cutting are exact, for every family (nash.md, invariants 1 to 3).
+"""Shortening and cutting are exact, for every family.
 
 The oracle of a cut is the uncut model with the inputs of its output projections multiplied by the
 gates; the oracle of a shortened decoder is the full one whose dropped blocks hand their input on.
