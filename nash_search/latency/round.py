@@ -45,13 +45,15 @@ def _time(job: dict[str, Any]) -> dict[str, Any]:
     runtime = runtime_of(workload)
     dense = runtime.load(job["dense"], workload)
     models = {name: runtime.load(folder, workload) for name, folder in job["folders"].items()}
+    left_s = max(0.0, job["limit_s"] - (time.monotonic() - STARTED_S))
     found = measure_many(
         models,
         dense,
         workload,
         inputs=job["inputs"],
         pairs=job["pairs"],
-        limit_s=max(0.0, job["limit_s"] - (time.monotonic() - STARTED_S)),
+        limit_s=left_s,
+        wait_s=left_s,
         details=job["details"],
     )
     return {name: latency.model_dump(mode="json") for name, latency in found.items()}

@@ -61,6 +61,7 @@ def measure_many(
     details: bool = True,
     device: Device | None = None,
     exclusive: bool = True,
+    wait_s: float | None = None,
 ) -> dict[str, Latency]:
     """Time loaded models in this process, all interleaved with the dense one.
 
@@ -76,10 +77,14 @@ def measure_many(
         details: also time encoder and natural length, and count memory.
         device: for tests; None is the workload's own.
         exclusive: take the device's timing lock (False when the caller holds it).
+        wait_s: for that lock at most (None: as long as others hold it; a trained model is worth the wait).
+
+    Raises:
+        Locked: when others still hold it then.
     """
     runtime = runtime_of(workload)
     device = devices.resolve(workload.device, outside_torch=runtime.outside_torch) if device is None else device
-    guard = devices.timing_guard(device.lock_id, limit_s) if exclusive else nullcontext()
+    guard = devices.timing_guard(device.lock_id, wait_s) if exclusive else nullcontext()
     with ExitStack() as stack:
         stack.enter_context(guard)
         stack.enter_context(_threads(workload.threads))

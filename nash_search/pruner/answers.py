@@ -12,7 +12,7 @@ This module refuses to know losses and stages. Shapes: N rows, B batch, T target
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,12 +60,11 @@ def answered(teacher: Any, data: Batches, outputs: TeacherOutputs | None = None)
             keys_N16 = torch.frombuffer(bytearray(b"".join(keys[row] for row in new)), dtype=torch.uint8).view(-1, 16)
             asked = {name: tensor[new] for name, tensor in batch.items()}
             learn(
-                {"keys": keys_N16, "answers": _generate(teacher, asked)}
+                {"keys": keys_N16, "answers": _answer(teacher, asked)}
                 if outputs is None
-                else outputs.answers(keys_N16, lambda: _generate(teacher, asked))
+                else outputs.answers(keys_N16, lambda: _answer(teacher, asked))
             )
-        rows = [known[key].long() for key in keys]
-        labels_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        labels_BT = _padded([known[key].long() for key in keys])
         return {**batch, "labels": labels_BT.to(batch["labels"].device)}
 
     return batch_at
@@ -79,6 +78,24 @@ def _key(batch: Batch, row: int) -> bytes:
     name = hashlib.blake2b(tokens.cpu().long().numpy().tobytes(), digest_size=16)
     name.update(str(int((batch["labels"][row] != IGNORED).sum())).encode())
     return name.digest()
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=IGNORED)
+
+
+def _answer(teacher: Any, batch: Batch) -> torch.Tensor:
+    """`_generate`, in halves where the device has no room for all rows at once."""
+    count = len(batch["labels"])
+    try:
+        return _generate(teacher, batch)
+    except torch.OutOfMemoryError:
+        if count == 1:
+            raise
+    halves = [
+        {name: tensor[part] for name, tensor in batch.items()} for part in (slice(count // 2), slice(count // 2, None))
+    ]
+    return _padded([row for half in halves for row in _answer(teacher, half)])
 
 
 @torch.no_grad()

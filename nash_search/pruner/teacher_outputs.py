@@ -115,7 +115,8 @@ class TeacherOutputs:
             return load_file(path, device=str(next(iter(batch.values())).device))
         except (FileNotFoundError, SafetensorError):
             tensors = make()
-        self._put(path, tensors)
+        with suppress(OSError, SafetensorError):  # a full disk: the others compute it themselves
+            self._put(path, tensors)
         return tensors
 
     def _put(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -126,5 +127,8 @@ class TeacherOutputs:
         if held + size > self.limit_bytes:
             return
         staging = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
-        os.replace(staging, path)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
+            os.replace(staging, path)
+        finally:
+            staging.unlink(missing_ok=True)

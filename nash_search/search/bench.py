@@ -37,7 +37,7 @@ from nash_search.tasks.known import check_finetuned
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
 PROBE_PAIRS = 10
 TRIAL_PAIRS = 16
@@ -223,9 +223,11 @@ class NashBench:
         def on_rung(step: int, model: Any) -> bool:
             last = step >= steps
             final = last and not self._serving.by_engine  # an engine's own outputs are scored at the end
-            found = score(model, self.task, "validation", limit=None if final else RUNG_EXAMPLES, guard=self._guard)
             if final:
+                found = self._serving.score(model, "validation")
                 quality.append(found)
+            else:
+                found = score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard)
             return curve.add(step, found, last=last)
 
         job.work.mkdir(parents=True, exist_ok=True)
@@ -334,6 +336,4 @@ class NashBench:
         return {name: self._serving.score(self._served(folder), "test", examples) for name, folder in folders.items()}
 
     def _served(self, folder: Path) -> Any:
-        if self._serving.by_engine:
-            return self._serving.runtime.load(str(folder), self._workload)
-        return pruner.load(folder).to(self.device.name)
+        return self._serving.runtime.load(str(folder), self._workload)

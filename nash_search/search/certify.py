@@ -23,6 +23,7 @@ from typing import Any
 
 from nash_search import front
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
+from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, Quality, TrialRecord, Verdict
 from nash_search.search import failpoints, manifest
 from nash_search.search.frontier import near
@@ -108,11 +109,15 @@ class Certification(Frozen):
 
 def read(folder: Path) -> Certification | None:
     """The study's certification, if its exports are still there."""
+    found = _stored(folder)
+    return found if found is not None and all((folder / p.checkpoint).is_dir() for p in found.points) else None
+
+
+def _stored(folder: Path) -> Certification | None:
     try:
-        found = Certification.model_validate_json((folder / FILE).read_bytes())
+        return Certification.model_validate_json((folder / FILE).read_bytes())
     except (OSError, ValueError):
         return None
-    return found if all((folder / p.checkpoint).is_dir() for p in found.points) else None
 
 
 def write(folder: Path, certification: Certification) -> None:
@@ -193,9 +198,10 @@ def certify(
         found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
     else:
         found = _time(folder, candidates, bench, config, say, dense_ms)
-        if before is not None:
-            kept = {"dense_test": before.dense_test, "opened": before.opened}
-            found = found.with_tests(before.tests()).model_copy(update=kept)
+        known = _stored(folder)  # what was scored on the sealed split stays known where an export was deleted
+        if known is not None:
+            kept = {"dense_test": known.dense_test, "opened": known.opened}
+            found = found.with_tests(known.tests()).model_copy(update=kept)
         write(folder, found)
     return found
 
@@ -243,6 +249,10 @@ def _time(
         pairs=config.certify_pairs,
         limit_s=LIMIT_S,
     )
+    if not all(latency.rounds for latency in latencies.values()):
+        raise MeasurementFailed(
+            f"the front must be timed within {LIMIT_S:.0f} s, but others kept the device all the while"
+        )
     same = bench.same_tokens(scratch, {_key(r): _home(folder, r) for r in candidates})
     timed = [
         Point(

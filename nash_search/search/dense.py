@@ -71,13 +71,18 @@ class Dense:
     @cached_property
     def trimming(self) -> Trimming | None:
         """The smaller vocabulary, where one was asked for."""
-        return Trimming(self.found, self.config.task) if self.config.trim_vocab else None
+        return Trimming(self.found, self.config.task, self._generation) if self.config.trim_vocab else None
+
+    @property
+    def _generation(self) -> dict[str, Any]:
+        """The model's own decoding settings, with the beams that the workload asks for: what is timed is scored."""
+        return models.generation_settings(self.found, self.config.workload.beams)
 
     @cached_property
     def task(self) -> Task:
         """Data, metric and tokenizer."""
         tokenizer = models.load_tokenizer(self.found) if self.trimming is None else self.trimming.tokenizer
-        found = load_task(self.config.task, tokenizer, models.generation_settings(self.found))
+        found = load_task(self.config.task, tokenizer, self._generation)
         return_memory()
         return found
 
@@ -86,7 +91,20 @@ class Dense:
         """The model, in eval mode; with a trimmed vocabulary where that was asked for."""
         found = pruner.load(self.folder) if self.trimming is None else self.trimming.teacher
         found.generation_config.update(**self.task.generation)  # exports say how they were scored
+        self._check_sparsity(found)
         return found
+
+    def _check_sparsity(self, teacher: Any) -> None:
+        """The most that may be removed must leave every block its last head and neurons (uniform widths: all heads)."""
+        asked, recipe = max(self.config.search_space.sparsities_pct), self.config.recipe
+        largest = pruner.largest_sparsity_pct(teacher, recipe) if asked else 100
+        if asked > largest:
+            rule = f"encoder_sparsity_pct must be at most {largest} (this encoder, widths {recipe.widths})"
+            raise InvalidInput(
+                f"{rule}, but got {asked}",
+                where="search_space",
+                fix=f"set encoder_sparsity_pct: [0, {largest // 10 * 10}, 10] in --config",
+            )
 
     @cached_property
     def digest(self) -> str:

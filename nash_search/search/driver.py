@@ -140,10 +140,12 @@ class Driver:
         """Most finalists that are still to come."""
         return len(self.config.budgets) * (self.config.finalist_seeds - 1)
 
-    def finalist_job(self, number: int, architecture: Architecture, seed: int) -> Job:
-        """A decided trial's architecture once more, with another seed, to its end."""
-        again = {"seed": seed, "finalist": True, "peers": ()}
-        return self._job(number, architecture, self.table.share(architecture)).model_copy(update=again)
+    def finalist_job(self, record: TrialRecord, seed: int) -> Job:
+        """A decided trial's architecture once more, by its recipe with another seed, to its end."""
+        config = self._trial_config(alone=sharing.QUALITY not in record.pruning)
+        again = {"seed": seed, "finalist": True, "peers": (), "config": config}
+        architecture = record.architecture
+        return self._job(record.number, architecture, self.table.share(architecture)).model_copy(update=again)
 
     def _job(self, number: int, architecture: Architecture, share: float) -> Job:
         peers = tuple(p for p in self._rivals() if p.share <= share + TOLERANCE)[-PEERS:]
@@ -152,7 +154,7 @@ class Driver:
             architecture=architecture,
             seed=self.config.seed,
             question=self.study.facts.question_digest,
-            config=self._trial_config(),
+            config=self._trial_config(alone=not sharing.trusted(self.study.records())),
             workload=self.workload,
             share=share,
             folder=str(self.study.folder.resolve()),
@@ -161,10 +163,10 @@ class Driver:
             peers=peers,
         )
 
-    def _trial_config(self) -> SearchConfig:
+    def _trial_config(self, *, alone: bool) -> SearchConfig:
         """As asked, without the secret; trained alone where the shared model has proved a poor guide."""
         asked = self.config.model_copy(update={"storage": None})
-        if asked.recipe.narrowing == "shared" and not sharing.trusted(self.study.records()):
+        if asked.recipe.narrowing == "shared" and alone:
             return asked.model_copy(update={"recipe": asked.recipe.model_copy(update={"narrowing": "gates"})})
         return asked
 

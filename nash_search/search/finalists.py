@@ -62,7 +62,7 @@ class Finalists:
         self.config, self.workload, self.workers = driver.config, driver.workload, driver.workers
         self._driver, self._say = driver, say
         seeds = range(self.config.seed + 1, self.config.seed + self.config.finalist_seeds)
-        jobs = [driver.finalist_job(r.number, r.architecture, seed % 2**32) for r in picked for seed in seeds]
+        jobs = [driver.finalist_job(r, seed % 2**32) for r in picked for seed in seeds]
         self._left = deque(job for job in jobs if manifest.read(job.final, deep=False) is None)
         self._running: set[str] = set()
         self._failed: set[str] = set()

@@ -25,7 +25,7 @@ from nash_search.search import failpoints, manifest, trial
 from nash_search.search.probe import LatencyTable
 from nash_search.search.sampler import architecture_of
 from nash_search.search.storage_url import look_into
-from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
+from nash_search.search.study import Study, folder_damaged, open_storage, remove_database, sqlite_url
 
 DATABASE = "study.db"
 BACKUPS = "backups"
@@ -87,10 +87,7 @@ def settle(study: Study, table: LatencyTable) -> None:
         elif "folder" in row.user_attrs and row.state.is_finished():
             folder = study.folder / row.user_attrs["folder"]
             if manifest.read(folder, deep=False) is None:
-                raise StorageDamaged(
-                    f"trial {row.number}'s folder must be whole, but {folder} is missing or altered: "
-                    f"run `nash-search recover {study.folder.name}`"
-                )
+                raise folder_damaged(row.number, folder)
     for row in study.trials():
         if row.state in (TrialState.COMPLETE, TrialState.PRUNED) and "folder" in row.user_attrs:
             known[Path(row.user_attrs["folder"]).name] = row.number

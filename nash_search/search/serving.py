@@ -1,6 +1,6 @@
 """What users will run: how one workload's runtime takes a model over, writes with it and is scored.
 
-    PyTorch serves        the model itself; the task scores it as it is
+    PyTorch serves        the model itself in the workload's precision, which is what the task scores
     an engine serves      export -> load; its own outputs are scored, so a quantised quality is never assumed
 
 One object per bench. This module refuses to know studies, trials and how a model was made.
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from nash_search.config import Workload
 from nash_search.latency import fresh, identity, runtimes
+from nash_search.latency.eager import RUNTIME as EAGER
 from nash_search.records import Quality
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Examples, Task
@@ -99,7 +100,9 @@ class Serving:
         """The quality of what the runtime serves on a split, or on examples of it; an engine's, of its own outputs."""
         given: dict[str, Any] = {"guard": self._guard, "examples": examples}
         if not self.by_engine:
-            return score(served, self.task, split, **given)
+            dtype = self.workload.dtype
+            given |= {} if dtype == "float32" else {"served": dtype}
+            return score(EAGER.placed(served, self.workload), self.task, split, **given)
         how = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}"
         return score(lambda rows: self._write(served, rows), self.task, split, served=how, **given)
 

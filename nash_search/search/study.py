@@ -34,6 +34,12 @@ ATTRIBUTE = "nash_search"
 """Study attribute that holds `StudyFacts`."""
 
 
+def folder_damaged(number: int, folder: Path) -> StorageDamaged:
+    """What to say of a told trial whose folder is not what was sealed."""
+    hint = f"run `nash-search recover {folder.parent.parent.name}`"
+    return StorageDamaged(f"trial {number}'s folder must be whole, but {folder} is missing or altered: {hint}")
+
+
 class StudyFacts(Frozen):
     """What is fixed when a study begins."""
 
@@ -193,7 +199,11 @@ class Study:
     def _read(self, row: FrozenTrial) -> TrialRecord | None:
         attributes = row.user_attrs
         if "folder" in attributes:
-            found = trial.stored_record(self.folder / attributes["folder"])
+            folder = self.folder / attributes["folder"]
+            try:
+                found = trial.stored_record(folder)
+            except (OSError, ValueError):
+                raise folder_damaged(row.number, folder) from None
             changes: dict[str, Any] = {"number": row.number, "infeasible": attributes.get("infeasible")}
             if found.checkpoint is not None:
                 changes["checkpoint"] = f"{attributes['folder']}/{found.checkpoint}"

@@ -300,7 +300,8 @@ def reason_of(error: BaseException) -> tuple[FailureReason, str]:
         return error.reason, str(error)
     if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds or "can't allocate memory" in text:
         return "oom", text
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = (errno.ENOSPC, errno.EDQUOT)  # safetensors has no errno, it writes "(os error 28)"
+    if (isinstance(error, OSError) and error.errno in full) or any(f"(os error {code})" in text for code in full):
         return "disk_full", text
     if isinstance(error, FloatingPointError) or "NotFinite" in kinds:
         return "nan", text

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ Weigh = Callable[[Any, Task], tuple[Latency, Quality]]
 class Trimming:
     """Which tokens stay, and the teacher and tokenizer that have only these."""
 
-    def __init__(self, found: models.ModelFolder, config: TaskConfig) -> None:
-        self._found, self._config = found, config
+    def __init__(self, found: models.ModelFolder, config: TaskConfig, generation: Mapping[str, Any]) -> None:
+        self._found, self._config, self._generation = found, config, generation
         given, tokenizer = pruner.load(found.folder), models.load_tokenizer(found)
         self.whole = int(given.config.vocab_size)
         self.kept_ids: Sequence[int] = kept_tokens(tokenizer, self.given_task().train, also=named_ids(given))
@@ -49,7 +49,7 @@ class Trimming:
     def given_task(self) -> Task:
         """The task with the whole vocabulary."""
         tokenizer = models.load_tokenizer(self._found)
-        return load_task(self._config, tokenizer, models.generation_settings(self._found))
+        return load_task(self._config, tokenizer, self._generation)
 
     @cached_property
     def digest(self) -> str:

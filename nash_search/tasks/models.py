@@ -139,11 +139,21 @@ def load_tokenizer(model: ModelFolder) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def generation_settings(model: ModelFolder) -> dict[str, Any]:
-    """The decoding settings of the folder's generation config that scoring and exports share."""
+def generation_settings(model: ModelFolder, beams: int | None = None) -> dict[str, Any]:
+    """The decoding settings of the folder's generation config that scoring and exports share.
+
+    Args:
+        model: the folder.
+        beams: what the workload asks for instead (None: the folder's own).
+    """
     file = model.folder / "generation_config.json"
     stored = _json(file, file.name) if file.is_file() else {}
-    return {name: stored[name] for name in _GENERATION if stored.get(name) is not None}
+    found = {name: stored[name] for name in _GENERATION if stored.get(name) is not None}
+    if beams is not None:
+        found["num_beams"] = beams
+        if beams == 1:  # an export that asks for these and for one beam is refused by transformers
+            found |= {"early_stopping": False, "length_penalty": 1.0}
+    return found
 
 
 def _refuse_foreign_code(folder: Path, config: Mapping[str, Any], model_type: str) -> None:

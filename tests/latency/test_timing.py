@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
-from nash_search import latency
+from nash_search import device, latency
 from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
 from nash_search.errors import InvalidInput
@@ -277,6 +277,15 @@ def test_timing_owns_the_device_and_lets_it_go(monkeypatch):
     monkeypatch.setattr(timing, "time_round", spying)
     latency.measure(t5(), t5(), WORKLOAD, pairs=3, details=False)
     assert seen == ["exclusive"] and lock.held("cpu") == "free"
+
+
+def test_a_timing_waits_for_the_device_longer_than_it_may_take_itself(monkeypatch):
+    asked = []
+    guard = device.timing_guard
+    monkeypatch.setattr(device, "timing_guard", lambda *given: (asked.append(given), guard(*given))[1])
+    latency.measure(t5(), t5(), WORKLOAD, pairs=3, details=False, limit_s=5)
+    latency.measure(t5(), t5(), WORKLOAD, pairs=3, details=False, limit_s=5, wait_s=7)
+    assert asked == [("cpu", None), ("cpu", 7)]
 
 
 def test_a_shorter_decoder_is_measurably_faster():

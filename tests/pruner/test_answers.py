@@ -70,6 +70,25 @@ def test_an_example_is_answered_once_whatever_batch_it_comes_back_in(tmp_path, m
     assert len(asked) == 2 and torch.equal(two, first[1]["labels"][:2, : two.shape[1]])
 
 
+def test_where_memory_runs_out_halves_are_answered(monkeypatch):
+    teacher, asked = model_of("t5"), []
+    whole = answered(teacher, batch_of)(0)["labels"]
+    generate = teacher.generate
+
+    def small(**given):
+        asked.append(len(given["input_ids"]))
+        if asked[-1] > 1:
+            raise torch.OutOfMemoryError
+        return generate(**given)
+
+    monkeypatch.setattr(teacher, "generate", small)
+    labels = answered(teacher, batch_of)(0)["labels"]
+    assert torch.equal(labels, whole) and max(asked) == len(whole) and asked.count(1) == len(whole)
+    monkeypatch.setattr(teacher, "generate", lambda **given: small(input_ids=given["input_ids"].repeat(2, 1)))
+    with pytest.raises(torch.OutOfMemoryError):
+        answered(teacher, batch_of)(0)
+
+
 def test_an_answer_fits_the_models_positions():
     teacher = model_of("bart")
     teacher.generation_config.eos_token_id = 10**6  # never ends

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny import VOCABULARY, batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
-from nash_search.pruner import TeacherOutputs, run
+from nash_search.pruner import TeacherOutputs, run, teacher_outputs
 from nash_search.pruner.distillation import divergence
 from nash_search.pruner.teacher_outputs import TopTokens
 
@@ -46,6 +49,18 @@ def test_a_trial_does_not_depend_on_who_filled_the_folder(tmp_path):
     assert len(list((tmp_path / "teacher").iterdir())) == 10
     _, asked_narrow = trial(30)
     assert asked_narrow == 4 + 4  # stage 2 needs hidden states; then the loss on both sides of the cut
+
+
+def test_a_full_disk_costs_the_others_their_share_and_no_trial(tmp_path, monkeypatch):
+    def full(tensors, path):
+        Path(path).touch()
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(teacher_outputs, "save_file", full)
+    outputs = TeacherOutputs(folder=tmp_path / "teacher", k=8)
+    architecture = Architecture(encoder_sparsity_pct=0, decoder_layers=2)
+    run(model_of("t5"), architecture, RECIPE, batch_of, teacher_outputs=outputs)
+    assert not list((tmp_path / "teacher").iterdir())
 
 
 @pytest.mark.parametrize("sparsity", [0, 30])

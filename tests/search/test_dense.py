@@ -1,13 +1,25 @@
 """What the search asks for is what the dense model's family can give, or it is refused before anything is spent."""
 
+import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BartConfig, BartForConditionalGeneration
 
 from nash_search.config import SearchConfig
+from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
+from nash_search.records import Quality
+from nash_search.search.bench import NashBench
 from nash_search.search.dense import Dense
-from nash_search.tasks import models
+from nash_search.search.trial import open_bench
+from nash_search.tasks import models, quality
+from nash_search.tasks.g2p import teacher_folder
+
+FOUND = {"metric": "m", "value": 1.0, "standard_error": 0.1, "n": 4, "split": "validation", "signature": "m"}
 
 
 @pytest.mark.parametrize(
@@ -34,3 +46,56 @@ def test_what_a_family_cannot_give_is_refused(monkeypatch, family, changes, refu
     else:
         with pytest.raises(InvalidInput, match=refusal):
             dense.found  # noqa: B018
+
+
+def bench_of(**workload):
+    return open_bench(load_config("smoke", {f"workload.{name}": value for name, value in workload.items()}))
+
+
+def test_the_beams_that_are_timed_are_those_that_are_scored_and_exported(tmp_path):
+    assert bench_of().task.generation["num_beams"] == bench_of().workload().beams == 1
+    several = bench_of(beams=3)
+    assert several.task.generation["num_beams"] == several.workload().beams == 3
+    assert several.teacher.generation_config.num_beams == 3
+    given = tmp_path / "teacher"
+    shutil.copytree(teacher_folder(), given)
+    settings = {"num_beams": 4, "early_stopping": True, "length_penalty": 2.0}
+    stored = given / "generation_config.json"
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), **settings}))
+    config = load_config("smoke", {"model": str(given), "workload.beams": 1})
+    one, own = NashBench(config), NashBench(load_config("smoke", {"model": str(given)}))
+    assert own.task.generation["num_beams"] == own.workload().beams == 4
+    assert one.task.generation["num_beams"] == one.workload().beams == 1
+    one._save(one.teacher, tmp_path)
+    kept = json.loads((tmp_path / "weights" / "generation_config.json").read_text())
+    assert kept["num_beams"] == 1 and kept.get("early_stopping") in (None, False)
+
+
+def test_what_is_scored_has_the_precision_that_is_timed(monkeypatch):
+    seen = []
+    generate = quality.generate
+
+    def seeing(model, task, rows, **given):
+        seen.append((next(model.parameters()).dtype, next(model.parameters()).device.type))
+        return generate(model, task, rows[:4], **given)
+
+    monkeypatch.setattr(quality, "generate", seeing)
+    monkeypatch.setattr(quality, "quality_of", lambda outputs, examples, task, split: Quality(**FOUND))
+    half = bench_of(dtype="bfloat16")
+    assert half.dense_quality().signature == "m|served:bfloat16"
+    half.test_quality({"dense": half.dense_folder()})
+    assert bench_of().dense_quality().signature == "m"
+    assert seen == [(torch.bfloat16, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "cpu")]
+    assert next(half.teacher.parameters()).dtype == torch.float32
+
+
+def test_a_sparsity_that_the_encoder_cannot_reach_is_refused_before_it_is_timed():
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 40}
+    bart = BartForConditionalGeneration(BartConfig(**sizes, **heads))  # uniform widths keep its heads: a third stays
+    for high, widths, refused in ((60, "uniform", False), (70, "uniform", True), (70, "free", False)):
+        changes = {"search_space.encoder_sparsity_pct": [0, high, 10], "recipe.widths": widths}
+        dense = Dense(load_config("smoke", changes))
+        rule = r"encoder_sparsity_pct must be at most 66 \(this encoder, widths uniform\), but got 70"
+        with pytest.raises(InvalidInput, match=rule) if refused else nullcontext():
+            dense._check_sparsity(bart)

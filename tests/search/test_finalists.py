@@ -1,6 +1,7 @@
 """Winners trained again with other seeds: resumable, accounted, exported by validation, no part of the search."""
 
 import json
+import shutil
 
 import optuna
 import pytest
@@ -144,3 +145,12 @@ def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, 
     again = rehearse(trials=10, finalist_seeds=2)
     assert len(budgets_of(again)) == 2 and [b["seeds"]["n"] for b in budgets_of(again)] == [2, 2]
     assert before.items() < seeds_trained().items(), "one more winner at least; what was trained stays as it is"
+
+
+def test_an_export_that_was_deleted_hides_no_opening_of_the_sealed_test(rehearse):
+    first = rehearse(trials=6)
+    assert first.full_document["sealed_test_openings"] == 1
+    known = certify.read(first.folder)
+    shutil.rmtree(first.folder / known.points[0].checkpoint)
+    again = certify.read(rehearse(trials=6).folder)
+    assert again.opened == 1 and again.tests() == known.tests() and again.dense_test == known.dense_test
