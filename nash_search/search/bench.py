@@ -197,20 +197,10 @@ class NashBench:
             return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages
 
         train_s, timed = timed_steps(train, recipe, limit_s)
-        train_s += self._answers_s(data) / self.config.trials
+        train_s += sharing.answers_s(self.teacher, data, self.config.recipe, guard) / self.config.trials
         scorings = (recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
         how = f"from {timed} timed step{'s' if timed > 1 else ''} of each training stage"
         return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
-
-    def _answers_s(self, data: Any) -> float:
-        """Seconds that the teacher's answers take the whole study, from one batch: each example is answered once."""
-        recipe = self.config.recipe
-        if recipe.labels != "teacher":
-            return 0.0
-        began = time.monotonic()
-        with self._guard():
-            pruner.answered(self.teacher, data)(0)
-        return (time.monotonic() - began) * min(recipe.trial_steps, data.steps_per_epoch)
 
     # -- a trial ---------------------------------------------------------------------------------
 
@@ -333,7 +323,6 @@ class NashBench:
         """Folders on the sealed test split, as the runtime serves them; it is opened once for all."""
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         examples = self.task.open_sealed_test()
-        return {name: self._serving.score(self._served(folder), "test", examples) for name, folder in folders.items()}
-
-    def _served(self, folder: Path) -> Any:
-        return self._serving.runtime.load(str(folder), self._workload)
+        load = self._serving.runtime.load
+        served = ((name, load(str(folder), self._workload)) for name, folder in folders.items())
+        return {name: self._serving.score(model, "test", examples) for name, model in served}

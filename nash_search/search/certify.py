@@ -27,11 +27,10 @@ from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, Quality, TrialRecord, Verdict
 from nash_search.search import failpoints, manifest
 from nash_search.search.frontier import near
-from nash_search.search.naming import export_name
+from nash_search.search.naming import MEASUREMENT, export_name, measurement
 from nash_search.search.trial import WEIGHTS, Bench
 
 FILE = "certification.json"
-MEASUREMENT = "measurement.json"
 CHECKPOINTS = "checkpoints"
 LIMIT_S = 1800.0
 """Longest time for all fresh rounds together, seconds."""
@@ -277,7 +276,8 @@ def _time(
         )  # fmt: skip
         target = exports / name
         shutil.rmtree(target, ignore_errors=True)
-        (scratch[point.key] / MEASUREMENT).write_text(json.dumps(measurement(config, point, bench), indent=1), "utf-8")
+        about = measurement(config, point.architecture, point.latency, point.validation, bench.dense_folder())
+        (scratch[point.key] / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
         scratch[point.key].rename(target)
         points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}"}))
     manifest.fsync_folder(exports)
@@ -316,21 +316,3 @@ def _trainings(
         for p, r in sorted(own, key=lambda pair: pair[0].seed)
         if len(own) > 1
     )
-
-
-def measurement(config: SearchConfig, point: Point, bench: Bench) -> dict[str, Any]:
-    """What an export says about itself, so that anybody can time it again."""
-    latency = point.latency
-    return {
-        "study": config.study_name,
-        "task": config.task.name,
-        "architecture": point.architecture.model_dump(mode="json"),
-        "teacher": str(bench.dense_folder()),
-        "workload": latency.workload.model_dump(mode="json"),
-        "fingerprint": latency.fingerprint,
-        "latency_ms": latency.median_ms,
-        "dense_ms": latency.dense_ms,
-        "share": latency.ratio,
-        "rounds": [r.model_dump(mode="json", include={"runs_ms", "dense_runs_ms"}) for r in latency.rounds],
-        "validation": point.validation.model_dump(mode="json"),
-    }

@@ -19,11 +19,11 @@ from nash_search.errors import InvalidInput, shown
 from nash_search.latency import workload as workloads
 from nash_search.records import Latency
 from nash_search.search import certify
+from nash_search.search.naming import MEASUREMENT
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import load_task
 
-MEASUREMENT = "measurement.json"
 LIMIT_S = 900.0
 ASSUMED_INPUT_TOKENS, ASSUMED_OUTPUT_TOKENS = 128, 32
 """One call of a checkpoint about which nothing is known."""

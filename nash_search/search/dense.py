@@ -95,11 +95,12 @@ class Dense:
         return found
 
     def _check_sparsity(self, teacher: Any) -> None:
-        """The most that may be removed must leave every block its last head and neurons (uniform widths: all heads)."""
+        """Uniform widths may keep all heads: what only cut heads could reach would fail trial by trial."""
         asked, recipe = max(self.config.search_space.sparsities_pct), self.config.recipe
-        largest = pruner.largest_sparsity_pct(teacher, recipe) if asked else 100
+        uniform = recipe.widths == "uniform" and asked > 0
+        largest = pruner.largest_sparsity_pct(teacher, recipe) if uniform else 100
         if asked > largest:
-            rule = f"encoder_sparsity_pct must be at most {largest} (this encoder, widths {recipe.widths})"
+            rule = f"encoder_sparsity_pct must be at most {largest} (this encoder with widths uniform)"
             raise InvalidInput(
                 f"{rule}, but got {asked}",
                 where="search_space",

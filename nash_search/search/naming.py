@@ -1,4 +1,4 @@
-"""What an export's folder is called: the task, its latency, its quality, the device.
+"""What an export says about itself: its folder's name (task, latency, quality, device), and `measurement.json`.
 
 The latency is the one that the document shows: where every budget is a share, the paired ratio times the probe's
 dense latency, for wall times of another moment do not compare. This module refuses to know how either came about.
@@ -7,9 +7,14 @@ dense latency, for wall times of another moment do not compare. This module refu
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
-from nash_search.config import Architecture
+from nash_search.config import Architecture, SearchConfig
 from nash_search.records import Latency, Quality
+
+MEASUREMENT = "measurement.json"
+"""In an export's folder."""
 
 
 def export_name(
@@ -50,3 +55,22 @@ def device_tag(latency: Latency) -> str:
     words = [w for w in re.findall(r"[a-z0-9]+", text.lower()) if w not in dull]
     tag = words[0] if words else "cpu"
     return f"{tag}{latency.workload.threads}t" if latency.workload.device == "cpu" else tag
+
+
+def measurement(
+    config: SearchConfig, architecture: Architecture, latency: Latency, validation: Quality, teacher: Path
+) -> dict[str, Any]:
+    """Everything that anybody needs to time an export again, and what was found here; JSON."""
+    return {
+        "study": config.study_name,
+        "task": config.task.name,
+        "architecture": architecture.model_dump(mode="json"),
+        "teacher": str(teacher),
+        "workload": latency.workload.model_dump(mode="json"),
+        "fingerprint": latency.fingerprint,
+        "latency_ms": latency.median_ms,
+        "dense_ms": latency.dense_ms,
+        "share": latency.ratio,
+        "rounds": [r.model_dump(mode="json", include={"runs_ms", "dense_runs_ms"}) for r in latency.rounds],
+        "validation": validation.model_dump(mode="json"),
+    }

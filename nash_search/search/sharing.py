@@ -1,6 +1,7 @@
-"""The training that all trials of a study share (`narrowing: shared`): made by whichever trial comes first.
+"""What all trials of a study share, made by whichever trial comes first: a training (`narrowing: shared`), answers.
 
     start             the shared model from the study's folder, or trained now while the other workers wait
+    answers_s         what the teacher's answers (`labels: teacher`) cost the study
     rank_correlation  does the shared model's quality order architectures as their own training does?
 
 Its seconds stand in the record of the trial that made it. Where the order is poor, the trials that follow
@@ -10,7 +11,9 @@ train by themselves (`trusted`). This module refuses to know how the training wo
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,18 @@ def spread(recipe: PruningRecipe, trials: int) -> PruningRecipe:
         return recipe
     part = -(-recipe.narrow_steps // max(1, trials))
     return recipe.model_copy(update={"narrowing": "fisher", "narrow_steps": part})
+
+
+def answers_s(
+    teacher: Any, data: Any, recipe: PruningRecipe, guard: Callable[[], AbstractContextManager[Any]]
+) -> float:
+    """Seconds that the teacher's answers take the whole study, from one batch: each example is answered once."""
+    if recipe.labels != "teacher":
+        return 0.0
+    began = time.monotonic()
+    with guard():
+        pruner.answered(teacher, data)(0)
+    return (time.monotonic() - began) * min(recipe.trial_steps, data.steps_per_epoch)
 
 
 def rank_correlation(records: Sequence[TrialRecord]) -> tuple[float | None, int]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import pytest
 
 from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
 from nash_search.recipes import PruningRecipe
-from nash_search.search import certify, manifest
+from nash_search.search import certify, manifest, sharing
 from nash_search.search.recovery import TUNE
 from nash_search.search.trial import Hooks, Job, open_bench, run_trial
 from tests.search.test_runner import ray_processes, wait_for
@@ -83,14 +84,16 @@ def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
 
 
 def test_the_teachers_answers_are_priced_once_per_example_of_the_study(monkeypatch):
-    recipe = {**ASKED["recipe"], "labels": "teacher"}
-    bench = open_bench(SearchConfig.model_validate(ASKED | {"recipe": recipe}))
-    plain = open_bench(SearchConfig.model_validate(ASKED))
+    bench = open_bench(SearchConfig.model_validate(ASKED))
     few, many = (bench.task.train_batches(size, 0) for size in (500, 16))
-    assert few.steps_per_epoch == 4 and many.steps_per_epoch > 12 and plain._answers_s(many) == 0.0
+    recipe = PruningRecipe(**ASKED["recipe"])
+    assert few.steps_per_epoch == 4 and many.steps_per_epoch > recipe.trial_steps == 12
+    assert sharing.answers_s(bench.teacher, many, recipe, nullcontext) == 0.0
+    recipe = recipe.model_copy(update={"labels": "teacher"})
     ticks = itertools.count(step=0.25)
-    monkeypatch.setattr("nash_search.search.bench.time", SimpleNamespace(monotonic=lambda: next(ticks)))
-    assert (bench._answers_s(few), bench._answers_s(many)) == (4 * 0.25, 12 * 0.25)
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    priced = [sharing.answers_s(bench.teacher, data, recipe, nullcontext) for data in (few, many)]
+    assert priced == [4 * 0.25, 12 * 0.25]
 
 
 class Interrupting(Hooks):

@@ -96,6 +96,6 @@ def test_a_sparsity_that_the_encoder_cannot_reach_is_refused_before_it_is_timed(
     for high, widths, refused in ((60, "uniform", False), (70, "uniform", True), (70, "free", False)):
         changes = {"search_space.encoder_sparsity_pct": [0, high, 10], "recipe.widths": widths}
         dense = Dense(load_config("smoke", changes))
-        rule = r"encoder_sparsity_pct must be at most 66 \(this encoder, widths uniform\), but got 70"
+        rule = r"encoder_sparsity_pct must be at most 66 \(this encoder with widths uniform\), but got 70"
         with pytest.raises(InvalidInput, match=rule) if refused else nullcontext():
             dense._check_sparsity(bart)
