@@ -70,7 +70,7 @@ study-recipe: .venv/installed  ## how Multi30k's learning rate and labels were f
 study-headline: .venv/installed-engines  ## 99 and 95 % of the quality on CTranslate2, certified (about 25 minutes; goes on after a kill)
 	$(BIN)/nash-search --runtime ctranslate2 --profile thorough --trials 8 --budget-ms 55% --budget-ms 40% --study headline
 
-study-headline-multi30k: .venv/installed-engines  ## the same on Multi30k (about 50 minutes; DATA=folder of its JSONL files; goes on after a kill)
+study-headline-multi30k: .venv/installed-engines  ## the same on Multi30k (about 70 minutes; DATA=folder of its JSONL files; goes on after a kill)
 	$(BIN)/nash-search --config results/multi30k-en-de/headline.yaml --data $(DATA) --source-column source --target-column target \
 	  --model results/multi30k-en-de/teacher --budget-ms 60% --budget-ms 55% --budget-ms 40% --study headline-multi30k
 

@@ -28,6 +28,9 @@ from nash_search.report.palette import DARK, LIGHT, Theme
 from nash_search.report.view import StudyView
 from nash_search.report.words import format_ms, one_call
 
+BUDGET_ROWS = (1.012, 1.058)
+"""Heights at which a budget's words may stand, fractions of the axes': the second where the first is taken."""
+
 
 def draw_front(view: StudyView, *, dark: bool = False) -> Figure:
     """The front with intervals, budgets, dense, baseline and dominated points."""
@@ -86,7 +89,7 @@ def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
     figure.text(0.035, 0.945, title, color=theme.ink, fontsize=13, fontweight="bold", va="center")
     figure.text(0.035, 0.899, caption(view), color=theme.muted, fontsize=8.5, va="center")
     key = "“2 dec · enc 60%”: 2 decoder blocks and 60% of the encoder's weights are kept"
-    figure.text(0.97, 0.838, key, color=theme.muted, fontsize=7.5, va="center", ha="right")
+    figure.text(0.97, 0.852, key, color=theme.muted, fontsize=7.5, va="center", ha="right")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(theme.muted)
@@ -96,7 +99,7 @@ def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
     axes.set_axisbelow(True)
     metric = escape.matplotlib_label(view.metric, 40)
     words = f"↑ {metric} on {view.split}, {arrow} is better"
-    figure.text(0.035, 0.838, words, color=theme.muted, fontsize=8.5, va="center")
+    figure.text(0.035, 0.852, words, color=theme.muted, fontsize=8.5, va="center")
     words = "latency of one generate call, ms, and speed-up over the dense model →"
     axes.set_xlabel(words, color=theme.muted, fontsize=8.5)
 
@@ -121,7 +124,8 @@ def _limits(axes: Axes, view: StudyView) -> None:
 
 def _budgets(axes: Axes, view: StudyView, theme: Theme) -> None:
     left, right = axes.get_xlim()
-    for pick in view.picks:
+    written: list[Any] = []
+    for pick in sorted(view.picks, key=lambda pick: pick.budget_ms):
         if not left <= pick.budget_ms <= right:
             continue
         axes.axvline(pick.budget_ms, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -130,16 +134,22 @@ def _budgets(axes: Axes, view: StudyView, theme: Theme) -> None:
         if pick.verdict not in ("", "met"):
             words += f", {escape.plain(pick.verdict, 12)}"
         align = "left" if pick.budget_ms < left + 0.08 * (right - left) else "center"
-        axes.text(
-            pick.budget_ms,
-            1.012,
-            words,
-            transform=axes.get_xaxis_transform(),
-            ha=align,
-            va="bottom",
-            color=theme.ink,
-            fontsize=8.5,
-        )
+        for row in BUDGET_ROWS:
+            text = axes.text(
+                pick.budget_ms,
+                row,
+                words,
+                transform=axes.get_xaxis_transform(),
+                ha=align,
+                va="bottom",
+                color=theme.ink,
+                fontsize=8.5,
+            )
+            box = text.get_window_extent().padded(4, 0)
+            if not any(box.overlaps(other) for other in written):
+                written.append(box)
+                break
+            text.remove()
 
 
 def _points(axes: Axes, view: StudyView, theme: Theme) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from nash_search.report import palette, picture, plots, view
 
+CLOSE = (("70%", 47.7), ("68%", 46.4), ("66%", 45.0))
+
 
 def test_front_is_written_in_light_and_dark(study: Any, tmp_path: Path) -> None:
     written = picture.save_front(view.build(*study), tmp_path)
@@ -34,6 +36,17 @@ def test_labels_do_not_overlap_and_picks_are_labelled(study: Any) -> None:
     said = " ".join(t.get_text() for t in axes.texts)
     assert "2 dec · enc 60%" in said and "3 dec · enc 100%" in said and "dense 68.2 ms" in said
     assert "50% = 34.1 ms" in said and "25% = 17.1 ms, infeasible" in said
+
+
+def test_words_of_budgets_close_together_do_not_overlap(study: Any) -> None:
+    records, document, *rest = study
+    near = [{**document["budgets"][0], "asked": asked, "budget_ms": ms} for asked, ms in CLOSE]
+    figure = picture.draw_front(view.build(records, {**document, "budgets": near}, *rest))
+    [axes] = figure.axes
+    boxes = [t.get_window_extent() for t in axes.texts if " = " in t.get_text()]
+    assert len(boxes) == 2, "a third has no room"
+    beside = [t.get_window_extent() for t in figure.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in [*boxes[i + 1 :], *beside])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
