@@ -132,8 +132,9 @@ def test_a_trimmed_vocabulary_is_searched_certified_and_loads(tmp_path: Path) ->
         assert json.loads((folder / "config.json").read_text())["vocab_size"] == report["kept"]
         assert len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]) == report["kept"]
     written = {path: path.stat().st_mtime_ns for path in (study / "teacher").iterdir()}
+    left_open = any(budget["verdict"] == "ambiguous" for budget in document["budgets"])  # another look may decide it
     again = nash_search(tmp_path, *asked)
-    assert again.returncode == found.returncode, again.stderr[-2000:]
+    assert again.returncode == found.returncode or (left_open and again.returncode == 0), again.stderr[-2000:]
     assert written == {path: path.stat().st_mtime_ns for path in (study / "teacher").iterdir()}
     document = json.loads(again.stdout.splitlines()[-1])  # an answer left open was looked at again, under another name
     timed = nash_search(tmp_path, "measure", document["front"][0]["checkpoint"], "--rounds", "2", "--pairs", "3")
