@@ -142,7 +142,7 @@ class Driver:
 
     def finalist_job(self, record: TrialRecord, seed: int) -> Job:
         """A decided trial's architecture once more, by its recipe with another seed, to its end."""
-        config = self._trial_config(alone=sharing.QUALITY not in record.pruning)
+        config = self._trial_config(repeated=record)
         again = {"seed": seed, "finalist": True, "peers": (), "config": config}
         architecture = record.architecture
         return self._job(record.number, architecture, self.table.share(architecture)).model_copy(update=again)
@@ -154,7 +154,7 @@ class Driver:
             architecture=architecture,
             seed=self.config.seed,
             question=self.study.facts.question_digest,
-            config=self._trial_config(alone=not sharing.trusted(self.study.records())),
+            config=self._trial_config(),
             workload=self.workload,
             share=share,
             folder=str(self.study.folder.resolve()),
@@ -163,12 +163,18 @@ class Driver:
             peers=peers,
         )
 
-    def _trial_config(self, *, alone: bool) -> SearchConfig:
-        """As asked, without the secret; trained alone where the shared model has proved a poor guide."""
+    def _trial_config(self, *, repeated: TrialRecord | None = None) -> SearchConfig:
+        """As asked, without the secret; trained alone where the shared model has proved a poor guide.
+
+        Args:
+            repeated: the trial whose recipe is taken instead, whatever has been found of the shared model since.
+        """
         asked = self.config.model_copy(update={"storage": None})
-        if asked.recipe.narrowing == "shared" and alone:
-            return asked.model_copy(update={"recipe": asked.recipe.model_copy(update={"narrowing": "gates"})})
-        return asked
+        if asked.recipe.narrowing != "shared":
+            return asked
+        shared = sharing.trusted(self.study.records()) if repeated is None else sharing.QUALITY in repeated.pruning
+        alone = asked.recipe.model_copy(update={"narrowing": "gates"})
+        return asked if shared else asked.model_copy(update={"recipe": alone})
 
     def _rivals(self) -> list[Peer]:
         for r in self.study.records():

@@ -4,7 +4,7 @@
     answers_s         what the teacher's answers (`labels: teacher`) cost the study
     rank_correlation  does the shared model's quality order architectures as their own training does?
 
-Its seconds stand in the record of the trial that made it. Where the order is poor, the trials that follow
+The training's seconds stand in the record of the trial that made it. Where the order is poor, the trials that follow
 train by themselves (`trusted`). This module refuses to know how the training works.
 """
 

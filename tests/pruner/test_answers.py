@@ -65,8 +65,7 @@ def test_an_example_is_answered_once_whatever_batch_it_comes_back_in(tmp_path, m
     first = [answered(teacher, shuffled, outputs)(step) for step in (0, 1)]
     assert asked == [count]
     assert torch.equal(answered(teacher, shuffled)(1)["labels"], first[1]["labels"]) and asked == [count, count]
-    (halves,) = [answered(teacher, lambda step: {n: t[:2] for n, t in shuffled(step).items()}, outputs)]
-    two = halves(1)["labels"]
+    two = answered(teacher, lambda step: {n: t[:2] for n, t in shuffled(step).items()}, outputs)(1)["labels"]
     assert len(asked) == 2 and torch.equal(two, first[1]["labels"][:2, : two.shape[1]])
 
 

@@ -147,10 +147,13 @@ def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, 
     assert before.items() < seeds_trained().items(), "one more winner at least; what was trained stays as it is"
 
 
-def test_an_export_that_was_deleted_hides_no_opening_of_the_sealed_test(rehearse):
+def test_an_export_that_was_deleted_hides_no_opening_of_the_sealed_test(rehearse, monkeypatch):
     first = rehearse(trials=6)
     assert first.full_document["sealed_test_openings"] == 1
     known = certify.read(first.folder)
     shutil.rmtree(first.folder / known.points[0].checkpoint)
+    opened = []
+    monkeypatch.setattr(Rehearsal, "test_quality", lambda self, folders: opened.append(folders))
     again = certify.read(rehearse(trials=6).folder)
+    assert not opened, "what is known is not scored again"
     assert again.opened == 1 and again.tests() == known.tests() and again.dense_test == known.dense_test

@@ -54,17 +54,12 @@ def test_where_it_misleads_later_trials_train_alone(monkeypatch):
     driver = Driver.__new__(Driver)
     driver.config, driver.study = config, Rows()
     driver.study.rows = [record(i, i, 10 + i) for i in range(6)]
-    taken = {}
-    driver.table = type("Table", (), {"share": lambda self, architecture: 0.5, "fingerprint": {}})()
-    driver._job = lambda number, architecture, share: Job.model_construct(**(taken | driver_config()))
-
-    def driver_config():
-        return {"config": driver._trial_config(alone=not sharing.trusted(driver.study.records()))}
-
-    alone = config.recipe.model_copy(update={"narrowing": "gates"})
-    assert driver._job(1, None, 0.5).config == config.model_copy(update={"storage": None})
+    assert driver._trial_config() == config.model_copy(update={"storage": None})
     driver.study.rows = [record(i, -i, 10 + i) for i in range(6)]
-    assert driver._job(1, None, 0.5).config.recipe == alone
+    alone = config.recipe.model_copy(update={"narrowing": "gates"})
+    assert driver._trial_config().recipe == alone
+    driver.table = type("Table", (), {"share": lambda self, architecture: 0.5})()
+    driver._job = lambda number, architecture, share: Job.model_construct(config=driver._trial_config())
     winner = driver.study.rows[0]
     assert driver.finalist_job(winner, seed=1).config.recipe == config.recipe, "by the recipe of the trial it repeats"
     assert driver.finalist_job(winner.model_copy(update={"pruning": {}}), seed=1).config.recipe == alone
