@@ -30,29 +30,37 @@ from nash_search.report.words import (
     format_quality,
     format_scored,
     format_spread,
+    ranges,
 )
 
 
-def admits(asked: str, total_layers: int, narrowest: Mapping[int, int | None]) -> str:
+def admits(total_layers: int, fits: Mapping[int, Sequence[Sequence[int]]], grid: Sequence[int]) -> str:
     """What a budget leaves possible, in one sentence.
 
     Args:
-        asked: the budget as typed.
         total_layers: decoder blocks of the dense model.
-        narrowest: decoder blocks -> percent of the encoder that must go at least (None: never fits).
+        fits: decoder blocks -> runs [lowest, highest] of percent of the encoder removed that fit.
+        grid: the search space's own [lowest, highest] percent.
     """
-    free = [n for n, pct in narrowest.items() if pct == 0]
-    bound = sorted((n, pct) for n, pct in narrowest.items() if pct)
-    if not free and not bound:
-        return f"{asked} admits nothing in the search space"
-    said = []
-    if free:
-        words = f"1 to {max(free)}" if max(free) > 1 else "1"
-        said.append(f"{words} of {total_layers} decoder blocks with any encoder")
-    for n, pct in bound:
-        blocks = str(n) if said else f"{n} of {total_layers} decoder blocks"
-        said.append(f"{blocks} only with {pct}% or more of the encoder removed")
-    return f"{asked} admits {', '.join(said)}"
+    groups: dict[str, list[int]] = {}
+    for layers, runs in sorted(fits.items()):
+        groups.setdefault(_encoders(runs, grid), []).append(layers)
+    if not groups:
+        return "admits nothing in the search space"
+    blocks = f" of {total_layers} decoder blocks"
+    said = [f"{ranges(depths)}{'' if i else blocks} {words}" for i, (words, depths) in enumerate(groups.items())]
+    return f"admits {', '.join(said)}"
+
+
+def _encoders(runs: Sequence[Sequence[int]], grid: Sequence[int]) -> str:
+    """`with any encoder`, or `only with 20% or more of the encoder removed`."""
+    if [list(run) for run in runs] == [list(grid)]:
+        return "with any encoder"
+    parts = [
+        f"{low}% or more" if high == grid[-1] > low else f"{low}%" if low == high else f"{low}% to {high}%"
+        for low, high in runs
+    ]
+    return f"only with {' or '.join(parts)} of the encoder removed"
 
 
 def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -129,13 +137,11 @@ def _budget_words(budget: Mapping[str, Any] | str, view: StudyView, plan: Mappin
         words += f" = {format_ms(budget['budget_ms'])} ms"
     if view.dense and budget.get("budget_ms"):
         words += f" ({view.dense.ms / budget['budget_ms']:.2f}× faster than dense)"
-    found = budget.get("admits")
+    found = budget.get("fits")
     if isinstance(found, Mapping):
         layers = {int(k): v for k, v in found.items()}
         total = int(plan.get("decoder_layers") or max(layers, default=0))
-        words += ": " + admits("", total, layers).strip()
-    elif found:
-        words += f": {escape.plain(found)}"
+        words += ": " + admits(total, layers, budget["sparsities_pct"])
     if budget.get("verdict") == "infeasible":
         words += f": below the floor of {format_ms(budget.get('floor_ms'))} ms"
     return words
@@ -149,7 +155,7 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
         parts += [Text(title, "bold"), leaderboard(view, width), Text()]
     for pick in view.picks:
         parts.append(pick_text(pick, view))
-    loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
+    loaded = view.loaded
     if files:
         parts += [Text(), Text("Written", "bold"), *(_copied(f"  {escape.plain(f)}") for f in files)]
     if loaded:
@@ -188,7 +194,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
         table.add_row(*(cells.get(name, "") for name in right + left), style=style)
 
     for p in view.front:
-        chosen = [pick.asked for pick in view.picks if pick.point is not None and pick.point.number == p.number]
+        chosen = view.picked_for(p)
         layers = p.architecture.decoder_layers
         row(
             {

@@ -27,7 +27,7 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         )
     if view.front:
         parts += ["## The front, fastest first", table(view)]
-    loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
+    loaded = view.loaded
     if loaded:
         parts += ["## Load it", fenced(load_lines(loaded), "python")]
     if view.document.get("command"):
@@ -44,9 +44,7 @@ def table(view: StudyView) -> str:
     heads = ["kept", "ms", "speed-up", metric, "drop", "size", "heads, neurons kept", "picked for"]
     rows = []
     for p in view.front:
-        chosen = ", ".join(
-            pick.asked for pick in view.picks if pick.point is not None and pick.point.number == p.number
-        )
+        chosen = ", ".join(view.picked_for(p))
         rows.append(
             [
                 escape.markdown(p.label),

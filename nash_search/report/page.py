@@ -103,7 +103,7 @@ def render(view: StudyView) -> str:
         shade: {name: figure.to_plotly_json() for name, figure in plots.figures(view, dark=shade == "dark").items()}
         for shade in ("light", "dark")
     }
-    loaded = next((p.checkpoint for p in reversed(view.picks) if p.checkpoint), None)
+    loaded = view.loaded
     return environment.get_template("report.html.j2").render(
         view=view,
         caption=picture.caption(view),
@@ -153,7 +153,7 @@ def trial_words(view: StudyView) -> str:
 
 
 def _front_row(p: Point, view: StudyView) -> Row:
-    chosen = ", ".join(pick.asked for pick in view.picks if pick.point is not None and pick.point.number == p.number)
+    chosen = ", ".join(view.picked_for(p))
     return Row(
         (
             Cell(p.label, _key(p), "words"),

@@ -80,9 +80,19 @@ class StudyView:
 
     @property
     def picked(self) -> tuple[Point, ...]:
-        """The points budgets chose, each once."""
-        found = {pick.point.number: pick.point for pick in self.picks if pick.point is not None and pick.point.measured}
-        return tuple(found.values())
+        """The points that budgets are met by, each once; what only may meet one is nobody's pick."""
+        met = [pick.point for pick in self.picks if pick.point is not None and pick.verdict == "met"]
+        return tuple({point.number: point for point in met if point.measured}.values())
+
+    def picked_for(self, point: Point) -> tuple[str, ...]:
+        """The budgets, as asked, whose answer this point is."""
+        met = [pick for pick in self.picks if pick.point is not None and pick.verdict == "met"]
+        return tuple(pick.asked for pick in met if pick.point is not None and pick.point.number == point.number)
+
+    @property
+    def loaded(self) -> str | None:
+        """The checkpoint that "load it" loads: the last met budget's."""
+        return next((p.checkpoint for p in reversed(self.picks) if p.checkpoint and p.verdict == "met"), None)
 
     @property
     def scale(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nash_search.config import Architecture
@@ -32,6 +32,18 @@ def one_call(work: Mapping[str, Any]) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 model`, `3 models`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers as people say them: `2, 4 or 6`, `1 to 4`, `1 to 3 or 6`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = [w for run in runs for w in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
+    return " or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def format_quality(value: float | None, scale: float | None = None) -> str:

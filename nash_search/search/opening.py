@@ -213,7 +213,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
                 "budget_ms": b.ms_at(facts.dense_ms),
                 "floor_ms": floor_share * facts.dense_ms,
                 "verdict": "infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
-                "admits": space.admits(facts.space, table, b),
+                **space.admitted(facts.space, table, b),
             }
             for b in config.budgets
         ],

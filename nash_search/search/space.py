@@ -10,6 +10,7 @@ This module refuses to know Optuna and how anything is trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchSpace
 from nash_search.errors import InvalidInput
@@ -81,7 +82,27 @@ def anchors(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBu
     return list(dict.fromkeys(found))
 
 
-def admits(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[int, int]:
-    """Per decoder depth that fits the budget at all, the lowest encoder sparsity (percent) that does."""
-    corners = densest_that_fit(space, table, budget.share_of(table.dense_ms))
-    return {a.decoder_layers: a.encoder_sparsity_pct for a in sorted(corners, key=lambda a: a.decoder_layers)}
+def admitted(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[str, Any]:
+    """What a budget leaves possible, as the plan and the probe say it.
+
+    Returns:
+        A JSON document. admits: by decoder depth, the lowest encoder sparsity (percent) that fits. fits: by decoder
+        depth, all that do, as runs [lowest, highest] of the grid. sparsities_pct: the grid's own [lowest, highest].
+    """
+    limit, selection, grid = budget.share_of(table.dense_ms), space.decoder_selection[0], space.sparsities_pct
+    fits: dict[str, list[list[int]]] = {}
+    for layers in sorted(space.decoder_layers):
+        runs: list[list[int]] = []  # more than one where a whole encoder is faster than a slightly narrowed one
+        before = False
+        for sparsity in grid:
+            asked = Architecture(encoder_sparsity_pct=sparsity, decoder_layers=layers, decoder_selection=selection)
+            now = table.share(asked) <= limit
+            if now and before:
+                runs[-1][1] = sparsity
+            elif now:
+                runs.append([sparsity, sparsity])
+            before = now
+        if runs:
+            fits[str(layers)] = runs
+    lowest = {layers: runs[0][0] for layers, runs in fits.items()}
+    return {"admits": lowest, "fits": fits, "sparsities_pct": [grid[0], grid[-1]]}

@@ -61,7 +61,7 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
                 "feasible": floor_share <= budget.share_of(table.dense_ms),
                 "verdict": "" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
                 "floor_ms": floor_share * table.dense_ms,
-                "admits": {str(n): s for n, s in space.admits(filled, table, budget).items()},
+                **space.admitted(filled, table, budget),
                 "nearest_feasible": probe.nearest_feasible(table, architectures, budget).asked,
             }
             for budget in config.budgets

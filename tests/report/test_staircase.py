@@ -26,8 +26,8 @@ def survey() -> dict[str, Any]:
         for s in (0, 50)
     ]
     workload = {"device": "cpu", "threads": 1, "batch_size": 4, "input_tokens": 8, "output_tokens": 7, "beams": 1}
-    budget = {"asked": "70%", "budget_ms": 14.0, "feasible": True, "admits": {"1": 0}, "nearest_feasible": "30%"}
-    budget |= {"verdict": "", "floor_ms": 5.0}
+    budget = {"asked": "70%", "budget_ms": 14.0, "feasible": True, "fits": {"1": [[0, 50]]}, "nearest_feasible": "30%"}
+    budget |= {"verdict": "", "floor_ms": 5.0, "sparsities_pct": [0, 50]}
     missed = {"asked": "2", "budget_ms": 2.0, "feasible": False, "nearest_feasible": "6", "verdict": "infeasible"}
     return {
         "task": "g2p",
@@ -40,7 +40,7 @@ def survey() -> dict[str, Any]:
         "floor_share": 0.25,
         "fastest": "enc50-dec1",
         "shapes": shapes,
-        "budgets": [budget, budget | missed | {"admits": {}}],
+        "budgets": [budget, budget | missed | {"fits": {}}],
     }
 
 

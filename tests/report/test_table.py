@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nash_search.report import answer, view
+from nash_search.report import answer, markdown, view
 from nash_search.report.table import RunTable, sparkline
 
 
 def _plan(document: dict[str, Any]) -> dict[str, Any]:
     keys = ("study", "task", "device", "workload", "dense", "reference")
     budgets = [
-        {"asked": "70%", "budget_ms": 47.7, "admits": {1: 0, 2: 0, 3: 0, 4: 50}},
-        {"asked": "50%", "budget_ms": 34.1, "admits": {1: 0, 2: 50}},
+        {"asked": "70%", "budget_ms": 47.7, "fits": {n: [[0, 80]] for n in (1, 2, 3)} | {4: [[50, 80]]}},
+        {"asked": "50%", "budget_ms": 34.1, "fits": {"1": [[0, 80]], "2": [[50, 80]]}},
     ]
+    budgets = [budget | {"sparsities_pct": [0, 80]} for budget in budgets]
     rest = {
         "metric": "100-PER",
         "trials": 16,
@@ -55,17 +56,50 @@ def test_plan_says_what_each_budget_admits(study: Any) -> None:
     assert "16 trials, 2 at a time, about 34 s each, done in about 5 min" in text
 
 
+WHOLE = [[0, 80]]
+
+
 @pytest.mark.parametrize(
-    ("narrowest", "sentence"),
+    ("fits", "sentence"),
     [
-        ({}, "50% admits nothing in the search space"),
-        ({1: None, 2: None}, "50% admits nothing in the search space"),
-        ({1: 0}, "50% admits 1 of 6 decoder blocks with any encoder"),
-        ({2: 50}, "50% admits 2 of 6 decoder blocks only with 50% or more of the encoder removed"),
+        ({}, "nothing in the search space"),
+        ({1: WHOLE}, "1 of 8 decoder blocks with any encoder"),
+        ({2: [[50, 80]]}, "2 of 8 decoder blocks only with 50% or more of the encoder removed"),
+        ({2: WHOLE, 4: WHOLE}, "2 or 4 of 8 decoder blocks with any encoder"),
+        ({1: WHOLE, 2: WHOLE, 3: WHOLE, 4: WHOLE}, "1 to 4 of 8 decoder blocks with any encoder"),
+        (
+            {2: WHOLE, 4: WHOLE, 3: [[10, 80]], 6: [[80, 80]]},
+            "2 or 4 of 8 decoder blocks with any encoder, 3 only with 10% or more of the encoder removed, "
+            "6 only with 80% of the encoder removed",
+        ),
+        ({2: [[0, 0], [20, 80]]}, "2 of 8 decoder blocks only with 0% or 20% or more of the encoder removed"),
+        ({2: [[0, 30]]}, "2 of 8 decoder blocks only with 0% to 30% of the encoder removed"),
     ],
 )
-def test_admits_in_a_sentence(narrowest: dict[int, int | None], sentence: str) -> None:
-    assert answer.admits("50%", 6, narrowest) == sentence
+def test_admits_in_a_sentence_names_each_depth_once_and_none_that_is_not_asked_for(
+    fits: dict[int, list[list[int]]], sentence: str
+) -> None:
+    assert answer.admits(8, fits, [0, 80]) == f"admits {sentence}"
+
+
+def _printed(table: Any) -> str:
+    out = io.StringIO()
+    Console(file=out, width=140, color_system=None).print(table)
+    return out.getvalue()
+
+
+def test_what_only_may_meet_a_budget_is_picked_for_none(study: Any) -> None:
+    records, document = study
+    open_ = [b | {"verdict": "ambiguous"} if b["asked"] == "50%" else b for b in document["budgets"]]
+    shown = view.build(records, document | {"budgets": open_})
+    (number,) = [pick.point.number for pick in shown.picks if pick.asked == "50%" and pick.point]
+    (point,) = [p for p in shown.front if p.number == number]
+    assert shown.picked_for(point) == () and point not in shown.picked
+    assert view.build(records, document).picked_for(point) == ("50%",)
+    for drawn in (lambda v: _printed(answer.leaderboard(v, 140)), markdown.table):
+        assert drawn(view.build(records, document)).count("50%") == drawn(shown).count("50%") + 1
+    for pick in shown.picks:
+        assert (shown.loaded == pick.checkpoint) == (pick.verdict == "met"), "nobody is told to load what may be slower"
 
 
 def test_pipe_gets_plain_lines_without_escape_codes(study: Any) -> None:
