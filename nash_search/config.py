@@ -116,6 +116,11 @@ class Workload(Frozen):
     runtime: Runtime = "eager"
     quantize: Literal["none", "int8"] = "none"
 
+    @property
+    def weights_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
+        """Precision of the exported weights: what PyTorch times; float32 beside an engine's own files."""
+        return self.dtype if self.runtime in ("eager", "compile") else "float32"
+
 
 class WorkloadRequest(Frozen):
     """What the user fixed of the workload; None means "from the task's data and the teacher"."""

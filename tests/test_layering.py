@@ -24,6 +24,7 @@ LEAVES = {
     "front",
     "device",
     "modeling_nash",
+    "loading",
     "spreadsheet",
 }
 ALLOWED = {

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_search import loading
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
 from nash_search.latency.workload import Inputs, random_inputs, task_inputs
@@ -28,8 +29,9 @@ ZERO_SHARE = 0.02
 class EagerSession:
     """One torch model on one workload."""
 
-    def __init__(self, model: Any, workload: Workload, inputs: Inputs) -> None:
+    def __init__(self, model: Any, workload: Workload, inputs: Inputs, given: Any = None) -> None:
         self.model, self.workload, self.inputs = model, workload, inputs
+        self.given = model if given is None else given  # gates and hooks do not survive a change of precision
         self.device = next(model.parameters()).device
         self._was_training = model.training
         self._own_config = model.generation_config
@@ -70,7 +72,7 @@ class EagerSession:
 
     def warnings(self) -> list[str]:
         """Gates and masks that are still there."""
-        return not_cut(self.model)
+        return not_cut(self.given)
 
     def close(self) -> None:
         """Give the model back as it was."""
@@ -95,41 +97,24 @@ class Eager:
         """Nothing: the checkpoint itself is served."""
 
     def load(self, folder: str, workload: Workload) -> Any:
-        """By the Auto classes, ours registered; weights from safetensors only, no code from the folder."""
-        from transformers import AutoModelForSeq2SeqLM
-        from transformers.utils import logging
-
-        from nash_search import modeling_nash  # noqa: F401  registers the classes
-
-        logging.disable_progress_bar()
-        try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, workload.dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-            )
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InvalidInput(f"{folder} must be a folder with an encoder-decoder model, but got: {first}") from error
+        """As its card loads it (`loading.load`), on the workload's device."""
+        model = loading.load(folder, workload.dtype)
         _use_attention(model, workload.attention)
-        return model.to(workload.device).eval()
+        return model.to(workload.device)
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EagerSession:
         """The model itself where device and precision fit, else a converted copy."""
-        model = self.placed(model, workload)
-        return EagerSession(model, workload, self.inputs(model, workload, inputs))
+        placed = self.placed(model, workload)
+        return EagerSession(placed, workload, self.inputs(placed, workload, inputs), given=model)
 
     def placed(self, model: Any, workload: Workload) -> Any:
-        """The model on the workload's device in its precision."""
+        """The model on the workload's device in its precision: what `load` gives for the folder it is saved in."""
         if workload.quantize != "none":
             raise InvalidInput(f"quantize must be none for runtime {workload.runtime}, but got {workload.quantize}")
-        wanted, dtype = torch.device(workload.device), getattr(torch, workload.dtype)
-        first = next(model.parameters())
-        if first.device == wanted and first.dtype == dtype:
-            return model
-        return copy.deepcopy(model).to(wanted, dtype)
+        found = loading.in_precision(model, workload.dtype)
+        if next(model.parameters()).device == torch.device(workload.device):
+            return found
+        return (copy.deepcopy(found) if found is model else found).to(workload.device)
 
     def inputs(self, model: Any, workload: Workload, rows: Sequence[Sequence[int]] | None) -> Inputs:
         """Real inputs, or random ones of ordinary tokens of this model."""

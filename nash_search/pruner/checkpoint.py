@@ -12,29 +12,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers.utils import logging as transformers_logging
-
+from nash_search import loading
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.families import adapter_of
 from nash_search.pruner.surgery import is_narrow
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = None) -> Path:
@@ -58,7 +43,7 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        with _no_progress_bar():
+        with loading.no_progress_bar():
             model.save_pretrained(staging)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
@@ -91,7 +76,9 @@ def _fsync(folder: Path) -> None:
 
 
 def load(path: str | Path) -> Any:
-    """The model of a folder written by `save`, or of any supported stock folder; eval mode.
+    """The model of a folder written by `save`, or of any supported stock folder; eval mode, float32.
+
+    Whatever precision the folder is stored in: this is the model that is trained and cut.
 
     Raises:
         InvalidInput: when the folder is not a supported model, carries foreign code, or holds weights
@@ -104,34 +91,14 @@ def load(path: str | Path) -> Any:
     raw = json.loads(config_file.read_text())
     if raw.get("auto_map") and not str(raw.get("model_type", "")).startswith("nash_"):
         raise InvalidInput(f"model must not carry code of its own (auto_map), but got {folder}")
-    model_type = str(raw.get("model_type"))
-    family = adapter_of(_TypeOnly(model_type))
-    model_class = family.narrow_class if model_type.startswith("nash_") else family.stock_class
-    with _no_progress_bar():
-        model, report = model_class.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are random now, and refused below
-        )
-    if report["missing_keys"]:
-        raise InvalidInput(f"model must hold all weights, but got none for {', '.join(sorted(report['missing_keys']))}")
-    if report["mismatched_keys"]:
-        name, found, expected = sorted(report["mismatched_keys"])[0]
-        raise InvalidInput(
-            f"model's weights must have the shapes its config says, but got {tuple(found)} where {name} "
-            f"should be {tuple(expected)}"
-        )
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InvalidInput(f"model's weights must be finite, but got {name} in {folder}")
+    adapter_of(_TypeOnly(str(raw.get("model_type"))))  # refuses what is not supported before it is read
+    model = loading.load(folder)
     sizes = (getattr(model.config, "nash_shapes", None) or {}).get("encoder")
     if sizes is not None:
         found = [{"heads": p.heads, "ffn": p.neurons} for p in map(block_parts, encoder_blocks(model))]
         if found != sizes:
             raise InvalidInput(f"model's encoder must have the shapes its config says, but got {found}")
-    return model.eval()
+    return model
 
 
 class _TypeOnly:

@@ -12,7 +12,6 @@ This module refuses to know studies, proposals and processes.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from nash_search import device, latency, pruner
+from nash_search import device, latency, loading, pruner
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, Workload
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
@@ -130,10 +129,7 @@ class NashBench:
     @cached_property
     def _dense_served(self) -> Any:
         """The dense model as the runtime serves it."""
-        if not self._serving.by_engine:
-            return self.teacher
-        with self._serving.place(self.teacher, self.dense.folder) as folder:
-            return self._serving.runtime.load(str(folder), self._workload)
+        return self._serving.served(self.teacher)
 
     # -- before training -------------------------------------------------------------------------
 
@@ -180,11 +176,10 @@ class NashBench:
         given = given.to(self.device.name)
         given.generation_config.update(**whole.generation)
         serving = Serving(self._workload, whole, self._guard)
-        with tempfile.TemporaryDirectory() as folder:
-            served = serving.taken_over(given, Path(folder))
-            timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
-            taken = latency.measure(self._dense_served, served, self._workload, **timing)
-            return taken, serving.score(served, "validation")
+        served = serving.served(given)
+        timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
+        taken = latency.measure(self._dense_served, served, self._workload, **timing)
+        return taken, serving.score(served, "validation")
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
@@ -288,7 +283,11 @@ class NashBench:
         )
 
     def _save(self, model: Any, scratch: Path) -> Any:
-        """Weights, an engine's artefact beside them, and what both write; returns what the runtime serves."""
+        """Weights in their served precision, an engine's artefact beside them, and what both write.
+
+        Returns what the runtime serves from there: that is timed and, unless it was before, scored.
+        """
+        model = loading.in_precision(model, self._workload.weights_dtype)
         model.generation_config = self.teacher.generation_config
         pruner.save(model, scratch / WEIGHTS, format=self.config.format, tokenizer=self.task.tokenizer)
         served = self._serving.taken_over(model, scratch / WEIGHTS)

@@ -53,14 +53,19 @@ class Serving:
 
     @property
     def plain(self) -> Workload:
-        """The workload in the precision and runtime that models are trained in."""
-        plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
+        """The workload as PyTorch runs it from the exported weights."""
+        plain = {"dtype": self.workload.weights_dtype, "runtime": "eager", "quantize": "none"}
         return Workload(**(self.workload.model_dump() | plain))
 
-    def taken_over(self, model: Any, folder: Path) -> Any:
-        """What the runtime serves for a PyTorch model; an engine's artefact is left in `folder`."""
+    def served(self, model: Any) -> Any:
+        """What the runtime serves for a PyTorch model in memory."""
         if not self.by_engine:
-            return model
+            return EAGER.placed(model, self.plain)
+        with tempfile.TemporaryDirectory(prefix="nash-search-served-") as folder:
+            return self.taken_over(model, Path(folder))
+
+    def taken_over(self, model: Any, folder: Path) -> Any:
+        """What the runtime serves for a PyTorch model saved in `folder`; an engine's artefact is left there."""
         with self._guard():
             self.runtime.export(model, str(folder), self.workload, self.rows)
             return self.runtime.load(str(folder), self.workload)
@@ -76,7 +81,7 @@ class Serving:
             yield Path(folder)
 
     def written(self, model: Any, served: Any, folder: Path) -> None:
-        """Keep in `folder` what the model writes on `rows`, token for token."""
+        """Keep in `folder` what the model, in its exported precision, writes on `rows`, token for token."""
         with self._guard():
             own = identity.tokens_of(model, self.rows, self.plain, max_new_tokens=self.longest)
             (folder / TOKENS).write_text(json.dumps(own), "utf-8")
