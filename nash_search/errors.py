@@ -35,6 +35,12 @@ class StorageDamaged(NashSearchError):
     exit_code = 5
 
 
+class Unfinished(NashSearchError):
+    """Every trial failed, or what follows the trials did, for want of memory, disk or time; `resume` goes on."""
+
+    exit_code = 5
+
+
 class NashSearchWarning(UserWarning):
     """Something the user should know that stops nothing; the command line shows it as one stderr line."""
 

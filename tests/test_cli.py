@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,7 +19,9 @@ import pytest
 import typer.main
 
 from nash_search.cli import app, main, one_line
+from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.config_files import load_config
+from nash_search.errors import Unfinished
 from nash_search.search import search
 
 
@@ -129,6 +132,34 @@ def rehearsed(tmp_path: Path) -> Path:
     space = config.search_space.model_copy(update={"decoder_layers": (1, 2, 3, 4)})
     search(config.model_copy(update={"task": task, "search_space": space}), results=tmp_path)
     return tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 5, "the disk must have room, but [Errno 28] No space left"),
+        (Unfinished("the search must end", fix="nash-search resume s"), 5, "the search must end: nash-search resume s"),
+        (OSError(errno.EIO, "Input/output error"), 1, "run again with --debug to see where"),
+    ],
+)
+def test_a_full_disk_and_an_unfinished_search_are_no_bugs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+    words: str,
+) -> None:
+    def failing(*args: object, **given: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nash_search.cli.studies.run_search", failing)
+    config = SearchConfig(budgets=(LatencyBudget.parse("50%"),))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "config.json").write_text(config.model_dump_json())
+    assert main(["resume", "s", "--results", str(tmp_path)]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The command line: one entry, one error line, one exit code.
 
-    0 ok · 2 invalid input · 3 no feasible architecture · 4 locked · 5 storage damaged · 130 SIGINT · 143 SIGTERM
+    0 ok · 1 a bug of ours · 2 invalid input · 3 no feasible architecture · 4 locked
+    5 storage damaged, or trials or what follows them failed · 130 SIGINT · 143 SIGTERM
 
 People read stderr; stdout carries nothing but the answer asked for (with `--json`, one document as its
 last line). This module refuses to know what commands do: they live beside it, a few lines each, and
@@ -10,6 +11,7 @@ import torch, Ray and transformers only once their input has been checked.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import shlex
 import signal
@@ -119,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return complain(f"the disk must have room, but {error}: make some and run the same command again", 5)
         return complain(f"{type(error).__name__}: {error}: run again with --debug to see where", 1)
 
 

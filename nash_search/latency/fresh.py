@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,20 @@ from nash_search.records import Latency
 ENTRY = ("-m", "nash_search.latency.round")
 OWN_SHARE, GRACE = 0.9, 0.15
 """A process plans with less than its share of the limit, and is killed only a little after it."""
+NO_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory", "std::bad_alloc")
+"""In the last words of a process that had too little memory (CUDA's, Python's, PyTorch's, an engine's)."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that models loaded side by side may take."""
 
 
 class MeasurementFailed(NashSearchError):
     """A fresh process ended without a result; the message holds its last words."""
+
+
+class OutOfMemory(MeasurementFailed):
+    """A fresh process was killed, or said itself that memory was not enough."""
+
+    exit_code = 5
 
 
 def measure_fresh(
@@ -165,7 +174,9 @@ def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY
         if not result_file.exists():
             lines = log.read_text(errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it said nothing"
-            raise MeasurementFailed(f"a fresh timing process must end with a result, but got {_end(process)}: {last}")
+            killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+            kind = OutOfMemory if killed or any(words in last for words in NO_MEMORY) else MeasurementFailed
+            raise kind(f"a fresh timing process must end with a result, but got {_end(process)}: {last}")
         result: dict[str, Any] = json.loads(result_file.read_text())
     if isinstance(result.get("error"), str):
         if result["exit_code"] == Locked.exit_code:
@@ -197,13 +208,18 @@ class _Session:
         planned: int,
         on_round: Callable[[int, int], None] | None,
     ) -> None:
-        """Rounds until each name has `planned`; stops at the deadline."""
+        """Rounds until each name has `planned`; stops at the deadline.
+
+        Where memory does not hold a batch after all, each half of it gets a process of its own, from then on.
+        """
         batches = side_by_side(paths, self.dense)
         done = min(len(parts) for parts in found.values())
         while done < planned:
-            for index, batch in enumerate(batches):
+            left, batches = deque(batches), []
+            while left:
+                batch = left.popleft()
                 left_s = self.deadline_s - time.monotonic()
-                share_s = left_s / ((planned - done) * len(batches) - index)
+                share_s = left_s / ((planned - done) * (len(batches) + 1 + len(left)) - len(batches))
                 job = {
                     "kind": "time",
                     "folders": {name: paths[name] for name in batch},
@@ -214,9 +230,16 @@ class _Session:
                     "limit_s": OWN_SHARE * share_s,
                     "details": done == 0,
                 }
-                result = run_job(job, left_s + self.grace_s) if left_s > 0 else None
+                try:
+                    result = run_job(job, left_s + self.grace_s) if left_s > 0 else None
+                except OutOfMemory:
+                    if len(batch) == 1:
+                        raise
+                    left.extendleft([batch[len(batch) // 2 :], batch[: len(batch) // 2]])
+                    continue
                 if result is None:
                     return
+                batches.append(batch)
                 for name, value in result.items():
                     found[name].append(Latency.model_validate(value))
             done += 1

@@ -126,6 +126,8 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
         why = f"{among} whose 95% upper bound stays within {format_ms(budget_ms)} ms"
         if entry.get("verdict") == "ambiguous":
             why = "the best point of the front that may meet it; none does for certain"
+            if document.get("unfinished"):
+                why = "by its trial's own timing; nothing is certified yet"
         more = _more(chosen, ranked, direction)
     elif entry.get("verdict") == "infeasible":
         why = _why_not(entry, budget_ms)

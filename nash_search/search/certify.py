@@ -25,7 +25,7 @@ from nash_search import front
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, Quality, TrialRecord, Verdict
-from nash_search.search import failpoints, manifest
+from nash_search.search import failpoints, manifest, room
 from nash_search.search.frontier import near
 from nash_search.search.naming import MEASUREMENT, export_name, measurement
 from nash_search.search.trial import WEIGHTS, Bench
@@ -231,14 +231,7 @@ def _time(
     dense_ms: float | None,
 ) -> Certification:
     exports = folder / CHECKPOINTS
-    exports.mkdir(exist_ok=True)
-    for litter in exports.glob(".tmp-*"):
-        shutil.rmtree(litter)
-    scratch = {}
-    for record in candidates:
-        key = _key(record)
-        scratch[key] = exports / f".tmp-{key}"
-        shutil.copytree(_home(folder, record) / WEIGHTS, scratch[key])
+    scratch = _unannounced(folder, candidates)
     failpoints.hit("export")
     say("certify", {"points": len(candidates), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
     latencies = bench.time_fresh(
@@ -289,6 +282,24 @@ def _time(
     return Certification(
         points=tuple(points), timed=tuple(p.key for p in timed), dense_checkpoint=str(bench.dense_folder())
     )
+
+
+def _unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, Path]:
+    """By trial folder, what would be exported, under names that no answer gives; the trials keep theirs.
+
+    Raises:
+        OSError: ENOSPC, when the disk has no room for them and for the winners' in `best/`.
+    """
+    exports = folder / CHECKPOINTS
+    exports.mkdir(exist_ok=True)
+    for litter in exports.glob(".tmp-*"):
+        shutil.rmtree(litter)
+    weights = {_key(record): _home(folder, record) / WEIGHTS for record in candidates}
+    room.ask(exports, 2 * manifest.second_bytes(list(weights.values()), exports), "certification")
+    scratch = {key: exports / f".tmp-{key}" for key in weights}
+    for key, path in weights.items():
+        manifest.second(path, scratch[key])
+    return scratch
 
 
 def _home(folder: Path, record: TrialRecord) -> Path:

@@ -121,6 +121,7 @@ def full(
         "device_s": sum(r.wall_s for r in records),
         "shared": sharing.summary(records),
         "sealed_test_openings": certification.opened if certification is not None else 0,
+        "unfinished": None,
         **provenance.told(folder, table.fingerprint),
     }
 

@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,41 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         scratch.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def second(folder: Path, target: Path) -> None:
+    """A second folder with the same files, which costs no room where the file system has hard links.
+
+    Large files are one file under two names: deleting either name leaves the other whole. They become read-only, so
+    that nothing can be written into both at once; whoever replaces one (as `save_pretrained` does) gets a file of his
+    own. Small files are copied: they may be rewritten where they lie.
+    """
+    shutil.copytree(folder, target, copy_function=_linked)
+
+
+def _linked(source: str, target: str) -> None:
+    if os.path.getsize(source) < SMALL_BYTES or not _link(Path(source), Path(target)):
+        shutil.copy2(source, target)
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where that cannot be (another device, no hard links, too many names)."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        return False
+    if not source.is_symlink():
+        source.chmod(source.stat().st_mode & ~0o222)
+    return True
+
+
+def second_bytes(folders: Sequence[Path], parent: Path) -> int:
+    """Room that a `second` of each folder takes in `parent`: nothing to speak of where there are hard links."""
+    large = [p for folder in folders for p in _files(folder) if p.stat().st_size >= SMALL_BYTES]
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=parent) as scratch:
+        if large and _link(large[0], Path(scratch, "probe")):
+            return 0
+    return sum(p.stat().st_size for p in large)
 
 
 def sha256(path: Path) -> str:

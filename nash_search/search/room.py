@@ -1,4 +1,4 @@
-"""Is there room on the disk for a trial? Asked before each one begins, so that none is lost half-way.
+"""Is there room on the disk? Asked before each trial and before certification, so that none is lost half-way.
 
 A trial keeps its weights and their two moments, beside the copy that is being written, and its export:
 seven times the weights at most. This module refuses to know what is trained.
@@ -21,7 +21,16 @@ def check(folder: Path, weights_bytes: int) -> None:
     Raises:
         OSError: ENOSPC, when the disk has less.
     """
-    needed, free = COPIES * weights_bytes + SLACK_BYTES, shutil.disk_usage(folder).free
-    if free < needed:
-        what = f"a trial must find {needed / 2**20:,.0f} MiB of free disk, but got {free / 2**20:,.0f} MiB"
+    ask(folder, COPIES * weights_bytes, "a trial")
+
+
+def ask(folder: Path, needed_bytes: int, who: str) -> None:
+    """Ask for so much room and some slack; `folder` exists.
+
+    Raises:
+        OSError: ENOSPC, when the disk has less.
+    """
+    needed_bytes, free_bytes = needed_bytes + SLACK_BYTES, shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        what = f"{who} must find {needed_bytes / 2**20:,.0f} MiB of free disk, but got {free_bytes / 2**20:,.0f} MiB"
         raise OSError(errno.ENOSPC, what)

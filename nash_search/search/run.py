@@ -8,6 +8,7 @@ exit code: 0 when a budget is met, 3 when none is. It refuses to know models, Op
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from nash_search.search import (
     serial,
     sharing,
     space,
+    unfinished,
 )
 from nash_search.search.driver import Driver
 from nash_search.search.jobs import Jobs
@@ -39,6 +41,8 @@ from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
 from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
 from nash_search.search.trial import TEACHER_OUTPUTS, Bench, open_bench
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 
@@ -180,7 +184,14 @@ class _Run:
         )
         try:
             self._train(driver)
-            return self._certify(driver)
+            try:
+                return self._certify(driver)
+            except Exception as error:
+                self._leave_unfinished(driver, error)
+                told = unfinished.as_told(error, config.study_name)
+                if told is error:
+                    raise
+                raise told from error
         finally:
             driver.study.close()
 
@@ -219,6 +230,7 @@ class _Run:
 
     def _train(self, driver: Driver) -> None:
         plain = self.config.model_copy(update={"storage": None})  # what `resume` goes on with
+        ended = unfinished.only_the_end_is_missing(self.folder, plain)
         manifest.write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         (self.folder / "trials").mkdir(exist_ok=True)
         recovery.settle(driver.study, self.table)
@@ -229,7 +241,8 @@ class _Run:
             dense = driver.dense_job()
             if dense is not None:
                 serial.run_job(dense, driver, self.interruption, dense=True)
-            self._run_jobs(driver)
+            if not (ended and trained):
+                self._run_jobs(driver)
         except BaseException:
             driver.interrupted()
             raise
@@ -242,8 +255,20 @@ class _Run:
 
             runner.run(jobs, self.folder, self.interruption)
 
+    def _leave_unfinished(self, driver: Driver, error: Exception) -> None:
+        """What is known, as `summary.json` and tables: a search that cost hours ends with an answer."""
+        records, floor = driver.study.records(), document.quality_floor(self.facts, self.config)
+        try:
+            found = certify.read(self.folder)
+            answer = self._document(found, driver.counts(), driver.frontier.hypervolume(), records)
+            answer["budgets"] = unfinished.answers(answer, records, self.config.budgets, floor, self.folder)
+            document.write_tables(self.folder, records, answer | {unfinished.KEY: " ".join(str(error).split())})
+        except Exception as beside:  # a full disk takes this too; the first error is the one to tell
+            log.warning("no answer could be left: %s: %s", type(beside).__name__, beside)
+
     def _certify(self, driver: Driver) -> SearchResult:
         records = driver.study.records()
+        unfinished.check_trained(records, self.facts.baseline, self.config.study_name)
         front = {r.number for r in driver.frontier.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]
         able = [r for r in able if r.number in front or (self.folder / str(r.checkpoint)).is_dir()]  # weights dropped

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import LatencyBudget
+from nash_search.search import manifest
 from nash_search.search.certify import Certification, winners, write
 from nash_search.search.trial import Bench
 
@@ -31,8 +32,8 @@ def answer(
 ) -> Certification:
     """Score the winners, all their seeds and the dense model on the sealed test split, opened once for all of them.
 
-    The opening is counted before it happens; what was scored before is not scored again. Winners are copied
-    to `best/`.
+    The opening is counted before it happens; what was scored before is not scored again. Winners get a second
+    folder in `best/`.
     """
     won = winners(found, budgets, floor)
     known, keys = found.tests(), {p.key for p in won.values()}
@@ -55,7 +56,7 @@ def answer(
     for name, point in won.items():
         scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(folder / by_key[point.key].checkpoint, scratch)
+        manifest.second(folder / by_key[point.key].checkpoint, scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     for budget in budgets:  # a copy of an earlier answer that no longer holds

@@ -288,6 +288,38 @@ def test_a_dying_process_says_its_last_words():
         fresh.run_job(job, 60)
 
 
+@pytest.mark.parametrize("dying", ["import os; os.kill(os.getpid(), 9)", "raise MemoryError"])
+def test_a_process_that_had_too_little_memory_is_told_from_a_broken_one(dying):
+    with pytest.raises(fresh.OutOfMemory) as caught:
+        fresh.run_job({"kind": "time"}, 60, entry=("-c", dying))
+    assert caught.value.exit_code == 5, "no bug of ours"
+    with pytest.raises(fresh.MeasurementFailed) as caught:
+        fresh.run_job({"kind": "time"}, 60, entry=("-c", "raise KeyError"))
+    assert not isinstance(caught.value, fresh.OutOfMemory)
+
+
+@pytest.mark.parametrize("fit", [1, 2, 3])
+def test_models_that_memory_does_not_hold_together_are_timed_in_smaller_companies(scripted, monkeypatch, fit):
+    ratios = {name: 0.1 * (i + 1) for i, name in enumerate("abcdefg")}
+    jobs, _ = scripted(ratios)
+    given, tried = fresh.run_job, []
+
+    def small(job, limit_s):
+        tried.append(len(job["folders"]))
+        if len(job["folders"]) > fit:
+            raise fresh.OutOfMemory("killed")
+        return given(job, limit_s)
+
+    monkeypatch.setattr(fresh, "run_job", small)
+    found = measure(ratios, rounds=5)
+    assert all(len(latency.rounds) == 5 and not latency.cut_short for latency in found.values())
+    assert max(len(job["folders"]) for job in jobs) <= fit
+    assert sum(n > fit for n in tried) <= 6, "what did not fit once is not tried in every round"
+    monkeypatch.setattr(fresh, "run_job", lambda job, limit_s: (_ for _ in ()).throw(fresh.OutOfMemory("killed")))
+    with pytest.raises(fresh.OutOfMemory):
+        measure(ratios, rounds=5)
+
+
 def _children(pid):
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in found]

@@ -1,8 +1,11 @@
 """A finished folder exists whole or not at all."""
 
 import os
+import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from nash_search.search import manifest
 
@@ -75,3 +78,34 @@ def test_no_symbolic_link_is_followed_on_writing(tmp_path):
     (tmp_path / "f.json").symlink_to(target)
     manifest.write_atomic(tmp_path / "f.json", "new")
     assert target.read_text() == "mine" and not (tmp_path / "f.json").is_symlink()
+
+
+def test_a_second_folder_is_the_same_files_and_outlives_the_first(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "SMALL_BYTES", 1000)
+    first, second, copied = finished / "weights" / "model.bin", tmp_path / "second", tmp_path / "copied"
+    assert manifest.second_bytes([finished], tmp_path) == 0
+    manifest.second(finished, second)
+    assert os.path.samefile(first, second / "weights" / "model.bin")
+    assert first.stat().st_mode & 0o222 == 0, "nobody writes into both at once"
+    assert not os.path.samefile(finished / "record.json", second / "record.json"), "small files are copied"
+    (second / "record.json").write_text("other")
+    save_file({"x": torch.ones(1000)}, tmp_path / "new")
+    os.replace(tmp_path / "new", second / "weights" / "model.bin")
+    assert manifest.read(finished) is not None, "replacing one leaves the other as it is"
+    monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
+    assert manifest.second_bytes([finished, finished], tmp_path) == 2000
+    manifest.second(finished, copied)
+    assert not os.path.samefile(first, copied / "weights" / "model.bin")
+    shutil.rmtree(finished)
+    assert (copied / "weights" / "model.bin").read_bytes() == b"x" * 1000
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "no litter"
+
+
+def test_saving_weights_over_a_linked_file_leaves_the_other_name_alone(tmp_path):
+    (tmp_path / "a").mkdir()
+    save_file({"x": torch.zeros(2**21)}, tmp_path / "a" / "model.safetensors")
+    before = (tmp_path / "a" / "model.safetensors").read_bytes()
+    manifest.second(tmp_path / "a", tmp_path / "b")
+    assert os.path.samefile(tmp_path / "a" / "model.safetensors", tmp_path / "b" / "model.safetensors")
+    save_file({"x": torch.ones(2**21)}, tmp_path / "b" / "model.safetensors")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before

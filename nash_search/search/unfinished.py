@@ -1,0 +1,108 @@
+"""What a search leaves behind when something after its trials fails, and what the next start then skips.
+
+    every trial failed            said with the first reason, never as "no architecture meets the budget"
+    certification, test, tables   `summary.json` with what the trials' own timings say, nothing of it called met
+    the next start                the same question again: no trial is trained, what failed is done again
+
+This module refuses to know how anything is trained and certified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nash_search import errors
+from nash_search.config import Architecture, LatencyBudget, SearchConfig
+from nash_search.latency.fresh import MeasurementFailed
+from nash_search.records import TrialRecord
+from nash_search.search import finalists
+from nash_search.search.trial import reason_of
+
+KEY = "unfinished"
+"""In the document: what failed, in words; None in a finished study's."""
+SPENDING = ("budgets", "max_drop_pct", "sampler", "trials", "time_budget_s")
+"""What a configuration asks of the trials; another value asks for more of them."""
+
+
+def check_trained(records: Sequence[TrialRecord], baseline: Architecture, name: str) -> None:
+    """Refuse to answer from trials of which none came to a model.
+
+    Raises:
+        NashSearchError: exit code 1, when the first of them failed for a reason that nobody foresaw.
+        Unfinished: for any other reason.
+    """
+    failed = [r for r in records if r.status == "failed"]
+    if not failed or any(r.status in ("complete", "stopped") and r.architecture != baseline for r in records):
+        return
+    first = min(failed, key=lambda r: r.number)
+    kind = errors.NashSearchError if first.failure == "error" else errors.Unfinished
+    reason = first.failure if first.failure and first.failure in first.message else f"{first.failure}: {first.message}"
+    raise kind(
+        f"a trial must end with a model, but all {len(failed)} failed, the first ({first.architecture.slug}) "
+        f"of {reason.removeprefix('error: ')}",
+        where=name,
+        fix=f"nash-search resume {name} tries others",
+    )
+
+
+def as_told(error: Exception, name: str) -> Exception:
+    """What to raise for what failed after the trials: want of memory, disk or time is no bug and has a way on."""
+    foreseen = isinstance(error, MeasurementFailed) or reason_of(error)[0] in ("oom", "disk_full", "timeout")
+    if not foreseen or isinstance(error, errors.Unfinished):
+        return error
+    what = str(error) if isinstance(error, errors.NashSearchError) else reason_of(error)[1]
+    fix = f"nash-search resume {name} goes on from there, no trial is trained again"
+    return errors.Unfinished(f"the search must end with a certified answer, but {what}", where=name, fix=fix)
+
+
+def answers(
+    document: dict[str, Any],
+    records: Sequence[TrialRecord],
+    budgets: Sequence[LatencyBudget],
+    floor: float | None,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """The document's budgets where certification did not end: `ambiguous`, with what the trials' own timings promise.
+
+    Args:
+        document: of the study, certified as far as it is.
+        records: its trials.
+        budgets: in the document's order.
+        floor: worst quality a winner may have (None: no limit).
+        folder: the study's.
+    """
+    dense_ms, found = document["probe_dense_ms"], []
+    for budget, told in zip(budgets, document["budgets"], strict=True):
+        below = document["floor"]["share"] > budget.share_of(dense_ms)
+        if told["verdict"] == "met" or below:
+            found.append(told)
+            continue
+        best = finalists.expected_winners([r for r in records if r.checkpoint], [budget], floor, dense_ms)
+        answer = told | {"verdict": "ambiguous"}
+        for record in best:
+            assert record.latency is not None and record.quality is not None
+            answer |= {
+                "latency_ms": record.latency.ratio * dense_ms,
+                "upper_ms": None,
+                "speedup": record.latency.speedup,
+                "quality": record.quality.value,
+                "quality_standard_error": record.quality.standard_error,
+                "quality_split": record.quality.split,
+                "checkpoint": str(folder / str(record.checkpoint)),
+                "architecture": record.architecture.model_dump(mode="json"),
+            }
+        found.append(answer)
+    return found
+
+
+def only_the_end_is_missing(folder: Path, config: SearchConfig) -> bool:
+    """Did all trials of this very search end before, and then something failed?"""
+    try:
+        left = json.loads((folder / "summary.json").read_bytes()).get(KEY)
+        before = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return bool(left) and all(getattr(before, name) == getattr(config, name) for name in SPENDING)
