@@ -128,7 +128,7 @@ class DecoderScore:
         while examples < EXAMPLES:
             batch = {name: tensor.to(device) for name, tensor in data(step).items()}
             encoded = self._model.get_encoder()(**source_of(batch))
-            self._seen.append((batch, encoded, forward(teacher, batch)))
+            self._seen.append((batch, encoded, forward(teacher, batch)[batch["labels"] != -100]))
             examples, step = examples + len(batch["labels"]), step + 1
 
     @torch.no_grad()
@@ -138,7 +138,7 @@ class DecoderScore:
 
         self._decoder.use(blocks)
         losses = [
-            divergence(forward(self._model, batch, encoder_outputs=encoded), logits, batch["labels"])
-            for batch, encoded, logits in self._seen
+            divergence(forward(self._model, batch, encoder_outputs=encoded)[batch["labels"] != -100], logits_NV)
+            for batch, encoded, logits_NV in self._seen
         ]
         return float(torch.stack(losses).mean())

@@ -2,11 +2,14 @@
 
     L = a*CE + b*T^2*KL(teacher || student)/N_tokens + c*[mean_l MSE_enc(l) + mean_i MSE_dec(i)]
 
+CE and KL are over the whole vocabulary in every stage. Where the teacher's states before its head are kept
+(`TeacherOutputs`), its distribution is its head applied to them; nothing is truncated.
 Pads are masked everywhere: labels of -100 in CE, KL and the decoder's MSE, the attention mask in the
 encoder's. MSE is divided by the teacher's variance, so that c does not depend on the model's width.
 Encoder block l is matched with the teacher's l, decoder block i with the block it was copied from, and
 the last one with the teacher's last (its output goes straight to the head).
-This module refuses to know gates, optimizers and cuts. Shapes: B batch, S source, T target, D width, L blocks.
+This module refuses to know gates, optimizers and cuts. Shapes: B batch, S source, T target, D width, L blocks,
+N labels that count (not -100), V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch.nn import functional as F
 from nash_search.config import PruningRecipe
 from nash_search.modeling_nash import encoder_blocks
 from nash_search.pruner.families import adapter_of
-from nash_search.pruner.teacher_outputs import TeacherOutputs, TopTokens
+from nash_search.pruner.teacher_outputs import TeacherOutputs
 
 Batch = dict[str, torch.Tensor]
 """What the model's forward takes: input_ids and attention_mask (B,S), or Whisper's input_features; and labels
@@ -50,22 +53,46 @@ def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
     return logits
 
 
+def states_of(model: Any, batch: Batch) -> torch.Tensor:
+    """What the model's head is given under teacher forcing, (N,D); the head itself is not run.
+
+    The decoder's final norm and T5's d_model^-0.5 are in these states already: `logits_of` needs no more than the head.
+    """
+    counted_BT = batch["labels"] != -100
+    seen: list[torch.Tensor] = []
+
+    def keep(head: nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
+        seen.append(given[0][counted_BT])
+        return seen[0][:0]  # nothing is left for the head to do
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        forward(model, batch)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """The model's head on what `states_of` gave: logits (N,V)."""
+    head = model.get_output_embeddings()
+    logits: torch.Tensor = head(states.to(head.weight.dtype))
+    bias = getattr(model, "final_logits_bias", None)  # BART, mBART, Pegasus, Marian
+    return logits if bias is None else logits + bias
+
+
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Mean over the labels that are not -100."""
+    """Mean over the labels that are not -100; logits (B,T,V) or (N,V)."""
     return F.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, label_smoothing=label_smoothing
+        logits.float().flatten(0, -2), labels.flatten(), ignore_index=-100, label_smoothing=label_smoothing
     )
 
 
-def divergence(
-    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
-    """KL(teacher || student) at a temperature, mean over the tokens that are not padding."""
-    log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
-    log_q = F.log_softmax(student.float() / temperature, dim=-1)
-    kl_BT = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-    mask_BT = labels != -100
-    return (kl_BT * mask_BT).sum() / mask_BT.sum()
+def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """KL(teacher || student) of logits (N,V) at a temperature, mean over N."""
+    log_p_NV = F.log_softmax(teacher.float() / temperature, dim=-1)
+    log_q_NV = F.log_softmax(student.float() / temperature, dim=-1)
+    return F.kl_div(log_q_NV, log_p_NV, reduction="batchmean", log_target=True)
 
 
 def hidden_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -124,7 +151,7 @@ class Distillation:
         decoder_blocks: the teacher's block that each student decoder block came from.
         recipe: weights and temperature.
         hidden: whether this stage matches hidden states (stage 2 only).
-        outputs: where the teacher's distributions are kept, if they are (never with hidden states).
+        outputs: where the teacher's states are kept, if they are (never with hidden states).
     """
 
     def __init__(
@@ -166,19 +193,15 @@ class Distillation:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         recipe, labels, temperature = self.recipe, batch["labels"], self.recipe.temperature
-        target: torch.Tensor | TopTokens | None = None
-        if recipe.kd_weight > 0 and self.outputs is not None:
-            target = self.outputs.get(batch, temperature, lambda: self._teach(batch))
-        elif recipe.kd_weight > 0 or self.hidden:
-            target = self._teach(batch)
-        logits = forward(self.student, batch)
-        total = torch.zeros((), device=logits.device)
+        teacher_NV = None
+        if recipe.kd_weight > 0 or self.hidden:  # the blocks' outputs are collected on the way
+            teacher_NV = self._teach(batch)
+        logits_NV = logits_of(self.student, states_of(self.student, batch))
+        total = torch.zeros((), device=logits_NV.device)
         if recipe.ce_weight > 0:
-            total = total + recipe.ce_weight * cross_entropy(logits, labels)
-        if recipe.kd_weight > 0 and isinstance(target, TopTokens):
-            total = total + recipe.kd_weight * temperature**2 * target.divergence(logits, labels, temperature)
-        elif recipe.kd_weight > 0 and isinstance(target, torch.Tensor):
-            total = total + recipe.kd_weight * temperature**2 * divergence(logits, target, labels, temperature)
+            total = total + recipe.ce_weight * cross_entropy(logits_NV, labels[labels != -100])
+        if recipe.kd_weight > 0 and teacher_NV is not None:
+            total = total + recipe.kd_weight * temperature**2 * divergence(logits_NV, teacher_NV, temperature)
         if self._mine is not None and self._theirs is not None:
             theirs = torch.stack(self._theirs.encoder).float()
             heard = batch["attention_mask"] if "input_ids" in batch else theirs.new_ones(theirs.shape[1:3])
@@ -193,4 +216,7 @@ class Distillation:
 
     @torch.no_grad()
     def _teach(self, batch: Batch) -> torch.Tensor:
-        return forward(self.teacher, batch)
+        """The teacher's logits (N,V)."""
+        if self.outputs is None:
+            return logits_of(self.teacher, states_of(self.teacher, batch))
+        return logits_of(self.teacher, self.outputs.states(batch, lambda: states_of(self.teacher, batch)))

@@ -59,7 +59,7 @@ def run(
         folder: where state is saved; a call with the same question continues from it. Rungs passed
             before are not called again. The caller removes it once the result is safe.
         save_every_s: seconds of training between saves of the state (0: after every step).
-        teacher_outputs: the teacher's distributions, kept from trial to trial; stage 4 then skips its
+        teacher_outputs: the teacher's states and answers, kept from trial to trial; stage 4 then skips its
             forward pass wherever another trial was before.
         shared: what `narrowing: shared` starts from (`train_shared`); the trial then only tunes.
 

@@ -125,7 +125,7 @@ def train_shared(
         on_progress: called with ("shared", steps done, steps, loss).
         folder: where a killed training continues from.
         save_every_s: seconds of training between saves of the state.
-        teacher_outputs: the teacher's distributions, kept for the trials.
+        teacher_outputs: the teacher's states and answers, kept for the trials.
     """
     device = torch.device(device)
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)

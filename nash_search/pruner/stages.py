@@ -112,7 +112,7 @@ class Trial:
         self.steps = self.recipe.trial_steps
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
-        self.question = digest([*asked, self.seed, str(self.device), self.outputs.k if self.outputs else None])
+        self.question = digest([*asked, self.seed, str(self.device), self.outputs is not None])
         if self.recipe.labels == "teacher":
             self.data = answered(self.teacher, self.data, self.outputs)
         self.blocks: tuple[int, ...] = ()

@@ -1,15 +1,14 @@
-"""The teacher's distributions and answers, computed once per study instead of once per trial.
+"""The teacher's states before its head and its answers, computed once per study instead of once per trial.
 
-Trials of a study see the same batches in the same order. Where a stage needs only the teacher's logits
-(stage 4), the first trial's forward serves all: the k largest log-probabilities of each token, at the
-distillation temperature, and what is left as one more outcome:
-
-    KL_k = sum_top p*(log p - log q) + p_rest*(log p_rest - log q_rest)   <= KL, equal when k is the vocabulary
+Trials of a study see the same batches in the same order. Where a stage needs only the teacher's distribution
+(stage 4), the first trial's forward serves all: what the head is given at every label that counts is kept, in
+half precision (2 x width bytes a token), and the head is applied to it again. That is the whole distribution,
+for any vocabulary and temperature.
 
 A batch is known by its content, so a wrong hit is impossible and the seed does not matter. Hit or miss,
 the student is taught the stored numbers: a trial does not depend on who came first (answers: up to rounding,
 for an example is answered in whichever batch brings it first).
-This module refuses to know the student and the optimizer. Shapes: B batch, T target, K largest tokens.
+This module refuses to know the student, the head and the optimizer. Shapes: N labels that count, D width, T target.
 """
 
 from __future__ import annotations
@@ -24,62 +23,24 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
 
 Batch = dict[str, torch.Tensor]
-ANSWERS = "answers"
-
-
-@dataclass(frozen=True)
-class TopTokens:
-    """The k likeliest tokens of every position."""
-
-    log_p_BTK: torch.Tensor
-    """Log-probabilities at the temperature they were made for, half precision."""
-    tokens_BTK: torch.Tensor
-
-    @classmethod
-    def of(cls, logits: torch.Tensor, k: int, temperature: float) -> TopTokens:
-        """From logits (B,T,V)."""
-        log_p = F.log_softmax(logits.float() / temperature, dim=-1)
-        top = log_p.topk(min(k, log_p.shape[-1]), dim=-1)
-        small = log_p.shape[-1] <= torch.iinfo(torch.int16).max
-        return cls(top.values.half(), top.indices.to(torch.int16 if small else torch.int32))
-
-    def divergence(self, student: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-        """KL_k(teacher || student), mean over the tokens that are not padding."""
-        log_q = F.log_softmax(student.float() / temperature, dim=-1)
-        log_q_BTK = log_q.gather(-1, self.tokens_BTK.long())
-        log_p_BTK = self.log_p_BTK.float()
-        kl_BT = (log_p_BTK.exp() * (log_p_BTK - log_q_BTK)).sum(-1)
-        if log_p_BTK.shape[-1] < log_q.shape[-1]:
-            rest_p = (1 - log_p_BTK.exp().sum(-1)).clamp_min(1e-6)
-            rest_q = (1 - log_q_BTK.exp().sum(-1)).clamp_min(1e-6)
-            kl_BT = kl_BT + rest_p * (rest_p.log() - rest_q.log())
-        mask_BT = labels != -100
-        return (kl_BT * mask_BT).sum() / mask_BT.sum()
+STATES, ANSWERS = "states", "answers"
+"""First words of the files' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOutputs:
-    """A folder with the teacher's top tokens and answers, a small file per batch; any number of processes share it."""
+    """A folder with the teacher's states and answers, a small file per batch; any number of processes share it."""
 
     folder: Path
     """One per teacher and study."""
-    k: int = 64
-    """Tokens kept per position."""
-    limit_bytes: int = 2 * 2**30
-    """The folder is not added to beyond this."""
+    limit_bytes: int = 4 * 2**30
+    """Of states, and of answers, the folder holds at most so much; what does not fit is computed again."""
 
-    def get(self, batch: Batch, temperature: float, logits: Callable[[], torch.Tensor]) -> TopTokens:
-        """From the folder, or from `logits()`, which is then remembered."""
-
-        def top() -> dict[str, torch.Tensor]:
-            made = TopTokens.of(logits(), self.k, temperature)
-            return {"log_p": made.log_p_BTK, "tokens": made.tokens_BTK}
-
-        found = self._remembered(f"top/{self.k}/{temperature}", batch, top)
-        return TopTokens(found["log_p"], found["tokens"])
+    def states(self, batch: Batch, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What the teacher's head is given for this batch, (N,D): from the folder, or from `make()`, then kept."""
+        return self._remembered(STATES, batch, lambda: {"states": _halved(make())})["states"]
 
     def answers(self, keys: torch.Tensor, generate: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the teacher says to these examples, from the folder or from `generate()`.
@@ -110,7 +71,7 @@ class TeacherOutputs:
         for key in sorted(batch):
             name.update(repr(tuple(batch[key].shape)).encode())
             name.update(batch[key].cpu().numpy().tobytes())
-        path = self.folder / f"{what.partition('/')[0]}-{name.hexdigest()}.safetensors"
+        path = self.folder / f"{what}-{name.hexdigest()}.safetensors"
         try:
             return load_file(path, device=str(next(iter(batch.values())).device))
         except (FileNotFoundError, SafetensorError):
@@ -122,9 +83,7 @@ class TeacherOutputs:
     def _put(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         size = sum(tensor.nbytes for tensor in tensors.values())
-        kind = path.name.partition("-")[0]
-        held = sum(name.startswith(kind) for name in os.listdir(self.folder)) * size  # batches are about equally large
-        if held + size > self.limit_bytes:
+        if self._held_bytes(path.name.partition("-")[0]) + size > self.limit_bytes:
             return
         staging = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -132,3 +91,19 @@ class TeacherOutputs:
             os.replace(staging, path)
         finally:
             staging.unlink(missing_ok=True)
+
+    def _held_bytes(self, kind: str) -> int:
+        """Size of the files of this kind, whoever wrote them."""
+        held = 0
+        with os.scandir(self.folder) as files:
+            for file in files:
+                if file.name.startswith(kind):
+                    with suppress(FileNotFoundError):
+                        held += file.stat().st_size
+        return held
+
+
+def _halved(states: torch.Tensor) -> torch.Tensor:
+    """In half precision; as they are where a value is too large for it (beyond 65,504)."""
+    half = states.to(torch.float16)
+    return half if bool(half.isfinite().all()) else states.float()

@@ -36,7 +36,7 @@ from nash_search.tasks.known import check_finetuned
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
 PROBE_PAIRS = 10
 TRIAL_PAIRS = 16
@@ -44,8 +44,6 @@ TRIAL_PAIRS = 16
 TRIAL_LIMIT_S = 120.0
 RUNG_EXAMPLES = 512
 """Validation examples scored at a rung; the result is scored on all of them."""
-TOP_TOKENS = 16
-"""Of the teacher's distribution per position, remembered for the trials that come later."""
 TOGETHER_BYTES = 2**30
 """Weights held side by side while shapes are probed."""
 
@@ -262,7 +260,7 @@ class NashBench:
             "device": self.device.name,
             "step_guard": self._guard,
             "on_progress": lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
-            "teacher_outputs": pruner.TeacherOutputs(folder=Path(job.folder) / TEACHER_OUTPUTS, k=TOP_TOKENS),
+            "teacher_outputs": pruner.TeacherOutputs(folder=Path(job.folder) / TEACHER_OUTPUTS),
         }
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:

@@ -1,4 +1,4 @@
-"""Remembered teacher outputs: the same numbers whoever comes first, and KL where all tokens are kept."""
+"""Remembered teacher outputs: the same numbers whoever comes first, in half precision where they fit, up to a limit."""
 
 from __future__ import annotations
 
@@ -7,30 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny import VOCABULARY, batch_of, model_of
+from tiny import batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.pruner import TeacherOutputs, run, teacher_outputs
-from nash_search.pruner.distillation import divergence
-from nash_search.pruner.teacher_outputs import TopTokens
 
 RECIPE = PruningRecipe(narrow_steps=4, tune_steps=6, rungs=1)
 
 
-def test_top_tokens_give_the_divergence_when_all_are_kept_and_less_otherwise():
-    generator = torch.Generator().manual_seed(0)
-    teacher, student = 3 * torch.randn(2, 4, 5, VOCABULARY, generator=generator)
-    labels = batch_of(batch=4, target=5)["labels"]
-    exact = float(divergence(student, teacher, labels, 2.0))
-    everything = TopTokens.of(teacher, VOCABULARY, 2.0)
-    assert float(everything.divergence(student, labels, 2.0)) == pytest.approx(exact, rel=2e-3)
-    some = float(TopTokens.of(teacher, 8, 2.0).divergence(student, labels, 2.0))
-    assert 0.3 * exact < some < exact
-    assert float(TopTokens.of(teacher, 8, 2.0).divergence(teacher, labels, 2.0)) == pytest.approx(0, abs=1e-4)
-
-
 def test_a_trial_does_not_depend_on_who_filled_the_folder(tmp_path):
-    outputs = TeacherOutputs(folder=tmp_path / "teacher", k=8)
+    outputs = TeacherOutputs(folder=tmp_path / "teacher")
     teacher, asked = model_of("t5"), []
     teacher.register_forward_hook(
         lambda module, *_: asked.append(1) if module is teacher else None
@@ -57,7 +43,7 @@ def test_a_full_disk_costs_the_others_their_share_and_no_trial(tmp_path, monkeyp
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(teacher_outputs, "save_file", full)
-    outputs = TeacherOutputs(folder=tmp_path / "teacher", k=8)
+    outputs = TeacherOutputs(folder=tmp_path / "teacher")
     architecture = Architecture(encoder_sparsity_pct=0, decoder_layers=2)
     run(model_of("t5"), architecture, RECIPE, batch_of, teacher_outputs=outputs)
     assert not list((tmp_path / "teacher").iterdir())
@@ -73,12 +59,31 @@ def test_without_distillation_the_teacher_is_never_asked(sparsity):
     assert sum(stage["steps"] for stage in pruned.stages.values()) == 10
 
 
-def test_the_folder_stops_growing_at_its_limit_and_a_damaged_file_is_made_again(tmp_path):
-    logits = torch.randn(3, 6, VOCABULARY)
-    outputs = TeacherOutputs(folder=tmp_path, k=8, limit_bytes=3000)
-    for seed in range(9):
-        outputs.get(batch_of(seed), 2.0, lambda: logits)
-    assert 1 <= len(list(tmp_path.iterdir())) < 9
+def test_a_damaged_file_is_made_again(tmp_path):
+    states = torch.randn(13, 6)
+    outputs = TeacherOutputs(folder=tmp_path)
+    outputs.states(batch_of(0), lambda: states)
     for file in tmp_path.iterdir():
         file.write_bytes(b"torn")
-    assert torch.equal(outputs.get(batch_of(0), 2.0, lambda: logits).log_p_BTK, TopTokens.of(logits, 8, 2.0).log_p_BTK)
+    assert torch.equal(outputs.states(batch_of(0), lambda: states), states.half())
+    assert torch.equal(outputs.states(batch_of(0), lambda: 1 / 0), states.half())
+
+
+def test_the_folder_never_holds_more_than_its_limit_however_batches_differ(tmp_path):
+    outputs = TeacherOutputs(folder=tmp_path, limit_bytes=100_000)
+    sizes = [10, 2000, 10, 1500, 10, 900, 10, 10]  # tokens: short batches after long ones
+    for seed, tokens in enumerate(sizes):
+        kept = outputs.states(batch_of(seed), lambda tokens=tokens: torch.zeros(tokens, 32))
+        assert len(kept) == tokens
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 100_000
+    assert len(list(tmp_path.iterdir())) == 6  # 2,000 tokens of 64 bytes never fit, 900 no longer
+
+
+def test_states_too_large_for_half_precision_are_kept_whole(tmp_path):
+    outputs = TeacherOutputs(folder=tmp_path)
+    for seed, (largest, dtype) in enumerate([(65504.0, torch.float16), (1e6, torch.float32)]):
+        states = torch.randn(13, 6)
+        states[3, 2] = largest
+        for _ in range(2):
+            kept = outputs.states(batch_of(seed), lambda states=states: states)
+            assert kept.dtype == dtype and torch.equal(kept, states.to(dtype))

@@ -15,9 +15,9 @@ VOCABULARY = 40
 FRAMES = 18
 
 
-def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4) -> Any:
+def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocabulary: int = VOCABULARY) -> Any:
     t5 = dict(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         d_model=32,
         d_kv=8,
         d_ff=48,
@@ -30,7 +30,7 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4) -> An
         eos_token_id=1,
     )
     bart = dict(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         d_model=32,
         encoder_layers=encoder_layers,
         decoder_layers=decoder_layers,

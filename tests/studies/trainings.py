@@ -30,6 +30,7 @@ from nash_search.config_files import load_config
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import Group, train
 from nash_search.recipes import PruningRecipe
+from nash_search.search.bench import PROTOCOL
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import load_task
 from nash_search.tasks.models import find_model, load_tokenizer
@@ -75,6 +76,8 @@ class Line(Frozen):
     undecided_share: float | None = None
     recipe: PruningRecipe | None = None
     """What it was trained by (None: a line from before this was kept)."""
+    protocol: int = 3
+    """How a trial trained then (`search.bench.PROTOCOL`); from 4 on stage 4 distils the whole distribution."""
 
     @property
     def contributions_N(self) -> np.ndarray:
@@ -135,7 +138,7 @@ def one(asked: tuple[Arm, Setting]) -> Line:
     if arm.scratch:
         student = from_scratch(teacher, arm, recipe.narrow_steps + recipe.tune_steps, recipe.learning_rate, batches)
     else:
-        outputs = pruner.TeacherOutputs(folder=WORK / f"teacher-{setting.config}", k=16)
+        outputs = pruner.TeacherOutputs(folder=WORK / f"teacher-{setting.config}")
         found = pruner.run(teacher, arm.architecture, recipe, batches, seed=arm.seed, teacher_outputs=outputs)
         student, undecided = found.model, found.pruning.get("undecided_share")
     train_s = time.process_time() - began
@@ -157,6 +160,7 @@ def one(asked: tuple[Arm, Setting]) -> Line:
         train_s=train_s,
         undecided_share=undecided,
         recipe=recipe,
+        protocol=PROTOCOL,
     )
 
 
@@ -198,7 +202,7 @@ def influence(counts_NK: np.ndarray, value: Callable[[np.ndarray], float]) -> np
 
 
 def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> dict[str, Line]:
-    """Every arm's line; those not yet in the file, or trained by another recipe, are trained now, on every core."""
+    """Every arm's line; those not yet in the file, or trained in another way, are trained now, on every core."""
     setting = setting or Setting()
     lines = read(path)
     todo = [arm for arm in {a.key: a for a in arms}.values() if not _known(lines.get(arm.key), setting.recipe_of(arm))]
@@ -225,7 +229,12 @@ def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> 
 
 
 def _known(line: Line | None, recipe: PruningRecipe) -> bool:
-    return line is not None and line.recipe in (None, recipe)
+    """Whether a line is what this arm would be trained to now."""
+    if line is None or line.recipe not in (None, recipe):
+        return False
+    # protocol 4 changed what distillation and Fisher scores are, and nothing else
+    fisher = recipe.narrowing in ("fisher", "shared") or recipe.gate_init == "fisher"
+    return line.protocol == PROTOCOL or line.arm.scratch or (recipe.kd_weight == 0 and not fisher)
 
 
 def read(path: Path) -> dict[str, Line]:
