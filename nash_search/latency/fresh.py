@@ -175,8 +175,8 @@ def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY
             lines = log.read_text(errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it said nothing"
             killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-            kind = OutOfMemory if killed or any(words in last for words in NO_MEMORY) else MeasurementFailed
-            raise kind(f"a fresh timing process must end with a result, but got {_end(process)}: {last}")
+            failed = OutOfMemory if killed or any(words in last for words in NO_MEMORY) else MeasurementFailed
+            raise failed(f"a fresh timing process must end with a result, but got {_end(process)}: {last}")
         result: dict[str, Any] = json.loads(result_file.read_text())
     if isinstance(result.get("error"), str):
         if result["exit_code"] == Locked.exit_code:

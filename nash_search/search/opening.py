@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from nash_search import errors
 from nash_search.config import SearchConfig, SearchSpace, Workload, digest
 from nash_search.records import Quality, TrialRecord
-from nash_search.search import cost, document, manifest, probe, space
-from nash_search.search.study import StudyFacts
+from nash_search.search import cost, document, manifest, probe, recovery, space
+from nash_search.search.study import Study, StudyFacts, open_storage, remove_database, sqlite_url
 from nash_search.search.trial import Bench
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,40 @@ def dense_quality(bench: Bench, folder: Path, *, begun: bool) -> Quality:
     found = bench.dense_quality()
     manifest.write_atomic(path, found.model_dump_json())
     return found
+
+
+def begun_study(config: SearchConfig, folder: Path) -> Study | None:
+    """The study, if it was begun.
+
+    Raises:
+        StorageDamaged: when it was, and its database is gone.
+    """
+    path = folder / recovery.DATABASE
+    if config.storage is None and not path.exists():
+        if (folder / "config.json").exists():
+            raise errors.StorageDamaged(
+                f"study {config.study_name} must have its database, but {path} is not there",
+                fix=f"set NASH_SEARCH_STORAGE if it lies there, else run `nash-search recover {folder.name}`",
+            )
+        return None
+    storage = open_storage(config.storage or sqlite_url(path))
+    if not Study.exists(storage, config.study_name):
+        storage.engine.dispose()
+        return None
+    return Study(storage, config.study_name, folder, None)
+
+
+def new_study(config: SearchConfig, folder: Path, facts: StudyFacts) -> Study:
+    """A new study; its database appears under its name when it is complete."""
+    name, path = config.study_name, folder / recovery.DATABASE
+    if config.storage is not None:
+        return Study(open_storage(config.storage), name, folder, facts)
+    scratch = path.with_name(f".{path.name}.new")
+    remove_database(scratch)
+    Study(open_storage(sqlite_url(scratch)), name, folder, facts).close()
+    scratch.rename(path)
+    recovery.back_up(folder)
+    return Study(open_storage(sqlite_url(path)), name, folder, None)
 
 
 def study_facts(case: Case) -> StudyFacts:

@@ -39,7 +39,6 @@ from nash_search.search.driver import Driver
 from nash_search.search.jobs import Jobs
 from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
-from nash_search.search.study import Study, open_storage, remove_database, sqlite_url
 from nash_search.search.trial import TEACHER_OUTPUTS, Bench, open_bench
 
 log = logging.getLogger(__name__)
@@ -148,7 +147,7 @@ class _Run:
         filled = space.filled(config.search_space, self.bench.decoder_layers())
         call, notes = self.workload.model_dump(mode="json"), (*self.bench.notes(), *space.notes(filled, config.trials))
         say("workload", {"workload": call, "study": config.study_name, "notes": notes})
-        study = self._existing()
+        study = opening.begun_study(config, self.folder)
         if study is not None and not (self.folder / opening.PROBE).exists():
             raise errors.StorageDamaged(
                 f"study {config.study_name} must have its folder, but {self.folder} has no {opening.PROBE}",
@@ -172,7 +171,7 @@ class _Run:
             say("infeasible", answer)
             return self._result(answer, None)
         driver = Driver(
-            study or self._begin(),
+            study or opening.new_study(config, self.folder, self.facts),
             self.table,
             config,
             self.workload,
@@ -199,34 +198,6 @@ class _Run:
         self.vocabulary = self.bench.settle(self.folder, opened=opened)
         if self.vocabulary is not None:
             self.say("vocabulary", self.vocabulary)
-
-    def _existing(self) -> Study | None:
-        """The study, if it was begun."""
-        path = self.folder / recovery.DATABASE
-        if self.config.storage is None and not path.exists():
-            if (self.folder / CONFIG).exists():
-                raise errors.StorageDamaged(
-                    f"study {self.config.study_name} must have its database, but {path} is not there",
-                    fix=f"set NASH_SEARCH_STORAGE if it lies there, else run `nash-search recover {self.folder.name}`",
-                )
-            return None
-        storage = open_storage(self.config.storage or sqlite_url(path))
-        if not Study.exists(storage, self.config.study_name):
-            storage.engine.dispose()
-            return None
-        return Study(storage, self.config.study_name, self.folder, None)
-
-    def _begin(self) -> Study:
-        """A new study; its database appears under its name when it is complete."""
-        name, path = self.config.study_name, self.folder / recovery.DATABASE
-        if self.config.storage is not None:
-            return Study(open_storage(self.config.storage), name, self.folder, self.facts)
-        scratch = path.with_name(f".{path.name}.new")
-        remove_database(scratch)
-        Study(open_storage(sqlite_url(scratch)), name, self.folder, self.facts).close()
-        scratch.rename(path)
-        recovery.back_up(self.folder)
-        return Study(open_storage(sqlite_url(path)), name, self.folder, None)
 
     def _train(self, driver: Driver) -> None:
         plain = self.config.model_copy(update={"storage": None})  # what `resume` goes on with
