@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-search study-search-real study-sparsity study-baselines study-second-task study-recipe study-headline study-headline-multi30k study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
+.PHONY: help search install test test-all lint dashboard bench gpu-smoke study-clock study-coverage study-search study-search-real study-sparsity study-baselines study-second-task study-recipe study-headline study-headline-multi30k study-engines study-scale study-vocabulary study-shapes study-scaling study-multi30k clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ gpu-smoke: .venv/installed  ## under 5 minutes on a GPU: the clock's raw samples
 
 study-clock: .venv/installed  ## how far the clock holds here (30 minutes on idle cores, 75 on busy ones; goes on after a kill); results/reference/clock.json.gz
 	$(BIN)/python tests/studies/clock.py
+
+study-coverage: .venv/installed  ## how often `met` is said of a model on the boundary, in ms and in shares, asked once and again (2 minutes, no clock)
+	$(BIN)/python tests/studies/coverage.py
 
 study-search-real: .venv/installed  ## the same by real searches, three seeds each of ours, shared training and random (about 100 minutes; goes on after a kill)
 	$(BIN)/python tests/studies/search_strategies.py --table results/reference/search-table.json.gz --real 24

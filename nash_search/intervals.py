@@ -8,9 +8,17 @@ calls within a process share its memory layout, its neighbours and its clock, so
     bounds  = exp( mean(log m) -/+ scale * t_{R-1} * sd(log m) / sqrt(R) )
 
 The logarithm keeps bounds positive and makes "twice as fast" and "twice as slow" symmetric.
-With a single round there is no spread between rounds to look at: blocks of consecutive calls stand
-in for rounds and a round effect of 2 % is assumed on top. That is enough for a search to steer by,
-never for a certificate. Pure numpy/scipy: this module refuses to know what was timed.
+
+Rounds taken one after the other share more: the *occasion*. The same model's wall times move from one
+occasion to the next (clocks, neighbours, heat) by more than the rounds of one occasion show; a paired ratio
+hardly moves, for its two models move together. Bounds in milliseconds therefore carry an `OccasionEffect`:
+
+    variance = occasion.sd^2 * c + scale^2 * s^2 / R        s: between the rounds of one occasion
+    bounds   = exp( mean(log m) -/+ t_nu * sqrt(variance) )  nu: Satterthwaite's, of both parts
+
+where c is 1 for one occasion and less for the mean of several. With a single round there is no spread between
+rounds to look at: blocks of consecutive calls stand in for rounds and a round effect of 2 % is assumed on top. That
+is enough for a search to steer by, never for a certificate. This module refuses to know what was timed.
 """
 
 from __future__ import annotations
@@ -20,7 +28,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 from scipy import special  # `scipy.stats` says the same and takes a second to import
+
+from nash_search.recipes import Frozen
 
 CONFIDENCE = 0.95
 PEEKING_SCALE = 1.15
@@ -32,24 +44,128 @@ BLOCKS = 5
 P95_SAMPLES = 130
 """Fewest samples for which a 95th percentile is reported."""
 
+AUTOCORRELATION = 0.4
+"""Of one occasion's effect with the next one's (results/reference/clock.json.gz: 0.41 to 0.44)."""
+LEAST_DEGREES = 5.0
+"""Degrees of freedom from which on a device's own occasions count; 9 occasions have them."""
+POWER = 0.9
+"""Chance with which a model at the printed margin is found to meet its budget, where scatter and autocorrelation are
+as assumed; at least 0.8 are promised."""
+ROUND_SD, RATIO_ROUND_SD = 0.03, 0.0075
+"""Standard deviations between the rounds of one occasion, of log medians and of log ratios, before any was taken
+(results/reference/clock.json.gz: 0.031 and 0.0074)."""
+
 Bounds = tuple[float, float]
 UNKNOWN: Bounds = (0.0, math.inf)
 """The bounds of something nothing is known about."""
 
 
-def median_bounds(rounds: Sequence[Sequence[float]], *, scale: float = 1.0) -> Bounds:
-    """Two-sided 95 % bounds of the median of positive samples, in their own unit.
+class OccasionEffect(Frozen):
+    """How far a device's medians move from one occasion to the next."""
+
+    sd: float = Field(ge=0)
+    """Standard deviation of the log median between occasions (0.04: 4 %)."""
+    degrees: float = Field(gt=0)
+    """Degrees of freedom with which `sd` is known."""
+    occasions: int = Field(default=0, ge=0)
+    """Measurements of the dense model on this device that were looked at."""
+    assumed: bool = False
+    """True: there were too few of them, and `DEFAULT_OCCASION` stands in."""
+
+
+DEFAULT_OCCASION = OccasionEffect(sd=0.04, degrees=14.0, assumed=True)
+"""What results/reference/clock.json.gz shows: 20 occasions on two idle cores, sd 3.5 to 3.9 %, which is 4.0 % when
+their autocorrelation is allowed for."""
+
+
+def occasion_effect(groups: Sequence[Sequence[float]]) -> OccasionEffect:
+    """What the medians of one device, taken at several occasions, say about the occasion effect.
+
+    The variance is unbiased, and its degrees of freedom are right (Satterthwaite), for a first-order
+    autocorrelation of `AUTOCORRELATION`. Below `LEAST_DEGREES` the larger of it and the default counts.
+
+    Args:
+        groups: medians (milliseconds) in time order; those of one group are of the same model, timed the same way.
+    """
+    squares = expected = spread = 0.0
+    for medians in groups:
+        logs = np.log(np.asarray(medians, dtype=float))
+        centred = (np.eye(logs.size) - 1 / max(1, logs.size)) @ _correlations(logs.size)
+        squares += float(((logs - logs.mean()) ** 2).sum()) if logs.size else 0.0
+        expected += float(np.trace(centred))
+        spread += float(np.trace(centred @ centred))
+    count = sum(map(len, groups))
+    if expected <= 0:
+        return DEFAULT_OCCASION.model_copy(update={"occasions": count})
+    sd, degrees = math.sqrt(squares / expected), expected**2 / spread
+    if degrees < LEAST_DEGREES and sd <= DEFAULT_OCCASION.sd:
+        return DEFAULT_OCCASION.model_copy(update={"occasions": count})
+    return OccasionEffect(sd=sd, degrees=degrees, occasions=count)
+
+
+def confidence_at(looks: int) -> float:
+    """Confidence of one answer's bounds, so that 95 % hold for all: the error halves each time a question is asked."""
+    return 1 - (1 - CONFIDENCE) / 2 ** (looks - 1)
+
+
+def median_bounds(
+    rounds: Sequence[Sequence[float]],
+    *,
+    scale: float = 1.0,
+    effect: OccasionEffect | None = None,
+    occasions: Sequence[int] = (),
+    confidence: float = CONFIDENCE,
+) -> Bounds:
+    """Two-sided bounds of the median of positive samples, in their own unit.
 
     Args:
         rounds: samples of each round; empty rounds are left out.
         scale: widening of the half-width (`PEEKING_SCALE` under a stopping rule).
+        effect: how far medians move between occasions (None: they do not, as paired ratios).
+        occasions: the occasion of each round, in time order (empty: one for all).
+        confidence: of the bounds.
     """
-    kept = [np.asarray(r, dtype=float) for r in rounds if len(r)]
-    if not kept or any((r <= 0).any() or not np.isfinite(r).all() for r in kept):
+    kept = [(np.asarray(r, dtype=float), o) for r, o in _with_occasions(rounds, occasions) if len(r)]
+    if not kept or any((r <= 0).any() or not np.isfinite(r).all() for r, _ in kept):
         return UNKNOWN
     if len(kept) == 1:
-        return _one_round(kept[0], scale)
-    return _t_bounds(np.log([np.median(r) for r in kept]), scale)
+        return _one_round(kept[0][0], scale, effect, confidence)
+    logs, where = np.log([np.median(r) for r, _ in kept]), np.asarray([o for _, o in kept])
+    within, degrees = _between_rounds(logs, where if effect is not None else np.zeros(logs.size))
+    moved, known = (_moved(where, effect), effect.degrees) if effect is not None else (0.0, math.inf)
+    variance = moved + scale**2 * within
+    total = _satterthwaite((moved, known), (scale**2 * within, degrees))
+    half = _t_quantile(total, confidence) * math.sqrt(variance)
+    centre = float(logs.mean())
+    return _exp(centre - half), _exp(centre + half)
+
+
+def margin(effect: OccasionEffect | None, round_sd: float, rounds: int, *, looks: int = 1) -> float:
+    """How far below its budget a model must truly lie to be found to meet it (`POWER`), as a log ratio.
+
+    Args:
+        effect: of the occasion (None: a paired ratio).
+        round_sd: standard deviation of log medians between the rounds of one occasion.
+        rounds: fresh rounds, all of one occasion.
+        looks: how often the question is asked.
+    """
+    moved, known = (effect.sd**2, effect.degrees) if effect is not None else (0.0, math.inf)
+    within, degrees = round_sd**2 / rounds, float(max(1, rounds - 1))
+    if moved + within == 0:
+        return 0.0
+    total = _satterthwaite((moved, known), (PEEKING_SCALE**2 * within, degrees))
+    half = _t_quantile(total, confidence_at(looks)) * math.sqrt(moved + PEEKING_SCALE**2 * within)
+    return half + float(special.ndtri(POWER)) * math.sqrt(moved + within)
+
+
+def round_sd(rounds: Sequence[Sequence[float]], occasions: Sequence[int] = ()) -> float:
+    """Standard deviation of log medians between the rounds of one occasion (0 where no occasion has two)."""
+    kept = [(math.log(float(np.median(r))), o) for r, o in _with_occasions(rounds, occasions) if len(r)]
+    if len(kept) < 2:
+        return 0.0
+    logs, where = np.asarray([x for x, _ in kept]), np.asarray([o for _, o in kept])
+    within, _ = _between_rounds(logs, where)
+    return math.sqrt(within * logs.size)
 
 
 def pair_ratios(runs: Sequence[float], dense_runs: Sequence[float]) -> np.ndarray:
@@ -64,9 +180,12 @@ def pair_ratios(runs: Sequence[float], dense_runs: Sequence[float]) -> np.ndarra
         return np.asarray(runs, dtype=float) / np.asarray(dense_runs, dtype=float)
 
 
-def ratio_bounds(rounds: Sequence[tuple[Sequence[float], Sequence[float]]], *, scale: float = 1.0) -> Bounds:
-    """Two-sided 95 % bounds of the paired ratio; each round is (runs, dense runs)."""
-    return median_bounds([pair_ratios(runs, dense).tolist() for runs, dense in rounds], scale=scale)
+def ratio_bounds(
+    rounds: Sequence[tuple[Sequence[float], Sequence[float]]], *, scale: float = 1.0, confidence: float = CONFIDENCE
+) -> Bounds:
+    """Two-sided bounds of the paired ratio; each round is (runs, dense runs)."""
+    ratios = [pair_ratios(runs, dense).tolist() for runs, dense in rounds]
+    return median_bounds(ratios, scale=scale, confidence=confidence)
 
 
 def mean_bounds(values: Sequence[float]) -> Bounds:
@@ -91,27 +210,57 @@ def verdict(bounds: Bounds, budget: float) -> Literal["met", "missed", "ambiguou
     return "missed" if lower > budget else "ambiguous"
 
 
-def _t_bounds(logs: np.ndarray, scale: float) -> Bounds:
-    """t-interval of independent values, on the log scale."""
-    half = scale * _t_quantile(logs.size - 1) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
-    centre = float(logs.mean())
-    return _exp(centre - half), _exp(centre + half)
+def _with_occasions(rounds: Sequence[Sequence[float]], occasions: Sequence[int]) -> list[tuple[Sequence[float], int]]:
+    return list(zip(rounds, occasions or [0] * len(rounds), strict=True))
 
 
-def _one_round(runs: np.ndarray, scale: float) -> Bounds:
+def _correlations(count: int) -> npt.NDArray[np.float64]:
+    """Of so many occasions, one after the other."""
+    order = np.arange(count)
+    return np.asarray(AUTOCORRELATION ** np.abs(order[:, None] - order[None, :]))
+
+
+def _moved(where: npt.NDArray[np.int_], effect: OccasionEffect) -> float:
+    """Variance that the occasion effect leaves in the mean over rounds of these occasions."""
+    _, counts = np.unique(where, return_counts=True)
+    weights = counts / counts.sum()
+    return float(effect.sd**2 * (weights @ _correlations(counts.size) @ weights))
+
+
+def _between_rounds(logs: npt.NDArray[np.float64], where: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Variance of the mean of independent rounds, and its degrees of freedom; only rounds of one occasion compare."""
+    groups = [logs[where == occasion] for occasion in np.unique(where)]
+    degrees = logs.size - len(groups)
+    if not degrees:  # one round at each occasion: nothing shows how far rounds move
+        return ROUND_EFFECT**2 / logs.size, math.inf
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return squares / degrees / logs.size, float(degrees)
+
+
+def _satterthwaite(*parts: tuple[float, float]) -> float:
+    """Degrees of freedom of a sum of variances, each known with its own (Satterthwaite 1946)."""
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / degrees for variance, degrees in parts)
+    return total**2 / spread if spread > 0 else parts[-1][1]
+
+
+def _one_round(runs: np.ndarray, scale: float, effect: OccasionEffect | None, confidence: float) -> Bounds:
     """Blocks as rounds (calls next to each other are alike), plus the round effect one cannot see."""
     if runs.size < 2:
         return UNKNOWN
     blocks = np.array_split(runs, min(BLOCKS, runs.size))
     logs = np.log([np.median(b) for b in blocks])
-    within = _t_quantile(logs.size - 1) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
-    half = scale * math.hypot(within, float(special.ndtri(0.5 + CONFIDENCE / 2)) * ROUND_EFFECT)
+    within = _t_quantile(logs.size - 1, confidence) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    half = scale * math.hypot(within, _t_quantile(math.inf, confidence) * ROUND_EFFECT)
+    if effect is not None:
+        half = math.hypot(half, _t_quantile(effect.degrees, confidence) * effect.sd)
     centre = float(np.log(np.median(runs)))
     return _exp(centre - half), _exp(centre + half)
 
 
-def _t_quantile(degrees: int) -> float:
-    return float(special.stdtrit(degrees, 0.5 + CONFIDENCE / 2))
+def _t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
+    upper = 0.5 + confidence / 2
+    return float(special.stdtrit(degrees, upper) if math.isfinite(degrees) else special.ndtri(upper))
 
 
 def _exp(value: float) -> float:

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
+from nash_search.intervals import OccasionEffect
 
 REMEMBERED = "remembered"
 """In the details of a latency that was taken before and only checked again."""
@@ -54,6 +55,8 @@ class Round(Frozen):
     """Time between two events on the GPU around each candidate call (empty on a CPU)."""
     dense_device_ms: tuple[float, ...] = ()
     """Time between two events on the GPU around each dense call (empty on a CPU)."""
+    occasion: int = Field(default=0, ge=0)
+    """Which measurement it is of, counted from 0: rounds taken one after the other share their moment's speed."""
     settled: bool = True
     """Whether the warm-up became stable before the first of these samples."""
     surroundings: dict[str, Any] = Field(default_factory=dict)
@@ -73,6 +76,11 @@ class Latency(Frozen):
     """Beside the number: encoder_ms, ms_per_output_token, natural_ms, natural_tokens, peak_memory_bytes, warnings."""
     interval_scale: float = Field(default=1.0, ge=1)
     """Widening of the bounds, because they were looked at before deciding on more rounds."""
+    effect: OccasionEffect | None = None
+    """How far this device's medians move between occasions, as it was known then; bounds in milliseconds carry it.
+    None: judged by the old protocol, which took no account of it."""
+    looks: int = Field(default=1, ge=1)
+    """How often the question was asked; each time the rounds are pooled and the bounds widened."""
     cut_short: bool = False
     """True when the time limit came before the last pair."""
 
@@ -93,13 +101,22 @@ class Latency(Frozen):
 
     @property
     def bounds_ms(self) -> tuple[float, float]:
-        """Two-sided 95 % bounds of the median, milliseconds (t over round medians)."""
-        return intervals.median_bounds([r.runs_ms for r in self.rounds], scale=self.interval_scale)
+        """Two-sided 95 % bounds of the median, milliseconds (t over round medians, and the occasion effect)."""
+        return self._bounds_ms([r.runs_ms for r in self.rounds])
 
     @property
     def dense_bounds_ms(self) -> tuple[float, float]:
         """Two-sided 95 % bounds of the dense reference's median, milliseconds."""
-        return intervals.median_bounds([r.dense_runs_ms for r in self.rounds], scale=self.interval_scale)
+        return self._bounds_ms([r.dense_runs_ms for r in self.rounds])
+
+    def _bounds_ms(self, rounds: list[tuple[float, ...]]) -> tuple[float, float]:
+        return intervals.median_bounds(
+            rounds,
+            scale=self.interval_scale,
+            effect=self.effect,
+            occasions=[r.occasion for r in self.rounds],
+            confidence=intervals.confidence_at(self.looks),
+        )
 
     @property
     def ratio(self) -> float:
@@ -110,7 +127,22 @@ class Latency(Frozen):
     def ratio_bounds(self) -> tuple[float, float]:
         """Two-sided 95 % bounds of the paired ratio."""
         pairs = [(r.runs_ms, r.dense_runs_ms) for r in self.rounds]
-        return intervals.ratio_bounds(pairs, scale=self.interval_scale)
+        return intervals.ratio_bounds(pairs, scale=self.interval_scale, confidence=intervals.confidence_at(self.looks))
+
+    def margin(self, budget: LatencyBudget) -> float:
+        """How far below this budget a model must truly lie to be found to meet it here, as a fraction."""
+        if budget.share is not None:
+            taken = [intervals.pair_ratios(r.runs_ms, r.dense_runs_ms).tolist() for r in self.rounds]
+        else:
+            taken = [list(r.runs_ms) for r in self.rounds]
+        where = [r.occasion for r in self.rounds]
+        found = intervals.margin(
+            self.effect if budget.share is None else None,
+            intervals.round_sd(taken, where),
+            max(1, sum(bool(r) for r in taken)),
+            looks=self.looks,
+        )
+        return -math.expm1(-found)
 
     @property
     def speedup(self) -> float:
@@ -156,6 +188,29 @@ class Latency(Frozen):
         """The verdict that may be called "meets the budget": at least two fresh rounds, else ambiguous."""
         rounds = sum(bool(r.runs_ms) for r in self.rounds)
         return self.verdict(budget) if self.fresh and rounds >= 2 else "ambiguous"
+
+
+def pooled(before: Latency | None, now: Latency) -> Latency:
+    """The same question asked again: all rounds count, and the looks are counted; nothing is started anew.
+
+    Rounds of another device, software or call do not belong to it: of them only the looks count.
+    """
+    if before is None or not before.runs_ms:
+        return now
+    looks = before.looks + now.looks
+    same = before.fingerprint.get("hash") == now.fingerprint.get("hash") and before.workload == now.workload
+    if not same or before.fresh != now.fresh:
+        return now.model_copy(update={"looks": looks})
+    first = 1 + max(r.occasion for r in before.rounds)
+    again = tuple(r.model_copy(update={"occasion": first + r.occasion}) for r in now.rounds)
+    return now.model_copy(
+        update={
+            "rounds": before.rounds + again,
+            "details": before.details | now.details,
+            "interval_scale": max(before.interval_scale, now.interval_scale),
+            "looks": looks,
+        }
+    )
 
 
 class Quality(Frozen):

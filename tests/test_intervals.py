@@ -30,11 +30,11 @@ def autocorrelated(rng, rounds, pairs, rho=0.5):
     return TRUTH * np.exp(0.05 * noise)
 
 
-def certified_bounds(samples, budget):
+def certified_bounds(samples, budget, effect=None):
     """The rule of `latency.fresh`: look at 5 rounds, and where ambiguous once more at 10."""
-    bounds = intervals.median_bounds(samples[:ROUNDS], scale=intervals.PEEKING_SCALE)
+    bounds = intervals.median_bounds(samples[:ROUNDS], scale=intervals.PEEKING_SCALE, effect=effect)
     if intervals.verdict(bounds, budget) == "ambiguous":
-        bounds = intervals.median_bounds(samples, scale=intervals.PEEKING_SCALE)
+        bounds = intervals.median_bounds(samples, scale=intervals.PEEKING_SCALE, effect=effect)
     return bounds
 
 

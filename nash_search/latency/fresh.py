@@ -3,7 +3,8 @@
     look 1     R rounds                    every budget met or missed?  done
     look 2     R more for what is ambiguous                             then it stays ambiguous
 
-Two looks widen the bounds (x 1.15), so that stopping early costs no coverage. Whatever happens, it
+Two looks widen the bounds (x 1.15), so that stopping early costs no coverage. Where the same was asked before,
+its rounds are pooled with the new ones and the error allowed is halved. Whatever happens, it
 ends within the limit, and each number says how it ended. This module refuses to know how one
 process times (`timing`) and what an answer is used for.
 """
@@ -26,8 +27,8 @@ from nash_search import device as devices
 from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
 from nash_search.errors import InvalidInput, Locked, NashSearchError
-from nash_search.intervals import PEEKING_SCALE
-from nash_search.records import Latency
+from nash_search.intervals import DEFAULT_OCCASION, PEEKING_SCALE, OccasionEffect
+from nash_search.records import Latency, pooled
 
 ENTRY = ("-m", "nash_search.latency.round")
 OWN_SHARE, GRACE = 0.9, 0.15
@@ -59,6 +60,8 @@ def measure_fresh(
     budgets: Mapping[str, Sequence[LatencyBudget]] | None = None,
     max_rounds: int | None = None,
     inputs: Sequence[Sequence[int]] | None = None,
+    effect: OccasionEffect = DEFAULT_OCCASION,
+    before: Mapping[str, Latency] | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, Latency]:
     """Time checkpoint folders, each round one fresh process that interleaves all of them with dense.
@@ -75,6 +78,8 @@ def measure_fresh(
         budgets: by name, the budgets to be decided; an ambiguous one asks for more rounds.
         max_rounds: where it ends then (None: twice `rounds`).
         inputs: token ids of real inputs (None: random ones).
+        effect: how far this device's medians move between occasions (`latency.occasions`).
+        before: by name, what was found when the same was asked before: the rounds are pooled, the looks counted.
         on_round: told (rounds done, rounds planned).
 
     Raises:
@@ -90,18 +95,23 @@ def measure_fresh(
     paths = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
     dense = str(Path(dense_folder).resolve()) if dense_folder is not None else next(iter(paths.values()))
     session = _Session(dense, workload, pairs, inputs, limit_s)
-    asked = budgets or {}
+    asked, earlier = budgets or {}, before or {}
     scale = PEEKING_SCALE if asked else 1.0
+
+    def joined(parts: Mapping[str, Sequence[Latency]], least: int) -> dict[str, Latency]:
+        now = {name: _joined(found, workload, least, scale, effect) for name, found in parts.items()}
+        return {name: pooled(earlier.get(name), latency) for name, latency in now.items()}
+
     planned = rounds
     found: dict[str, list[Latency]] = {name: [] for name in paths}
     session.run(found, paths, planned, on_round)
-    results = {name: _joined(parts, workload, planned, scale) for name, parts in found.items()}
+    results = joined(found, planned)
     open_names = [n for n, wanted in asked.items() if any(results[n].verdict(b) == "ambiguous" for b in wanted)]
     planned = max_rounds or 2 * rounds
     if open_names and planned > rounds:
         more = {name: found[name] for name in open_names}
         session.run(more, {name: paths[name] for name in open_names}, planned, on_round)
-        results |= {name: _joined(parts, workload, rounds, scale) for name, parts in more.items()}
+        results |= joined(more, rounds)
     if dense_folder is None:
         return {
             n: r.model_copy(update={"details": r.details | {"paired_with_itself": True}}) for n, r in results.items()
@@ -269,10 +279,12 @@ def _weights_bytes(folder: str) -> int:
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
-def _joined(parts: Sequence[Latency], workload: Workload, planned: int, scale: float) -> Latency:
-    """The rounds of fresh processes as one measurement."""
+def _joined(
+    parts: Sequence[Latency], workload: Workload, planned: int, scale: float, effect: OccasionEffect = DEFAULT_OCCASION
+) -> Latency:
+    """The rounds of fresh processes as one measurement, of one occasion."""
     if not parts:
-        return Latency(rounds=(), workload=workload, fresh=True, interval_scale=scale, cut_short=True)
+        return Latency(rounds=(), workload=workload, fresh=True, interval_scale=scale, effect=effect, cut_short=True)
     hashes = {part.fingerprint["hash"] for part in parts}
     details = dict(parts[0].details)
     if len(hashes) > 1:
@@ -285,6 +297,7 @@ def _joined(parts: Sequence[Latency], workload: Workload, planned: int, scale: f
         fresh=True,
         details=details,
         interval_scale=scale,
+        effect=effect,
         cut_short=len(parts) < planned or any(part.cut_short for part in parts),
     )
 

@@ -25,6 +25,7 @@ from nash_search import device as devices
 from nash_search.config import Workload
 from nash_search.device import Device, Sample
 from nash_search.errors import NashSearchWarning
+from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency.runtimes import Runtime, Session, WrongOutputLength, fingerprint, runtime_of
 from nash_search.records import Latency, Round
 
@@ -268,6 +269,7 @@ def _latency(
         workload=workload,
         fingerprint=fingerprint(device, workload),
         details=details,
+        effect=DEFAULT_OCCASION,
         cut_short=short,
     )
     if "encoder_ms" in details and found.runs_ms:

@@ -299,18 +299,11 @@ class NashBench:
         return self.dense.folder.resolve()
 
     def time_fresh(
-        self,
-        folders: dict[str, Path],
-        budgets: dict[str, list[LatencyBudget]],
-        *,
-        rounds: int,
-        pairs: int,
-        limit_s: float,
+        self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
     ) -> dict[str, Latency]:
         """Exports timed in fresh processes."""
-        timing: dict[str, Any] = {"rounds": rounds, "pairs": pairs, "limit_s": limit_s, "budgets": budgets}
         with self._serving.place(self.teacher, self.dense.folder) as dense:
-            return fresh.measure_fresh(folders, dense, self._workload, **timing)
+            return fresh.measure_fresh(folders, dense, self._workload, budgets=budgets, **settings)
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Let the exports write in a fresh process and compare with what was written when they were trained."""

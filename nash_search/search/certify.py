@@ -6,26 +6,29 @@
           -> the sealed test split is another module's (`sealed`)
 
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
-budget is judged on the paired ratio, milliseconds on wall times. A point that is ambiguous about a budget
-gets more rounds, and an interval widened for having looked. Of an architecture trained with several seeds
-the one is exported that meets most budgets and is best on validation: the test split chooses nothing.
-The result is one file, `certification.json`; later questions (`pick`) are answered from it.
-This module refuses to know how models are made and how a millisecond is taken.
+budget is judged on the paired ratio, milliseconds on wall times and on how far they move here between occasions.
+A point that is ambiguous gets more rounds, and an interval widened for having looked; what was found when it was
+asked before is pooled. Of an architecture trained with several seeds the one is exported that meets most budgets
+and is best on validation: the test split chooses nothing. The result is one file, `certification.json`; later
+questions (`pick`) are answered from it. This module refuses to know how models are made and timed.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nash_search import front
-from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
+from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.latency.fresh import MeasurementFailed
-from nash_search.records import Latency, Quality, TrialRecord, Verdict
-from nash_search.search import failpoints, manifest, room
+from nash_search.records import Latency, TrialRecord
+from nash_search.search import failpoints, manifest, occasions, room
+from nash_search.search.certification import Certification as Certification
+from nash_search.search.certification import Point as Point
+from nash_search.search.certification import Training as Training
 from nash_search.search.frontier import near
 from nash_search.search.naming import MEASUREMENT, export_name, measurement
 from nash_search.search.trial import WEIGHTS, Bench
@@ -34,76 +37,6 @@ FILE = "certification.json"
 CHECKPOINTS = "checkpoints"
 LIMIT_S = 1800.0
 """Longest time for all fresh rounds together, seconds."""
-
-
-class Training(Frozen):
-    """One seed's training of an architecture that was trained with several."""
-
-    seed: int
-    key: str
-    """Name of its folder."""
-    checkpoint: str
-    """Its weights, relative to the study's folder."""
-    share: float
-    """Certified latency, fraction of the dense model's."""
-    meets: tuple[str, ...] = ()
-    """Budgets that it met by itself, as asked."""
-    train_s: float
-    train_steps: float = 0.0
-    validation: Quality
-    test: Quality | None = None
-
-
-class Point(Frozen):
-    """A point of the front with its certificate."""
-
-    number: int
-    key: str
-    """Name of the trial's folder."""
-    architecture: Architecture
-    checkpoint: str
-    """Export, relative to the study's folder."""
-    latency: Latency
-    """Fresh processes, interleaved with the dense model and the whole front."""
-    same_tokens: bool
-    """The export writes what the trained model wrote."""
-    validation: Quality
-    test: Quality | None = None
-    """Only winners are scored on the sealed split."""
-    seed: int = 0
-    parameters: int | None = None
-    seeds: tuple[Training, ...] = ()
-    """All trainings of a finalist, this one too; empty where there was only one."""
-
-    def verdict(self, budget: LatencyBudget) -> Verdict:
-        """Does it meet the budget? An export that writes something else meets nothing."""
-        return self.latency.certificate(budget) if self.same_tokens else "missed"
-
-
-class Certification(Frozen):
-    """The whole front, certified together."""
-
-    points: tuple[Point, ...]
-    """Fastest first."""
-    timed: tuple[str, ...] = ()
-    """Names of all folders that were timed together, elected or not."""
-    dense_checkpoint: str
-    dense_test: Quality | None = None
-    opened: int = 0
-    """How often the sealed test split was opened in this study."""
-
-    def tests(self) -> dict[str, Quality]:
-        """What is known of the sealed split, by folder name."""
-        pairs = [(p.key, p.test) for p in self.points] + [(t.key, t.test) for p in self.points for t in p.seeds]
-        return {key: test for key, test in pairs if test is not None}
-
-    def with_tests(self, tests: dict[str, Quality]) -> Certification:
-        """The same with these scores of the sealed split."""
-        points = []
-        for p in self.points:
-            seeds = tuple(t.model_copy(update={"test": tests.get(t.key)}) for t in p.seeds)
-            points.append(p.model_copy(update={"test": tests.get(p.key), "seeds": seeds}))
-        return self.model_copy(update={"points": tuple(points)})
 
 
 def read(folder: Path) -> Certification | None:
@@ -196,9 +129,10 @@ def certify(
     elif not candidates:
         found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
     else:
-        found = _time(folder, candidates, bench, config, say, dense_ms)
-        known = _stored(folder)  # what was scored on the sealed split stays known where an export was deleted
-        if known is not None:
+        known = _stored(folder)
+        looked = known.latencies() if known is not None else {}
+        found = _time(folder, candidates, bench, config, say, dense_ms, looked)
+        if known is not None:  # what was scored on the sealed split stays known where an export was deleted
             kept = {"dense_test": known.dense_test, "opened": known.opened}
             found = found.with_tests(known.tests()).model_copy(update=kept)
         write(folder, found)
@@ -229,17 +163,21 @@ def _time(
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
     dense_ms: float | None,
+    looked: Mapping[str, Latency],
 ) -> Certification:
     exports = folder / CHECKPOINTS
     scratch = _unannounced(folder, candidates)
     failpoints.hit("export")
-    say("certify", {"points": len(candidates), "rounds": config.certify_rounds, "pairs": config.certify_pairs})
+    settings = {"rounds": config.certify_rounds, "pairs": config.certify_pairs}
+    looks = 1 + max((looked[key].looks for key in scratch if key in looked), default=0)
+    say("certify", {"points": len(candidates), **settings, "looks": looks})
     latencies = bench.time_fresh(
         scratch,
         open_questions(candidates, config.budgets),
-        rounds=config.certify_rounds,
-        pairs=config.certify_pairs,
+        **settings,
         limit_s=LIMIT_S,
+        effect=occasions.learnt(folder, bench.fingerprint()),
+        before=looked,
     )
     if not all(latency.rounds for latency in latencies.values()):
         raise MeasurementFailed(
@@ -279,8 +217,13 @@ def _time(
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
+    occasions.keep_fresh(folder, next(iter(latencies.values())), bench.dense_folder())
+    on = {p.key for p in points}
     return Certification(
-        points=tuple(points), timed=tuple(p.key for p in timed), dense_checkpoint=str(bench.dense_folder())
+        points=tuple(points),
+        timed=tuple(p.key for p in timed),
+        others={key: latency for key, latency in ({**looked, **latencies}).items() if key not in on},
+        dense_checkpoint=str(bench.dense_folder()),
     )
 
 

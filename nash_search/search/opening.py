@@ -20,6 +20,7 @@ from nash_search import errors
 from nash_search.config import SearchConfig, SearchSpace, Workload, digest
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import cost, document, manifest, probe, recovery, space
+from nash_search.search.occasions import LATENCIES
 from nash_search.search.study import Study, StudyFacts, open_storage, remove_database, sqlite_url
 from nash_search.search.trial import Bench
 
@@ -27,8 +28,6 @@ log = logging.getLogger(__name__)
 
 PROBE = "probe.json"
 DENSE = "dense.json"
-LATENCIES = ".latencies"
-"""Beside the studies: every shape timed here, for `probe` and the next search."""
 PROBE_LIMIT_S = 60.0
 COST_LIMIT_S = 2.0
 """Seconds of training steps that the estimate may take, before any trial."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
-from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord
+from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
 from nash_search.search import room
 from nash_search.search.cost import TrialCost
 from nash_search.search.stopping import reason_to_stop
@@ -189,17 +189,14 @@ class Rehearsal:
         return Architecture.model_validate_json((folder / "model.json").read_bytes())
 
     def time_fresh(
-        self,
-        folders: dict[str, Path],
-        budgets: dict[str, list[LatencyBudget]],
-        *,
-        rounds: int,
-        pairs: int,
-        limit_s: float,
+        self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
     ) -> dict[str, Latency]:
         """The closed form again, other noise."""
-        found = {name: self._loaded(folder) for name, folder in folders.items()}
-        return {name: self._latency(a, "fresh", rounds=rounds, fresh=True) for name, a in found.items()}
+        rounds, effect, before = settings["rounds"], settings["effect"], settings["before"]
+        loaded = {name: self._loaded(folder) for name, folder in folders.items()}
+        taken = {name: self._latency(a, "fresh", rounds=rounds, fresh=True) for name, a in loaded.items()}
+        found = {name: latency.model_copy(update={"effect": effect}) for name, latency in taken.items()}
+        return {name: pooled(before.get(name), latency) for name, latency in found.items()}
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Is it the same architecture?"""

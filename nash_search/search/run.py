@@ -26,6 +26,7 @@ from nash_search.search import (
     finalists,
     lock,
     manifest,
+    occasions,
     opening,
     probe,
     recovery,
@@ -162,6 +163,7 @@ class _Run:
             self._settle()
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
+        self.effect = occasions.learnt(self.folder, self.bench.fingerprint())
         with self.interruption.interruptible():
             plan = opening.plan(self, study.records() if study is not None else (), load_s)
         say("plan", plan)
@@ -240,6 +242,7 @@ class _Run:
     def _certify(self, driver: Driver) -> SearchResult:
         records = driver.study.records()
         unfinished.check_trained(records, self.facts.baseline, self.config.study_name)
+        occasions.keep_trials(self.folder, records, self.bench.dense_folder())
         front = {r.number for r in driver.frontier.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]
         able = [r for r in able if r.number in front or (self.folder / str(r.checkpoint)).is_dir()]  # weights dropped

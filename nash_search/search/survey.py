@@ -16,7 +16,8 @@ import numpy as np
 from nash_search.config import SearchConfig
 from nash_search.records import REMEMBERED
 from nash_search.search import probe, space
-from nash_search.search.opening import LATENCIES, PROBE_LIMIT_S
+from nash_search.search.occasions import LATENCIES
+from nash_search.search.opening import PROBE_LIMIT_S
 from nash_search.search.trial import open_bench
 
 

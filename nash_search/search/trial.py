@@ -157,15 +157,12 @@ class Bench(Protocol):
         """A folder that fresh processes load the dense model from."""
 
     def time_fresh(
-        self,
-        folders: dict[str, Path],
-        budgets: dict[str, list[LatencyBudget]],
-        *,
-        rounds: int,
-        pairs: int,
-        limit_s: float,
+        self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
     ) -> dict[str, Latency]:
-        """Exports timed in fresh processes, all interleaved with the dense model; `budgets` are to be decided."""
+        """Exports timed in fresh processes, all interleaved with the dense model; `budgets` are to be decided.
+
+        The settings are those of `latency.measure_fresh`: rounds, pairs, limit_s, effect, before.
+        """
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Does each export write what the trained model wrote?"""
