@@ -1,42 +1,36 @@
-"""The user's data as checked texts: columns, rows, splits, and what was decided about them.
+"""The user's data as checked texts: rows, splits, and what was decided about them.
 
-    rows (rows.py) -> columns guessed or named -> every cell is text -> missing splits carved from
-    train by a hash of the source -> no example in two splits
+    tables (rows.py) -> columns guessed or named -> every cell is text -> no source in two splits
+    -> missing splits carved from train by a hash of the source
 
-Everything decided is said in `Texts.notes`. A `Split` of the test rows is made by `read_test` alone,
-which only the sealed test's counted opening calls; the overlap check makes hashes of its rows, one by
-one, and keeps nothing else. This module refuses to know tokenizers.
+A source is the same as another when they differ in case, white space or Unicode form alone (`same_source`). A train
+row whose source stands in validation or test is dropped, and so is a validation row whose source stands in test;
+both are counted. Everything decided is said in `Texts.notes`. A `Split` of the test rows is made by `read_test`
+alone, which only the sealed test's counted opening calls; before, hashes are made of its rows, one by one, and
+nothing else is kept. This module refuses to know tokenizers.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput, shown
+from nash_search.records import DataFacts
+from nash_search.tasks.columns import choose_columns, listed, same_column
 from nash_search.tasks.rows import Source, open_source
+from nash_search.tasks.tables import Table
 
-PAIRS = (
-    ("source", "target"),
-    ("document", "summary"),
-    ("dialogue", "summary"),
-    ("article", "highlights"),
-    ("text", "summary"),
-    ("input", "output"),
-    ("inputs", "targets"),
-    ("src", "tgt"),
-    ("question", "answer"),
-)
-"""Column names that are guessed, first match first; a `translation` column comes after them."""
 LEAST_ROWS = {"train": 16, "validation": 8, "test": 8}
 """Fewest rows of a split."""
 CARVED_SHARE = 0.05
 MOST_CARVED = 2000
+MOST_SHARED = 0.05
+"""Share of a split whose sources may stand in one that is trained on or chosen by, before the data are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +59,7 @@ class Texts:
     train: Split
     validation: Split
     read_test: Callable[[], Split]
+    facts: DataFacts
     notes: tuple[str, ...]
     """What was decided, one sentence each."""
 
@@ -77,44 +72,58 @@ def read_texts(config: TaskConfig) -> Texts:
         InvalidInput: one line naming the file, column, row or split that breaks a rule.
     """
     source = open_source(config)
-    notes: list[str] = []
+    notes = list(source.notes)
     reader = _Reader(config, source, notes)
     train = reader.read("train")
-    missing = [split for split in ("validation", "test") if split not in source.splits]
-    hashes: dict[str, list[bytes]] = {}
-    carved: dict[str, Split] = {}
+    validation = reader.read("validation") if "validation" in source.splits else None
+    keys = {"train": [_key(one) for one in train.sources]}
+    if validation is not None:
+        keys["validation"] = [_key(one) for one in validation.sources]
+    if "test" in source.splits:
+        keys["test"] = [_key(one) for one, _ in reader.rows("test")]
+    overlap = _Overlap(keys, config.allow_overlap, source.name)
+    notes += overlap.notes
+    train = overlap.without(train, "train")
+    missing = [split for split in LEAST_ROWS if split not in source.splits]
+    rows: dict[str, int] = {"test": len(keys.get("test", ()))}
     for split in missing:
         train, found = _carve(train, split, source.name)
-        notes.append(
-            f"{source.name} has no {split} split: {len(found):,} rows carved from train by a hash of the source"
-        )
-        hashes[split] = _hashes(found.rows())
-        if split != "test":
-            carved[split] = found
-    validation = carved.get("validation") or reader.read("validation")
+        rows[split] = len(found)
+        how = f"{len(found):,} rows carved from train by a hash of the source"
+        notes.append(f"{source.name} has no {split} split: {how}")
+        if split == "validation":
+            validation = found
+    assert validation is not None
+    validation = overlap.without(validation, "validation")
+    rows |= {"train": len(train), "validation": len(validation)}
+    for split, least in LEAST_ROWS.items():
+        if rows[split] < least:
+            what = f"{split} split must have at least {least} rows, but got {rows[split]}"
+            raise InvalidInput(what, where=source.name)
 
     def read_test() -> Split:
         again = _Reader(config, source, [])
         if "test" in source.splits:
             return again.read("test")
-        rest = again.read("train")
+        rest = overlap.without(again.read("train"), "train")
         for split in missing:
             rest, found = _carve(rest, split, source.name)
         return found
 
-    hashes |= {"train": _hashes(train.rows()), "validation": _hashes(validation.rows())}
-    if "test" not in missing:
-        hashes["test"] = _hashes(_Reader(config, source, []).rows("test"))
-    for split, least in LEAST_ROWS.items():
-        if len(hashes[split]) < least:
-            what = f"{split} split must have at least {least} rows, but got {len(hashes[split])}"
-            raise InvalidInput(what, where=source.name)
-    _refuse_overlap({split: set(found) for split, found in hashes.items()}, config, source, notes)
-    return Texts(train=train, validation=validation, read_test=read_test, notes=tuple(notes))
+    facts = DataFacts(
+        **rows,
+        train_dropped=overlap.dropped["train"],
+        validation_dropped=overlap.dropped["validation"],
+        validation_in_train=overlap.shared["train", "validation"],
+        test_in_train=overlap.shared["train", "test"],
+        test_in_validation=overlap.shared["validation", "test"],
+        overlap_allowed=config.allow_overlap,
+    )
+    return Texts(train=train, validation=validation, read_test=read_test, facts=facts, notes=tuple(notes))
 
 
 class _Reader:
-    """Rows of one source as texts; columns are settled once, on the first split read."""
+    """Rows of one source as texts; columns are settled once, on the first table read."""
 
     def __init__(self, config: TaskConfig, source: Source, notes: list[str]) -> None:
         self._config = config
@@ -129,84 +138,117 @@ class _Reader:
 
     def rows(self, split: str) -> Iterator[tuple[str, list[str]]]:
         """Source and references of every row of a split that has text; None and numbers are refused."""
-        rows = self._source.splits[split]()
+        kept = seen = 0
+        for table in self._source.splits[split]:
+            columns = self._columns_in(table)
+            for number, (text, target) in table.rows(columns):
+                seen += 1
+                several = list(target) if isinstance(target, list | tuple) else [target]
+                for name, cell in ((columns[0], text), *((columns[1], one) for one in several)):
+                    if not _is_text(cell) and not (cell is None and self._source.is_hub):
+                        what = f"{name} must be text in every row, but got {shown(cell)} in {table.unit} {number}"
+                        raise InvalidInput(what, where=table.name)
+                several = [one for one in several if one and one.strip()]
+                if text and text.strip() and several:
+                    kept += 1
+                    yield text, several
+            if table.note and table.note not in self._notes:
+                self._notes.append(table.note)
         where = f"{split} split of {self._source.name}"
-        if not len(rows):
+        if not seen:
             raise InvalidInput("data must hold rows, but got none", where=where)
-        if self._columns is None:
-            self._columns = choose_columns(rows, self._config, self._source.name)
-            if (self._config.source_column, self._config.target_column) != self._columns:
-                self._notes.append(f"columns: {self._columns[0]} -> {self._columns[1]}")
-        cells = [_column(rows, name, where) for name in self._columns]
-        kept = 0
-        for number, (text, target) in enumerate(zip(*cells, strict=True), start=1):
-            several = target if isinstance(target, list) else [target]
-            for name, cell in ((self._columns[0], text), *((self._columns[1], one) for one in several)):
-                if not isinstance(cell, str) and not (cell is None and self._source.is_hub):
-                    what = f"{name} must be text in every row, but got {shown(cell)} in row {number}"
-                    raise InvalidInput(what, where=where)
-            several = [one for one in several if one and one.strip()]
-            if text and text.strip() and several:
-                kept += 1
-                yield text, several
         if not kept:
             raise InvalidInput("rows must have a source and a reference, but got none that do", where=where)
-        if kept < len(rows):
-            self._notes.append(f"{len(rows) - kept:,} of {len(rows):,} rows of {split} have no text and are left out")
+        if kept < seen:
+            self._notes.append(f"{seen - kept:,} of {seen:,} rows of {split} have no text and are left out")
+
+    def _columns_in(self, table: Table) -> tuple[str, str]:
+        """What this table calls the two columns; other splits and shards may differ in order and case."""
+        names = table.columns()
+        if self._columns is None:
+            self._columns = choose_columns(names, self._config, table.name)
+            if (self._config.source_column, self._config.target_column) != self._columns:
+                self._notes.append(f"columns: {self._columns[0]} -> {self._columns[1]}")
+        found = [same_column(name, names) for name in self._columns]
+        if found[0] is None or found[1] is None:
+            missing = self._columns[found.index(None)]
+            what = f"every split must have column {missing}, but got {listed(names) or 'none'}"
+            raise InvalidInput(what, where=table.name)
+        return found[0], found[1]
 
 
-def choose_columns(rows: Any, config: TaskConfig, where: str) -> tuple[str, str]:
-    """The source and target column: the named ones, or a guess from `PAIRS`.
-
-    `translation.en` names one language of a `translation` column.
-    """
-    names = list(rows.column_names)
-    for language in _languages(rows):
-        names.append(f"translation.{language}")
-    for flag, asked in (("--source-column", config.source_column), ("--target-column", config.target_column)):
-        if asked is not None and asked not in names:
-            nearest = difflib.get_close_matches(asked, names, 1)
-            what = f"{flag} must be one of {_list(names)}, but got {shown(asked)}"
-            raise InvalidInput(what, where=where, fix=f"did you mean {nearest[0]}?" if nearest else "")
-    translation = [f"translation.{language}" for language in _languages(rows)]
-    pairs = [*PAIRS, (translation[0], translation[1])] if len(translation) == 2 else PAIRS
-    for source, target in pairs:
-        chosen = (config.source_column or source, config.target_column or target)
-        if chosen[0] in names and chosen[1] in names and chosen[0] != chosen[1]:
-            return chosen
-    if config.source_column and config.target_column:
-        what = f"--source-column and --target-column must differ, but got {config.source_column} twice"
-        raise InvalidInput(what, where=where)
-    what = f"columns must be guessable (source and target, document and summary, …), but got {_list(names)}"
-    raise InvalidInput(what, where=where, fix="name them with --source-column and --target-column")
+def _is_text(cell: object) -> bool:
+    """A string of whole characters (JSON may hold half of one, which no tokenizer takes)."""
+    return isinstance(cell, str) and (cell.isascii() or not any("\ud800" <= c <= "\udfff" for c in cell))
 
 
-def _languages(rows: Any) -> list[str]:
-    """The languages of a `translation` column of mappings."""
-    feature = rows.features.get("translation")
-    languages = getattr(feature, "languages", None) or (feature if isinstance(feature, dict) else None) or ()
-    return [str(language) for language in languages]
+def same_source(source: str) -> str:
+    """Equal for sources that differ in case, white space or Unicode form alone."""
+    return " ".join(unicodedata.normalize("NFKC", source).casefold().split())
 
 
-def _column(rows: Any, name: str, where: str) -> Sequence[Any]:
-    if name not in rows.column_names and name.startswith("translation."):
-        return [row.get(name.partition(".")[2]) if row else None for row in rows["translation"]]
-    if name not in rows.column_names:
-        raise InvalidInput(f"every split must have column {name}, but got {_list(rows.column_names)}", where=where)
-    return list(rows[name])
+def _key(source: str) -> bytes:
+    return _hash(same_source(source))
+
+
+class _Overlap:
+    """Sources that stand in two splits: refused beyond `MOST_SHARED`, else dropped, or allowed and counted."""
+
+    def __init__(self, keys: dict[str, list[bytes]], allowed: bool, where: str) -> None:
+        """`keys` are the sources of the splits that are given, row by row."""
+        self.notes: list[str] = []
+        self.shared = {pair: 0 for pair in (("train", "validation"), ("train", "test"), ("validation", "test"))}
+        self.dropped = {"train": 0, "validation": 0}
+        self._barred: dict[str, set[bytes]] = {"train": set(), "validation": set()}
+        distinct = {split: set(found) for split, found in keys.items()}
+        said = []
+        for one, other in self.shared:
+            if one not in keys or other not in keys:
+                continue
+            both = distinct[one] & distinct[other]
+            shared = self.shared[one, other] = sum(key in both for key in keys[other])
+            if not shared:
+                continue
+            found = f"{shared:,} of the {len(keys[other]):,} sources of {other} also in {one}"
+            said.append(found)
+            if not allowed and shared > MOST_SHARED * len(keys[other]):
+                fix = "remove them, or pass --allow-overlap and trust the numbers less"
+                what = f"splits must share at most {MOST_SHARED:.0%} of their sources, but got {found}"
+                raise InvalidInput(what, where=where, fix=fix)
+            self._barred[one] |= both
+        if allowed:
+            self.notes += [f"overlap allowed: {found}" for found in said]
+            self._barred = {"train": set(), "validation": set()}
+            return
+        for split, barred in self._barred.items():
+            self.dropped[split] = sum(key in barred for key in keys.get(split, ()))
+            if self.dropped[split]:
+                others = "validation or test" if split == "train" else "test"
+                rows = "row" if self.dropped[split] == 1 else "rows"
+                self.notes.append(
+                    f"{self.dropped[split]:,} {rows} of {split} dropped, whose source stands in {others} "
+                    f"({', '.join(f for f in said if f.endswith(f' in {split}'))})"
+                )
+
+    def without(self, split: Split, name: str) -> Split:
+        """The split less the rows to be dropped."""
+        barred = self._barred[name]
+        return _where_source(split, lambda source: _key(source) not in barred) if barred else split
 
 
 def _carve(train: Split, split: str, where: str) -> tuple[Split, Split]:
-    """(train without them, the rows whose source hashes lowest); equal sources stay together."""
+    """(train without them, the rows whose source hashes lowest); the same sources stay together."""
     least = LEAST_ROWS[split]
-    distinct = sorted(set(train.sources), key=lambda source: _hash(f"{split}\x1f{source}"))
+    distinct = sorted({same_source(one) for one in train.sources}, key=lambda key: _hash(f"{split}\x1f{key}"))
     wanted = min(MOST_CARVED, max(least, round(CARVED_SHARE * len(distinct))))
     needed = wanted + LEAST_ROWS["train"]
     if len(distinct) < needed:
         what = f"data must have at least {needed} rows to carve {split} from, but got {len(distinct)}"
         raise InvalidInput(what, where=where)
     taken = set(distinct[:wanted])
-    return _where_source(train, lambda s: s not in taken), _where_source(train, lambda s: s in taken)
+    return _where_source(train, lambda s: same_source(s) not in taken), _where_source(
+        train, lambda s: same_source(s) in taken
+    )
 
 
 def _where_source(split: Split, keep: Callable[[str], bool]) -> Split:
@@ -216,24 +258,3 @@ def _where_source(split: Split, keep: Callable[[str], bool]) -> Split:
 
 def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:12]
-
-
-def _hashes(rows: Iterable[tuple[str, list[str]]]) -> list[bytes]:
-    """One hash per row: source and references, outer white space aside."""
-    return [_hash("\x1f".join((source.strip(), *(r.strip() for r in several)))) for source, several in rows]
-
-
-def _refuse_overlap(hashes: dict[str, set[bytes]], config: TaskConfig, source: Source, notes: list[str]) -> None:
-    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        shared = len(hashes[one] & hashes[other])
-        if not shared:
-            continue
-        found = f"{shared:,} of the {len(hashes[other]):,} examples of {other} also in {one}"
-        if not config.allow_overlap:
-            fix = "remove them, or pass --allow-overlap and trust the numbers less"
-            raise InvalidInput(f"splits must not overlap, but got {found}", where=source.name, fix=fix)
-        notes.append(f"overlap allowed: {found}")
-
-
-def _list(names: Sequence[str]) -> str:
-    return shown(", ".join(names), 80).strip("'\"")

@@ -100,18 +100,18 @@ def _rows(rows):
 BROKEN = {
     "empty folder": (lambda p: None, "must hold JSONL"),
     "empty file": (_only("train.jsonl", ""), "empty file"),
-    "not json": (_only("train.jsonl", "hello\n"), "readable .jsonl rows"),
-    "pickle": (_only("train.pkl", "x"), "data only"),
-    "script": (_only("mine.py", "x"), "data only"),
+    "not json": (_only("train.jsonl", "hello\n"), "row must be JSON, but got 'Expecting value at column 1' in line 1"),
+    "pickle": (_only("train.pkl", "x"), "must hold JSONL"),
+    "script": (_only("mine.py", "x"), "must hold JSONL"),
     "other format": (_only("train.docx", "x"), "must hold JSONL"),
     "no train": (lambda p: [_only(f"{n}.jsonl", "{}\n")(p) for n in "ab"], "named train"),
     "two formats": (lambda p: [_only("train.jsonl", "{}\n")(p), _only("train.csv", "a,b\n")(p)], "one format"),
     "ragged": (_only("train.csv", "source,target\na,b\nc,d,e\nf,g\n"), "3 in line 3"),
     "short row": (_only("train.csv", "source,target\n" + "a,b\n" * 3 + "c\n"), "1 in line 5"),
     "missing column": (lambda p: write_jsonl(p / "train.jsonl", [{"a": "x", "b": "y"}] * 99), "guessable"),
-    "none": (_rows([*pairs(50), {"source": None, "target": "x"}]), "but got None in row 51"),
-    "number": (_rows([{"source": "x", "target": i} for i in range(50)]), "but got 0 in row 1"),
-    "missing key": (_rows([*pairs(50), {"source": "x"}]), "but got None in row 51"),
+    "none": (_rows([*pairs(50), {"source": None, "target": "x"}]), "but got None in line 51"),
+    "number": (_rows([{"source": "x", "target": i} for i in range(50)]), "but got 0 in line 1"),
+    "missing key": (_rows([*pairs(50), {"source": "x"}]), "but got None in line 51"),
     "few": (lambda p: write_jsonl(p / "train.jsonl", pairs(5)), "at least"),
     "no references": (
         lambda p: write_jsonl(p / "train.jsonl", [{"source": row["source"], "target": " "} for row in pairs(50)]),
@@ -132,9 +132,70 @@ def test_broken_data_is_refused_in_one_line(tmp_path, case):
 
 def test_overlap_between_splits_is_refused_unless_allowed(folder):
     write_jsonl(folder / "test.jsonl", [*pairs(20, 300), *pairs(3)])
-    with pytest.raises(InvalidInput, match="3 of the 23 examples of test also in train"):
+    with pytest.raises(InvalidInput, match="3 of the 23 sources of test also in train"):
         read(folder)
-    assert any("overlap allowed: 3" in note for note in read(folder, allow_overlap=True).notes)
+    allowed = read(folder, allow_overlap=True)
+    assert any("overlap allowed: 3 of the 23 sources of test also in train" in note for note in allowed.notes)
+    assert len(allowed.train) == 120 and allowed.facts.test_in_train == 3 and allowed.facts.overlap_allowed
+
+
+VARIANTS = {
+    "another target": lambda s: s,
+    "capitals": str.title,
+    "white space": lambda s: "  " + s.replace(" ", " \u00a0 ") + "\n",
+    "another Unicode form": lambda s: "".join(chr(ord(c) + 0xFEE0) if c.isalpha() else c for c in s),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_source_that_stands_in_two_splits_is_found_whatever_its_spelling_and_target(folder, variant):
+    """All of test stood in train, with other targets: the numbers would be worth nothing."""
+    seen = [{"source": VARIANTS[variant](row["source"]), "target": "another"} for row in pairs(20)]
+    write_jsonl(folder / "test.jsonl", seen)
+    with pytest.raises(InvalidInput, match="20 of the 20 sources of test also in train"):
+        read(folder)
+
+
+def test_few_shared_sources_are_dropped_from_what_is_trained_on_and_counted(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", [*pairs(200), {"source": "Red  red red", "target": "twice"}])
+    write_jsonl(tmp_path / "validation.jsonl", [*pairs(38, 300), pairs(1, 1)[0], pairs(1, 400)[0]])
+    write_jsonl(tmp_path / "test.jsonl", [*pairs(38, 400), pairs(1, 0)[0]])
+    texts = read(tmp_path)
+    held_out = {*texts.validation.sources, *texts.read_test().sources}
+    assert not held_out & set(texts.train.sources) and "Red  red red" not in texts.train.sources
+    assert not set(texts.read_test().sources) & set(texts.validation.sources)
+    facts = texts.facts
+    assert (facts.train, facts.validation, facts.test) == (198, 39, 39) == (len(texts.train), len(texts.validation), 39)
+    assert (facts.train_dropped, facts.validation_dropped) == (3, 1)
+    assert (facts.validation_in_train, facts.test_in_train, facts.test_in_validation) == (1, 1, 1)
+    assert any("3 rows of train dropped" in note for note in texts.notes)
+    assert any("1 row of validation dropped" in note for note in texts.notes)
+
+
+@pytest.mark.parametrize(("shared", "refused"), [(2, False), (3, True)])
+def test_the_limit_is_five_percent_of_the_split(tmp_path, shared, refused):
+    write_jsonl(tmp_path / "train.jsonl", pairs(200))
+    write_jsonl(tmp_path / "validation.jsonl", pairs(40, 300))
+    write_jsonl(tmp_path / "test.jsonl", [*pairs(40 - shared, 400), *pairs(shared)])
+    if refused:
+        with pytest.raises(InvalidInput, match="at most 5% of their sources"):
+            read(tmp_path)
+    else:
+        assert read(tmp_path).facts.train_dropped == shared
+
+
+@pytest.mark.parametrize("given", ["", "validation", "test"])
+def test_splits_that_are_carved_here_are_never_refused_here(tmp_path, given):
+    """Trailing blanks and capitals: the same source by the carving is the same by the check."""
+    rows = [row | {"source": text} for row in pairs(100) for text in (row["source"], f"{row['source'].title()}  ")]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    if given:
+        write_jsonl(tmp_path / f"{given}.jsonl", [*pairs(30, 300), pairs(1)[0]])
+    texts = read(tmp_path)
+    normal = [{" ".join(s.lower().split()) for s in split.sources} for split in (texts.train, texts.validation)]
+    normal.append({" ".join(s.lower().split()) for s in texts.read_test().sources})
+    assert not normal[0] & normal[1] and not normal[0] & normal[2] and not normal[1] & normal[2]
+    assert texts.facts.train_dropped == (2 if given else 0) and texts.facts.test == len(texts.read_test())
 
 
 def test_named_columns_must_exist(folder):
