@@ -26,6 +26,7 @@ LEAVES = {
     "modeling_nash",
     "loading",
     "spreadsheet",
+    "sqlite_url",
 }
 ALLOWED = {
     "tasks": LEAVES,

@@ -28,6 +28,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from nash_search.errors import InvalidInput, StorageDamaged
 from nash_search.spreadsheet import csv_cell
+from nash_search.sqlite_url import sqlite_path, sqlite_url
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -198,7 +199,7 @@ def open_dashboard(
 
 def database_url(asked: str | None, study: Path) -> str:
     """URL of the storage that holds a study: the one asked for, else the database in its folder."""
-    return asked or f"sqlite:///{(study / 'study.db').resolve()}"
+    return asked or sqlite_url((study / "study.db").resolve())
 
 
 def open_storage(storage_url: str) -> Any:
@@ -212,8 +213,8 @@ def open_storage(storage_url: str) -> Any:
     from sqlalchemy.exc import DatabaseError
 
     options: dict[str, Any] = {}
-    if storage_url.startswith("sqlite:///"):
-        path = Path(storage_url.removeprefix("sqlite:///"))
+    path = sqlite_path(storage_url)
+    if path is not None:
         # an empty or missing file would silently become a new database
         if not path.is_file() or path.stat().st_size == 0:
             raise InvalidInput(f"study must have a database, but got no file at {path}")

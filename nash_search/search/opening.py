@@ -21,8 +21,9 @@ from nash_search.config import SearchConfig, SearchSpace, Workload, digest
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import cost, document, manifest, probe, recovery, space
 from nash_search.search.occasions import LATENCIES
-from nash_search.search.study import Study, StudyFacts, open_storage, remove_database, sqlite_url
+from nash_search.search.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.search.trial import Bench
+from nash_search.sqlite_url import sqlite_url
 
 log = logging.getLogger(__name__)
 

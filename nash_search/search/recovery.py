@@ -25,7 +25,8 @@ from nash_search.search import failpoints, manifest, trial
 from nash_search.search.probe import LatencyTable
 from nash_search.search.sampler import architecture_of
 from nash_search.search.storage_url import look_into
-from nash_search.search.study import Study, folder_damaged, open_storage, remove_database, sqlite_url
+from nash_search.search.study import Study, folder_damaged, open_storage, remove_database
+from nash_search.sqlite_url import sqlite_url
 
 DATABASE = "study.db"
 BACKUPS = "backups"

@@ -23,7 +23,7 @@ from typing import Any
 from nash_search.errors import NashSearchError
 from nash_search.records import FailureReason, TrialRecord
 from nash_search.search import log
-from nash_search.search.cluster import Searcher, gpu_share, ray, start_ray, tune
+from nash_search.search.cluster import Searcher, gpu_share, ray, start_ray, stop_ray, tune
 from nash_search.search.jobs import Jobs, Nothing
 from nash_search.search.recovery import TUNE
 from nash_search.search.signals import Interruption
@@ -223,5 +223,5 @@ def run(driver: Jobs, folder: Path, interruption: Interruption) -> None:
     finally:
         with interruption.shielded():
             if started:
-                ray.shutdown()
+                stop_ray()
             shutil.rmtree(scratch, ignore_errors=True)

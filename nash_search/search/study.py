@@ -75,11 +75,6 @@ class Row(Frozen):
     failure: str | None = None
 
 
-def sqlite_url(path: Path) -> str:
-    """Storage URL of a database file."""
-    return f"sqlite:///{path}"
-
-
 class _Connection(sqlite3.Connection):
     """Write-ahead log, synced at checkpoints only: a commit costs microseconds instead of an fsync.
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-
-import evaluate
+from typing import TYPE_CHECKING, Any, cast
 
 from nash_search.errors import InvalidInput, shown
-from nash_search.tasks.counted import Direction, Measured
+
+if TYPE_CHECKING:
+    from nash_search.tasks.counted import Direction, Measured
 
 
 class ImportedMetric:
     """An `evaluate.Metric` as scoring wants it: one number, from texts."""
 
     def __init__(self, metric: Any, path: str, direction: Direction) -> None:
+        import evaluate
+
         self._metric = metric
         self.label = str(metric.name)
         self.direction: Direction = direction
@@ -45,12 +48,25 @@ class ImportedMetric:
         return numbers.pop(name), numbers
 
 
+def is_there(module: str) -> bool:
+    """Whether there is such a module or file, without running it (a dotted name's packages are)."""
+    if module.endswith(".py"):
+        return Path(module).is_file()
+    try:
+        with from_here():
+            return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def import_metric(path: str, direction: Direction | None) -> ImportedMetric:
     """Import and build the metric at `path`.
 
     Raises:
         InvalidInput: when there is none, or its direction is not known.
     """
+    import evaluate
+
     module_name, _, class_name = path.partition(":")
     fix = "give package.module:Class or file.py:Class"
     try:
@@ -70,7 +86,7 @@ def import_metric(path: str, direction: Direction | None) -> ImportedMetric:
         metric = found(keep_in_memory=True)
     except Exception as error:
         raise InvalidInput(f"metric must be built without arguments, but got {error}", where="--metric") from error
-    return ImportedMetric(metric, path, cast(Direction, known))
+    return ImportedMetric(metric, path, cast("Direction", known))
 
 
 def _module(name: str) -> Any:
@@ -82,9 +98,19 @@ def _module(name: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
+    with from_here():
         return importlib.import_module(name)
+
+
+@contextmanager
+def from_here() -> Iterator[None]:
+    """Import from the working folder too, after everything installed: a `queue.py` there replaces no module."""
+    here = str(Path.cwd())
+    if here in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
     finally:
         sys.path.remove(here)

@@ -6,7 +6,6 @@ task that is loaded after it. This module refuses to know what will be done with
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import models
+from nash_search.tasks.imported import is_there
 
 _FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
 """Families with one embedding per position: longer sequences have none."""
@@ -74,16 +74,7 @@ def _check_machine(workload: WorkloadRequest) -> None:
 def _check_metric(asked: str | None) -> None:
     """A metric by import path is there; it is imported when the task is loaded."""
     module, colon, _ = (asked or "").partition(":")
-    if not colon:
-        return
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = Path(module).is_file() if module.endswith(".py") else importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        found = False
-    finally:
-        sys.path.pop(0)
-    if not found:
+    if colon and not is_there(module):
         what = f"metric must be importable, but got no module {shown(module)}"
         raise InvalidInput(what, where="--metric", fix="give package.module:Class or file.py:Class")
 

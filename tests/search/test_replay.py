@@ -5,7 +5,8 @@ import replay
 
 from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
 from nash_search.search import probe
-from nash_search.search.study import Study, open_storage, sqlite_url
+from nash_search.search.study import Study, open_storage
+from nash_search.sqlite_url import sqlite_url
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))

@@ -26,8 +26,9 @@ from nash_search.search.driver import Driver
 from nash_search.search.jobs import Nothing
 from nash_search.search.probe import LatencyTable, ProbeEntry
 from nash_search.search.stopping import reason_to_stop
-from nash_search.search.study import Study, StudyFacts, open_storage, sqlite_url
+from nash_search.search.study import Study, StudyFacts, open_storage
 from nash_search.search.trial import Job
+from nash_search.sqlite_url import sqlite_url
 
 
 class Entry(Frozen):
