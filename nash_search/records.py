@@ -248,24 +248,6 @@ class Artefact(Frozen):
     """What generation needs beside the weights; the engine's own words."""
 
 
-class DataFacts(Frozen):
-    """Rows of the user's splits as they are used, and what was done about sources that stand in two of them."""
-
-    train: int
-    validation: int
-    test: int
-    train_dropped: int = 0
-    """Rows taken out of train because their source stands in validation or test."""
-    validation_dropped: int = 0
-    """Rows taken out of validation because their source stands in test."""
-    validation_in_train: int = 0
-    """Rows of validation whose source stands in train, as the data were given."""
-    test_in_train: int = 0
-    test_in_validation: int = 0
-    overlap_allowed: bool = False
-    """Nothing was dropped, by the user's wish."""
-
-
 class CurvePoint(Frozen):
     """Quality at one rung of a trial's training."""
 
