@@ -19,8 +19,12 @@ from nash_search.tasks import models
 from nash_search.tasks.preflight import check, check_workload
 
 PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
-LENGTHS = ("name", "data", "data_config", "train_split", "source_column", "target_column", "prefix")
-MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in LENGTHS), *WORKLOAD)
+DATA = (
+    *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
+    *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
+)
+"""What lengths are taken from, and what the quality of a quantised model is scored with."""
+MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in DATA), *WORKLOAD)
 """No search space: an export's own record says what it was certified on; flags or data say it of other folders."""
 
 
@@ -70,7 +74,10 @@ def measure(
     *,
     overrides: dict[str, Any],
 ) -> int:
-    """Time any checkpoint next to its dense reference, in fresh processes, alone on the device."""
+    """Time any checkpoint next to its dense reference, in fresh processes, alone on the device.
+
+    With --quantize its quality is compared with float32's first, where data are known, and a ruined model is refused.
+    """
     asked = load_config(None, overrides)
     if len(asked.budgets) > 1:
         raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
@@ -81,17 +88,22 @@ def measure(
     with quiet_libraries():
         from nash_search.latency.report import document, rows
         from nash_search.report.words import one_call
-        from nash_search.search.clock import measure_folder, workload_of
+        from nash_search.search.clock import fidelity_of, measure_folder, workload_of
+        from nash_search.search.document import fidelity_told
 
         workload, source = workload_of(path, asked)
         if not quiet:
             told = [("device", workload.device), ("one call", one_call(workload.model_dump())), ("lengths", source)]
             _tell(told)
+        kept = fidelity_of(path, workload, asked)
+        if workload.quantize != "none" and not quiet:
+            _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
         found = measure_folder(path, against, workload, budgets=asked.budgets, rounds=rounds, pairs=pairs)
     if not quiet:
         _tell(rows(found, budget))
     if json_:
-        print(json.dumps(document(found, budget)))
+        beside = {"fidelity": fidelity_told(kept) if kept else None} if workload.quantize != "none" else {}
+        print(json.dumps(document(found, budget) | beside))
     return 3 if budget is not None and found.certificate(budget) != "met" else 0
 
 

@@ -26,7 +26,15 @@ from nash_search.report import escape
 from nash_search.report.answer import answer, panel, plan_lines
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView, build
-from nash_search.report.words import counted, format_duration, format_ms, format_quality, shared_words, vocabulary_words
+from nash_search.report.words import (
+    counted,
+    fidelity_words,
+    format_duration,
+    format_ms,
+    format_quality,
+    shared_words,
+    vocabulary_words,
+)
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
@@ -51,6 +59,7 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "certify": lambda d: (
         f"timing {counted(d.get('points', 0), 'point')} again, alone, in {d.get('rounds', 'several')} fresh processes"
     ),
+    "fidelity": fidelity_words,
     "test": lambda d: f"scoring {counted(d.get('models', 1), 'model')} on the sealed test split, once",
     "finalists": lambda d: (
         f"training {counted(d['architectures'], 'winner')} with other seeds too, {counted(d['trainings'], 'training')}"

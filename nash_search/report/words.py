@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nash_search.config import Architecture
+from nash_search.records import KEPT_SHARE, Fidelity
 from nash_search.report import escape
 
 
@@ -111,3 +112,12 @@ def shared_words(found: Mapping[str, Any]) -> str:
         return f"{words}; too few trials to say how well it orders them"
     words += f"; it orders {found['trials']} trials with rank correlation {found['rank_correlation']:.2f}"
     return words if found["trusted"] else f"{words}, which is poor: later trials were trained by themselves"
+
+
+def fidelity_words(detail: Mapping[str, Any]) -> str:
+    """What quantised exports keep of their float twins' quality, and how many are refused for it."""
+    found: Sequence[Fidelity] = detail["found"]
+    refused = sum(not each.holds for each in found)
+    worst = escape.plain(min(found, key=lambda each: each.share).words, 120)
+    tail = f"; {refused} refused: an answer must keep {KEPT_SHARE:.0%}" if refused else ""
+    return f"{counted(len(found), 'quantised export')} compared with float32: the worst has {worst}{tail}"

@@ -25,7 +25,7 @@ from nash_search.config import Architecture, LatencyBudget, PruningRecipe, Searc
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
-from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.records import Fidelity, Latency, Quality, TrialRecord
 from nash_search.search import room, sharing
 from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve
@@ -155,13 +155,14 @@ class NashBench:
         return found
 
     def dense_quality(self) -> Quality:
-        """The dense model on the validation split; a model of the user's must know the data."""
+        """The dense model on the validation split; a model of the user's must know the data, and survive int8."""
         if self._quality is None:
             if self.config.model is not None:
                 fix = f"nash-search finetune --model {self.config.model} --output DIR with the same data, then DIR"
                 check_finetuned(self.teacher, self.task, fix=fix, guard=self._guard)
+            self._serving.check_dense(self.teacher, self._dense_served)
             began = time.monotonic()
-            self._quality = self._serving.score(self._dense_served, "validation")
+            self._quality = self._serving.yardstick(self.teacher, self._dense_served, "validation")
             self._scored_s = time.monotonic() - began
         return self._quality
 
@@ -267,18 +268,13 @@ class NashBench:
         """The dense model as it is, timed next to itself."""
         served = self._save(self.teacher, scratch)
         taken = latency.measure(served, self._dense_served, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
+        own = self._serving.score(served, "validation") if self._serving.quantised else self.dense_quality()
         return TrialRecord(
-            number=job.number,
-            architecture=job.architecture,
-            seed=job.seed,
-            shapes=pruner.shapes_of(self.teacher),
-            latency=taken,
-            quality=self.dense_quality(),
+            number=job.number, architecture=job.architecture, seed=job.seed, shapes=pruner.shapes_of(self.teacher),
+            latency=taken, quality=own,
             parameters=sum(p.numel() for p in self.teacher.parameters()),
-            sparsity_expected=0.0,
-            sparsity_counted=0.0,
-            checkpoint=WEIGHTS,
-        )
+            sparsity_expected=0.0, sparsity_counted=0.0, checkpoint=WEIGHTS,
+        )  # fmt: skip
 
     def _save(self, model: Any, scratch: Path) -> Any:
         """Weights in their served precision, an engine's artefact beside them, and what both write.
@@ -309,10 +305,15 @@ class NashBench:
         """Let the exports write in a fresh process and compare with what was written when they were trained."""
         return self._serving.write_again(exports, trials)
 
+    def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
+        """Quantised exports against their float twins, by quality; nothing where the runtime does not quantise."""
+        return self._serving.fidelities(folders)
+
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
-        """Folders on the sealed test split, as the runtime serves them; it is opened once for all."""
+        """Folders on the sealed test split, opened once for all; the dense model's own as `dense_quality` is."""
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        examples = self.task.open_sealed_test()
-        load = self._serving.runtime.load
-        served = ((name, load(str(folder), self._workload)) for name, folder in folders.items())
-        return {name: self._serving.score(model, "test", examples) for name, model in served}
+        examples, dense, load = self.task.open_sealed_test(), self.dense_folder(), self._serving.runtime.load
+        served = ((name, load(str(f), self._workload)) for name, f in folders.items() if f != dense)
+        found = {name: self._serving.score(model, "test", examples) for name, model in served}
+        own = [name for name, folder in folders.items() if folder == dense]
+        return found | {n: self._serving.yardstick(self.teacher, self._dense_served, "test", examples) for n in own}

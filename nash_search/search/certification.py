@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from nash_search.config import Architecture, Frozen, LatencyBudget
-from nash_search.records import Latency, Quality, Verdict
+from nash_search.records import Fidelity, Latency, Quality, Verdict
 
 
 class Training(Frozen):
@@ -42,6 +42,8 @@ class Point(Frozen):
     """Fresh processes, interleaved with the dense model and the whole front."""
     same_tokens: bool
     """The export writes what the trained model wrote."""
+    fidelity: Fidelity | None = None
+    """What a quantised export keeps of its float twin's quality (None: not quantised, or of before this was asked)."""
     validation: Quality
     test: Quality | None = None
     """Only winners are scored on the sealed split."""
@@ -51,8 +53,13 @@ class Point(Frozen):
     """All trainings of a finalist, this one too; empty where there was only one."""
 
     def verdict(self, budget: LatencyBudget) -> Verdict:
-        """Does it meet the budget? An export that writes something else meets nothing."""
-        return self.latency.certificate(budget) if self.same_tokens else "missed"
+        """Does it meet the budget? An export that writes something else or lost its quality meets nothing."""
+        return self.latency.certificate(budget) if self.sound else "missed"
+
+    @property
+    def sound(self) -> bool:
+        """The export is what was trained: it writes the same tokens and is as good as its float twin."""
+        return self.same_tokens and (self.fidelity is None or self.fidelity.holds)
 
 
 class Certification(Frozen):

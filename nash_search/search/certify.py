@@ -1,7 +1,8 @@
 """Nothing is announced before the exported folder itself was timed and scored.
 
     front, contenders, finalists -> export each -> fresh processes time the dense model and all exports, interleaved
-          -> exports write the same tokens as the trained models -> one point per architecture (`elected`)
+          -> exports write the same tokens as the trained models; quantised ones keep their float twins' quality
+          -> one point per architecture (`elected`)
           -> budgets are answered (`choose`), what is neither an answer nor on the certified front goes (`on_front`)
           -> the sealed test split is another module's (`sealed`)
 
@@ -76,10 +77,7 @@ def choose(points: Sequence[Point], budget: LatencyBudget, floor: float | None) 
 
 def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> dict[str, list[LatencyBudget]]:
     """By trial folder, the budgets that a point may or may not meet: worth more rounds when ambiguous."""
-    found: dict[str, list[LatencyBudget]] = {}
-    for record in records:
-        found[_key(record)] = [b for b in budgets if near(record, b)]
-    return found
+    return {_key(record): [b for b in budgets if near(record, b)] for record in records}
 
 
 def elected(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[Point]:
@@ -96,13 +94,13 @@ def elected(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[P
 
 
 def on_front(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[Point]:
-    """The front by certified latency, every budget's answer, and what failed to write the same tokens."""
-    sound = [p for p in points if p.same_tokens]
+    """The front by certified latency, every budget's answer, and what is not what was trained."""
+    sound = [p for p in points if p.sound]
     direction = points[0].validation.direction if points else "maximize"
     losses = front.losses([p.latency.ratio for p in sound], [p.validation.value for p in sound], direction)
     kept = {p.key for p, best in zip(sound, front.front_mask(losses), strict=True) if best}
     kept |= {p.key for b in budgets if (p := choose(points, b, None)[1]) is not None}
-    return [p for p in points if not p.same_tokens or p.key in kept]
+    return [p for p in points if not p.sound or p.key in kept]
 
 
 def certify(
@@ -180,10 +178,12 @@ def _time(
         before=looked,
     )
     if not all(latency.rounds for latency in latencies.values()):
-        raise MeasurementFailed(
-            f"the front must be timed within {LIMIT_S:.0f} s, but others kept the device all the while"
-        )
+        what = f"the front must be timed within {LIMIT_S:.0f} s, but others kept the device all the while"
+        raise MeasurementFailed(what)
     same = bench.same_tokens(scratch, {_key(r): _home(folder, r) for r in candidates})
+    fidelity = bench.fidelity(scratch)
+    if fidelity:
+        say("fidelity", {"found": tuple(fidelity.values())})
     timed = [
         Point(
             number=r.number,
@@ -192,6 +192,7 @@ def _time(
             checkpoint="",
             latency=latencies[_key(r)],
             same_tokens=same[_key(r)],
+            fidelity=fidelity.get(_key(r)),
             validation=r.quality,  # type: ignore[arg-type]
             seed=r.seed,
             parameters=r.parameters,

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import device as devices
-from nash_search import latency
-from nash_search.config import LatencyBudget, SearchConfig, Workload, WorkloadRequest
+from nash_search import latency, pruner
+from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.latency import workload as workloads
-from nash_search.records import Latency
+from nash_search.records import Fidelity, Latency
 from nash_search.search import certify
 from nash_search.search.naming import MEASUREMENT
+from nash_search.search.serving import Serving
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.loading import EMBEDDED, load_task
 
 LIMIT_S = 900.0
 ASSUMED_INPUT_TOKENS, ASSUMED_OUTPUT_TOKENS = 128, 32
@@ -92,7 +93,7 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
         lengths = {"input_tokens": ASSUMED_INPUT_TOKENS, "output_tokens": ASSUMED_OUTPUT_TOKENS}
         known = workloads.resolve(request, **lengths, beams=_beams(path), device=device)
         source = "assumed; --data takes those of your data, --input-tokens and --output-tokens fix them"
-    if config.task.data is not None or "name" in config.task.model_fields_set:
+    if _named(config):
         folder = models.vet(path)
         task = load_task(config.task, models.load_tokenizer(folder), models.generation_settings(folder))
         known = known.model_copy(update={"input_tokens": task.input_tokens, "output_tokens": task.output_tokens})
@@ -103,6 +104,42 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
     elif given:
         source = f"one as given, the other {source}"
     return known.model_copy(update=fixed), source
+
+
+def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelity | None:
+    """What a folder keeps of its quality where the workload quantises it, on the data that are known of it.
+
+    Args:
+        path: the folder that is timed.
+        workload: its runtime and precision.
+        config: the data, where any were named; an export of an embedded task knows its own.
+
+    Returns:
+        The served model against its float twin; None where nothing is quantised or no data are known.
+
+    Raises:
+        InvalidInput: less than 97 % is kept, so its time would be another model's.
+    """
+    record = measurement_of(path)
+    known = str(record.get("task")) if record is not None else ""
+    asked = config.task if _named(config) else TaskConfig(name=known) if known in EMBEDDED else None
+    if workload.quantize == "none" or asked is None:
+        return None
+    folder = models.vet(path)
+    settings = models.generation_settings(folder, workload.beams)
+    serving = Serving(
+        workload,
+        load_task(asked, models.load_tokenizer(folder), settings),
+        lambda: devices.training_guard(workload.device),
+    )
+    found = serving.fidelity(pruner.load(path), serving.runtime.load(str(path), workload))
+    serving.check(found)
+    return found
+
+
+def _named(config: SearchConfig) -> bool:
+    """Whether data or a task were asked for."""
+    return config.task.data is not None or "name" in config.task.model_fields_set
 
 
 def measurement_of(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
-from nash_search.records import Quality, TrialRecord
+from nash_search.records import Fidelity, Quality, TrialRecord
 from nash_search.search import manifest, probe, provenance, sharing, space
 from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable
@@ -134,7 +134,7 @@ def nearest(
     points: Sequence[Point] = (),
 ) -> str:
     """The tightest budget, in the unit asked, that a certified point meets; before, that the probe promises."""
-    met = [p.latency for p in points if p.same_tokens]
+    met = [p.latency for p in points if p.sound]
     if met and budget.share is not None:
         share = min(latency.ratio_bounds[1] for latency in met)
         if share <= 1:
@@ -262,7 +262,14 @@ def _front(point: Point, folder: Path, parameters: int | None, dense_ms: float |
         "same_tokens": point.same_tokens,
         "status": latency.status,
         "checkpoint": str(folder / point.checkpoint),
+        **({"fidelity": fidelity_told(point.fidelity)} if point.fidelity is not None else {}),
     }
+
+
+def fidelity_told(found: Fidelity) -> dict[str, Any]:
+    """What is kept of the float twin's quality, as JSON."""
+    values = {"quality": found.served.value, "float_quality": found.twin.value, "metric": found.twin.metric}
+    return values | {"share": _number(found.share), "examples": found.n, "holds": found.holds}
 
 
 def device_name(fingerprint: dict[str, Any]) -> str:

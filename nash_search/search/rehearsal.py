@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
-from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
+from nash_search.records import CurvePoint, Fidelity, Latency, Quality, Round, Shapes, TrialRecord, pooled
 from nash_search.search import room
 from nash_search.search.cost import TrialCost
 from nash_search.search.stopping import reason_to_stop
@@ -201,6 +201,10 @@ class Rehearsal:
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Is it the same architecture?"""
         return {name: self._loaded(exports[name]) == self._loaded(trials[name] / WEIGHTS) for name in exports}
+
+    def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
+        """Nothing is quantised."""
+        return {}
 
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
         """The closed form on another split."""

@@ -3,7 +3,8 @@
     PyTorch serves        the model itself in the workload's precision, which is what the task scores
     an engine serves      export -> load; its own outputs are scored, so a quantised quality is never assumed
 
-One object per bench. This module refuses to know studies, trials and how a model was made.
+What is served in another precision than float32 is compared with its float twin by quality (`fidelity`), for its
+tokens may differ. One object per bench. This module refuses to know studies, trials and how a model was made.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nash_search.config import Workload
+from nash_search.errors import InvalidInput
 from nash_search.latency import fresh, identity, runtimes
 from nash_search.latency.eager import RUNTIME as EAGER
-from nash_search.records import Quality
+from nash_search.records import KEPT_SHARE, Fidelity, Quality
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Examples, Task
 
 TOKENS = "tokens.json"
 ENGINE_TOKENS = "engine-tokens.json"
 """What a trained model wrote at the end of its trial: in PyTorch, and in the serving engine."""
+FEWEST, MOST = 200, 512
+"""Examples on which a served model is compared with its float twin; train fills up a smaller validation split."""
 
 
 class Serving:
@@ -55,6 +59,12 @@ class Serving:
     def plain(self) -> Workload:
         """The workload as PyTorch runs it from the exported weights."""
         plain = {"dtype": self.workload.weights_dtype, "runtime": "eager", "quantize": "none"}
+        return Workload(**(self.workload.model_dump() | plain))
+
+    @property
+    def _float(self) -> Workload:
+        """The workload in PyTorch's float32, whatever was asked for."""
+        plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
         return Workload(**(self.workload.model_dump() | plain))
 
     def served(self, model: Any) -> Any:
@@ -110,6 +120,70 @@ class Serving:
             return score(EAGER.placed(served, self.workload), self.task, split, **given)
         how = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}"
         return score(lambda rows: self._write(served, rows), self.task, split, served=how, **given)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weights are served in fewer bits than the dtype says."""
+        return self.workload.quantize != "none"
+
+    @property
+    def _compared(self) -> Examples:
+        """What a served model and its float twin are both scored on."""
+        found = self.task.validation.first(MOST)
+        return found if len(found) >= FEWEST else found.followed_by(self.task.train.first(FEWEST - len(found)))
+
+    def fidelity(self, model: Any, served: Any) -> Fidelity:
+        """How much of its quality a model keeps as it is served.
+
+        Args:
+            model: the PyTorch model.
+            served: the same as the runtime serves it (`taken_over`, or the runtime's `load`).
+        """
+        examples = self._compared
+        return Fidelity(
+            served=self.score(served, "validation", examples), twin=self.score_float(model, "validation", examples)
+        )
+
+    def fidelities(self, folders: Mapping[str, Path]) -> dict[str, Fidelity]:
+        """`fidelity` of checkpoint folders with their artefacts; nothing where the runtime does not quantise."""
+        if not self.quantised:
+            return {}
+        load = self.runtime.load
+        return {
+            name: self.fidelity(EAGER.load(str(folder), self._float), load(str(folder), self.workload))
+            for name, folder in folders.items()
+        }
+
+    def yardstick(
+        self, model: Any, served: Any, split: Literal["validation", "test"], examples: Examples | None = None
+    ) -> Quality:
+        """The dense model's quality, which every other is a share of: the float model's where the runtime quantises."""
+        if self.quantised:
+            return self.score_float(model, split, examples)
+        return self.score(served, split, examples)
+
+    def score_float(
+        self, model: Any, split: Literal["validation", "test"], examples: Examples | None = None
+    ) -> Quality:
+        """The quality of a PyTorch model in float32, whatever the workload's precision."""
+        return score(EAGER.placed(model, self._float), self.task, split, guard=self._guard, examples=examples)
+
+    def check(self, found: Fidelity) -> None:
+        """Refuse a precision that costs a model too much.
+
+        Raises:
+            InvalidInput: the served model keeps less than 97 % of its float twin's quality.
+        """
+        if found.holds:
+            return
+        asked = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}"
+        what = f"{asked} must keep {KEPT_SHARE:.0%} of the quality of float32, but got {found.words}"
+        raise InvalidInput(what, where="--quantize", fix="use --quantize none or another --runtime")
+
+    def check_dense(self, model: Any, served: Any) -> None:
+        """Refuse, before anything is spent, a quantisation that the dense model does not survive."""
+        if self.quantised:
+            self.check(self.fidelity(model, served))
 
     def _write(self, served: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
         return self.runtime.tokens(served, rows, beams=self.beams, max_new_tokens=self.longest)

@@ -26,7 +26,7 @@ import pydantic
 
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.errors import InvalidInput
-from nash_search.records import FailureReason, Latency, Quality, TrialRecord
+from nash_search.records import FailureReason, Fidelity, Latency, Quality, TrialRecord
 from nash_search.search import manifest
 from nash_search.search.cost import TrialCost
 from nash_search.search.stopping import Peer
@@ -166,6 +166,9 @@ class Bench(Protocol):
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Does each export write what the trained model wrote?"""
+
+    def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
+        """Exports as they are served against their float twins; empty where tokens are the same by construction."""
 
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
         """Models on the sealed test split, which is opened once for all of them."""

@@ -62,6 +62,15 @@ class Examples:
             labels=self.labels[:count],
         )
 
+    def followed_by(self, more: Examples) -> Examples:
+        """These examples, then others."""
+        return Examples(
+            sources=self.sources + more.sources,
+            references=self.references + more.references,
+            input_ids=self.input_ids + more.input_ids,
+            labels=self.labels + more.labels,
+        )
+
     def in_hash_order(self) -> Examples:
         """The same examples ordered by a hash of the source, so that the first n are a fair sample."""
         order = sorted(range(len(self)), key=lambda i: hashlib.sha256(self.sources[i].encode("utf-8")).digest())
