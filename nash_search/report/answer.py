@@ -159,7 +159,11 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     if files:
         parts += [Text(), Text("Written", "bold"), *(_copied(f"  {escape.plain(f)}") for f in files)]
     if loaded:
-        parts += [Text(), Text("Load it", "bold"), *(_copied(f"  {line}", "cyan") for line in load_lines(loaded))]
+        parts += [
+            Text(),
+            Text("Load it", "bold"),
+            *(_copied(f"  {line}", "cyan") for line in load_lines(loaded, view.dtype)),
+        ]
     return Group(*parts)
 
 
@@ -168,12 +172,18 @@ def _copied(line: str, style: str = "") -> Text:
     return Text(line, style, no_wrap=True, overflow="ignore")
 
 
-def load_lines(checkpoint: str) -> list[str]:
-    """Three lines of Python that load an export."""
+def load_lines(checkpoint: str, dtype: str, *, stock: bool = False) -> list[str]:
+    """Lines of Python that load an export in the precision that was timed.
+
+    Args:
+        checkpoint: its folder.
+        dtype: named always: what `from_pretrained` does without differs between versions of transformers.
+        stock: the folder loads without our classes.
+    """
     return [
-        "import nash_search.modeling_nash",
+        *([] if stock else ["import nash_search.modeling_nash"]),
         "from transformers import AutoModelForSeq2SeqLM",
-        f"model = AutoModelForSeq2SeqLM.from_pretrained({escape.plain(checkpoint)!r})",
+        f"model = AutoModelForSeq2SeqLM.from_pretrained({escape.plain(checkpoint)!r}, dtype={dtype!r})",
     ]
 
 

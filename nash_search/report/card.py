@@ -86,7 +86,7 @@ def card(
     parts += ["## Conditions", _conditions(view, timed, found)]
     parts += ["## What was kept", _kept(point)]
     if exported:
-        parts += ["## Load it", fenced(_loading(name, stock), "python")]
+        parts += ["## Load it", fenced(_loading(name, timed, view, stock), "python")]
     for engine in engines:
         parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(name, engine)]
     if examples:
@@ -227,16 +227,15 @@ def _kept(p: Point) -> str:
     return "\n".join(lines) or "Not recorded."
 
 
-def _loading(name: str, stock: bool) -> list[str]:
+def _loading(name: str, latency: Latency | None, view: StudyView, stock: bool) -> list[str]:
+    dtype = latency.workload.weights_dtype if latency is not None else view.dtype
+    lines = load_lines(name, dtype, stock=stock)
     if stock:
-        return [
-            "from transformers import AutoModelForSeq2SeqLM",
-            f"model = AutoModelForSeq2SeqLM.from_pretrained({name!r})",
-        ]
-    return [
-        *load_lines(name),
-        "# without the nash-search package: from_pretrained(..., trust_remote_code=True); the code is in this folder",
-    ]
+        return lines
+    remark = (
+        "# without the nash-search package: from_pretrained(..., trust_remote_code=True); the code is in this folder"
+    )
+    return [*lines, remark]
 
 
 def _serving(name: str, engine: Artefact) -> str:

@@ -29,7 +29,7 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         parts += ["## The front, fastest first", table(view)]
     loaded = view.loaded
     if loaded:
-        parts += ["## Load it", fenced(load_lines(loaded), "python")]
+        parts += ["## Load it", fenced(load_lines(loaded, view.dtype), "python")]
     if view.document.get("command"):
         parts += ["## The command", fenced([escape.plain(view.document["command"], 2000)], "sh")]
     if view.environment:

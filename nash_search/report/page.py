@@ -119,7 +119,7 @@ def render(view: StudyView) -> str:
         trial_columns=TRIAL_COLUMNS,
         trial_rows=[_trial_row(p, view) for p in view.points],
         trial_words=trial_words(view),
-        load=load_lines(loaded) if loaded else [],
+        load=load_lines(loaded, view.dtype) if loaded else [],
         command=escape.plain(view.document.get("command") or "", 2000),
         environment=view.environment,
         budget_words=budget_words,

@@ -15,7 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from nash_search import front
+from nash_search.config import Workload
 from nash_search.records import Latency, TrialRecord
 from nash_search.report import escape
 from nash_search.report.picks import Direction, Document, Pick, Point, pick_of
@@ -93,6 +96,15 @@ class StudyView:
     def loaded(self) -> str | None:
         """The checkpoint that "load it" loads: the last met budget's."""
         return next((p.checkpoint for p in reversed(self.picks) if p.checkpoint and p.verdict == "met"), None)
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the exported weights, in which "load it" loads them: the one that was timed and scored."""
+        said = {name: self.workload[name] for name in ("dtype", "runtime") if name in self.workload}
+        try:
+            return Workload(input_tokens=1, output_tokens=1, **said).weights_dtype
+        except ValidationError:  # the document was written by something else
+            return "auto"
 
     @property
     def scale(self) -> float | None:

@@ -129,7 +129,7 @@ def test_answer_names_the_pick_why_and_what_more_buys(study: Any) -> None:
     assert "ms more buys +0.36 (3 dec · enc 50%)" in text
     assert "✗ 25% (17.1 ms) infeasible" in text
     assert "the fastest takes 20.4 ms; the nearest budget that can be met is 30%" in text
-    assert "from_pretrained('checkpoints/g2p-4')" in text
+    assert "from_pretrained('checkpoints/g2p-4', dtype='float32')" in text
 
 
 def test_fits_eighty_columns(study: Any) -> None:

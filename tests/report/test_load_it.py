@@ -1,0 +1,120 @@
+"""What a card says to load is what was timed: its snippet, run in a fresh process, tensor by tensor."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nash_search import loading
+from nash_search.config import Workload
+from nash_search.latency import eager
+from nash_search.pruner import save, shorten
+from nash_search.report import answer, card, markdown, page, view
+
+SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
+tiny = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tiny)
+ROWS = [[5, 9, 12, 7, 1], [30, 6, 1, 0, 0]]
+FORCED = ("max_new_tokens", "min_new_tokens", "max_length", "min_length", "num_return_sequences")
+"""What the clock sets of the generation settings; all others are the export's own."""
+LOADER = """
+import json, sys, torch
+torch.set_num_threads(1)
+found, (snippets, ids) = {}, json.loads(sys.stdin.read())
+ids = torch.tensor(ids)
+for name, snippet in snippets.items():
+    scope = {}
+    exec(snippet, scope)
+    model = scope["model"]
+    found[name] = {
+        "dtypes": {n: str(t.dtype) for n, t in [*model.named_parameters(), *model.named_buffers()]},
+        "attention": model.config._attn_implementation,
+        "training": model.training,
+        "generation": model.generation_config.to_dict(),
+        "tokens": model.generate(ids, attention_mask=(ids != 0).long()).tolist(),
+    }
+print(json.dumps(found))
+"""
+
+
+def timed_as(folder, workload):
+    """The same facts of the model that certification times."""
+    session = eager.RUNTIME.build(eager.RUNTIME.load(str(folder), workload), workload, ROWS)
+    session.generate()
+    model = session.model
+    facts = {
+        "dtypes": {n: str(t.dtype) for n, t in [*model.named_parameters(), *model.named_buffers()]},
+        "attention": session.facts()["attention"],
+        "training": model.training,
+        "generation": model.generation_config.to_dict(),
+        "tokens": eager.RUNTIME.tokens(model, [ROWS[0], ROWS[1][:3]], beams=workload.beams, max_new_tokens=6),
+    }
+    assert facts["generation"]["min_new_tokens"] == workload.output_tokens, "the settings are those of the timed call"
+    session.close()
+    return facts
+
+
+def load_it(text):
+    """The Python of a card, as far as the model."""
+    lines = re.search(r"## Load it\n\n```python\n(.*?)```", text, re.DOTALL)[1].splitlines()
+    last = next(i for i, line in enumerate(lines) if line.startswith("model = "))
+    return "\n".join(lines[: last + 1])
+
+
+def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp_path):
+    records, document = study
+    expected, snippets = {}, {}
+    for kind in tiny.TEXT_FAMILIES:
+        for dtype, stock in (("float16", False), ("bfloat16", True)):
+            name = f"{kind}-{dtype}"
+            workload = Workload(input_tokens=5, output_tokens=4, dtype=dtype, beams=2)
+            model = shorten(tiny.model_of(kind), 2) if stock else tiny.cut_of(kind)
+            model.generation_config.update(num_beams=2, max_new_tokens=6, do_sample=False)
+            save(loading.in_precision(model, dtype), tmp_path / name)
+            expected[name] = timed_as(tmp_path / name, workload)
+            seen = view.build(records, document | {"workload": workload.model_dump()})
+            taken = records[0].latency.model_copy(update={"workload": workload})
+            snippets[name] = load_it(card.card(seen, records[0].number, name=name, stock=stock, latency=taken))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADER],
+        cwd=tmp_path,
+        input=json.dumps([snippets, ROWS]),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 18
+    for name, facts in expected.items():
+        settings = [
+            {k: v for k, v in f.pop("generation").items() if v and k not in FORCED} for f in (facts, found[name])
+        ]
+        assert settings[0] == settings[1] and settings[0]["num_beams"] == 2, name
+        assert found[name] == facts, name
+
+
+@pytest.mark.parametrize(
+    ("said", "dtype"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"dtype": "float16", "runtime": "compile"}, "float16"),
+        ({"dtype": "float16", "runtime": "ctranslate2"}, "float32"),  # beside the engine's own files
+        ({}, "float32"),
+    ],
+)
+def test_every_load_it_names_the_precision_of_the_weights(study, said, dtype):
+    records, document = study
+    plain = {k: v for k, v in document.get("workload", {}).items() if k not in ("dtype", "runtime")}
+    seen = view.build(records, document | {"workload": plain | said})
+    wanted = f"from_pretrained({seen.loaded!r}, dtype={dtype!r})"
+    assert wanted in "\n".join(answer.load_lines(seen.loaded, seen.dtype))
+    assert wanted in markdown.render(seen)
+    assert wanted.replace("'", "&#39;") in page.render(seen)
