@@ -20,6 +20,7 @@ LEAVES = {
     "plain_yaml",
     "config_files",
     "records",
+    "fidelity",
     "intervals",
     "front",
     "device",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nash_search.config import Architecture
-from nash_search.records import KEPT_SHARE, Fidelity
+from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.report import escape
 
 

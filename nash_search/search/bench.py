@@ -22,10 +22,11 @@ import torch
 
 from nash_search import device, latency, loading, pruner
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, Workload
+from nash_search.fidelity import Fidelity
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
-from nash_search.records import Fidelity, Latency, Quality, TrialRecord
+from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.search import room, sharing
 from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve

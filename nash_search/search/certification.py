@@ -8,7 +8,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from nash_search.config import Architecture, Frozen, LatencyBudget
-from nash_search.records import Fidelity, Latency, Quality, Verdict
+from nash_search.fidelity import Fidelity
+from nash_search.records import Latency, Quality, Verdict
 
 
 class Training(Frozen):

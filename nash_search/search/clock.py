@@ -16,8 +16,9 @@ from nash_search import device as devices
 from nash_search import latency, pruner
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
+from nash_search.fidelity import Fidelity
 from nash_search.latency import workload as workloads
-from nash_search.records import Fidelity, Latency
+from nash_search.records import Latency
 from nash_search.search import certify
 from nash_search.search.naming import MEASUREMENT
 from nash_search.search.serving import Serving

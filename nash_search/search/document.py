@@ -16,7 +16,8 @@ from typing import Any
 
 from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
-from nash_search.records import Fidelity, Quality, TrialRecord
+from nash_search.fidelity import Fidelity
+from nash_search.records import Quality, TrialRecord
 from nash_search.search import manifest, probe, provenance, sharing, space
 from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
-from nash_search.records import CurvePoint, Fidelity, Latency, Quality, Round, Shapes, TrialRecord, pooled
+from nash_search.fidelity import Fidelity
+from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
 from nash_search.search import room
 from nash_search.search.cost import TrialCost
 from nash_search.search.stopping import reason_to_stop

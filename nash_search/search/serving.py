@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
+from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.latency import fresh, identity, runtimes
 from nash_search.latency.eager import RUNTIME as EAGER
-from nash_search.records import KEPT_SHARE, Fidelity, Quality
+from nash_search.records import Quality
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Examples, Task
 

@@ -26,7 +26,8 @@ import pydantic
 
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.errors import InvalidInput
-from nash_search.records import FailureReason, Fidelity, Latency, Quality, TrialRecord
+from nash_search.fidelity import Fidelity
+from nash_search.records import FailureReason, Latency, Quality, TrialRecord
 from nash_search.search import manifest
 from nash_search.search.cost import TrialCost
 from nash_search.search.stopping import Peer

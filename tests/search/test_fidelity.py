@@ -11,7 +11,8 @@ from nash_search import cli, pruner
 from nash_search.config import LatencyBudget, Workload
 from nash_search.config_files import load_config
 from nash_search.errors import InvalidInput
-from nash_search.records import Fidelity, Latency, Quality, Round
+from nash_search.fidelity import Fidelity
+from nash_search.records import Latency, Quality, Round
 from nash_search.report import words
 from nash_search.search import certify, document
 from nash_search.search.bench import NashBench
