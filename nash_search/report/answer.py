@@ -24,6 +24,7 @@ from nash_search.report.picture import caption
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
     counted,
+    data_words,
     format_count,
     format_duration,
     format_ms,
@@ -69,6 +70,8 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("study", escape.plain(view.study))] if view.study else []
     if plan.get("model"):
         rows.append(("model", escape.plain(plan["model"])))
+    if plan.get("data"):
+        rows.append(("data", data_words(plan["data"])))
     if view.device or view.workload:
         rows.append(("device", escape.plain(view.device)))
         rows.append(("one call", caption(view).rpartition(" · ")[0]))

@@ -21,7 +21,15 @@ from nash_search.report.markdown import aligned, fenced
 from nash_search.report.picks import Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView
-from nash_search.report.words import counted, format_count, format_ms, format_quality, format_spread, vocabulary_words
+from nash_search.report.words import (
+    counted,
+    data_words,
+    format_count,
+    format_ms,
+    format_quality,
+    format_spread,
+    vocabulary_words,
+)
 
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
@@ -250,6 +258,8 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
     lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, {how}"]
     if data or view.task:
         lines.append(f"- data: {escape.markdown(data or view.task)}")
+    if rows := view.document.get("data"):
+        lines.append(f"- {escape.markdown(data_words(rows), 400)}")
     if view.document.get("command"):
         lines.append(f"- command: {escape.markdown_code(view.document['command'], 1000)}")
     if trimmed := view.document.get("vocabulary"):

@@ -91,6 +91,10 @@ class NashBench:
         """What the task decided."""
         return self.task.notes
 
+    def data(self) -> dict[str, Any] | None:
+        """Rows of the user's splits, and what was dropped from them."""
+        return None if self.task.data is None else self.task.data.model_dump(mode="json")
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
         return self.dense.found.decoder_layers

@@ -63,6 +63,10 @@ class Rehearsal:
         """There is no data."""
         return ()
 
+    def data(self) -> dict[str, Any] | None:
+        """There is none."""
+        return None
+
     def decoder_layers(self) -> int:
         """Six."""
         return LAYERS

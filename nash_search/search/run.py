@@ -305,6 +305,7 @@ class _Run:
             certification=certification,
             dense_validation=self.dense,
             vocabulary=self.vocabulary,
+            data=self.bench.data(),
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,

@@ -119,6 +119,9 @@ class Bench(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What was decided about the data (columns, splits, truncation), for people."""
 
+    def data(self) -> dict[str, Any] | None:
+        """Rows of the user's splits and what was dropped (`tasks.data.DataFacts`); None: an embedded task."""
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
 
@@ -144,14 +147,9 @@ class Bench(Protocol):
         """The dense model as a trial that needs no training."""
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
-        """Put into the study's folder what it needs of a teacher with a trimmed vocabulary; nothing otherwise.
+        """Put what a study needs of a trimmed teacher into its folder; what trimming gained and cost.
 
-        Args:
-            study: the study's folder, held by its driver.
-            opened: the sealed test split has been opened, so what it lost is counted too.
-
-        Returns:
-            What trimming gained and cost (`search/vocabulary.py`); None where nothing was trimmed.
+        None where nothing was trimmed. Once the sealed test split is `opened`, what it lost is counted too.
         """
 
     def dense_folder(self) -> Path:
