@@ -79,6 +79,14 @@ def in_precision(model: Any, dtype: str) -> Any:
     return found.to(device).eval()
 
 
+def copied(model: Any) -> Any:
+    """A deep copy, without the call that `generate` may have compiled for the original: it would run its graph."""
+    found = copy.deepcopy(model)
+    for name in ("_compiled_call", "_last_compile_config"):
+        vars(found).pop(name, None)
+    return found
+
+
 def _is_in(model: Any, dtype: str) -> bool:
     wanted = getattr(torch, dtype)
     kept = set(model._keep_in_fp32_modules_strict or ()) if wanted != torch.float32 else set()
