@@ -106,6 +106,9 @@ class Rehearsal:
         """The closed form at no pruning."""
         return self._quality(self._dense(), "validation", self.config.seed)
 
+    def check_export(self, beside: Path) -> None:
+        """There is nothing to write."""
+
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """As long as a trial was ordered to take."""
         seconds = float(self.orders.get("trial_s", "0"))

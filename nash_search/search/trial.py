@@ -137,6 +137,9 @@ class Bench(Protocol):
     def dense_quality(self) -> Quality:
         """The dense model on the validation split."""
 
+    def check_export(self, beside: Path) -> None:
+        """Write the dense model as an export on the disk of `beside` (the study's folder), and read it back."""
+
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
 
