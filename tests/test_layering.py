@@ -18,8 +18,6 @@ LEAVES = {
     "budget",
     "config",
     "plain_yaml",
-    "plain_json",
-    "generation",
     "config_files",
     "records",
     "fidelity",

@@ -12,6 +12,7 @@ import typer
 from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput, shown
+from nash_search.report.words import looks_words, renewing
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a study.")]
 
@@ -137,7 +138,12 @@ def picked(document: dict[str, Any], found: dict[str, Any]) -> list[str]:
     dense = document["dense"]
     if dense["quality_split"] == found["quality_split"]:
         words += f" (dense {dense['quality']:.2f})"
-    return [words, found["checkpoint"]]
+    said = [words, found["checkpoint"]]
+    if asked_again := looks_words(found["looks"], found["rounds"]):
+        said.append(asked_again)
+    if found["occasion_sd"] is None:
+        said.append(renewing(document["study"]))
+    return said
 
 
 def dashboard(

@@ -35,7 +35,6 @@ DRIFT = 0.03
 UNWORTHY = {"no_samples", "zero_durations", "cut_short"}
 """Statuses of measurements that are not kept."""
 _NOT_FELT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map"}
-_NOT_FELT |= {"prefix", "task_specific_params"}
 
 
 class CacheWarning(NashSearchWarning):
@@ -86,6 +85,7 @@ class LatencyCache:
         *,
         pairs: int,
         limit_s: float,
+        again: bool = False,
     ) -> dict[str, Latency]:
         """`timing.measure_many` of what is not known yet; what is taken now is known from then on.
 
@@ -96,6 +96,7 @@ class LatencyCache:
             workload: what one `generate` is.
             pairs: timed pairs per candidate.
             limit_s: as of `timing.measure_many`, for all of it.
+            again: what is known cannot be right: time all, and replace it.
 
         Returns:
             Latencies by name; the details of those from before say `remembered`.
@@ -103,10 +104,10 @@ class LatencyCache:
         began_s = time.monotonic()
         fingerprint = runtimes.fingerprint(devices.resolve(workload.device), workload)
         keys = {n: key(fingerprint, workload, shapes_of(model), dense_shapes) for n, model in candidates.items()}
-        known = {name: latency for name, k in keys.items() if (latency := self.get(k)) is not None}
+        known = {} if again else {name: x for name, k in keys.items() if (x := self.get(k)) is not None}
         if known:
-            again = timing.measure_many({"dense": dense}, dense, workload, pairs=pairs, limit_s=limit_s, details=False)
-            dense_ms = median([*again["dense"].runs_ms, *(x for r in again["dense"].rounds for x in r.dense_runs_ms)])
+            anew = timing.measure_many({"dense": dense}, dense, workload, pairs=pairs, limit_s=limit_s, details=False)
+            dense_ms = median([*anew["dense"].runs_ms, *(x for r in anew["dense"].rounds for x in r.dense_runs_ms)])
             if any(drifted(latency, dense_ms) for latency in known.values()):
                 self._warn(f"the dense model has drifted to {dense_ms:.3g} ms, what was timed before is stale")
                 known = {}

@@ -23,8 +23,8 @@ from nash_search.report.picks import Pick, Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
+    certifies_words,
     counted,
-    data_words,
     format_count,
     format_duration,
     format_ms,
@@ -70,8 +70,6 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("study", escape.plain(view.study))] if view.study else []
     if plan.get("model"):
         rows.append(("model", escape.plain(plan["model"])))
-    if plan.get("data"):
-        rows.append(("data", data_words(plan["data"])))
     if view.device or view.workload:
         rows.append(("device", escape.plain(view.device)))
         rows.append(("one call", caption(view).rpartition(" · ")[0]))
@@ -88,6 +86,8 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("dense", words))
     for budget in plan.get("budgets") or ():
         rows.append(("budget", _budget_words(budget, view, plan)))
+    if plan.get("certifies"):
+        rows.append(("certifies", certifies_words(plan["certifies"])))
     rows += _cost_rows(plan)
     if plan.get("dashboard"):
         rows.append(("dashboard", escape.plain(plan["dashboard"])))
@@ -158,6 +158,7 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
         parts += [Text(title, "bold"), leaderboard(view, width), Text()]
     for pick in view.picks:
         parts.append(pick_text(pick, view))
+    parts += [Text(f"    {words}", "dim") for words in view.clock_words]
     loaded = view.loaded
     if files:
         parts += [Text(), Text("Written", "bold"), *(_copied(f"  {escape.plain(f)}") for f in files)]

@@ -23,11 +23,12 @@ from nash_search.report.picture import caption
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     counted,
-    data_words,
     format_count,
     format_ms,
     format_quality,
     format_spread,
+    looks_words,
+    renewing,
     vocabulary_words,
 )
 
@@ -220,6 +221,15 @@ def _conditions(view: StudyView, latency: Latency | None, quality: Quality | Non
             f"{latency.contended_share:.0%} of the calls were flagged as contended; none was dropped."
         )
         lines.append("± and brackets are two-sided 95% intervals; the latency is the median over rounds.")
+        if latency.effect is not None:
+            known = "assumed" if latency.effect.assumed else f"from {latency.effect.occasions} measurements there"
+            lines.append(
+                f"Medians move by {latency.effect.sd:.1%} between occasions ({known}): milliseconds allow for it."
+            )
+        elif latency.fresh:
+            lines.append(f"The {escape.markdown(renewing(view.study), 400)}.")
+        if asked_again := looks_words(latency.looks, rounds):
+            lines.append(f"This was {asked_again}.")
     if quality is not None and quality.signature:
         lines.append(f"Quality: {escape.markdown_code(quality.signature)}.")
     return "\n".join(lines)
@@ -258,8 +268,6 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
     lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, {how}"]
     if data or view.task:
         lines.append(f"- data: {escape.markdown(data or view.task)}")
-    if rows := view.document.get("data"):
-        lines.append(f"- {escape.markdown(data_words(rows), 400)}")
     if view.document.get("command"):
         lines.append(f"- command: {escape.markdown_code(view.document['command'], 1000)}")
     if trimmed := view.document.get("vocabulary"):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from nash_search.config import Architecture
 from nash_search.records import Status, TrialRecord
 from nash_search.report import escape
-from nash_search.report.words import describe, format_ms, format_quality
+from nash_search.report.words import describe, format_ms, format_quality, looks_words
 
 Direction = Literal["maximize", "minimize"]
 Document = Mapping[str, Any]
@@ -128,6 +128,8 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
             why = "the best point of the front that may meet it; none does for certain"
             if document.get("unfinished"):
                 why = "by its trial's own timing; nothing is certified yet"
+        asked_again = looks_words(entry.get("looks") or 1, entry.get("rounds") or 0)
+        why += f"; {asked_again}" if asked_again else ""
         more = _more(chosen, ranked, direction)
     elif entry.get("verdict") == "infeasible":
         why = _why_not(entry, budget_ms)

@@ -45,7 +45,10 @@ _REDRAW_S = 0.5
 
 _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "workload": lambda d: "",
-    "probe": lambda d: f"timing {d.get('shapes', 'the')} shapes before training any",
+    "probe": lambda d: (
+        f"timing {d.get('shapes', 'the')} shapes "
+        + ("again: their times did not grow with depth" if d.get("again") else "before training any")
+    ),
     "vocabulary": vocabulary_words,
     "shared": shared_words,
     "search": lambda d: (
@@ -58,6 +61,7 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "certify": lambda d: (
         f"timing {counted(d.get('points', 0), 'point')} again, alone, in {d.get('rounds', 'several')} fresh processes"
+        + (f", asked {d['looks']} times: earlier rounds count too" if d.get("looks", 1) > 1 else "")
     ),
     "fidelity": fidelity_words,
     "test": lambda d: f"scoring {counted(d.get('models', 1), 'model')} on the sealed test split, once",

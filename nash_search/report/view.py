@@ -22,6 +22,7 @@ from nash_search.config import Workload
 from nash_search.records import Latency, TrialRecord
 from nash_search.report import escape
 from nash_search.report.picks import Direction, Document, Pick, Point, pick_of
+from nash_search.report.words import certifies_words, renewing
 
 Placed = tuple[float | None, float | None, float | None]
 """Latency on the study's one scale and its 95 % bounds, milliseconds."""
@@ -80,6 +81,20 @@ class StudyView:
     def front(self) -> tuple[Point, ...]:
         """The front, fastest first."""
         return tuple(sorted((p for p in self.points if p.on_front and p.measured), key=lambda p: p.xy[0]))
+
+    @property
+    def clock_words(self) -> tuple[str, ...]:
+        """What this machine can certify, and whether the study was certified by the old protocol."""
+        found = self.document.get("certifies")
+        return (
+            *((f"this machine certifies: {certifies_words(found)}",) if found and self.document.get("front") else ()),
+            *((renewing(self.study),) if self.old_protocol else ()),
+        )
+
+    @property
+    def old_protocol(self) -> bool:
+        """Certified before bounds in milliseconds carried the occasion effect."""
+        return any(p.get("occasion_sd") is None for p in self.document.get("front") or ())
 
     @property
     def picked(self) -> tuple[Point, ...]:

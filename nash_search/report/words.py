@@ -9,6 +9,9 @@ from nash_search.config import Architecture
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.report import escape
 
+FAR_APART = 4.0
+"""Ends of an interval further apart than this factor are both said."""
+
 
 def describe(architecture: Architecture) -> str:
     """`2 dec · enc 70%`: decoder blocks and the percent of the encoder kept."""
@@ -80,8 +83,46 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_spread(low: float | None, high: float | None) -> str:
-    """` ± 0.4` (half of an interval in milliseconds), or nothing where there is none."""
-    return "" if low is None or high is None else f" ± {format_ms((high - low) / 2)}"
+    """` ± 0.4` (half of an interval in milliseconds), or nothing where there is none.
+
+    An interval whose ends are further apart than a factor of 4 is no ± of anything: its ends are said.
+    """
+    if low is None or high is None:
+        return ""
+    if high > FAR_APART * low:
+        return f" ({format_ms(low)} to {format_ms(high)})" if high < 1e6 else f" ({format_ms(low)} or more)"
+    return f" ± {format_ms((high - low) / 2)}"
+
+
+def certifies_words(found: Mapping[str, Any]) -> str:
+    """What this machine can certify: `40 ms needs a median of at most 34.6 ms here; a share is judged to 1.5%`."""
+    share, ms = f"{found['share_margin']:.1%}", f"{found['ms_margin']:.0%}"
+    needs = [
+        f"{escape.plain(asked, 20).removesuffix('ms').strip()} ms needs a median of at most {format_ms(needed)} ms here"
+        for asked, needed in found["needs_ms"].items()
+    ]
+    said = f"{', '.join(needs)}; a share is judged to {share}" if needs else f"a share to {share} here, ms to {ms}"
+    counted_ = counted(found["occasions"], "measurement")
+    why = f"assumed, {counted_} of the dense model being too few" if found["assumed"] else f"by {counted_}"
+    return f"{said} (medians move by {found['occasion_sd']:.1%} between occasions, {why})"
+
+
+def looks_words(looks: int, rounds: int) -> str:
+    """That an answer was asked for before; nothing at the first time."""
+    if looks <= 1:
+        return ""
+    return f"asked {looks} times: all {rounds} rounds count, the bounds are widened for each asking"
+
+
+OLD_PROTOCOL = (
+    "milliseconds were certified by the old protocol, which took no account of how far a median moves from one "
+    "occasion to the next (shares stand)"
+)
+
+
+def renewing(study: str) -> str:
+    """What to do about a study certified by the old protocol."""
+    return f"{OLD_PROTOCOL}: nash-search remeasure {escape.plain(study, 80)} renews them"
 
 
 def format_count(parameters: int | None) -> str:
@@ -91,25 +132,6 @@ def format_count(parameters: int | None) -> str:
     if parameters >= 1_000_000:
         return f"{parameters / 1e6:.1f}M"
     return f"{parameters / 1e3:.0f}k" if parameters >= 1000 else str(parameters)
-
-
-def data_words(found: Mapping[str, Any]) -> str:
-    """Rows of the splits, and what was done about sources that stand in two of them."""
-    words = ", ".join(f"{found[split]:,} {split}" for split in ("train", "validation", "test")) + " rows"
-    shared = {
-        "validation also in train": found["validation_in_train"],
-        "test also in train": found["test_in_train"],
-        "test also in validation": found["test_in_validation"],
-    }
-    counts = ", ".join(f"{count:,} of {where}" for where, count in shared.items() if count)
-    if not counts:
-        return f"{words}; no source stands in two splits"
-    if found["overlap_allowed"]:
-        return f"{words}; splits share sources, as was allowed ({counts}): trust the numbers less"
-    dropped = " and ".join(
-        f"{found[f'{split}_dropped']:,} of {split}" for split in ("train", "validation") if found[f"{split}_dropped"]
-    )
-    return f"{words}, after {dropped} were dropped because their sources are held out ({counts})"
 
 
 def vocabulary_words(found: Mapping[str, Any]) -> str:

@@ -91,10 +91,6 @@ class NashBench:
         """What the task decided."""
         return self.task.notes
 
-    def data(self) -> dict[str, Any] | None:
-        """Rows of the user's splits, and what was dropped from them."""
-        return None if self.task.data is None else self.task.data.model_dump(mode="json")
-
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
         return self.dense.found.decoder_layers
@@ -136,8 +132,10 @@ class NashBench:
 
     # -- before training -------------------------------------------------------------------------
 
-    def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
-        """Random-weight models of these shapes, as many side by side as memory allows; not those known here."""
+    def probe(
+        self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
+    ) -> dict[Architecture, Latency]:
+        """Random-weight models of these shapes, as many side by side as memory allows; those known only `again`."""
         cache, dense_shapes = LatencyCache(known), shapes_of(self.teacher)
         weights_bytes = sum(p.numel() * p.element_size() for p in self.teacher.parameters())
         together = max(1, min(len(shapes), TOGETHER_BYTES // max(1, weights_bytes)))
@@ -155,6 +153,7 @@ class NashBench:
                 self._workload,
                 pairs=PROBE_PAIRS,
                 limit_s=left_s / groups_left,
+                again=again,
             )
             found |= {a: taken[a.slug] for a in group}
         return found
@@ -171,18 +170,16 @@ class NashBench:
             self._scored_s = time.monotonic() - began
         return self._quality
 
-    def check_export(self, beside: Path) -> None:
-        """Write the dense model as an export and read it back."""
-        pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer)
-
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """Keep a trimmed teacher in the study; what trimming gained and cost."""
         return self.dense.settle(study, self._weigh, self.dense_quality, opened=opened)
 
     def _weigh(self, given: Any, whole: Task) -> tuple[Latency, Quality]:
         """The dense model timed next to the one with the whole vocabulary, and that one's quality."""
+        given = given.to(self.device.name)
+        given.generation_config.update(**whole.generation)
         serving = Serving(self._workload, whole, self._guard)
-        served = serving.served(given.to(self.device.name))
+        served = serving.served(given)
         timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
         taken = latency.measure(self._dense_served, served, self._workload, **timing)
         return taken, serving.score(served, "validation")

@@ -5,8 +5,12 @@ Values only. This module refuses to know how a point is timed, chosen and scored
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from pydantic import Field
 
+from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, Verdict
@@ -93,3 +97,26 @@ class Certification(Frozen):
             seeds = tuple(t.model_copy(update={"test": tests.get(t.key)}) for t in p.seeds)
             points.append(p.model_copy(update={"test": tests.get(p.key), "seeds": seeds}))
         return self.model_copy(update={"points": tuple(points)})
+
+
+def over_seeds(point: Point) -> dict[str, Any] | None:
+    """A finalist's quality over its seeds, mean with 95 % t-bounds; None where there is one seed.
+
+    The bounds say how much of the number was the seed's luck. What else a quality is uncertain by (the split's
+    examples) all seeds share: that is the standard error's matter.
+    """
+    tested = [t.test for t in point.seeds if t.test is not None]
+    found = tested if tested and len(tested) == len(point.seeds) else [t.validation for t in point.seeds]
+    if not found:
+        return None
+    values = [q.value for q in found]
+    lower, upper = intervals.mean_bounds(values)
+    return {
+        "n": len(values),
+        "split": found[0].split,
+        "mean": sum(values) / len(values),
+        "lower": lower if math.isfinite(lower) else None,
+        "upper": upper if math.isfinite(upper) else None,
+        "values": values,
+        "exported_seed": point.seed,
+    }

@@ -11,7 +11,6 @@ import gc
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from nash_search.pruner.families import FAMILIES
 from nash_search.records import Quality
 from nash_search.search import manifest
 from nash_search.search.vocabulary import Trimming, Weigh
-from nash_search.tasks import exported, models
+from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import EMBEDDED, load_task
 from nash_search.tasks.task import Task
@@ -85,14 +84,13 @@ class Dense:
         tokenizer = models.load_tokenizer(self.found) if self.trimming is None else self.trimming.tokenizer
         found = load_task(self.config.task, tokenizer, self._generation)
         return_memory()
-        return replace(found, notes=(*found.notes, *exported.generation_notes(self.found, found)))
+        return found
 
     @cached_property
     def teacher(self) -> Any:
         """The model, in eval mode; with a trimmed vocabulary where that was asked for."""
         found = pruner.load(self.folder) if self.trimming is None else self.trimming.teacher
-        exported.complete(found, self.task.tokenizer)
-        exported.carry(found, self.task)
+        found.generation_config.update(**self.task.generation)  # exports say how they were scored
         self._check_sparsity(found)
         return found
 

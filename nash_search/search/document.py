@@ -18,14 +18,15 @@ from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
 from nash_search.fidelity import Fidelity
 from nash_search.records import Quality, TrialRecord
-from nash_search.search import manifest, probe, provenance, sharing, space
+from nash_search.search import manifest, occasions, probe, provenance, sharing, space
+from nash_search.search.certification import over_seeds
 from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
 from nash_search.spreadsheet import csv_cell
 
 PUBLIC = (
-    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s", "data"
+    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s"
 )  # fmt: skip
 PUBLIC_PARTS = {
     "workload": ("batch_size", "input_tokens", "output_tokens", "beams", "dtype", "threads", "runtime"),
@@ -59,12 +60,13 @@ def full(
     counts: dict[str, int],
     hypervolume: float,
     elapsed_s: float,
+    effect: intervals.OccasionEffect = intervals.DEFAULT_OCCASION,
     records: Sequence[TrialRecord] = (),
     vocabulary: dict[str, Any] | None = None,
-    data: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole document; see `public` for the part that is promised."""
     points = certification.points if certification is not None else ()
+    effect = next((p.latency.effect for p in points if p.latency.effect is not None), effect)
     again = [t for p in points for t in p.seeds if t.seed != config.seed]
     floor_at, floor_share = probe.floor(table, facts.space.architectures())
     quality_limit = quality_floor(facts, config)
@@ -105,7 +107,9 @@ def full(
         "trials": counts,
         "hypervolume": hypervolume,
         "elapsed_s": round(elapsed_s, 3),
-        "data": data,
+        "certifies": occasions.certifies(
+            config.budgets, effect, config.certify_rounds, points[0].latency if points else None
+        ),
         "vocabulary": vocabulary,
         "device_name": device_name(table.fingerprint),
         "metric": facts.quality_metric,
@@ -147,7 +151,8 @@ def nearest(
         if math.isfinite(ms):
             return probe.rounded_up(ms).asked
     architectures = space.filled(config.search_space, decoder_layers).architectures()
-    return probe.nearest_feasible(table, architectures, budget).asked
+    margin = occasions.planned_margin(intervals.DEFAULT_OCCASION, config.certify_rounds)
+    return probe.nearest_feasible(table, architectures, budget, margin).asked
 
 
 def _number(value: float) -> float | None:
@@ -198,29 +203,9 @@ def budget_answer(
         "quality_split": quality.split,
         "checkpoint": str(folder / point.checkpoint),
         "architecture": point.architecture.model_dump(mode="json"),
-    }
-
-
-def over_seeds(point: Point) -> dict[str, Any] | None:
-    """A finalist's quality over its seeds, mean with 95 % t-bounds; None where there is one seed.
-
-    The bounds say how much of the number was the seed's luck. What else a quality is uncertain by (the split's
-    examples) all seeds share: that is the standard error's matter.
-    """
-    tested = [t.test for t in point.seeds if t.test is not None]
-    found = tested if tested and len(tested) == len(point.seeds) else [t.validation for t in point.seeds]
-    if not found:
-        return None
-    values = [q.value for q in found]
-    lower, upper = intervals.mean_bounds(values)
-    return {
-        "n": len(values),
-        "split": found[0].split,
-        "mean": sum(values) / len(values),
-        "lower": _number(lower),
-        "upper": _number(upper),
-        "values": values,
-        "exported_seed": point.seed,
+        "looks": latency.looks,
+        "rounds": len(latency.rounds),
+        "occasion_sd": latency.effect.sd if latency.effect is not None else None,
     }
 
 
@@ -253,6 +238,7 @@ def _front(point: Point, folder: Path, parameters: int | None, dense_ms: float |
         "lower_ms": _number(lower),
         "upper_ms": _number(upper),
         "measured_ms": latency.median_ms,
+        "occasion_sd": latency.effect.sd if latency.effect is not None else None,
         "share": latency.ratio,
         "share_upper": _number(latency.ratio_bounds[1]),
         "speedup": latency.speedup,
@@ -282,7 +268,7 @@ def device_name(fingerprint: dict[str, Any]) -> str:
 
 def public(document: dict[str, Any]) -> dict[str, Any]:
     """The promised keys only, in the promised order."""
-    found = {name: document.get(name) for name in PUBLIC}  # studies of before say less
+    found = {name: document[name] for name in PUBLIC}
     for name, keys in PUBLIC_PARTS.items():
         found[name] = {key: document[name][key] for key in keys}
     return found

@@ -8,17 +8,59 @@ to know what a median's scatter means (`nash_search.intervals`) and how lines ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nash_search import intervals
+from nash_search.config import LatencyBudget
 from nash_search.intervals import OccasionEffect
 from nash_search.latency import occasions
 from nash_search.records import Latency, TrialRecord
 
 LATENCIES = ".latencies"
 """Beside the studies: every shape timed here, and how long the dense model took at each occasion."""
+
+
+def certifies(
+    budgets: Sequence[LatencyBudget], effect: OccasionEffect, rounds: int, found: Latency | None = None
+) -> dict[str, Any]:
+    """What a certificate can tell apart on this device, for the plan and the answer.
+
+    Args:
+        budgets: as asked.
+        effect: the device's occasion effect.
+        rounds: fresh rounds of a certificate.
+        found: a certificate, whose own rounds say how far they scatter (None: as `intervals` assumes).
+
+    Returns:
+        occasion_sd (fraction), occasions it was learnt from, assumed (too few of them); ms_margin and share_margin, how
+        far (fraction) below a budget a model must lie to be found to meet it; needs_ms by budget asked in milliseconds.
+    """
+    if found is None:
+        ms_margin, share_margin = planned_margin(effect, rounds), _fraction(intervals.RATIO_ROUND_SD, rounds)
+    else:
+        ms_margin = found.margin(LatencyBudget(asked="1", ms=1.0))
+        share_margin = found.margin(LatencyBudget(asked="100%", share=1.0))
+    return {
+        "occasion_sd": effect.sd,
+        "occasions": effect.occasions,
+        "assumed": effect.assumed,
+        "ms_margin": ms_margin,
+        "share_margin": share_margin,
+        "needs_ms": {b.asked: b.ms * (1 - ms_margin) for b in budgets if b.ms is not None},
+    }
+
+
+def planned_margin(effect: OccasionEffect, rounds: int) -> float:
+    """How far (fraction) below milliseconds a model must lie, before any round shows how far rounds scatter."""
+    return _fraction(min(intervals.ROUND_SD, effect.sd) if not effect.assumed else intervals.ROUND_SD, rounds, effect)
+
+
+def _fraction(round_sd: float, rounds: int, effect: OccasionEffect | None = None) -> float:
+    return -math.expm1(-intervals.margin(effect, round_sd, rounds))
 
 
 def learnt(study: Path, fingerprint: Mapping[str, Any]) -> OccasionEffect:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nash_search import errors
-from nash_search.config import SearchConfig, SearchSpace, Workload, digest
-from nash_search.records import Quality, TrialRecord
-from nash_search.search import cost, document, manifest, probe, recovery, space
+from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
+from nash_search.intervals import OccasionEffect
+from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.search import cost, document, manifest, occasions, probe, recovery, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.search.trial import Bench
@@ -47,6 +48,7 @@ class Case(Protocol):
     facts: StudyFacts
     workload: Workload
     workers: int
+    effect: OccasionEffect
 
 
 def resolved_question(config: SearchConfig, bench: Bench) -> dict[str, Any]:
@@ -109,10 +111,31 @@ def latency_table(
     if begun:
         return probe.LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
-    say("probe", {"shapes": len(shapes), "limit_s": PROBE_LIMIT_S})
-    found = probe.table_of(bench.probe(shapes, PROBE_LIMIT_S, folder.parent / LATENCIES))
+    found = timed_table(bench, shapes, folder.parent / LATENCIES, say)
     manifest.write_atomic(own, found.model_dump_json())
     return found
+
+
+def timed_table(
+    bench: Bench, shapes: list[Architecture], known: Path, say: Callable[[str, dict[str, Any]], None]
+) -> probe.LatencyTable:
+    """These shapes with their latencies, timed again where they cannot be right.
+
+    Args:
+        bench: times.
+        shapes: every depth and a few widths.
+        known: folder of what was timed before.
+        say: told of each timing.
+
+    Raises:
+        Unfinished: the device is too busy for a table that makes sense.
+    """
+
+    def timed(asked: list[Architecture], *, again: bool = False) -> dict[Architecture, Latency]:
+        say("probe", {"shapes": len(asked), "limit_s": PROBE_LIMIT_S, "again": again})
+        return bench.probe(asked, PROBE_LIMIT_S, known, again=again)
+
+    return probe.straightened(probe.table_of(timed(shapes)), lambda bent: timed(bent, again=True))
 
 
 def dense_quality(bench: Bench, folder: Path, *, begun: bool) -> Quality:
@@ -224,12 +247,11 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
     architectures = facts.space.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    lower_ms, upper_ms = table.dense_bounds_ms
+    lower_ms, upper_ms = table.dense_bounds_ms(case.effect)
     return {
         "study": config.study_name,
         "task": config.task.name,
         "model": config.model,
-        "data": case.bench.data(),
         "device": case.workload.device,
         "workload": case.workload.model_dump(mode="json"),
         "metric": facts.quality_metric,
@@ -252,6 +274,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
             }
             for b in config.budgets
         ],
+        "certifies": occasions.certifies(config.budgets, case.effect, config.certify_rounds),
         "fastest": fastest.slug,
         "trials": config.trials,
         "workers": case.workers,

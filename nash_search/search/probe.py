@@ -10,6 +10,8 @@ own position bias), so the least sparsity of the grid is always timed:
           | 3 blocks  x x-----x-----x     staircase; its lowest point is the floor
           +----------------------> encoder sparsity
 
+Latency grows with the decoder's depth. Where a table says otherwise, something else used the device while it was
+taken: it is timed again there, and a table that stays impossible is refused.
 The interpolation decides only what is *proposed*; every record carries its own measurement.
 This module refuses to know how a millisecond is taken, and quality altogether.
 """
@@ -17,7 +19,7 @@ This module refuses to know how a millisecond is taken, and quality altogether.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -27,7 +29,14 @@ from pydantic import ConfigDict
 
 from nash_search import intervals
 from nash_search.config import Architecture, Frozen, LatencyBudget, SearchSpace, Workload
+from nash_search.errors import Unfinished
+from nash_search.intervals import OccasionEffect
 from nash_search.records import Latency
+
+BEND = 0.1
+"""A shape that costs less than one with fewer decoder blocks by more than this (fraction) was not timed alone."""
+TIMED_AT_MOST = 3
+"""Times that a shape is timed until the table must make sense."""
 
 
 class ProbeEntry(Frozen):
@@ -59,12 +68,11 @@ class LatencyTable(Frozen):
         """Median of all dense samples of the probe, milliseconds: the study's yardstick."""
         return float(np.median([x for e in self.entries for r in e.latency.rounds for x in r.dense_runs_ms]))
 
-    @cached_property
-    def dense_bounds_ms(self) -> tuple[float, float]:
+    def dense_bounds_ms(self, effect: OccasionEffect | None = None) -> tuple[float, float]:
         """95 % bounds of `dense_ms`: one process is one round, and shapes that shared a dense call count it once."""
         groups = dict.fromkeys(r.dense_runs_ms for entry in self.entries for r in entry.latency.rounds)
         in_time_order = [x for sweep in zip_longest(*groups) for x in sweep if x is not None]
-        return intervals.median_bounds([in_time_order])
+        return intervals.median_bounds([in_time_order], effect=effect)
 
     @cached_property
     def _curves(self) -> dict[int, tuple[list[int], list[float], list[float]]]:
@@ -115,6 +123,52 @@ def table_of(taken: Mapping[Architecture, Latency]) -> LatencyTable:
     return LatencyTable(entries=tuple(ProbeEntry(architecture=a, latency=found) for a, found in taken.items()))
 
 
+def bends(table: LatencyTable) -> list[tuple[ProbeEntry, ProbeEntry]]:
+    """Pairs of equally wide shapes of which the deeper one was clearly faster: (deeper, shallower)."""
+    found = []
+    for deep in table.entries:
+        for flat in table.entries:
+            a, b = deep.architecture, flat.architecture
+            same = a.encoder_sparsity_pct == b.encoder_sparsity_pct and a.decoder_selection == b.decoder_selection
+            deeper = same and a.decoder_layers > b.decoder_layers
+            if deeper and deep.latency.ratio < (1 - BEND) * flat.latency.ratio:
+                found.append((deep, flat))
+    return found
+
+
+def straightened(
+    table: LatencyTable, again: Callable[[list[Architecture]], Mapping[Architecture, Latency]]
+) -> LatencyTable:
+    """The table, timed again where it bends.
+
+    Args:
+        table: as it was timed.
+        again: times these shapes once more, whatever is known of them.
+
+    Raises:
+        Unfinished: it bends however often it is timed.
+    """
+    for _ in range(TIMED_AT_MOST - 1):
+        bent = {entry.architecture for pair in bends(table) for entry in pair}
+        if not bent:
+            return table
+        taken = again([e.architecture for e in table.entries if e.architecture in bent])
+        table = table_of({e.architecture: taken.get(e.architecture, e.latency) for e in table.entries})
+    if not (left := bends(table)):
+        return table
+    deep, flat = max(left, key=lambda pair: pair[1].latency.ratio / pair[0].latency.ratio)
+    raise Unfinished(
+        f"latency must grow with the decoder's depth, but {_said(deep)} and {_said(flat)} "
+        f"with {deep.architecture.encoder_sparsity_pct}% of the encoder removed, timed {TIMED_AT_MOST} times",
+        fix="something else uses the device: stop it, or wait until it is done, and run the same command again",
+    )
+
+
+def _said(entry: ProbeEntry) -> str:
+    blocks = entry.architecture.decoder_layers
+    return f"{blocks} block{'s' if blocks > 1 else ''} took {entry.latency.ratio:.0%} of the dense model's"
+
+
 def widths_to_probe(space: SearchSpace, count: int = 4) -> list[int]:
     """A few sparsities (percent) of the grid: none, the least, the most, and some between."""
     grid = space.sparsities_pct
@@ -145,14 +199,21 @@ def floor(table: LatencyTable, architectures: Iterable[Architecture]) -> tuple[A
 
 
 def nearest_feasible(
-    table: LatencyTable, architectures: Iterable[Architecture], budget: LatencyBudget
+    table: LatencyTable, architectures: Iterable[Architecture], budget: LatencyBudget, ms_margin: float = 0.0
 ) -> LatencyBudget:
-    """The tightest budget, in the unit the user spoke, that the fastest architecture should meet."""
+    """The tightest budget, in the unit the user spoke, that the fastest architecture should meet.
+
+    Args:
+        table: what the shapes cost.
+        architectures: of the space.
+        budget: what was asked.
+        ms_margin: how far (fraction) below a budget in milliseconds a model must lie to be found to meet it.
+    """
     fastest, _ = floor(table, architectures)
     share = table.upper_share(fastest)
     if budget.share is not None:
         return LatencyBudget.parse(f"{min(100, math.ceil(share * 100))}%")
-    return rounded_up(share * table.dense_ms)
+    return rounded_up(share * table.dense_ms / (1 - ms_margin))
 
 
 def rounded_up(ms: float) -> LatencyBudget:

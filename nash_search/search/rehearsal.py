@@ -63,10 +63,6 @@ class Rehearsal:
         """There is no data."""
         return ()
 
-    def data(self) -> dict[str, Any] | None:
-        """There is none."""
-        return None
-
     def decoder_layers(self) -> int:
         """Six."""
         return LAYERS
@@ -90,7 +86,9 @@ class Rehearsal:
         made = tuple(one(r) for r in range(rounds))
         return Latency(rounds=made, workload=self.workload(), fingerprint=self.fingerprint(), fresh=fresh)
 
-    def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
+    def probe(
+        self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
+    ) -> dict[Architecture, Latency]:
         """The closed form with a little noise."""
         return {a: self._latency(a, "probe") for a in shapes}
 
@@ -105,9 +103,6 @@ class Rehearsal:
     def dense_quality(self) -> Quality:
         """The closed form at no pruning."""
         return self._quality(self._dense(), "validation", self.config.seed)
-
-    def check_export(self, beside: Path) -> None:
-        """There is nothing to write."""
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """As long as a trial was ordered to take."""

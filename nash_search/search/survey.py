@@ -15,9 +15,9 @@ import numpy as np
 
 from nash_search.config import SearchConfig
 from nash_search.records import REMEMBERED
-from nash_search.search import probe, space
+from nash_search.search import occasions, probe, space
 from nash_search.search.occasions import LATENCIES
-from nash_search.search.opening import PROBE_LIMIT_S
+from nash_search.search.opening import timed_table
 from nash_search.search.trial import open_bench
 
 
@@ -31,16 +31,20 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
     Returns:
         A JSON document: task, model, device, workload, fingerprint, dense (ms and bounds), decoder_layers,
         ms_per_decoder_block, floor_ms, fastest, shapes (one row each), remembered (shapes not timed again),
-        budgets (one row each).
+        timed_again (timings of shapes whose latency did not grow with depth), budgets (one row each), certifies
+        (what a certificate can tell apart here).
     """
     bench = open_bench(config)
     filled = space.filled(config.search_space, bench.decoder_layers())
     shapes = probe.shapes_to_probe(filled)
-    table = probe.table_of(bench.probe(shapes, PROBE_LIMIT_S, results / LATENCIES))
+    timings: list[int] = []
+    table = timed_table(bench, shapes, results / LATENCIES, lambda stage, detail: timings.append(detail["shapes"]))
     entries = table.entries
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    lower_ms, upper_ms = table.dense_bounds_ms
+    effect = occasions.learnt(results / config.study_name, bench.fingerprint())
+    certifies = occasions.certifies(config.budgets, effect, config.certify_rounds)
+    lower_ms, upper_ms = table.dense_bounds_ms(effect)
     return {
         "task": config.task.name,
         "model": config.model,
@@ -54,6 +58,7 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
         "floor_share": floor_share,
         "fastest": fastest.slug,
         "shapes": [_row(entry, table.dense_ms) for entry in entries],
+        "timed_again": sum(timings[1:]),
         "remembered": sum(bool(entry.latency.details.get(REMEMBERED)) for entry in entries),
         "budgets": [
             {
@@ -63,10 +68,11 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
                 "verdict": "" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
                 "floor_ms": floor_share * table.dense_ms,
                 **space.admitted(filled, table, budget),
-                "nearest_feasible": probe.nearest_feasible(table, architectures, budget).asked,
+                "nearest_feasible": probe.nearest_feasible(table, architectures, budget, certifies["ms_margin"]).asked,
             }
             for budget in config.budgets
         ],
+        "certifies": certifies,
     }
 
 

@@ -119,9 +119,6 @@ class Bench(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What was decided about the data (columns, splits, truncation), for people."""
 
-    def data(self) -> dict[str, Any] | None:
-        """Rows of the user's splits and what was dropped (`tasks.data.DataFacts`); None: an embedded task."""
-
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
 
@@ -131,14 +128,13 @@ class Bench(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """Device and software, `hash` their identity."""
 
-    def probe(self, shapes: list[Architecture], limit_s: float, known: Path) -> dict[Architecture, Latency]:
-        """Random-weight models of these shapes, interleaved with the dense model; `known` keeps what was timed."""
+    def probe(
+        self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
+    ) -> dict[Architecture, Latency]:
+        """Random-weight models of these shapes next to the dense one; `known` keeps them, `again` replaces them."""
 
     def dense_quality(self) -> Quality:
         """The dense model on the validation split."""
-
-    def check_export(self, beside: Path) -> None:
-        """Write the dense model as an export on the disk of `beside` (the study's folder), and read it back."""
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
@@ -150,9 +146,14 @@ class Bench(Protocol):
         """The dense model as a trial that needs no training."""
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
-        """Put what a study needs of a trimmed teacher into its folder; what trimming gained and cost.
+        """Put into the study's folder what it needs of a teacher with a trimmed vocabulary; nothing otherwise.
 
-        None where nothing was trimmed. Once the sealed test split is `opened`, what it lost is counted too.
+        Args:
+            study: the study's folder, held by its driver.
+            opened: the sealed test split has been opened, so what it lost is counted too.
+
+        Returns:
+            What trimming gained and cost (`search/vocabulary.py`); None where nothing was trimmed.
         """
 
     def dense_folder(self) -> Path:
@@ -161,10 +162,7 @@ class Bench(Protocol):
     def time_fresh(
         self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
     ) -> dict[str, Latency]:
-        """Exports timed in fresh processes, all interleaved with the dense model; `budgets` are to be decided.
-
-        The settings are those of `latency.measure_fresh`: rounds, pairs, limit_s, effect, before.
-        """
+        """Exports next to the dense model, `budgets` to be decided; the settings are `latency.measure_fresh`'s."""
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Does each export write what the trained model wrote?"""

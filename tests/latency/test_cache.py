@@ -211,8 +211,8 @@ def test_a_probe_asks_the_cache(monkeypatch, tmp_path):
 
     asked = SimpleNamespace(folder=None, names=[])
 
-    def spy(self, candidates, dense, dense_shapes, workload, *, pairs, limit_s):
-        asked.folder, asked.names = self.folder, list(candidates)
+    def spy(self, candidates, dense, dense_shapes, workload, *, pairs, limit_s, again):
+        asked.folder, asked.names, asked.again = self.folder, list(candidates), again
         return dict.fromkeys(candidates, "a latency")
 
     monkeypatch.setattr(LatencyCache, "measure_many", spy)
@@ -220,4 +220,23 @@ def test_a_probe_asks_the_cache(monkeypatch, tmp_path):
     bench.__dict__ |= {"teacher": DENSE, "_dense_served": DENSE, "_workload": WORKLOAD}
     shapes = [Architecture(encoder_sparsity_pct=s, decoder_layers=1) for s in (0, 50)]
     assert bench.probe(shapes, 9.0, tmp_path) == dict.fromkeys(shapes, "a latency")
-    assert asked.folder == tmp_path and asked.names == [a.slug for a in shapes]
+    assert asked.folder == tmp_path and asked.names == [a.slug for a in shapes] and not asked.again
+    bench.probe(shapes, 9.0, tmp_path, again=True)
+    assert asked.again
+
+
+def test_what_cannot_be_right_is_timed_again_and_replaced(monkeypatch, tmp_path):
+    cache, times = LatencyCache(tmp_path), iter((3.0, 7.0))
+
+    def measure_many(models, dense, workload, **settings):
+        ms = next(times)
+        return {
+            name: Latency(rounds=(Round(runs_ms=(ms,), dense_runs_ms=(9.0,)),), workload=workload) for name in models
+        }
+
+    monkeypatch.setattr(caches.timing, "measure_many", measure_many)
+    some = dict(list(MODELS.items())[:1])
+    for _ in range(2):
+        taken = cache.measure_many(some, DENSE, {}, WORKLOAD, pairs=1, limit_s=9, again=True)
+    (kept,) = tmp_path.glob("*.json")
+    assert [x.median_ms for x in taken.values()] == [7.0] and "7.0" in kept.read_text()

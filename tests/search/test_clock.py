@@ -122,8 +122,8 @@ def test_the_dense_interval_of_a_probe_counts_a_shared_call_once():
             entries=tuple(probe.ProbeEntry(architecture=shapes[0], latency=latency) for latency in made)
         )
 
-    lower, upper = table(4).dense_bounds_ms
-    assert (lower, upper) == table(1).dense_bounds_ms
+    lower, upper = table(4).dense_bounds_ms()
+    assert (lower, upper) == table(1).dense_bounds_ms()
     assert lower < table(4).dense_ms < upper and upper / lower > 1.07  # a round effect of 2 % at least
 
 
