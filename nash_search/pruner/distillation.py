@@ -33,6 +33,10 @@ Batch = dict[str, torch.Tensor]
 (B,T) with pads -100."""
 
 
+CACHED = 2**18
+"""Logits that the divergence takes at a time on a CPU: a few megabytes of scratch stay in its cache."""
+
+
 def source_of(batch: Batch) -> Batch:
     """What the encoder is given."""
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
@@ -89,10 +93,33 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: f
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """KL(teacher || student) of logits (N,V) at a temperature, mean over N."""
-    log_p_NV = F.log_softmax(teacher.float() / temperature, dim=-1)
-    log_q_NV = F.log_softmax(student.float() / temperature, dim=-1)
-    return F.kl_div(log_q_NV, log_p_NV, reduction="batchmean", log_target=True)
+    """KL(teacher || student) of logits (N,V) at a temperature, mean over N; the teacher gets no gradient."""
+    value: torch.Tensor = _Divergence.apply(student, teacher, temperature)
+    return value
+
+
+class _Divergence(torch.autograd.Function):
+    """KL and its gradient (q - p) / (T N) in one pass over slices: autograd's own takes half as long again."""
+
+    @staticmethod
+    def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        count, tokens = student.shape
+        gradient = torch.empty_like(student)
+        total = torch.zeros((), device=student.device)
+        rows = max(1, CACHED // tokens) if student.device.type == "cpu" else count
+        for s_RV, t_RV, g_RV in zip(student.split(rows), teacher.split(rows), gradient.split(rows), strict=True):
+            log_p_RV = F.log_softmax(t_RV.float() / temperature, dim=-1)
+            log_q_RV = F.log_softmax(s_RV.float() / temperature, dim=-1)
+            p_RV = log_p_RV.exp()
+            total += torch.linalg.vecdot(p_RV, log_p_RV.sub_(log_q_RV)).sum()
+            g_RV.copy_(log_q_RV.exp_().sub_(p_RV).div_(temperature * count))
+        ctx.save_for_backward(gradient)
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0], None, None
 
 
 def hidden_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,9 @@
 All gates of a model are one vector, heads of every block first and then neurons, so that a step draws
 them with one call and blocks may differ in size. A gate multiplies the columns of the output projection
 it feeds (`W_out * z`): the same numbers as gating the projection's input, exact for whatever comes
-before it, cheaper when there are more tokens than columns, and word for word what the cut folds in.
-This module refuses to know losses and targets. Shapes: _G gates, _C columns of output projections.
+before it, cheaper when there are more tokens than columns, and word for word what the cut folds in. Only gates
+that differ from example to example multiply that input.
+This module refuses to know losses and targets. Shapes: _B batch, _G gates, _C columns of output projections.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ class Gates(nn.Module):
         self.use(self.evaluation())
 
     def use(self, gates_G: torch.Tensor) -> None:
-        """Use these gates in the attached model."""
-        self._rows = gates_G[self.columns_C].split(self.widths)
+        """Use these gates in the attached model; with shape (B,G), each example of the batch its own."""
+        self._rows = gates_G[..., self.columns_C].split(self.widths, dim=-1)
 
     def per_block(self, values_G: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """A value per gate, split into (heads, neurons), each one tensor per block."""
@@ -135,7 +136,10 @@ class Gates(nn.Module):
                 del linear.forward
 
     def _gated_linear(self, index: int, linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(hidden, linear.weight * self._rows[index], linear.bias)
+        row = self._rows[index]
+        if row.dim() == 2:
+            return nn.functional.linear(hidden * row.unsqueeze(1), linear.weight, linear.bias)
+        return nn.functional.linear(hidden, linear.weight * row, linear.bias)
 
 
 def gates_of(model: Any, recipe: PruningRecipe) -> Gates:

@@ -2,7 +2,7 @@
 
     magnitude: mean square of the weights the unit owns
     random:    the baseline below all others
-    fisher:    sum over batches of (dCE/dz)^2 at z = 1, per weight the unit owns   (arXiv 2204.09656)
+    fisher:    sum over examples of (d log p(labels)/dz)^2 at z = 1, per weight the unit owns   (arXiv 2204.09656)
 
 The first is a baseline, the second can also tell gates where to start. Scores are per weight, so that
 heads and neurons compare at equal cost. This module refuses to know targets and what is then removed.
@@ -44,16 +44,20 @@ def at_random(gates: Gates, seed: int) -> torch.Tensor:
 
 
 def fisher(model: Any, gates: Gates, batches: Callable[[int], Batch], count: int, device: Any) -> torch.Tensor:
-    """Squared gradient of the label loss with respect to every gate, open, over `count` batches."""
+    """Squared gradient of each example's log-likelihood by every gate, open, summed over `count` batches."""
     total_G = torch.zeros_like(gates.share_G)
-    ones_G = torch.ones_like(total_G, requires_grad=True)
     model.eval()
     with gates.attached(model):
         for step in range(count):
             batch = {k: v.to(device) for k, v in batches(step).items()}
-            gates.use(ones_G)
-            (gradient_G,) = torch.autograd.grad(cross_entropy(forward(model, batch), batch["labels"]), ones_G)
-            total_G += gradient_G.square()
+            rows, labels = len(batch["labels"]), batch["labels"]
+            ones_BG = total_G.new_ones(rows, len(total_G)).requires_grad_()  # a gate per example: one backward for all
+            gates.use(ones_BG)
+            loss = (
+                cross_entropy(forward(model, batch), labels) * (labels != -100).sum()
+            )  # of all tokens, not their mean
+            (gradient_BG,) = torch.autograd.grad(loss, ones_BG)
+            total_G += gradient_BG.square().sum(0)
     gates.settle()
     return total_G / gates.share_G
 

@@ -242,6 +242,7 @@ class Trial:
                 device=self.device,
                 precision=recipe.precision,
                 after_step=after_step,
+                moved_after=[gates.logits_G] if solved is not None else [],
                 step_guard=self.step_guard,
                 on_step=self._reporter("narrow", 0),
                 rungs={rung for rung in self.rungs if rung < self.narrow_steps},

@@ -29,6 +29,8 @@ from safetensors.torch import save_file
 from nash_search.pruner.accumulation import Pieces
 
 Batch = dict[str, torch.Tensor]
+SAVE_SPACING = 20
+"""Saves are so many times their own duration apart: they cost 5 % of the training at most."""
 
 
 class Group(TypedDict):
@@ -51,7 +53,7 @@ class Trained:
     steps: int
     """Optimizer steps, those before a resume included."""
     seconds: float
-    """Wall time of those steps (rungs excluded)."""
+    """Wall time of those steps and of saving state (rungs excluded)."""
     loss: float
     """Last reported loss (NaN when no step was due)."""
     stopped: bool = False
@@ -65,7 +67,8 @@ class StateFile:
     Args:
         path: where; the folder is made when first needed.
         question: what is being trained; a file that answers another question is ignored.
-        every_s: seconds of training between saves; 0 saves after every step.
+        every_s: seconds of training between saves, and at least `SAVE_SPACING` times what the last one took;
+            0 saves after every step.
         details: JSON kept beside the tensors for whoever resumes.
     """
 
@@ -130,6 +133,7 @@ def train(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
     after_step: Callable[[int], None] | None = None,
+    moved_after: Iterable[torch.nn.Parameter] = (),
     step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
     on_step: Callable[[int, int, float], None] | None = None,
     report_every: int = 10,
@@ -152,7 +156,8 @@ def train(
         seed: everything random in a step is seeded by this and the step.
         device: where the model lives; batches are moved there.
         precision: `fp32`, or `bf16` for autocast.
-        after_step: called with the step after the update (clamp).
+        after_step: called with the step after the update (clamp); gradients are still there.
+        moved_after: parameters that `after_step` moves instead of AdamW.
         step_guard: entered around every step.
         on_step: called with (steps done, steps, loss) every `report_every` steps, before a rung and at the last.
         rungs: numbers of steps done after which `on_rung` is called, once each.
@@ -182,23 +187,36 @@ def train(
         for name, tensor in (state_tensors or {}).items():
             tensor.copy_(tensors[f"also.{name}"])
 
+    saved = (step, passed) if found is not None else None
+    saved_at, wait_s = time.perf_counter(), state.every_s if state is not None else 0.0
+
     def save() -> None:
-        if state is not None:
-            header = {"step": step, "seconds": seconds, "passed": passed, "loss": last}
-            also = {f"also.{name}": tensor for name, tensor in (state_tensors or {}).items()}
-            state.write(header, _snapshot(parameters, optimizer) | also)
+        nonlocal seconds, saved, saved_at, wait_s
+        if state is None or saved == (step, passed):
+            return
+        began = time.perf_counter()
+        header = {"step": step, "seconds": seconds, "passed": passed, "loss": last}
+        also = {f"also.{name}": tensor for name, tensor in (state_tensors or {}).items()}
+        state.write(header, _snapshot(parameters, optimizer) | also)
+        saved, saved_at = (step, passed), time.perf_counter()
+        took_s = saved_at - began
+        seconds += took_s
+        wait_s = max(state.every_s, SAVE_SPACING * took_s) if state.every_s else 0.0
 
     def precise(batch: Batch, step: int) -> torch.Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             return loss(batch, step)
 
+    def forget() -> None:
+        for parameter in learned:
+            parameter.grad = None
+
     def begin(step: int) -> None:
         _seed(seed, step, device)
-        optimizer.zero_grad(set_to_none=True)
+        forget()  # what an attempt that ran out of memory had added
 
-    pieces = Pieces()
+    pieces, learned = Pieces(), [*parameters, *moved_after]
     model.train()
-    saved_at = time.perf_counter()
     stopped = False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while step < steps or (step in rungs and passed < step):
@@ -206,7 +224,6 @@ def train(
                 passed = step
                 stopped = _at_rung(model, step, on_rung)
                 save()
-                saved_at = time.perf_counter()
                 if stopped or step == steps:
                     break
             with step_guard():
@@ -220,6 +237,7 @@ def train(
                 optimizer.step()
                 if after_step is not None:
                     after_step(step)
+                forget()  # scoring and timing have the memory to themselves
             step += 1
             if step % report_every == 0 or step == steps or step in rungs:
                 last = float(value)
@@ -229,11 +247,9 @@ def train(
                     on_step(step, steps, last)
             now = time.perf_counter()
             seconds += now - started
-            if state is not None and now - saved_at >= state.every_s:
+            if state is not None and now - saved_at >= wait_s:
                 save()
-                saved_at = time.perf_counter()
-    if found is None or found[0]["step"] < step:
-        save()
+    save()
     model.eval()
     return Trained(steps=step, seconds=seconds, loss=last, stopped=stopped)
 

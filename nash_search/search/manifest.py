@@ -148,9 +148,13 @@ def read(folder: Path, *, deep: bool = True) -> dict[str, Any] | None:
 
 
 def drop(folder: Path, prefix: str) -> None:
-    """Forget and delete the files under `prefix` of a finished folder (dominated weights)."""
-    found = read(folder)
-    if found is None or not any(name.startswith(prefix) for name in found["files"]):
+    """Forget and delete the files under `prefix` of a finished folder (dominated weights); nothing is hashed."""
+    try:
+        found = json.loads((folder / NAME).read_bytes())
+        names = [name for name in found["files"] if name.startswith(prefix)]
+    except (OSError, ValueError, KeyError, TypeError):  # not a finished folder: left to whoever makes it again
+        return
+    if not names:
         return
     found["files"] = {name: entry for name, entry in found["files"].items() if not name.startswith(prefix)}
     found["dropped"] = sorted({*found.get("dropped", []), prefix})

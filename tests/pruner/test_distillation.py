@@ -8,7 +8,7 @@ from tiny import KINDS, VOCABULARY, batch_of, model_of
 from torch.nn import functional as F
 
 from nash_search.config import PruningRecipe
-from nash_search.pruner import TeacherOutputs, shorten, trim_vocabulary
+from nash_search.pruner import TeacherOutputs, distillation, shorten, trim_vocabulary
 from nash_search.pruner.distillation import (
     Distillation,
     cross_entropy,
@@ -110,21 +110,25 @@ def test_both_stages_teach_by_one_loss(kind, tmp_path):
 def test_loss_is_unchanged_by_extra_padding(kind):
     teacher = model_of(kind)
     student = shorten(teacher, 2)
-    distillation = Distillation(student, teacher, (0, 3), PruningRecipe(hidden_weight=1.0), hidden=True)
-    with distillation.attached() as loss:
+    with Distillation(student, teacher, (0, 3), PruningRecipe(hidden_weight=1.0), hidden=True).attached() as loss:
         one, other = loss(batch_of()).detach(), loss(padded(batch_of())).detach()
     assert torch.allclose(one, other, rtol=1e-5)
 
 
-def test_divergence_is_zero_from_itself_and_the_definition_elsewhere():
+def test_divergence_is_zero_from_itself_and_the_definition_elsewhere(monkeypatch):
+    monkeypatch.setattr(distillation, "CACHED", 5 * 7)  # three slices, the last one shorter
     generator = torch.Generator().manual_seed(0)
-    p, q = torch.randn(2, 13, 7, generator=generator)
+    p, q = torch.randn(2, 13, 7, generator=generator, dtype=torch.float64)
     assert float(divergence(p, p, 2.0)) == pytest.approx(0, abs=1e-7)
+    q.requires_grad_()
     expected = 0.0
     for token in range(13):
         teacher, student = (F.softmax(x[token] / 2.0, 0) for x in (p, q))
-        expected += float((teacher * (teacher / student).log()).sum()) / 13
-    assert float(divergence(q, p, 2.0)) == pytest.approx(expected, rel=1e-5)
+        expected = expected + (teacher * (teacher / student).log()).sum() / 13
+    found = divergence(q, p, 2.0)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    gradients = [torch.autograd.grad(3 * value, q)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
 
 
 def test_hidden_distance_is_free_of_width_scale_and_pads():
@@ -165,17 +169,16 @@ def test_the_last_decoder_block_is_matched_with_the_teachers_last(layers):
     from nash_search.pruner import selected_blocks
 
     blocks = selected_blocks(4, layers)
-    distillation = Distillation(shorten(teacher, layers), teacher, blocks, PruningRecipe(), hidden=True)
-    assert distillation.matched[-1] == 3
-    assert distillation.matched[:-1] == list(blocks[:-1])
+    matched = Distillation(shorten(teacher, layers), teacher, blocks, PruningRecipe(), hidden=True).matched
+    assert matched[-1] == 3
+    assert matched[:-1] == list(blocks[:-1])
 
 
 def test_the_teacher_itself_as_student_has_no_distance_and_the_teacher_gets_no_gradient():
     teacher = model_of("t5")
     recipe = PruningRecipe(ce_weight=0.0, hidden_weight=1.0)
     student = shorten(teacher, 4)
-    distillation = Distillation(student, teacher, (0, 1, 2, 3), recipe, hidden=True)
-    with distillation.attached() as loss:
+    with Distillation(student, teacher, (0, 1, 2, 3), recipe, hidden=True).attached() as loss:
         value = loss(batch_of())
         assert abs(float(value.detach())) < 1e-6
         value.backward()

@@ -10,7 +10,7 @@ import torch
 from tiny import batch_of, logits_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.pruner import (
     Stopped,
     TeacherOutputs,
@@ -292,6 +292,31 @@ def test_a_killed_trial_continues_to_the_same_bits(kill_at, multiplier, save_eve
     assert len(rungs) == 4
     another = run(model_of("t5"), ARCHITECTURE, recipe, data, seed=3, folder=tmp_path)
     assert not same_weights(whole.model, another.model)
+
+
+@pytest.mark.parametrize("multiplier", ["solved", "ascent"])
+def test_an_attempt_that_ran_out_of_memory_leaves_nothing_in_the_gates(multiplier, monkeypatch):
+    recipe = RECIPE.model_copy(update={"multiplier": multiplier})
+
+    def halved(failing):
+        """The student of a device whose memory ran out at these calls of the loss."""
+        calls = []
+
+        def loss(self, batch):
+            calls.append(len(batch["labels"]))
+            if len(calls) - 1 in failing:
+                raise torch.OutOfMemoryError
+            return whole(self, batch)
+
+        monkeypatch.setattr(Distillation, "_loss", loss)
+        with pytest.warns(NashSearchWarning):
+            model = prune(model_of("t5"), ARCHITECTURE, recipe, partial(batch_of, batch=5))
+        assert calls[:3] == [5, 3, 2]
+        return model
+
+    whole = Distillation._loss
+    # the whole batch, then one half before or after the other half's gradient: taken in four pieces from there on
+    assert same_weights(halved({0, 1}), halved({0, 2}))
 
 
 def test_a_rung_can_end_the_trial():

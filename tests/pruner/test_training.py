@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from nash_search.pruner.training import Group, linear_decay, train
+from nash_search.pruner import training
+from nash_search.pruner.training import Group, StateFile, linear_decay, train
 
 
 class Toy(torch.nn.Module):
@@ -70,3 +73,51 @@ def test_every_step_has_its_own_noise_and_the_callers_is_left_alone():
         train(model, loss=loss, batches=lambda step: {}, steps=4, groups=[Group(params=[model.one], lr=0.1)])
     assert torch.equal(torch.get_rng_state(), state)
     assert noise[:4] == noise[4:] and len(set(noise)) == 4
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only where a test says so."""
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now.s))
+    return now
+
+
+@pytest.mark.parametrize(("save_s", "gap_steps"), [(0.1, 20), (4.0, 80)])
+def test_saves_cost_a_twentieth_of_the_training_and_are_charged(save_s, gap_steps, clock, tmp_path):
+    class Slow(StateFile):
+        def write(self, header, tensors):
+            written.append(header["step"])
+            clock.s += save_s
+
+    def loss(batch, step):
+        clock.s += 1.0
+        return model.one.sum()
+
+    model, written = Toy(), []
+    state = Slow(path=tmp_path / "state.safetensors", question="q", every_s=20.0)
+    groups = [Group(params=[model.one], lr=0.1)]
+    done = train(model, loss=loss, batches=lambda step: {}, steps=190, groups=groups, rungs=[190], state=state)
+    assert written == [20, *range(20 + gap_steps, 190, gap_steps), 190]  # the first as asked; the last rung only once
+    assert done.seconds == pytest.approx(190 + save_s * len(written))
+
+
+def test_no_gradient_outlives_its_step():
+    model, moved = Toy(), torch.nn.Parameter(torch.ones(1))
+    held = []
+
+    def on_rung(step):
+        held.append([p.grad for p in (*model.parameters(), moved)])
+
+    train(
+        model,
+        loss=lambda batch, step: (model.one * model.other * moved).sum(),
+        batches=lambda step: {},
+        steps=4,
+        groups=[Group(params=list(model.parameters()), lr=0.1)],
+        moved_after=[moved],
+        rungs=[2, 4],
+        on_rung=on_rung,
+    )
+    assert held == [[None] * 3] * 2
+    assert [p.grad for p in (*model.parameters(), moved)] == [None] * 3

@@ -62,6 +62,17 @@ def test_dropped_weights_leave_a_valid_folder(finished):
     assert not (finished / "weights").exists() and (finished / "record.json").exists()
 
 
+def test_weights_that_go_are_not_read(finished):
+    """They may be gigabytes; a changed byte in them is no reason to keep them."""
+    (finished / "weights" / "model.bin").write_bytes(b"y" * 1000)
+    manifest.drop(finished, "weights/")
+    assert manifest.read(finished)["dropped"] == ["weights/"]
+    assert not (finished / "weights").exists()
+    (finished / manifest.NAME).write_text("[]")
+    manifest.drop(finished, "record")
+    assert (finished / "record.json").exists()
+
+
 def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "f.json"
     manifest.write_atomic(path, "old")
