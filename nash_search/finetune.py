@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from nash_search.plain_yaml import place
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import StateFile, linear_decay
 from nash_search.records import CurvePoint, Quality
-from nash_search.tasks import models
+from nash_search.tasks import exported, models
 from nash_search.tasks.loading import load_scratch_task, load_task
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
@@ -60,7 +60,10 @@ def starting_point(config: SearchConfig) -> tuple[Task, Any, TeacherRecipe]:
         return load_scratch_task(config.task, recipe), None, recipe
     found = models.find_model(start, config.revision)
     task = load_task(config.task, models.load_tokenizer(found), models.generation_settings(found))
-    return task, pruner.load(found.folder).float(), recipe.model_copy(update={"init": start})
+    model = pruner.load(found.folder).float()
+    exported.complete(model, task.tokenizer)
+    task = replace(task, notes=(*task.notes, *exported.generation_notes(found, task)))
+    return task, model, recipe.model_copy(update={"init": start})
 
 
 def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:
@@ -145,7 +148,8 @@ def finetune(
     _set_dropout(student.config, recipe.dropout)
     _set_dropout_modules(student, recipe.dropout)
     student.to(device)
-    student.generation_config.update(**task.generation)
+    exported.carry(student, task)
+    pruner.check_export(student, output.absolute(), tokenizer=task.tokenizer)
     batches = task.train_batches(recipe.batch_size, recipe.seed)
     steps = max(1, round(recipe.epochs * batches.steps_per_epoch))
     rungs = sorted({*range(batches.steps_per_epoch, steps, batches.steps_per_epoch), steps})
@@ -193,7 +197,7 @@ def finetune(
     )
     _set_dropout(student.config, 0.0)  # distillation must see the same teacher each time
     student.cpu().save_pretrained(output)
-    task.tokenizer.save_pretrained(output)
+    pruner.save_tokenizer(task.tokenizer, output)
     shutil.rmtree(state.path.parent)
     return Finetuned(
         folder=output,

@@ -4,7 +4,8 @@
     in_precision  the same for a model that is in memory already
 
 `from_pretrained` does more than a cast: in float16 T5 keeps its `wo` matrices in float32. What a model is timed
-in must be what users load, so nothing here casts by hand. This module refuses to know what a model is for.
+in must be what users load, so nothing here casts by hand. Generation settings are settled on the way
+(`generation`). This module refuses to know what a model is for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 from transformers.utils import logging
 
-from nash_search import modeling_nash  # noqa: F401  registers the classes
+from nash_search import (
+    generation,
+    modeling_nash,  # noqa: F401  registers the classes
+)
 from nash_search.errors import InvalidInput
 
 
@@ -31,14 +35,16 @@ def load(folder: str | Path, dtype: str = "float32") -> Any:
         dtype: `float32`, `bfloat16` or `float16`, whatever the folder's weights are stored in.
 
     Raises:
-        InvalidInput: the folder holds no encoder-decoder model, or weights that are missing, not finite in this
-            precision, or of other shapes than its config says.
+        InvalidInput: the folder holds no encoder-decoder model, a generation setting that is refused, or weights
+            that are missing, not finite in this precision, or of other shapes than its config says.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        settled = generation.of_folder(Path(folder)) if config.is_encoder_decoder else None
         with no_progress_bar():
             model, report = _auto_class(config).from_pretrained(
                 folder,
+                generation_config=settled and settled.for_transformers(),
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -46,6 +52,8 @@ def load(folder: str | Path, dtype: str = "float32") -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are random now, and refused below
             )
+    except InvalidInput:
+        raise
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInput(f"{folder} must be a folder with an encoder-decoder model, but got: {first}") from error
@@ -60,6 +68,8 @@ def load(folder: str | Path, dtype: str = "float32") -> Any:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"model's weights must be finite in {dtype}, but got {name} in {folder}")
+    if settled is not None:
+        settled.name_start(model.config)
     return model.eval()
 
 
@@ -77,6 +87,14 @@ def in_precision(model: Any, dtype: str) -> Any:
         )
     found.generation_config = copy.deepcopy(model.generation_config)
     return found.to(device).eval()
+
+
+def copied(model: Any) -> Any:
+    """A deep copy, without the call that `generate` may have compiled for the original: it would run its graph."""
+    found = copy.deepcopy(model)
+    for name in ("_compiled_call", "_last_compile_config"):
+        vars(found).pop(name, None)
+    return found
 
 
 def _is_in(model: Any, dtype: str) -> bool:

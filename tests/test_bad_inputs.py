@@ -177,6 +177,21 @@ def build(root: Path) -> None:
     bart = {"model_type": "bart", "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 3}
     model(models / "heads", bart)
     model(models / "heads-none", bart | {"encoder_attention_heads": 0})
+    model(models / "start", bart | {"encoder_attention_heads": 2, "decoder_start_token_id": None})
+    model(models / "legacy-groups", {"num_beams": 4, "num_beam_groups": 2})
+    for name, stored in {
+        "groups": {"num_beam_groups": 2, "num_beams": 4},
+        "stop-strings": {"stop_strings": ["."]},
+        "beams-text": {"num_beams": "four"},
+        "start-outside": {"decoder_start_token_id": 20},
+        "generation-list": [1],
+        "generation-processor": {"logits_processor": []},
+        "forced-suppressed": {"forced_eos_token_id": 1, "suppress_tokens": [1]},
+    }.items():
+        (model(models / name) / "generation_config.json").write_text(json.dumps(stored))
+    model(models / "quantised", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}})
+    model(models / "int8-weights", weights=whole.replace(b'"F32"', b'"I32"'))
+    (model(models / "adapter") / "adapter_config.json").write_text("{}")
     model(models / "sizes-text", {"d_model": "8", "num_heads": "two"})
     model(models / "sizes-list", {"vocab_size": [20]})
     model(models / "type-list", {"model_type": ["t5"]})
@@ -323,6 +338,18 @@ LIGHT: dict[str, Case] = {
             "layers",
             "heads",
             "heads-none",
+            "start",
+            "legacy-groups",
+            "groups",
+            "stop-strings",
+            "beams-text",
+            "start-outside",
+            "generation-list",
+            "generation-processor",
+            "forced-suppressed",
+            "quantised",
+            "int8-weights",
+            "adapter",
             "no-tokenizer",
             "shards",
             "loop",

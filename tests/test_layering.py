@@ -18,6 +18,8 @@ LEAVES = {
     "budget",
     "config",
     "plain_yaml",
+    "plain_json",
+    "generation",
     "config_files",
     "records",
     "fidelity",

@@ -62,9 +62,9 @@ def main_job(
 
 
 def aloud(notes: tuple[str, ...], quiet: bool) -> None:
-    """What was decided about the data, one line each on stderr."""
+    """What was decided about the data and the model, one line each on stderr."""
     for note in () if quiet else notes:
-        print(f"data: {note}", file=sys.stderr)
+        print(note if note.startswith("model: ") else f"data: {note}", file=sys.stderr)
 
 
 def storage(asked: str | None = None) -> str | None:

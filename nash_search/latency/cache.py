@@ -35,6 +35,7 @@ DRIFT = 0.03
 UNWORTHY = {"no_samples", "zero_durations", "cut_short"}
 """Statuses of measurements that are not kept."""
 _NOT_FELT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map"}
+_NOT_FELT |= {"prefix", "task_specific_params"}
 
 
 class CacheWarning(NashSearchWarning):

@@ -1,17 +1,19 @@
 """torch.compile with a static cache: on CUDA as CUDA graphs, on a CPU through inductor.
 
-On CUDA `generate` itself compiles its decoding step when the cache is static (mode
-`reduce-overhead`, that is CUDA graphs); on a CPU it does not, so the model's forward is wrapped.
-Compilation belongs to building a session, never to a timed call. Takes minutes per shape: for a
-final report, not for a search. This module refuses to know clocks.
+On CUDA `generate` itself compiles its decoding step when the cache is static (mode `reduce-overhead`, that is CUDA
+graphs); on a CPU it does not, so the model's forward is wrapped. Compilation belongs to building a session, never to
+a timed call. It takes minutes per model: for a final report, not for a search. This module refuses to know clocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._dynamo.utils import counters
+from transformers import CompileConfig
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
@@ -20,18 +22,26 @@ from nash_search.latency.workload import Inputs
 
 COMPILING_CALLS = 3
 """Calls after which the graph of every step exists and is replayed."""
+SETTINGS: dict[str, Any] = {"backend": "inductor", "fullgraph": True}
+"""A full graph or an error: else what the compiler gives up would run in eager mode, unsaid."""
 
 
 class CompiledSession(EagerSession):
     """An eager session whose decoding steps are compiled before it is handed out."""
 
-    def __init__(self, model: Any, workload: Workload, inputs: Inputs) -> None:
-        super().__init__(model, workload, inputs)
+    def __init__(self, model: Any, workload: Workload, inputs: Inputs, given: Any = None) -> None:
+        super().__init__(model, workload, inputs, given)
         self.forced.update(cache_implementation="static")
         self.free.update(cache_implementation="static", max_new_tokens=workload.output_tokens)  # the compiled length
-        self._wrapped = not workload.device.startswith("cuda")
-        if self._wrapped:
-            model.forward = torch.compile(model.forward, dynamic=False)
+        self._ready = False
+        own = _with_own_code(type(model).forward, model)
+        if workload.device.startswith("cuda"):
+            compiled = torch.compile(own, **(CompileConfig().to_dict() | SETTINGS))
+            self._set, call = "get_compiled_call", lambda _config: compiled  # where `generate` asks for it
+        else:
+            self._set, call = "forward", torch.compile(own, dynamic=False, **SETTINGS)
+        setattr(model, self._set, call)
+        before = _graphs()
         try:
             for _ in range(COMPILING_CALLS):
                 self.generate()
@@ -41,12 +51,45 @@ class CompiledSession(EagerSession):
             raise InvalidInput(
                 f"runtime compile must be able to compile {type(model).__name__}, but got: {first}"
             ) from error
+        if _graphs() == before:
+            self.close()
+            raise InvalidInput(f"runtime compile must compile {type(model).__name__}, but got no graph of it")
+        self._ready = True
+
+    def generate(self) -> torch.Tensor:
+        """The timed call; refused where anything was compiled in it."""
+        before = _graphs()
+        output = super().generate()
+        if self._ready and _graphs() != before:
+            raise InvalidInput("runtime compile must time what is compiled already, but got a recompilation")
+        return output
 
     def close(self) -> None:
-        """Take the compiled forward off again."""
-        if self._wrapped and "forward" in vars(self.model):
-            del self.model.forward
+        """Take the compiled call off again."""
+        vars(self.model).pop(self._set, None)
         super().close()
+
+
+def _with_own_code(function: Callable[..., Any], model: Any) -> Callable[..., Any]:
+    """A method of the model whose code object no other model has.
+
+    The compiler keeps its graphs by code object, at most 8, and runs what comes after in eager mode without an error.
+    All models share transformers' code, so the fifth model of a process would be timed uncompiled.
+    """
+    own = types.FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    own.__kwdefaults__ = function.__kwdefaults__
+    return types.MethodType(own, model)
+
+
+def _graphs() -> int:
+    """Graphs that this process has compiled so far."""
+    return int(counters["stats"]["unique_graphs"])
 
 
 class Compiled(Eager):
@@ -54,13 +97,13 @@ class Compiled(Eager):
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> CompiledSession:
         """Compiled for exactly this workload's shapes."""
-        model = self.placed(model, workload)
-        return CompiledSession(model, workload, self.inputs(model, workload, inputs))
+        placed = self.placed(model, workload)
+        return CompiledSession(placed, workload, self.inputs(placed, workload, inputs), given=model)
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """How it is compiled."""
         mode = "reduce-overhead (CUDA graphs)" if workload.device.startswith("cuda") else "default"
-        return {"compile_mode": mode, "cache": "static"}
+        return {"compile_mode": mode, "cache": "static", "graphs": "of each model"}
 
 
 RUNTIME = Compiled()

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from nash_search import loading
+from nash_search import generation, loading
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
 from nash_search.latency.workload import Inputs, random_inputs, task_inputs
 
-SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 NATURAL_LIMIT = 4
 """A model that never ends by itself is stopped after this multiple of the workload's output."""
 DEFAULT_ATTENTION = "sdpa"
@@ -114,7 +113,7 @@ class Eager:
         found = loading.in_precision(model, workload.dtype)
         if next(model.parameters()).device == torch.device(workload.device):
             return found
-        return (copy.deepcopy(found) if found is model else found).to(workload.device)
+        return (loading.copied(found) if found is model else found).to(workload.device)
 
     def inputs(self, model: Any, workload: Workload, rows: Sequence[Sequence[int]] | None) -> Inputs:
         """Real inputs, or random ones of ordinary tokens of this model."""
@@ -152,8 +151,8 @@ class Eager:
         return output
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
-        """Nothing beyond torch's version, which the host knows."""
-        return {}
+        """Torch's version is the host's; float16 says that it is loaded as a user loads it (older times were not)."""
+        return {"weights": "as from_pretrained loads them"} if workload.dtype == "float16" else {}
 
 
 RUNTIME = Eager()
@@ -199,9 +198,9 @@ def _is_patched(module: nn.Module) -> bool:
 
 
 def _without_sampling(config: Any) -> Any:
+    """The same text for the same input, each time, and nothing beside it."""
     config = copy.deepcopy(config)
-    config.update(do_sample=False, num_return_sequences=1, return_dict_in_generate=False, max_time=None)
-    config.update(**dict.fromkeys(SAMPLING))
+    config.update(**{name: neutral[0] for name, neutral in generation.SET.items()})
     return config
 
 

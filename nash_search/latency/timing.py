@@ -24,7 +24,7 @@ import torch
 from nash_search import device as devices
 from nash_search.config import Workload
 from nash_search.device import Device, Sample
-from nash_search.errors import NashSearchWarning
+from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency.runtimes import Runtime, Session, WrongOutputLength, fingerprint, runtime_of
 from nash_search.records import Latency, Round
@@ -89,9 +89,10 @@ def measure_many(
     with ExitStack() as stack:
         stack.enter_context(guard)
         stack.enter_context(_threads(workload.threads))
-        sessions = {DENSE: _session(stack, runtime, dense, workload, inputs)}
-        for name, model in candidates.items():
-            sessions[name] = _session(stack, runtime, model, workload, inputs)
+        sessions: dict[str, Session] = {}
+        for name, model in {DENSE: dense, **candidates}.items():
+            with _named(name):
+                sessions[name] = _session(stack, runtime, model, workload, inputs)
         deadline = device.now_s() + limit_s
         stack.enter_context(_collector_off())
         found: list[dict[str, Round]] = []
@@ -128,7 +129,8 @@ def time_round(
         for group in groups:
             taken: dict[str, Sample] = {}
             for name in _order(group, index):
-                taken[name], lost = _take(sessions[name], device, workload, deadline_s)
+                with _named(name):
+                    taken[name], lost = _take(sessions[name], device, workload, deadline_s)
                 discarded += lost
             sweep |= {name: (taken[name], taken[DENSE]) for name in group[1:]}
         for name, pair in sweep.items():
@@ -186,9 +188,10 @@ def _warm_up(
     last, still = math.inf, 0
     while len(sweeps) < WARM_UP_MAX and (not sweeps or device.now_s() + sweeps[-1] / 1e3 <= deadline_s):
         total_ms = 0.0
-        for session in sessions.values():
-            sample, output = device.time(session.generate)
-            _check_length(session, output, workload)
+        for name, session in sessions.items():
+            with _named(name):
+                sample, output = device.time(session.generate)
+                _check_length(session, output, workload)
             total_ms += sample.wall_ms
         sweeps.append(total_ms)
         if len(sweeps) < WARM_UP_MIN:
@@ -284,6 +287,15 @@ def _session(
     session = runtime.build(model, workload, inputs)
     stack.callback(session.close)
     return session
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What is refused says which of the models it is."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(f"{'the dense model' if name == DENSE else name}: {error}") from error
 
 
 @contextmanager

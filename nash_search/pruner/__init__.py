@@ -16,7 +16,7 @@ from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.pruner.answers import answered
-    from nash_search.pruner.checkpoint import load, save
+    from nash_search.pruner.checkpoint import check_export, load, save, save_tokenizer
     from nash_search.pruner.depth import selected_blocks
     from nash_search.pruner.families import adapter_of
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "answered": "answers",
+    "check_export": "checkpoint",
     "load": "checkpoint",
     "save": "checkpoint",
+    "save_tokenizer": "checkpoint",
     "selected_blocks": "depth",
     "adapter_of": "families",
     "Pruned": "stages",
@@ -56,6 +58,7 @@ __all__ = [
     "TeacherOutputs",
     "adapter_of",
     "answered",
+    "check_export",
     "cut",
     "largest_sparsity_pct",
     "load",
@@ -63,6 +66,7 @@ __all__ = [
     "random_cut",
     "run",
     "save",
+    "save_tokenizer",
     "selected_blocks",
     "shapes_of",
     "shorten",

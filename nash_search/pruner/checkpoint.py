@@ -46,7 +46,7 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
         with loading.no_progress_bar():
             model.save_pretrained(staging)
         if tokenizer is not None:
-            tokenizer.save_pretrained(staging)
+            save_tokenizer(tokenizer, staging)
         _say_untied(model, staging / "config.json")
         _fsync(staging)
         if target.exists():
@@ -55,6 +55,35 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """A tokenizer's files, without how the last text happened to be cut and padded."""
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder)
+
+
+def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any = None) -> None:
+    """Write the model as an export, read it back, and throw it away: asked before anything is trained.
+
+    Args:
+        model: as for `save`, with its format and tokenizer.
+        beside: where exports will lie, or a folder that will be there; its disk is written to.
+
+    Raises:
+        InvalidInput: it cannot be written, or what was written cannot be loaded.
+    """
+    there = next(path for path in beside.parents if path.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".nash-search-export-", dir=there) as folder:
+        try:
+            load(save(model, Path(folder) / "export", format, tokenizer))
+        except (InvalidInput, OSError, MemoryError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InvalidInput(f"model must be one that can be saved and loaded again, but got: {reason}") from error
 
 
 def _say_untied(model: Any, config_file: Path) -> None:

@@ -14,7 +14,6 @@ with. This module refuses to know training and what the choice is for.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_search import loading
 from nash_search.errors import InvalidInput
 
 SELECTIONS: tuple[str, ...] = ("uniform", "scored", "low", "high")
@@ -121,7 +121,7 @@ class DecoderScore:
     def __init__(self, teacher: Any, data: Callable[[int], Batch], device: torch.device | str = "cpu") -> None:
         from nash_search.pruner.distillation import forward, source_of
 
-        self._model = copy.deepcopy(teacher).eval()
+        self._model = loading.copied(teacher).eval()
         self._decoder = ElasticDecoder(self._model)
         self._seen: list[tuple[Batch, Any, torch.Tensor]] = []
         examples = step = 0

@@ -12,7 +12,6 @@ are handed in.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from nash_search import loading
 from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
@@ -97,7 +97,7 @@ class Trial:
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
         if self.teacher.training or self.teacher.device != self.device:
-            self.teacher = copy.deepcopy(self.teacher).to(self.device).eval()
+            self.teacher = loading.copied(self.teacher).to(self.device).eval()
         wanted = self.architecture
         self.total = len(family.decoder_blocks(self.teacher))
         selected_blocks(self.total, wanted.decoder_layers, wanted.decoder_selection, lambda _: 0.0)  # or refuses

@@ -10,13 +10,12 @@ under `nash_shapes`. This module refuses to know why something is kept, and trai
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from nash_search import modeling_nash
+from nash_search import loading, modeling_nash
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
 from nash_search.modeling_nash import block_parts, encoder_blocks
@@ -53,7 +52,7 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
     total = len(family.decoder_blocks(model))
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < total:
         raise InvalidInput(f"decoder blocks must be increasing indices below {total}, but got {list(kept)}")
-    student = copy.deepcopy(model)
+    student = loading.copied(model)
     decoder, blocks = family.decoder(student), family.decoder_blocks(student)
     first_attention, _ = family.decoder_attentions(blocks[0])
     for index in reversed(range(total)):
@@ -107,7 +106,7 @@ def cut(
             projection (None: all 1).
         neuron_gates: the same for the kept neurons.
     """
-    student = copy.deepcopy(model)
+    student = loading.copied(model)
     _cut(student, kept_heads, kept_neurons, head_gates, neuron_gates)
     return student
 

@@ -9,13 +9,13 @@ which is gone loses that entry. This module refuses to know tokenizers and why a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from nash_search import loading
 from nash_search.errors import InvalidInput
 from nash_search.pruner.families import adapter_of
 
@@ -57,7 +57,7 @@ def trim_vocabulary(model: Any, kept_ids: Sequence[int]) -> Any:
     new = {old: i for i, old in enumerate(kept)}
     _refuse_two_vocabularies(model)
     _refuse_moved_padding(model, new)
-    trimmed = copy.deepcopy(model)
+    trimmed = loading.copied(model)
     _slice_weights(trimmed, torch.tensor(kept, device=trimmed.device))
     for module in trimmed.modules():
         if getattr(module, "padding_idx", None) is not None and not hasattr(module, "make_weights"):

@@ -25,6 +25,7 @@ from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
     certifies_words,
     counted,
+    data_words,
     format_count,
     format_duration,
     format_ms,
@@ -70,6 +71,8 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("study", escape.plain(view.study))] if view.study else []
     if plan.get("model"):
         rows.append(("model", escape.plain(plan["model"])))
+    if plan.get("data"):
+        rows.append(("data", data_words(plan["data"])))
     if view.device or view.workload:
         rows.append(("device", escape.plain(view.device)))
         rows.append(("one call", caption(view).rpartition(" · ")[0]))

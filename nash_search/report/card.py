@@ -23,6 +23,7 @@ from nash_search.report.picture import caption
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     counted,
+    data_words,
     format_count,
     format_ms,
     format_quality,
@@ -268,6 +269,8 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
     lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, {how}"]
     if data or view.task:
         lines.append(f"- data: {escape.markdown(data or view.task)}")
+    if rows := view.document.get("data"):
+        lines.append(f"- {escape.markdown(data_words(rows), 400)}")
     if view.document.get("command"):
         lines.append(f"- command: {escape.markdown_code(view.document['command'], 1000)}")
     if trimmed := view.document.get("vocabulary"):

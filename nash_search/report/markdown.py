@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nash_search.report import escape, picture
 from nash_search.report.answer import load_lines, pick_text, quality_words, widths_words
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_count, format_ms, format_quality, format_spread
+from nash_search.report.words import data_words, format_count, format_ms, format_quality, format_spread
 
 
 def render(view: StudyView, *, front_stem: str = "front") -> str:
@@ -31,6 +31,8 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
     loaded = view.loaded
     if loaded:
         parts += ["## Load it", fenced(load_lines(loaded, view.dtype), "python")]
+    if view.document.get("data"):
+        parts += ["## The data", escape.markdown(data_words(view.document["data"]), 400)]
     if view.document.get("command"):
         parts += ["## The command", fenced([escape.plain(view.document["command"], 2000)], "sh")]
     if view.environment:

@@ -27,6 +27,7 @@ from nash_search.report.files import replace
 from nash_search.report.picks import Pick, Point
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
+    data_words,
     format_count,
     format_duration,
     format_ms,
@@ -121,6 +122,7 @@ def render(view: StudyView) -> str:
         trial_words=trial_words(view),
         load=load_lines(loaded, view.dtype) if loaded else [],
         command=escape.plain(view.document.get("command") or "", 2000),
+        data=data_words(view.document["data"]) if view.document.get("data") else "",
         environment=view.environment,
         budget_words=budget_words,
         ms=format_ms,

@@ -134,6 +134,25 @@ def format_count(parameters: int | None) -> str:
     return f"{parameters / 1e3:.0f}k" if parameters >= 1000 else str(parameters)
 
 
+def data_words(found: Mapping[str, Any]) -> str:
+    """Rows of the splits, and what was done about sources that stand in two of them."""
+    words = ", ".join(f"{found[split]:,} {split}" for split in ("train", "validation", "test")) + " rows"
+    shared = {
+        "validation also in train": found["validation_in_train"],
+        "test also in train": found["test_in_train"],
+        "test also in validation": found["test_in_validation"],
+    }
+    counts = ", ".join(f"{count:,} of {where}" for where, count in shared.items() if count)
+    if not counts:
+        return f"{words}; no source stands in two splits"
+    if found["overlap_allowed"]:
+        return f"{words}; splits share sources, as was allowed ({counts}): trust the numbers less"
+    dropped = " and ".join(
+        f"{found[f'{split}_dropped']:,} of {split}" for split in ("train", "validation") if found[f"{split}_dropped"]
+    )
+    return f"{words}, after {dropped} were dropped because their sources are held out ({counts})"
+
+
 def vocabulary_words(found: Mapping[str, Any]) -> str:
     """What trimming the vocabulary gained and cost, before any pruning."""
     low, high = found["share_bounds"]

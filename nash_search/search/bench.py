@@ -91,6 +91,10 @@ class NashBench:
         """What the task decided."""
         return self.task.notes
 
+    def data(self) -> dict[str, Any] | None:
+        """Rows of the user's splits, and what was dropped from them."""
+        return None if self.task.data is None else self.task.data.model_dump(mode="json")
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
         return self.dense.found.decoder_layers
@@ -170,16 +174,18 @@ class NashBench:
             self._scored_s = time.monotonic() - began
         return self._quality
 
+    def check_export(self, beside: Path) -> None:
+        """Write the dense model as an export and read it back."""
+        pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer)
+
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """Keep a trimmed teacher in the study; what trimming gained and cost."""
         return self.dense.settle(study, self._weigh, self.dense_quality, opened=opened)
 
     def _weigh(self, given: Any, whole: Task) -> tuple[Latency, Quality]:
         """The dense model timed next to the one with the whole vocabulary, and that one's quality."""
-        given = given.to(self.device.name)
-        given.generation_config.update(**whole.generation)
         serving = Serving(self._workload, whole, self._guard)
-        served = serving.served(given)
+        served = serving.served(given.to(self.device.name))
         timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
         taken = latency.measure(self._dense_served, served, self._workload, **timing)
         return taken, serving.score(served, "validation")

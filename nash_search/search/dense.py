@@ -11,6 +11,7 @@ import gc
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nash_search.pruner.families import FAMILIES
 from nash_search.records import Quality
 from nash_search.search import manifest
 from nash_search.search.vocabulary import Trimming, Weigh
-from nash_search.tasks import models
+from nash_search.tasks import exported, models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import EMBEDDED, load_task
 from nash_search.tasks.task import Task
@@ -84,13 +85,14 @@ class Dense:
         tokenizer = models.load_tokenizer(self.found) if self.trimming is None else self.trimming.tokenizer
         found = load_task(self.config.task, tokenizer, self._generation)
         return_memory()
-        return found
+        return replace(found, notes=(*found.notes, *exported.generation_notes(self.found, found)))
 
     @cached_property
     def teacher(self) -> Any:
         """The model, in eval mode; with a trimmed vocabulary where that was asked for."""
         found = pruner.load(self.folder) if self.trimming is None else self.trimming.teacher
-        found.generation_config.update(**self.task.generation)  # exports say how they were scored
+        exported.complete(found, self.task.tokenizer)
+        exported.carry(found, self.task)
         self._check_sparsity(found)
         return found
 

@@ -26,7 +26,7 @@ from nash_search.search.study import StudyFacts
 from nash_search.spreadsheet import csv_cell
 
 PUBLIC = (
-    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s"
+    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s", "data"
 )  # fmt: skip
 PUBLIC_PARTS = {
     "workload": ("batch_size", "input_tokens", "output_tokens", "beams", "dtype", "threads", "runtime"),
@@ -63,6 +63,7 @@ def full(
     effect: intervals.OccasionEffect = intervals.DEFAULT_OCCASION,
     records: Sequence[TrialRecord] = (),
     vocabulary: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole document; see `public` for the part that is promised."""
     points = certification.points if certification is not None else ()
@@ -107,6 +108,7 @@ def full(
         "trials": counts,
         "hypervolume": hypervolume,
         "elapsed_s": round(elapsed_s, 3),
+        "data": data,
         "certifies": occasions.certifies(
             config.budgets, effect, config.certify_rounds, points[0].latency if points else None
         ),
@@ -268,7 +270,7 @@ def device_name(fingerprint: dict[str, Any]) -> str:
 
 def public(document: dict[str, Any]) -> dict[str, Any]:
     """The promised keys only, in the promised order."""
-    found = {name: document[name] for name in PUBLIC}
+    found = {name: document.get(name) for name in PUBLIC}  # studies of before say less
     for name, keys in PUBLIC_PARTS.items():
         found[name] = {key: document[name][key] for key in keys}
     return found

@@ -252,6 +252,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
         "study": config.study_name,
         "task": config.task.name,
         "model": config.model,
+        "data": case.bench.data(),
         "device": case.workload.device,
         "workload": case.workload.model_dump(mode="json"),
         "metric": facts.quality_metric,

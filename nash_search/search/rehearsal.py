@@ -63,6 +63,10 @@ class Rehearsal:
         """There is no data."""
         return ()
 
+    def data(self) -> dict[str, Any] | None:
+        """There is none."""
+        return None
+
     def decoder_layers(self) -> int:
         """Six."""
         return LAYERS
@@ -103,6 +107,9 @@ class Rehearsal:
     def dense_quality(self) -> Quality:
         """The closed form at no pruning."""
         return self._quality(self._dense(), "validation", self.config.seed)
+
+    def check_export(self, beside: Path) -> None:
+        """There is nothing to write."""
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """As long as a trial was ordered to take."""

@@ -113,6 +113,9 @@ def search(
             folder = Path(results) / config.study_name
         if folder.is_symlink():
             raise errors.InvalidInput(f"study folder must not be a symbolic link, but {folder} is one")
+        if not (folder / CONFIG).exists():
+            with interruption.interruptible():  # a model that no export can hold would fail after its training
+                bench.check_export(folder.absolute())
         if not folder.exists():
             with interruption.interruptible():
                 bench.dense_quality()  # a model that does not know the data is refused before anything is written
@@ -306,6 +309,7 @@ class _Run:
             dense_validation=self.dense,
             effect=self.effect,
             vocabulary=self.vocabulary,
+            data=self.bench.data(),
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,

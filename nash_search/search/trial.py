@@ -119,6 +119,9 @@ class Bench(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What was decided about the data (columns, splits, truncation), for people."""
 
+    def data(self) -> dict[str, Any] | None:
+        """Rows of the user's splits and what was dropped (`tasks.data.DataFacts`); None: an embedded task."""
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
 
@@ -136,6 +139,9 @@ class Bench(Protocol):
     def dense_quality(self) -> Quality:
         """The dense model on the validation split."""
 
+    def check_export(self, beside: Path) -> None:
+        """Write the dense model as an export on the disk of `beside` (the study's folder), and read it back."""
+
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
 
@@ -146,14 +152,9 @@ class Bench(Protocol):
         """The dense model as a trial that needs no training."""
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
-        """Put into the study's folder what it needs of a teacher with a trimmed vocabulary; nothing otherwise.
+        """Put what a study needs of a trimmed teacher into its folder; what trimming gained and cost.
 
-        Args:
-            study: the study's folder, held by its driver.
-            opened: the sealed test split has been opened, so what it lost is counted too.
-
-        Returns:
-            What trimming gained and cost (`search/vocabulary.py`); None where nothing was trimmed.
+        None where nothing was trimmed. Once the sealed test split is `opened`, what it lost is counted too.
         """
 
     def dense_folder(self) -> Path:

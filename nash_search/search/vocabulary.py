@@ -23,7 +23,7 @@ from nash_search.config import TaskConfig, digest
 from nash_search.pruner.vocabulary import named_ids
 from nash_search.records import Latency, Quality
 from nash_search.search import manifest
-from nash_search.tasks import models
+from nash_search.tasks import exported, models
 from nash_search.tasks.loading import load_task
 from nash_search.tasks.task import Examples, Task
 from nash_search.tasks.vocabulary import kept_tokens, lost_tokens, trim_tokenizer
@@ -80,9 +80,10 @@ class Trimming:
         known = read(study)
         if known is not None and known["digest"] == self.digest:
             return known
-        given = pruner.load(self._found.folder)
+        given, whole = pruner.load(self._found.folder), self.given_task()
+        exported.carry(given, whole)
         after = quality()
-        latency, before = weigh(given, self.given_task())
+        latency, before = weigh(given, whole)
         low, high = latency.ratio_bounds
         return _write(
             study,

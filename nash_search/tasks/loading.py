@@ -157,6 +157,7 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
         sealed=SealedTest(read=lambda: encoded(texts.read_test(), config.test_examples)),
         prefix=config.prefix,
         max_input_tokens=inputs,
+        data=texts.facts,
         notes=tuple(notes),
     )
 

@@ -8,13 +8,15 @@ module refuses to know how a model is pruned.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nash_search import generation
 from nash_search.errors import InvalidInput, shown
+from nash_search.generation import T5_LIKE
+from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks import hub
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 FAMILIES = ("bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
 """Model types that can be searched: what `nash_search.pruner.families` prunes and reads text (a test holds it)."""
-T5_LIKE = ("mt5", "t5", "umt5")
-MAX_JSON_BYTES = 64 << 20
+FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
+"""Families with one embedding per position: longer sequences have none."""
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = (
@@ -35,6 +37,8 @@ TOKENIZER_FILES = (
     "source.spm",
     "vocab.json",
 )
+FLOATS = {"BF16", "F16", "F32", "F64"}
+"""What safetensors calls the types of weights that can be trained."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 _GENERATION = ("num_beams", "length_penalty", "no_repeat_ngram_size", "early_stopping", "repetition_penalty")
 
@@ -51,6 +55,8 @@ class ModelFolder:
     encoder_layers: int
     decoder_layers: int
     config: Mapping[str, Any]
+    generation: generation.Settled
+    """How it writes."""
 
 
 def find_model(name: str, revision: str | None = None) -> ModelFolder:
@@ -76,7 +82,7 @@ def find_model(name: str, revision: str | None = None) -> ModelFolder:
 
 
 def vet(folder: Path) -> ModelFolder:
-    """Check a model folder without torch: config, weights, shapes, tokenizer.
+    """Check a model folder without torch: config, weights, shapes, tokenizer, generation settings.
 
     Raises:
         InvalidInput: the first rule it breaks.
@@ -87,7 +93,7 @@ def vet(folder: Path) -> ModelFolder:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         fix = "save it beside the weights: tokenizer.save_pretrained(folder)"
         raise InvalidInput("model folder must hold a tokenizer, but got none", where=where, fix=fix)
-    return ModelFolder(folder=folder, **found)
+    return ModelFolder(folder=folder, generation=generation.of_folder(folder), **found)
 
 
 def vet_timed(folder: Path) -> dict[str, Any]:
@@ -104,6 +110,7 @@ def vet_timed(folder: Path) -> dict[str, Any]:
     known = str(config.get("model_type")).removeprefix("nash_") in FAMILIES
     if known or not config.get("is_encoder_decoder"):
         _check_shapes(_family(config, config.get("model_type"), where), tensors, where)
+    generation.of_folder(folder)
     return config
 
 
@@ -114,8 +121,9 @@ def _own_config(folder: Path) -> dict[str, Any]:
         raise InvalidInput("model must exist, but got no such folder", where=where, fix="check the path")
     if not folder.is_dir():
         raise InvalidInput("model must be a folder, but got a file", where=where, fix="name the folder that holds it")
-    config = _json(folder / "config.json", "config.json")
+    config = read_object(folder / "config.json")
     _refuse_foreign_code(folder, config, str(config.get("model_type")))
+    _refuse_quantised(folder, config)
     return config
 
 
@@ -136,7 +144,24 @@ def load_tokenizer(model: ModelFolder) -> PreTrainedTokenizerBase:
     if isinstance(vocabulary, int) and len(tokenizer) > vocabulary:
         what = f"tokenizer must fit the model's {vocabulary} embeddings, but got {len(tokenizer)} tokens"
         raise InvalidInput(what, where=place(model.folder))
+    if tokenizer.pad_token is None:  # texts of several lengths could not be written side by side
+        pad = model.config.get("pad_token_id")
+        if pad is None:
+            what = "tokenizer or config.json must name the padding token (pad_token_id), but got neither"
+            raise InvalidInput(what, where=place(model.folder))
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    tokenizer.padding_side = "right"  # as it is trained and scored; positions are counted from the left
+    limit = positions(model.config)
+    if limit is not None:  # many tokenizers do not say how long a text their model can read
+        tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
     return tokenizer
+
+
+def positions(config: Mapping[str, Any]) -> int | None:
+    """Longest input and output that a model (its config.json) has positions for, tokens; None: any length."""
+    limit = config.get("max_position_embeddings")
+    fixed = str(config.get("model_type")).removeprefix("nash_") in FIXED_POSITIONS
+    return limit if fixed and isinstance(limit, int) else None
 
 
 def generation_settings(model: ModelFolder, beams: int | None = None) -> dict[str, Any]:
@@ -146,8 +171,7 @@ def generation_settings(model: ModelFolder, beams: int | None = None) -> dict[st
         model: the folder.
         beams: what the workload asks for instead (None: the folder's own).
     """
-    file = model.folder / "generation_config.json"
-    stored = _json(file, file.name) if file.is_file() else {}
+    stored = model.generation.settings
     found = {name: stored[name] for name in _GENERATION if stored.get(name) is not None}
     if beams is not None:
         found["num_beams"] = beams
@@ -160,11 +184,23 @@ def _refuse_foreign_code(folder: Path, config: Mapping[str, Any], model_type: st
     if model_type.startswith("nash_"):
         return  # its auto_map names the modelling file that we wrote; our own classes are used
     stored = folder / "tokenizer_config.json"
-    tokenizer = _json(stored, stored.name) if stored.is_file() else {}
+    tokenizer = read_object(stored) if stored.is_file() else {}
     for name, found in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         if found.get("auto_map"):
             what = f"model must not bring code of its own, but got auto_map in {name}"
             raise InvalidInput(what, where=place(folder), fix="convert it to a transformers model without remote code")
+
+
+def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
+    """Weights that no optimizer can train, or that are only what is added to another model's."""
+    where, fix = place(folder), "give the model as it was before it was quantised"
+    if config.get("quantization_config"):
+        method = config["quantization_config"]
+        method = method.get("quant_method", method) if isinstance(method, dict) else method
+        raise InvalidInput(f"model must not be quantised, but got {shown(method)}", where=where, fix=fix)
+    if (folder / "adapter_config.json").exists():
+        what = "model must be whole, but got an adapter (adapter_config.json)"
+        raise InvalidInput(what, where=where, fix="merge it into its model: merge_and_unload, then save_pretrained")
 
 
 def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[str, Any]:
@@ -200,7 +236,7 @@ def _tensors(folder: Path, where: str) -> dict[str, tuple[int, ...]]:
     if (folder / WEIGHTS).is_file():
         files = [WEIGHTS]
     elif (folder / INDEX).is_file():
-        index = _json(folder / INDEX, INDEX).get("weight_map")
+        index = read_object(folder / INDEX).get("weight_map")
         if not isinstance(index, dict) or not index or not all(isinstance(name, str) for name in index.values()):
             raise InvalidInput(f"{INDEX} must map tensors to files, but got {shown(index)}", where=where)
         files = sorted(set(index.values()))
@@ -214,13 +250,19 @@ def _tensors(folder: Path, where: str) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
     found: dict[str, tuple[int, ...]] = {}
+    kinds: dict[str, str] = {}
     for name in files:
         try:
             with safe_open(folder / name, framework="numpy") as stored:
-                found |= {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
+                slices = {key: stored.get_slice(key) for key in stored.keys()}  # noqa: SIM118
+                found |= {key: tuple(one.get_shape()) for key, one in slices.items()}
+                kinds |= {str(one.get_dtype()): key for key, one in slices.items() if key.endswith("weight")}
         except Exception as error:
             reason = " ".join(str(error).split())[:100]
             raise InvalidInput(f"{name} must be whole safetensors, but got {reason}", where=where) from None
+    for kind in sorted(kinds.keys() - FLOATS):
+        what = f"weights must be of {', '.join(sorted(FLOATS))}, but got {kind} for {shown(kinds[kind])}"
+        raise InvalidInput(what, where=where, fix="give the model as it was before it was quantised")
     return found
 
 
@@ -252,23 +294,3 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
     if len(blocks) != found["decoder_layers"]:
         what = f"weights must hold the {found['decoder_layers']} decoder blocks config.json says, but got {len(blocks)}"
         raise InvalidInput(what, where=where)
-
-
-def _json(file: Path, name: str) -> dict[str, Any]:
-    where = place(file.parent)
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise InvalidInput(f"{name} must be small, but got {file.stat().st_size:,} bytes", where=where)
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        fix = "name a folder that save_pretrained wrote"
-        raise InvalidInput(f"model folder must hold {name}, but got none", where=where, fix=fix) from None
-    except OSError as error:
-        raise InvalidInput(f"{name} must be readable, but got {error.strerror}", where=where) from None
-    except InvalidInput:
-        raise
-    except (ValueError, RecursionError):
-        raise InvalidInput(f"{name} must be JSON, but got something else", where=where) from None
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{name} must be a JSON object, but got a {type(found).__name__}", where=where)
-    return found

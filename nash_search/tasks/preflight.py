@@ -17,8 +17,6 @@ from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import models
 from nash_search.tasks.imported import is_there
 
-_FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
-"""Families with one embedding per position: longer sequences have none."""
 _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of NVIDIA, AMD and a Windows host put there."""
 
@@ -125,8 +123,8 @@ def check_workload(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
 
 
 def _check_lengths(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
-    limit = model.get("max_position_embeddings")
-    if str(model.get("model_type")).removeprefix("nash_") not in _FIXED_POSITIONS or not isinstance(limit, int):
+    limit = models.positions(model)
+    if limit is None:
         return
     for name, asked in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
         if asked is not None and asked > limit:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from nash_search.tasks.counted import TaskMetric
+    from nash_search.tasks.data import DataFacts
 
 CHUNK_BATCHES = 50
 """Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""
@@ -128,6 +129,8 @@ class Task:
     """Prompt already put before every source of the splits; `predict` adds it to new ones."""
     max_input_tokens: int | None = None
     """Sources are truncated to this many tokens (None: never)."""
+    data: DataFacts | None = None
+    """Rows of the user's splits, and what was dropped from them (None: an embedded task)."""
     notes: tuple[str, ...] = field(default=())
     """What was decided about the data, one sentence each, to be said aloud."""
 

@@ -164,3 +164,35 @@ def test_a_record_counts_once(on_disk: Path, record_at: Any) -> None:
     (on_disk / "trials" / "again").mkdir()
     (on_disk / "trials" / "again" / "record.json").write_text(again.model_dump_json())
     assert [r.seed for r in folder.records(on_disk) if r.number == 4] == [7]
+
+
+DATA = {
+    "train": 23925, "validation": 999, "test": 1000, "train_dropped": 75, "validation_dropped": 1,
+    "validation_in_train": 27, "test_in_train": 38, "test_in_validation": 1, "overlap_allowed": False,
+}  # fmt: skip
+DROPPED = "23,925 train, 999 validation, 1,000 test rows, after 75 of train and 1 of validation were dropped"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, f"{DROPPED} because their sources are held out (27 of validation also in train, 38 of test also in train"),
+        ({"overlap_allowed": True}, "splits share sources, as was allowed (27 of validation also in train, 38 of test"),
+        ({key: 0 for key in DATA if "_in_" in key}, "no source stands in two splits"),
+    ],
+)
+def test_what_was_dropped_or_allowed_reaches_plan_card_and_pages(on_disk: Path, changes: Any, expected: str) -> None:
+    from nash_search.report import answer, markdown
+
+    path = on_disk / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": DATA | changes}))
+    seen = folder.load(on_disk)
+    exports.write_cards(on_disk, seen)
+    texts = {
+        "plan": "\n".join(answer.plan_lines({"study": "s", "data": DATA | changes})),
+        "card": (on_disk / "checkpoints" / "g2p-4" / "README.md").read_text(),
+        "page": page.render(seen),
+        "markdown": markdown.render(seen),
+    }
+    for place, text in texts.items():
+        assert expected in text.replace("\\", ""), place

@@ -17,7 +17,8 @@ from nash_search.search.rehearsal import quality_of, share_of
 from nash_search.search.study import SCHEMA
 
 KEYS = {
-    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s"
+    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s",
+    "data",
 }  # fmt: skip
 BUDGET_KEYS = {
     "asked", "budget_ms", "floor_ms", "verdict", "latency_ms", "upper_ms", "speedup", "quality", "quality_split",

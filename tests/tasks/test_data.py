@@ -233,6 +233,7 @@ def test_a_task_over_own_data_takes_lengths_from_it_and_says_what_is_cut(folder,
     assert any("targets of train are cut" in note for note in short.notes)
     assert short.generation["num_beams"] == 3 and max(map(len, short.train.labels)) == 2
     assert len(task.open_sealed_test()) == 20 and task.sealed.opened == 1
+    assert task.data is not None and (task.data.train, task.data.validation, task.data.test) == (120, 20, 20)
 
 
 def test_own_data_needs_a_model_and_an_unknown_task_needs_data():

@@ -1,0 +1,38 @@
+"""A small JSON file as one mapping, or one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nash_search.errors import InvalidInput
+from nash_search.plain_yaml import place
+
+MAX_BYTES = 64 << 20
+"""Largest file that is read."""
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object of a model folder's file.
+
+    Raises:
+        InvalidInput: it is not there, not readable, too large, or no JSON object.
+    """
+    where, name = place(file.parent), file.name
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise InvalidInput(f"{name} must be small, but got {file.stat().st_size:,} bytes", where=where)
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        fix = "name a folder that save_pretrained wrote"
+        raise InvalidInput(f"model folder must hold {name}, but got none", where=where, fix=fix) from None
+    except OSError as error:
+        raise InvalidInput(f"{name} must be readable, but got {error.strerror}", where=where) from None
+    except InvalidInput:
+        raise
+    except (ValueError, RecursionError):
+        raise InvalidInput(f"{name} must be JSON, but got something else", where=where) from None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{name} must be a JSON object, but got a {type(found).__name__}", where=where)
+    return found
