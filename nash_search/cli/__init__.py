@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports a `queue.py` of the user's folder
     try:
         typed = shlex.join(["nash-search", *given])
         code = app(args=given, prog_name="nash-search", standalone_mode=False, obj=typed)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 from nash_search.errors import InvalidInput, StorageDamaged, shown
 from nash_search.plain_yaml import place
+from nash_search.sqlite_url import sqlite_url
 
 WHERE = "NASH_SEARCH_STORAGE"
 DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
@@ -105,7 +105,7 @@ def _check_whole(path: Path, named: str) -> None:
     if tables:
         import optuna
 
-        url = f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro&uri=true"  # a look must not change the file
+        url = sqlite_url(path.resolve(), mode="ro")  # a look must not change the file
         try:
             optuna.storages.RDBStorage(url, skip_table_creation=True).engine.dispose()
         except RuntimeError as error:
