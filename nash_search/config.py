@@ -213,6 +213,8 @@ class SearchConfig(Frozen):
     trial_timeout_s: float | None = Field(default=None, gt=0)
     time_budget_s: float | None = Field(default=None, gt=0)
     early_stopping: bool = True
+    engines: bool = True
+    """Before anything is spent, try the dense model, nothing pruned, on every other engine installed here."""
     keep_all: bool = False
     """Keep the weights of dominated trials."""
     format: Literal["auto", "stock"] = "auto"

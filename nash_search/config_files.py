@@ -23,6 +23,7 @@ from nash_search.plain_yaml import place, read_mapping
 
 FLAGS = {
     "early_stopping": "--no-early-stopping",
+    "engines": "--no-engines",
     "budgets": "--budget-ms",
     "task.name": "--task",
     "trial_timeout_s": "--trial-timeout",

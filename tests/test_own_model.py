@@ -31,6 +31,7 @@ teacher:
   threads: 1
 search_space: {{encoder_sparsity_pct: [0, 40, 40]}}
 recipe: {{narrow_steps: 6, tune_steps: 6, batch_size: 16, rungs: 1}}
+engines: false
 trials: 1
 certify_rounds: 2
 certify_pairs: 4

@@ -101,8 +101,15 @@ WORKLOAD = (
         help="Decoder steps, forced exactly (default: the references' median).",
     ),
     Flag(field="workload.beams", metavar="N", help="Beams (default: the teacher's generation config)."),
-    Flag(field="workload.runtime", metavar="NAME", help="eager, compile, ctranslate2 or onnxruntime."),
+    Flag(
+        field="workload.runtime",
+        metavar="NAME",
+        help="eager, compile, ctranslate2 or onnxruntime (the last two: nash-search[ctranslate2,onnxruntime]).",
+    ),
     Flag(field="workload.quantize", metavar="none|int8", help="Quantisation, where the runtime has it."),
+)
+ENGINES = Flag(
+    field="engines", switch=False, help="Do not first try the unpruned model on every other engine installed here."
 )
 BUDGETS = (
     Flag(
@@ -123,6 +130,7 @@ SEARCH = (
     Flag(field="max_drop_pct", metavar="PERCENT", read=percent, help="Largest quality drop relative to the teacher."),
     Flag(field="trial_timeout_s", metavar="TIME", read=seconds, help="A trial ends after this long (90s, 10m, 2h)."),
     Flag(field="time_budget_s", metavar="TIME", read=seconds, help="The whole search ends about after this long."),
+    ENGINES,
     Flag(field="early_stopping", switch=False, help="Train every trial to its end, dominated or not."),
     Flag(
         field="finalist_seeds",

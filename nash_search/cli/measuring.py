@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nash_search.cli.flags import BUDGETS, MODEL, TASK, WORKLOAD, ConfigFile
+from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
 from nash_search.cli.searching import Json, Quiet, Results, aloud, quiet_libraries
 from nash_search.config import LatencyBudget
 from nash_search.config_files import load_config
@@ -18,7 +18,7 @@ from nash_search.errors import InvalidInput
 from nash_search.tasks import models
 from nash_search.tasks.preflight import check, check_workload
 
-PROBE = (*BUDGETS, *MODEL, *TASK, *WORKLOAD)
+PROBE = (*BUDGETS, ENGINES, *MODEL, *TASK, *WORKLOAD)
 DATA = (
     *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
     *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
@@ -44,7 +44,7 @@ def probe(
         from nash_search.report.staircase import named, save_staircase, show
         from nash_search.search.survey import survey
 
-        found = survey(asked, results)
+        found = survey(asked, results, _told(quiet))
     aloud(notes, quiet)
     if not quiet:
         show(found)
@@ -54,7 +54,9 @@ def probe(
         print(json.dumps(found))
     missed = [b for b in found["budgets"] if not b["feasible"]]
     if missed and len(missed) == len(found["budgets"]):
-        nearest = f": try --budget-ms {missed[0]['nearest_feasible']}"
+        from nash_search.report.engines import instead
+
+        nearest = f"{instead(found['engines'])}: try --budget-ms {missed[0]['nearest_feasible']}"
         asked_for = ", ".join(named(b["asked"]) for b in missed)
         print(
             f"nash-search: no architecture meets {asked_for} (the floor is {found['floor_ms']:.4g} ms){nearest}",
@@ -105,6 +107,17 @@ def measure(
         beside = {"fidelity": fidelity_told(kept) if kept else None} if workload.quantize != "none" else {}
         print(json.dumps(document(found, budget) | beside))
     return 3 if budget is not None and found.certificate(budget) != "met" else 0
+
+
+def _told(quiet: bool) -> Callable[[str, dict[str, Any]], None]:
+    """Stages of a probe that take their time, one line each on stderr."""
+    from nash_search.report.engines import trying
+
+    def say(stage: str, detail: dict[str, Any]) -> None:
+        if stage == "engines" and not quiet:
+            print(trying(detail), file=sys.stderr, flush=True)
+
+    return say
 
 
 def _tell(rows: Sequence[tuple[str, str]]) -> None:

@@ -132,11 +132,14 @@ def run_search(
 
 def nothing_met(document: dict[str, Any]) -> str:
     """One line: no budget is met, the floor, and what to ask for instead."""
+    from nash_search.report.engines import instead
+
     first = document["budgets"][0]
     nearest = first.get("nearest_feasible")
     sure = "is certain to meet" if any(b["verdict"] == "ambiguous" for b in document["budgets"]) else "meets"
     words = f"no architecture {sure} {', '.join(b['asked'] for b in document['budgets'])}"
     words += f" (the floor is {first['floor_ms']:.4g} ms, the dense model {document['dense']['latency_ms']:.4g} ms)"
+    words += instead(document.get("engines"))
     asked = {b["asked"] for b in document["budgets"]}
     return words + (f": try --budget-ms {nearest}" if nearest and nearest not in asked else "")
 

@@ -95,6 +95,10 @@ def _graphs() -> int:
 class Compiled(Eager):
     """PyTorch with a compiler."""
 
+    def precisions(self, device: str) -> tuple[tuple[str, str], ...]:
+        """None to try beside others: each takes minutes."""
+        return ()
+
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> CompiledSession:
         """Compiled for exactly this workload's shapes."""
         placed = self.placed(model, workload)

@@ -161,6 +161,15 @@ class CTranslate2(Converting):
     artefact = NAME
     engine, session = Engine, Translation
 
+    def precisions(self, device: str) -> tuple[tuple[str, str], ...]:
+        """What this build computes in on the device."""
+        try:
+            supported = ctranslate2.get_supported_compute_types(device.partition(":")[0])
+        except (RuntimeError, ValueError):  # built without that device
+            return ()
+        pairs = [(dtype, quantize) for dtype in ("float32", "bfloat16", "float16") for quantize in ("none", "int8")]
+        return tuple((d, q) for d, q in pairs if (d if q == "none" else f"{q}_{d}") in supported)
+
     def load(self, folder: str, workload: Workload) -> Engine:
         """The folder's artefact where it has one of this precision, else its checkpoint, converted and compared."""
         there = artefact.found(folder, NAME, workload)

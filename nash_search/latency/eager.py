@@ -92,6 +92,11 @@ class Eager:
     artefact = None
     outside_torch = False
 
+    def precisions(self, device: str) -> tuple[tuple[str, str], ...]:
+        """float32, and on a GPU both halves (most CPUs emulate them)."""
+        halves = ("bfloat16", "float16") if device.startswith("cuda") else ()
+        return tuple((dtype, "none") for dtype in ("float32", *halves))
+
     def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
         """Nothing: the checkpoint itself is served."""
 

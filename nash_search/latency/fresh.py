@@ -147,7 +147,7 @@ def fresh_tokens(
 
 
 def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY) -> dict[str, Any] | None:
-    """One job in a fresh process; None when the limit came first (the process is then gone).
+    """One job in a fresh process; None when the limit came before any result (the process is then gone).
 
     A device that stays in use all the while is a limit too.
 
@@ -171,16 +171,19 @@ def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY
                 env=os.environ | quiet,
                 start_new_session=True,
             )
+            late = False
             try:
                 process.wait(max(0.0, limit_s))
             except subprocess.TimeoutExpired:
-                return None
+                late = True  # a job that keeps what it has may have left a part of its result
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)  # with the compilers it may have started
                 process.wait()
                 assert process.stdin is not None
                 process.stdin.close()
+        if late and not result_file.exists():
+            return None
         if not result_file.exists():
             lines = log.read_text(errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it said nothing"
@@ -191,8 +194,8 @@ def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY
     if isinstance(result.get("error"), str):
         if result["exit_code"] == Locked.exit_code:
             return None
-        kind = InvalidInput if result["exit_code"] == InvalidInput.exit_code else MeasurementFailed
-        raise kind(result["error"])
+        refused = result["exit_code"] == InvalidInput.exit_code
+        raise (InvalidInput if refused else MeasurementFailed)(result["error"])
     return result
 
 

@@ -119,6 +119,10 @@ class OnnxRuntime(Converting):
     artefact = NAME
     engine, session = Engine, GraphSession
 
+    def precisions(self, device: str) -> tuple[tuple[str, str], ...]:
+        """float32 and int8 weights, on a CPU."""
+        return (("float32", "none"), ("float32", "int8")) if device == "cpu" else ()
+
     def load(self, folder: str, workload: Workload) -> Engine:
         """The folder's artefact where it has one of this precision, else its checkpoint, exported and compared."""
         _check(workload)

@@ -1,8 +1,8 @@
 """One fresh process of a measurement: `python -m nash_search.latency.round JOB RESULT`.
 
-Loads folders, times them or generates from them, writes one JSON file, ends. Its standard input is
-a lifeline: when the parent dies, the pipe closes and so does this process. It takes the device's
-lock itself, after loading, so that trainers wait for the timing only. Refuses to know why it is asked.
+Loads folders, times them or generates from them, or tries a dense model on another runtime; writes one JSON file,
+ends. Its standard input is a lifeline: when the parent dies, the pipe closes and so does this process. It takes the
+device's lock itself, after loading, so that trainers wait for the timing only. Refuses to know why it is asked.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ def main(job_file: str, result_file: str) -> int:
     from nash_search.errors import NashSearchError
 
     job = json.loads(Path(job_file).read_text())
+    kinds = {"time": _time, "tokens": _tokens, "alone": lambda job: _alone(job, result_file)}
     try:
-        result = {"time": _time, "tokens": _tokens}[job["kind"]](job)
+        result = kinds[job["kind"]](job)
     except NashSearchError as error:
         result = {"error": str(error), "exit_code": error.exit_code}
+    _keep(result, result_file)
+    return 0
+
+
+def _keep(result: dict[str, Any], result_file: str) -> None:
     staged = Path(result_file + ".part")
     staged.write_text(json.dumps(result))
     staged.replace(result_file)
-    return 0
 
 
 def _time(job: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +79,15 @@ def _tokens(job: dict[str, Any]) -> dict[str, Any]:
         )
         for name, folder in job["folders"].items()
     }
+
+
+def _alone(job: dict[str, Any], result_file: str) -> dict[str, Any]:
+    from nash_search.latency.alone import Job, Taken, take
+
+    def told(found: list[Taken]) -> dict[str, Any]:
+        return {"taken": [one.model_dump(mode="json") for one in found]}
+
+    return told(take(Job.model_validate(job), STARTED_S, lambda found: _keep(told(found), result_file)))
 
 
 def _end_with_the_parent() -> None:

@@ -74,6 +74,12 @@ class Runtime(Protocol):
     outside_torch: bool
     """It computes and allocates outside PyTorch: the calling thread's CPU time and PyTorch's allocator miss it."""
 
+    def precisions(self, device: str) -> tuple[tuple[str, str], ...]:
+        """(dtype, quantize) pairs it can serve in on a device, for whoever wants to try them all.
+
+        `compile` names none: each takes minutes.
+        """
+
     def load(self, folder: str, workload: Workload) -> Any:
         """A model from a checkpoint folder, on the workload's device, in its precision.
 

@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from nash_search.report import escape
+from nash_search.report import engines, escape
 from nash_search.report.picks import Pick, Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView, build
@@ -91,6 +91,8 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("budget", _budget_words(budget, view, plan)))
     if plan.get("certifies"):
         rows.append(("certifies", certifies_words(plan["certifies"])))
+    goes_on = str((plan.get("workload") or {}).get("runtime", "eager")) if plan.get("trials") else ""
+    rows += engines.rows(plan.get("engines"), goes_on)
     rows += _cost_rows(plan)
     if plan.get("dashboard"):
         rows.append(("dashboard", escape.plain(plan["dashboard"])))
@@ -124,14 +126,17 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [f"{label}: {words}" for label, words in plan_rows(plan)]
 
 
-def panel(plan: Mapping[str, Any]) -> Panel:
-    """The plan for a terminal."""
+def panel(plan: Mapping[str, Any]) -> Group:
+    """The plan for a terminal; commands stand below the box, where they can be copied."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    for label, words in plan_rows(plan):
-        grid.add_row(label, Text(words))
-    return Panel(grid, title="before spending anything", title_align="left", border_style="dim", expand=False)
+    rows = plan_rows(plan)
+    for label, words in rows:
+        if label != engines.COMMAND:
+            grid.add_row(label, Text(words))
+    box = Panel(grid, title="before spending anything", title_align="left", border_style="dim", expand=False)
+    return Group(box, *(_copied(f"{label}: {words}") for label, words in rows if label == engines.COMMAND))
 
 
 def _budget_words(budget: Mapping[str, Any] | str, view: StudyView, plan: Mapping[str, Any]) -> str:
@@ -162,6 +167,7 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     for pick in view.picks:
         parts.append(pick_text(pick, view))
     parts += [Text(f"    {words}", "dim") for words in view.clock_words]
+    parts += [Text(line) for line in engines.reminders(view.document.get("engines"))]
     loaded = view.loaded
     if files:
         parts += [Text(), Text("Written", "bold"), *(_copied(f"  {escape.plain(f)}") for f in files)]

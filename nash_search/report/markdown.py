@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nash_search.report import escape, picture
+from nash_search.report import engines, escape, picture
 from nash_search.report.answer import load_lines, pick_text, quality_words, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import data_words, format_count, format_ms, format_quality, format_spread
@@ -20,6 +20,7 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
     if view.picks:
         parts.append("\n".join(_answer(line) for pick in view.picks for line in [pick_text(pick, view).plain]))
     parts += [escape.markdown(words, 600) for words in view.clock_words]
+    parts += [escape.markdown(line, 600) for line in engines.reminders(view.document.get("engines"))]
     if view.drawn:
         parts.append(
             f'<picture><source media="(prefers-color-scheme: dark)" srcset="{front_stem}-dark.png">'

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jinja2
 
-from nash_search.report import escape, markdown, picture, plots
+from nash_search.report import engines, escape, markdown, picture, plots
 from nash_search.report.answer import load_lines, quality_words, widths_words
 from nash_search.report.files import replace
 from nash_search.report.picks import Pick, Point
@@ -125,6 +125,7 @@ def render(view: StudyView) -> str:
         data=data_words(view.document["data"]) if view.document.get("data") else "",
         environment=view.environment,
         budget_words=budget_words,
+        unpruned=engines.reminders(view.document.get("engines")),
         ms=format_ms,
         quality=lambda value: format_quality(value, view.scale),
         scored=format_scored,

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nash_search.report import engines
 from nash_search.report.answer import plan_rows
 from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
@@ -28,7 +29,7 @@ Survey = Mapping[str, Any]
 def probe_table(survey: Survey) -> RenderableType:
     """What is known, every shape's latency depth by width, and bars of the same on one scale."""
     return Group(
-        *(Text(f"{label}: {words}") for label, words in _rows(survey)),
+        *(_line(label, words) for label, words in _rows(survey)),
         Text(),
         _grid(survey),
         Text(),
@@ -36,9 +37,15 @@ def probe_table(survey: Survey) -> RenderableType:
     )
 
 
+def _line(label: str, words: str) -> Text:
+    """A command is never broken, for somebody will copy it."""
+    line = f"{label}: {words}"
+    return Text(line, no_wrap=True, overflow="ignore") if label == engines.COMMAND else Text(line)
+
+
 def show(survey: Survey) -> None:
     """Print the table to stderr."""
-    Console(stderr=True, highlight=False).print(probe_table(survey))
+    Console(stderr=True, highlight=False).print(probe_table(survey), crop=False)
 
 
 def named(asked: str) -> str:
@@ -49,7 +56,7 @@ def named(asked: str) -> str:
 def _rows(survey: Survey) -> list[tuple[str, str]]:
     """(label, words), in the words of a search's plan."""
     rows = plan_rows(survey)
-    found = [row for row in rows if row[0] != "budget"]
+    found = [row for row in rows if row[0] not in ("budget", *engines.LABELS)]
     shapes = survey["shapes"]
     known = survey.get("remembered", 0)
     if known:
@@ -71,7 +78,7 @@ def _rows(survey: Survey) -> list[tuple[str, str]]:
     for budget, words in zip(survey["budgets"], said, strict=True):
         nearest = "" if budget["feasible"] else f", the nearest that fits is {named(budget['nearest_feasible'])}"
         found.append(("budget", words + nearest))
-    return found
+    return found + engines.rows(survey.get("engines")) + engines.absent(survey.get("engines"))
 
 
 def _grid(survey: Survey) -> Table:

@@ -24,6 +24,7 @@ from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.report import escape
 from nash_search.report.answer import answer, panel, plan_lines
+from nash_search.report.engines import trying
 from nash_search.report.picks import Point
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
@@ -49,6 +50,7 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"timing {d.get('shapes', 'the')} shapes "
         + ("again: their times did not grow with depth" if d.get("again") else "before training any")
     ),
+    "engines": trying,
     "vocabulary": vocabulary_words,
     "shared": shared_words,
     "search": lambda d: (
@@ -217,7 +219,7 @@ class RunTable:
         if self.quiet:
             return
         if self.console.is_terminal:
-            self.console.print(panel(self.plan))
+            self.console.print(panel(self.plan), crop=False)
         else:
             for line in plan_lines(self.plan):
                 self.console.print(Text(line), soft_wrap=True)

@@ -27,7 +27,7 @@ from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.search import room, sharing
+from nash_search.search import engines, room, sharing
 from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve
 from nash_search.search.dense import Dense
@@ -101,14 +101,9 @@ class NashBench:
 
     @cached_property
     def _workload(self) -> Workload:
-        return workloads.resolve(
-            self.config.workload,
-            input_tokens=self.task.input_tokens,
-            output_tokens=self.task.output_tokens,
-            batch_size=self.task.batch_size,
-            beams=int(self.task.generation.get("num_beams", 1)),
-            device=self.device.name,
-        )
+        task, beams = self.task, int(self.task.generation.get("num_beams", 1))
+        sizes = {"input_tokens": task.input_tokens, "output_tokens": task.output_tokens, "batch_size": task.batch_size}
+        return workloads.resolve(self.config.workload, **sizes, beams=beams, device=self.device.name)
 
     def workload(self) -> Workload:
         """The resolved call that is timed."""
@@ -177,6 +172,11 @@ class NashBench:
     def check_export(self, beside: Path) -> None:
         """Write the dense model as an export and read it back."""
         pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer)
+
+    def dense_on_engines(self, dense_ms: float, known: Path, say: engines.Say) -> engines.Engines:
+        """The dense model on every other engine installed here."""
+        facts = (self.facts(), self.fingerprint())
+        return engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """Keep a trimmed teacher in the study; what trimming gained and cost."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,16 @@ class Dense:
                 where=where,
                 fix="set search_space.encoder_sparsity_pct: [0, 0, 10] in --config, or use --format auto",
             )
+
+    @contextmanager
+    def placed(self) -> Iterator[Path]:
+        """A folder with exactly `teacher`: its own, or while a trimmed one is not settled yet, a passing one."""
+        if self.trimming is None or self._trimmed_folder is not None:
+            yield self.folder
+            return
+        with tempfile.TemporaryDirectory(prefix="nash-search-dense-") as folder:
+            pruner.save(self.teacher, folder, tokenizer=self.task.tokenizer)
+            yield Path(folder)
 
     @property
     def folder(self) -> Path:

@@ -25,9 +25,7 @@ from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
 from nash_search.spreadsheet import csv_cell
 
-PUBLIC = (
-    "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s", "data"
-)  # fmt: skip
+PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
 PUBLIC_PARTS = {
     "workload": ("batch_size", "input_tokens", "output_tokens", "beams", "dtype", "threads", "runtime"),
     "dense": ("latency_ms", "quality", "quality_split", "checkpoint"),
@@ -64,6 +62,7 @@ def full(
     records: Sequence[TrialRecord] = (),
     vocabulary: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
+    engines: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole document; see `public` for the part that is promised."""
     points = certification.points if certification is not None else ()
@@ -113,6 +112,7 @@ def full(
             config.budgets, effect, config.certify_rounds, points[0].latency if points else None
         ),
         "vocabulary": vocabulary,
+        "engines": engines,
         "device_name": device_name(table.fingerprint),
         "metric": facts.quality_metric,
         "direction": facts.direction,

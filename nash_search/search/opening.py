@@ -20,7 +20,7 @@ from nash_search import errors
 from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
 from nash_search.intervals import OccasionEffect
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.search import cost, document, manifest, occasions, probe, recovery, space
+from nash_search.search import cost, document, engines, manifest, occasions, probe, recovery, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.search.trial import Bench
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PROBE = "probe.json"
 DENSE = "dense.json"
+ENGINES = "engines.json"
 PROBE_LIMIT_S = 60.0
 COST_LIMIT_S = 2.0
 """Seconds of training steps that the estimate may take, before any trial."""
@@ -42,9 +43,11 @@ class Case(Protocol):
 
     config: SearchConfig
     bench: Bench
+    folder: Path
     question: dict[str, Any]
     table: probe.LatencyTable
     dense: Quality
+    engines: engines.Engines
     facts: StudyFacts
     workload: Workload
     workers: int
@@ -182,6 +185,18 @@ def new_study(config: SearchConfig, folder: Path, facts: StudyFacts) -> Study:
     return Study(open_storage(sqlite_url(path)), name, folder, None)
 
 
+def dense_on_engines(case: Case, say: engines.Say, *, begun: bool) -> engines.Engines:
+    """The dense model on other engines; tried once per study, and only where that was not switched off."""
+    path = case.folder / ENGINES
+    if begun:  # studies of before have none
+        return engines.Engines.model_validate_json(path.read_bytes()) if path.exists() else engines.Engines()
+    if not case.config.engines:
+        return engines.Engines()
+    found = case.bench.dense_on_engines(case.table.dense_ms, case.folder.parent / LATENCIES, say)
+    manifest.write_atomic(path, found.model_dump_json())
+    return found
+
+
 def study_facts(case: Case) -> StudyFacts:
     """What a new study fixes for good."""
     config, table, dense = case.config, case.table, case.dense
@@ -242,6 +257,12 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
     return cost.of_search(one, case.config, trials=trials, workers=case.workers, **known)
 
 
+def told_engines(case: Case) -> dict[str, Any]:
+    """What the dense model does on other engines, as the plan and the answer say it."""
+    dense_ms, drop = case.facts.dense_ms, case.config.max_drop_pct
+    return engines.document(case.engines, case.config.budgets, dense_ms, drop, case.bench.dense_folder())
+
+
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:
     """Everything known before spending; arguments as for `estimate`."""
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
@@ -277,6 +298,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
         ],
         "certifies": occasions.certifies(config.budgets, case.effect, config.certify_rounds),
         "fastest": fastest.slug,
+        "engines": told_engines(case),
         "trials": config.trials,
         "workers": case.workers,
         **estimate(case, records, load_s),

@@ -8,13 +8,15 @@ environment. This module refuses to know what the commands mean.
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nash_search.search import manifest
-from nash_search.search.trial import versions
 
 FILE = "command.txt"
 _SECRET = re.compile(r"(?<=://)[^/@\s']*@")
@@ -43,3 +45,19 @@ def told(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         "command": "\n".join(commands(folder)),
         "environment": plain | dict(fingerprint.get("environment") or {}) | versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a number."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("nash-search", "torch", "transformers", "optuna", "ray"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stamp() -> str:
+    """Now, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

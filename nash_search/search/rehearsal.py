@@ -3,7 +3,8 @@
 Quality and latency are closed forms of the architecture, so crash tests can compare a killed and resumed
 study with an undisturbed one bit by bit, and fake trials can be imported by Ray's workers. Its numbers say
 `rehearsal` in metric and fingerprint and mean nothing. `NASH_SEARCH_REHEARSAL` orders mishaps, e.g.
-`trial_s=0.2,nan=enc30-dec3,die=enc0-dec2` (nan, error, oom, disk, hang, die; `die` kills the process once).
+`trial_s=0.2,nan=enc30-dec3,die=enc0-dec2` (nan, error, oom, disk, hang, die; `die` kills the process once;
+`engine=0.3` serves the dense model on an engine in that share of its latency).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nash_search.fidelity import Fidelity
 from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
 from nash_search.search import room
 from nash_search.search.cost import TrialCost
+from nash_search.search.engines import DenseOnEngine, Engines, Say
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.trial import WEIGHTS, Failed, Hooks, Job
 
@@ -110,6 +112,18 @@ class Rehearsal:
 
     def check_export(self, beside: Path) -> None:
         """There is nothing to write."""
+
+    def dense_on_engines(self, dense_ms: float, known: Path, say: Say) -> Engines:
+        """None, or one of the ordered share of the dense latency."""
+        if "engine" not in self.orders:
+            return Engines()
+        share = float(self.orders["engine"])
+        say("engines", {"runtimes": ["ctranslate2"], "limit_s": 1.0})
+        runs = Round(runs_ms=(share * DENSE_MS,) * 8, dense_runs_ms=(DENSE_MS,) * 8)
+        workload = self.workload().model_copy(update={"runtime": "ctranslate2", "quantize": "int8"})
+        quality, latency = self.dense_quality(), Latency(rounds=(runs,), workload=workload)
+        found = DenseOnEngine(workload=workload, latency=latency, quality=quality, kept=0.998)
+        return Engines(tried=(found,), reference=quality)
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """As long as a trial was ordered to take."""

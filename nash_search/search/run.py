@@ -164,6 +164,7 @@ class _Run:
             self.table = opening.latency_table(config, self.bench, self.folder, filled, say, begun=begun)
             self.dense = opening.dense_quality(self.bench, self.folder, begun=begun)
             self._settle()
+            self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
         self.effect = occasions.learnt(self.folder, self.bench.fingerprint())
@@ -310,6 +311,7 @@ class _Run:
             effect=self.effect,
             vocabulary=self.vocabulary,
             data=self.bench.data(),
+            engines=opening.told_engines(self),
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,

@@ -15,24 +15,25 @@ import numpy as np
 
 from nash_search.config import SearchConfig
 from nash_search.records import REMEMBERED
-from nash_search.search import occasions, probe, space
+from nash_search.search import engines, occasions, probe, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.opening import timed_table
 from nash_search.search.trial import open_bench
 
 
-def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
+def survey(config: SearchConfig, results: Path, say: engines.Say = lambda stage, detail: None) -> dict[str, Any]:
     """Time every shape of the configuration's space, and say what its budgets admit.
 
     Args:
         config: the space and the workload.
         results: folder of studies; what is timed is kept beside them, for the next probe or search.
+        say: told before the dense model is tried on other engines.
 
     Returns:
         A JSON document: task, model, device, workload, fingerprint, dense (ms and bounds), decoder_layers,
-        ms_per_decoder_block, floor_ms, fastest, shapes (one row each), remembered (shapes not timed again),
-        timed_again (timings of shapes whose latency did not grow with depth), budgets (one row each), certifies
-        (what a certificate can tell apart here).
+        ms_per_decoder_block, engines (`engines.document`), floor_ms, fastest, shapes (one row each), remembered (shapes
+        not timed again), timed_again (timings of shapes whose latency did not grow with depth), budgets (one row
+        each), certifies (what a certificate can tell apart here).
     """
     bench = open_bench(config)
     filled = space.filled(config.search_space, bench.decoder_layers())
@@ -40,6 +41,8 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
     timings: list[int] = []
     table = timed_table(bench, shapes, results / LATENCIES, lambda stage, detail: timings.append(detail["shapes"]))
     entries = table.entries
+    tried = bench.dense_on_engines(table.dense_ms, results / LATENCIES, say) if config.engines else engines.Engines()
+    own = None if config.trim_vocab else bench.dense_folder()  # a probe keeps no trimmed model
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
     effect = occasions.learnt(results / config.study_name, bench.fingerprint())
@@ -54,6 +57,7 @@ def survey(config: SearchConfig, results: Path) -> dict[str, Any]:
         "fingerprint": table.fingerprint,
         "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
         "ms_per_decoder_block": ms_per_decoder_block(table),
+        "engines": engines.document(tried, config.budgets, table.dense_ms, config.max_drop_pct, own),
         "floor_ms": floor_share * table.dense_ms,
         "floor_share": floor_share,
         "fastest": fastest.slug,

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib.metadata
 import math
 import shutil
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +28,8 @@ from nash_search.fidelity import Fidelity
 from nash_search.records import FailureReason, Latency, Quality, TrialRecord
 from nash_search.search import manifest
 from nash_search.search.cost import TrialCost
+from nash_search.search.engines import Engines, Say
+from nash_search.search.provenance import stamp, versions
 from nash_search.search.stopping import Peer
 
 RECORD = "record.json"
@@ -141,6 +141,9 @@ class Bench(Protocol):
 
     def check_export(self, beside: Path) -> None:
         """Write the dense model as an export on the disk of `beside` (the study's folder), and read it back."""
+
+    def dense_on_engines(self, dense_ms: float, known: Path, say: Say) -> Engines:
+        """The dense model, nothing pruned, on every other engine here; `known` keeps it for as long as `dense_ms`."""
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
@@ -313,19 +316,3 @@ def reason_of(error: BaseException) -> tuple[FailureReason, str]:
     if isinstance(error, InvalidInput):
         return "invalid_architecture", text
     return "error", text
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a number."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in ("nash-search", "torch", "transformers", "optuna", "ray"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def stamp() -> str:
-    """Now, UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,6 +19,7 @@ from nash_search.search.study import SCHEMA
 KEYS = {
     "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s",
     "data",
+    "engines",
 }  # fmt: skip
 BUDGET_KEYS = {
     "asked", "budget_ms", "floor_ms", "verdict", "latency_ms", "upper_ms", "speedup", "quality", "quality_split",

@@ -1,0 +1,170 @@
+"""The dense model on one other runtime: converted, timed next to itself on the asked one, and let write.
+
+    dense on the asked runtime -+- one paired round -> Latency      for every precision the runtime has here
+    dense on this runtime      -+- real inputs      -> tokens       (their score is somebody else's matter)
+
+Runs in a process of its own (`round`, kind `alone`): a conversion that crashes, hangs or fills the memory costs this
+runtime's line and nothing else. This module refuses to know what tokens are worth and what the answer is used for.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from nash_search import device as devices
+from nash_search.config import Frozen, Workload
+from nash_search.errors import InvalidInput, NashSearchError
+from nash_search.latency import identity
+from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes import fingerprint, runtime_of
+from nash_search.latency.timing import DENSE, time_round
+from nash_search.records import Latency
+
+PAIRS = 12
+"""Timed pairs per precision."""
+TIMING_S = 15.0
+TIMING_SHARE = 0.4
+"""One precision's timing takes at most this long, and at most this share of its time."""
+ROWS_AT_ONCE = 32
+UNFINISHED = "its process ended first (out of time or memory)"
+Write = Callable[[Sequence[Sequence[int]]], list[list[int]]]
+
+
+class Taken(Frozen):
+    """One precision of a runtime: what was found before the time was over, or why nothing was."""
+
+    workload: Workload
+    """The asked call, on this runtime and in this precision."""
+    latency: Latency | None = None
+    """Paired with the dense model on the asked runtime."""
+    tokens: tuple[tuple[int, ...], ...] | None = None
+    """What it wrote for the job's rows; None where the time was over first."""
+    reason: str = ""
+    """Why it has no latency."""
+    refused: bool = False
+    """The runtime cannot serve this model at all: asking again changes nothing."""
+
+
+class Job(Frozen):
+    """What one process is asked."""
+
+    kind: str = "alone"
+    folder: str
+    """The dense checkpoint."""
+    asked: Workload
+    """The workload of the search: the reference of every pair."""
+    runtime: str
+    rows: tuple[tuple[int, ...], ...]
+    """Token ids of real inputs to write for; the first of them are compared with eager too."""
+    generation: dict[str, Any] = {}
+    """Settings that scoring adds to the model's own."""
+    beams: int
+    """Of scoring; the timed call has the workload's."""
+    max_new_tokens: int
+    limit_s: float
+
+
+def take(job: Job, started_s: float, keep: Callable[[list[Taken]], None]) -> list[Taken]:
+    """Every precision of the job's runtime but the asked one.
+
+    Args:
+        job: what is asked.
+        started_s: when the process began, monotonic seconds; the limit counts from then.
+        keep: told before each precision what to say if the process ends within it.
+    """
+    torch.set_num_threads(job.asked.threads)
+    deadline_s = started_s + job.limit_s
+    named = Workload.model_validate(job.asked.model_dump() | {"runtime": job.runtime, "quantize": "none"})
+    asked_for = [
+        Workload.model_validate(named.model_dump() | {"dtype": dtype, "quantize": quantize})
+        for dtype, quantize in runtime_of(named).precisions(job.asked.device)
+    ]
+    asked_for = [w for w in asked_for if w != job.asked]
+    found: list[Taken] = []
+    if not asked_for and named.runtime != job.asked.runtime:
+        found.append(Taken(workload=named, reason=f"it has nothing for {job.asked.device}", refused=True))
+    served = {job.asked: _loaded(job, job.asked)} if asked_for else {}
+    for done, workload in enumerate(asked_for):
+        keep([*found, *(Taken(workload=w, reason=UNFINISHED) for w in asked_for[done:])])
+        now_s = time.monotonic()
+        until_s = now_s + (deadline_s - now_s) / (len(asked_for) - done)
+        try:
+            found.append(_taken(job, workload, served[job.asked], until_s))
+        except NashSearchError as error:
+            refused = isinstance(error, InvalidInput)
+            found.append(Taken(workload=workload, reason=str(error), refused=refused))
+        except Exception as error:  # whatever a converter may fail of: this line says so, the others stand
+            first = next(iter(str(error).strip().splitlines()), "")
+            found.append(Taken(workload=workload, reason=f"{type(error).__name__}: {first}".rstrip(": ")))
+    return found
+
+
+def _taken(job: Job, workload: Workload, dense: Any, until_s: float) -> Taken:
+    if time.monotonic() >= until_s:
+        return Taken(workload=workload, reason="not reached in time")
+    model = _loaded(job, workload)
+    left_s = until_s - time.monotonic()
+    if left_s <= 0:
+        return Taken(workload=workload, reason="converting it took all the time there was")
+    latency = _timed(model, workload, dense, job.asked, left_s)
+    runtime = runtime_of(workload)
+
+    def write(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        with devices.training_guard(job.asked.device):
+            return runtime.tokens(model, rows, beams=job.beams, max_new_tokens=job.max_new_tokens)
+
+    tokens = written(write, job.rows, until_s)
+    return Taken(workload=workload, latency=latency, tokens=None if tokens is None else tuple(map(tuple, tokens)))
+
+
+def _loaded(job: Job, workload: Workload) -> Any:
+    """The dense model as a workload's runtime serves it; an engine's is converted and compared first."""
+    runtime = runtime_of(workload)
+    if runtime.artefact is None:
+        model = runtime.load(job.folder, workload)
+        model.generation_config.update(**job.generation)
+        return model
+    plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
+    with devices.training_guard(workload.device), tempfile.TemporaryDirectory() as folder:
+        model = EAGER.load(job.folder, workload.model_copy(update=plain))
+        model.generation_config.update(**job.generation)
+        runtime.export(model, folder, workload, job.rows[: identity.INPUTS])
+        return runtime.load(folder, workload)
+
+
+def _timed(model: Any, workload: Workload, dense: Any, asked: Workload, left_s: float) -> Latency:
+    """One round of pairs in this process, each side on its own runtime."""
+    outside = any(runtime_of(w).outside_torch for w in (workload, asked))
+    device = devices.resolve(asked.device, outside_torch=outside)
+    with devices.timing_guard(device.lock_id, left_s):
+        sessions = {DENSE: runtime_of(asked).build(dense, asked, None)}
+        try:
+            sessions["alone"] = runtime_of(workload).build(model, workload, None)
+            deadline_s = device.now_s() + min(TIMING_S, TIMING_SHARE * left_s)
+            found = time_round(sessions, device, asked, pairs=PAIRS, deadline_s=deadline_s)["alone"]
+        finally:
+            for session in sessions.values():
+                session.close()
+    short = len(found.runs_ms) < PAIRS
+    return Latency(rounds=(found,), workload=workload, fingerprint=fingerprint(device, workload), cut_short=short)
+
+
+def written(write: Write, rows: Sequence[Sequence[int]], until_s: float) -> list[list[int]] | None:
+    """What a model writes for every row, in the rows' order; None where that would end after `until_s` (monotonic)."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)  # the slowest batch first: no surprise
+    found: list[list[int]] = [[] for _ in rows]
+    batch_s = 0.0
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        began_s = time.monotonic()
+        if began_s + batch_s > until_s:
+            return None
+        batch = order[start : start + ROWS_AT_ONCE]
+        for i, tokens in zip(batch, write([rows[i] for i in batch]), strict=True):
+            found[i] = list(tokens)
+        batch_s = time.monotonic() - began_s
+    return found

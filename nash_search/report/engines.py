@@ -1,0 +1,128 @@
+"""What other engines do with the dense model, nothing pruned, as text: for the plan, the probe and the answer.
+
+    engines           CTranslate2 int8 19.9 ms (5.67× faster, 99.8% of the quality), …
+    nothing pruned    CTranslate2 int8 alone meets 40 ms at 99.8% of the quality; nothing needs pruning
+    certify it        nash-search measure … --budget-ms 40
+
+One process timed it, so every sentence says that it is no certificate. This module refuses to know how it was timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nash_search.report import escape
+from nash_search.report.words import counted, format_duration, format_ms
+
+NAMES = {"eager": "PyTorch", "compile": "torch.compile", "ctranslate2": "CTranslate2", "onnxruntime": "ONNX Runtime"}
+COMMAND = "certify it"
+LABELS = ("engines", "nothing pruned", COMMAND)
+Engine = Mapping[str, Any]
+
+
+def engine_name(engine: Engine) -> str:
+    """`CTranslate2 int8`, `ONNX Runtime`, `CTranslate2 int8 float16`."""
+    words = [NAMES.get(engine["runtime"], escape.plain(engine["runtime"], 30))]
+    words += [str(engine["quantize"])] if engine["quantize"] != "none" else []
+    words += [str(engine["dtype"])] if engine["dtype"] != "float32" else []
+    return " ".join(words)
+
+
+def trying(detail: Mapping[str, Any]) -> str:
+    """What is about to be tried, and how long it may take."""
+    names = ", ".join(NAMES.get(name, name) for name in detail["runtimes"])
+    return f"trying the unpruned model on {names} (at most {format_duration(detail['limit_s'])}; --no-engines: do not)"
+
+
+def rows(engines: Mapping[str, Any] | None, goes_on: str = "") -> list[tuple[str, str]]:
+    """(label, words) pairs of `engines.document`; none where nothing was tried.
+
+    Args:
+        engines: the document.
+        goes_on: the runtime that a search prunes for all the same (nothing: there is no search).
+    """
+    if not engines or not engines.get("tried"):
+        return []
+    able = [e for e in engines["tried"] if e["latency_ms"] is not None]
+    found = [("engines", f"the dense model on {'; '.join(map(_timed, able))}{_how(engines)}")] if able else []
+    failed: dict[str, list[str]] = {}
+    for engine in engines["tried"]:
+        if engine["latency_ms"] is None:
+            failed.setdefault(escape.plain(engine["reason"], 300), []).append(engine_name(engine))
+    found += [("engines", f"not on {' and '.join(names)}: {reason}") for reason, names in failed.items()]
+    least = engines["kept_at_least"]
+    broken = [engine_name(e) for e in able if e["kept"] is not None and e["kept"] < least]
+    if broken:
+        found.append(("engines", f"{' and '.join(broken)}: under {least:.0%} of the quality, so never an answer"))
+    alike = _together(engines["answers"])
+    for answers in alike:
+        found.append(("nothing pruned", sentence(answers)))
+    if alike and goes_on:
+        found.append(("nothing pruned", f"the search goes on all the same, for {NAMES.get(goes_on, goes_on)}"))
+    return found + [(COMMAND, line) for answers in alike if (line := _tightest(answers)["command"])]
+
+
+def _together(answers: Sequence[Engine | None]) -> list[list[Engine]]:
+    """Answers of one engine side by side."""
+    found: dict[str, list[Engine]] = {}
+    for answer in answers:
+        if answer is not None:
+            found.setdefault(engine_name(answer), []).append(answer)
+    return list(found.values())
+
+
+def _tightest(answers: Sequence[Engine]) -> Engine:
+    return min(answers, key=lambda answer: float(answer["budget_ms"]))
+
+
+def sentence(answers: Sequence[Engine]) -> str:
+    """The budgets that one engine meets by itself."""
+    one = answers[0]
+    ms, at_most = format_ms(one["latency_ms"]), format_ms(one["upper_ms"])
+    asked = " and ".join(_budget(answer["asked"]) for answer in answers)
+    return (
+        f"{engine_name(one)} alone meets {asked} at {one['kept']:.1%} of the quality; nothing needs pruning "
+        f"({ms} ms, at most {at_most}; timed here in one process, not certified)"
+    )
+
+
+def reminders(engines: Mapping[str, Any] | None) -> list[str]:
+    """After a search: what met its budgets before anything was pruned."""
+    return [f"Before pruning: {sentence(answers)}" for answers in _together((engines or {}).get("answers", ()))]
+
+
+def instead(engines: Mapping[str, Any] | None) -> str:
+    """Where no architecture meets a budget: what does without pruning, or nothing."""
+    met = [a for a in (engines or {}).get("answers", ()) if a is not None]
+    if not met:
+        return ""
+    asked = ", ".join(_budget(a["asked"]) for a in met)
+    return f"; {engine_name(met[0])} alone meets {asked}, nothing pruned"
+
+
+def absent(engines: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What is not installed and how it would be, for who asked what there is."""
+    names: Sequence[str] = (engines or {}).get("absent", ())
+    if not names:
+        return []
+    words = " and ".join(NAMES.get(name, name) for name in names)
+    return [("not installed", f"{words}: pip install 'nash-search[{','.join(names)}]' tries them too")]
+
+
+def _timed(engine: Engine) -> str:
+    words = f"{engine_name(engine)} {format_ms(engine['latency_ms'])} ms ({engine['speedup']:.2f}× faster, "
+    return words + (
+        f"{engine['kept']:.1%} of the quality)" if engine["kept"] is not None else "quality not known in time)"
+    )
+
+
+def _how(engines: Mapping[str, Any]) -> str:
+    examples = f" on {counted(engines['examples'], 'validation example')}" if engines["examples"] else ""
+    took = "known from before" if engines["remembered"] else f"took {format_duration(engines['seconds'])}"
+    return f"{examples}; {took}"
+
+
+def _budget(asked: str) -> str:
+    asked = escape.plain(asked, 20)
+    return f"{asked} of dense" if asked.endswith("%") else asked if asked.endswith("ms") else f"{asked} ms"

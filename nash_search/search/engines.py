@@ -1,0 +1,317 @@
+"""Does an engine alone meet the budget, nothing pruned? The dense model on every one installed here, before spending.
+
+    runtime, precision -> latency paired with dense on the asked runtime     (a process per runtime: `latency.alone`)
+                       -> quality of what it writes, of the float dense model's on the same validation examples
+
+What is found is an estimate of one process. It is no certificate: `command` gives the line that certifies. This module
+refuses to know how an engine takes a model over, and what a search would find.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from nash_search import intervals
+from nash_search.config import Frozen, LatencyBudget, Workload, digest
+from nash_search.errors import NashSearchError
+from nash_search.latency import alone, fresh
+from nash_search.latency.cache import drifted
+from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.records import Latency, Quality
+from nash_search.search import manifest
+from nash_search.search.dense import Dense
+from nash_search.tasks.quality import quality_of
+from nash_search.tasks.task import Task
+
+PROTOCOL = 1
+"""Raise when timing or scoring changes: what was kept of before is then not used."""
+LIMIT_S = 180.0
+"""For all of it, however large the model."""
+OWN_SHARE = 0.9
+"""A process plans with less than its share of the limit, so that it ends by itself."""
+EXAMPLES, ENOUGH = 256, 200
+"""Validation examples that are written for; with fewer than this of a larger split no quality is concluded."""
+KEPT = 0.97
+"""An engine that keeps less of the float model's quality has broken it, and is not offered."""
+MODULES = {"ctranslate2": ("ctranslate2",), "onnxruntime": ("onnxruntime", "onnx")}
+"""What each extra installs."""
+Say = Callable[[str, dict[str, Any]], None]
+"""Told a stage and its details."""
+
+
+class DenseOnEngine(Frozen):
+    """The dense model on one runtime in one precision."""
+
+    workload: Workload
+    """The asked call, on this runtime."""
+    latency: Latency | None = None
+    """Paired with the dense model on the asked runtime; None: see `reason`."""
+    quality: Quality | None = None
+    """Of what it writes on the first validation examples; None where that would have taken too long."""
+    kept: float | None = None
+    """That quality, of the float dense model's on the same examples (1: all of it)."""
+    reason: str = ""
+    """Why it has no latency."""
+    refused: bool = False
+    """It cannot serve this model at all; otherwise another try may tell more."""
+
+    def verdict(self, share: float) -> Literal["met", "missed", "ambiguous"]:
+        """Does it meet this share of the dense latency? From one process, so never a certificate."""
+        return "missed" if self.latency is None else intervals.verdict(self.latency.ratio_bounds, share)
+
+
+class Engines(Frozen):
+    """The dense model on every runtime installed here but the one that was asked for."""
+
+    tried: tuple[DenseOnEngine, ...] = ()
+    absent: tuple[str, ...] = ()
+    """Extras that would bring more."""
+    reference: Quality | None = None
+    """The float dense model on the same examples."""
+    seconds: float = 0.0
+    remembered: bool = False
+    """Taken from a probe or search of before."""
+
+    @property
+    def whole(self) -> bool:
+        """Nothing was left out for want of time, so that it need not be tried again."""
+        return self.reference is not None and all(e.refused or e.quality is not None for e in self.tried)
+
+    def answer(self, share: float, max_drop_pct: float | None = None) -> DenseOnEngine | None:
+        """What meets a share of the dense latency with nothing pruned; the most quality, then the fastest.
+
+        Args:
+            share: of the dense latency on the asked runtime.
+            max_drop_pct: largest drop of quality that was allowed.
+        """
+        least = max(KEPT, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
+        able = [e for e in self.tried if e.verdict(share) == "met" and e.kept is not None and e.kept >= least]
+        return min(able, key=_worse, default=None)
+
+
+def _worse(engine: DenseOnEngine) -> tuple[float, float]:
+    """To a tenth of a percent, since the examples say no more; what it keeps beyond the whole counts as the whole."""
+    assert engine.latency is not None and engine.kept is not None
+    return -min(1.0, round(engine.kept, 3)), engine.latency.ratio
+
+
+def absent() -> tuple[str, ...]:
+    """Extras that are not installed."""
+    return tuple(name for name, modules in MODULES.items() if not all(map(importlib.util.find_spec, modules)))
+
+
+def versions() -> dict[str, str]:
+    """Of what is installed."""
+    modules = {module for name in MODULES if name not in absent() for module in MODULES[name]}
+    return {module: importlib.metadata.version(module) for module in sorted(modules)}
+
+
+def runtimes_here(workload: Workload) -> tuple[str, ...]:
+    """Runtimes that serve a workload's call otherwise than it asks, as far as that is known without loading them."""
+    asked = workload.dtype, workload.quantize
+    more = workload.runtime != "eager" or any(pair != asked for pair in EAGER.precisions(workload.device))
+    return (*(["eager"] if more else []), *(name for name in MODULES if name not in absent()))
+
+
+def tried_or_known(
+    dense: Dense,
+    workload: Workload,
+    facts: Sequence[dict[str, Any]],
+    dense_ms: float,
+    known: Path,
+    say: Say,
+    guard: Callable[[], AbstractContextManager[Any]],
+) -> Engines:
+    """What is known of this very question where the dense model has not drifted since, else all tried now.
+
+    Args:
+        dense: model and task.
+        workload: the asked call.
+        facts: what else decides latency and quality: digests of model and data, device, protocols.
+        dense_ms: the dense latency as just timed.
+        known: folder that keeps what was tried.
+        say: told before anything is.
+        guard: as of `dense_on_engines`.
+    """
+    names = runtimes_here(workload)
+    if not names:
+        return Engines(absent=absent())
+    call, generation = workload.model_dump(mode="json"), dense.task.generation
+    question = digest([PROTOCOL, call, generation, versions(), *facts])
+    place = known / f"engines-{question[:32]}.json"
+    found = remembered(place, dense_ms)
+    if found is None:
+        say("engines", {"runtimes": names, "limit_s": LIMIT_S})
+        with dense.placed() as folder:
+            found = dense_on_engines(folder, dense.teacher, dense.task, workload, guard=guard)
+        if found.whole:
+            known.mkdir(parents=True, exist_ok=True, mode=0o700)
+            manifest.write_atomic(place, found.model_dump_json())
+    return found
+
+
+def dense_on_engines(
+    folder: Path,
+    model: Any,
+    task: Task,
+    workload: Workload,
+    *,
+    guard: Callable[[], AbstractContextManager[Any]],
+    limit_s: float = LIMIT_S,
+) -> Engines:
+    """Take the dense model to every runtime here, a process each; none of them can end the search.
+
+    Args:
+        folder: its checkpoint.
+        model: the same, loaded, in float32.
+        task: validation examples and metric.
+        workload: the asked call, on the asked runtime.
+        guard: entered around every batch that `model` writes.
+        limit_s: for all of it; what is not reached says so.
+    """
+    began_s, names = time.monotonic(), runtimes_here(workload)
+    if not names:
+        return Engines(absent=absent())
+    examples = task.validation.first(EXAMPLES)
+    rows = tuple(map(tuple, examples.input_ids))
+    beams = int(task.generation.get("num_beams", 1))
+    longest = int(task.generation.get("max_new_tokens", task.max_output_tokens))
+
+    def scored(tokens: Sequence[Sequence[int]] | None) -> Quality | None:
+        if tokens is None or len(tokens) < min(ENOUGH, len(task.validation)):
+            return None
+        texts = list(task.tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True))
+        return quality_of(texts, examples, task, "validation")
+
+    def write(batch: Sequence[Sequence[int]]) -> list[list[int]]:
+        with guard():
+            return EAGER.tokens(model, batch, beams=beams, max_new_tokens=longest)
+
+    reference = scored(alone.written(write, rows, began_s + limit_s / (len(names) + 1)))
+    tried: list[DenseOnEngine] = []
+    for done, name in enumerate(names):
+        left_s = (limit_s - (time.monotonic() - began_s)) / (len(names) - done)
+        job = alone.Job(
+            folder=str(folder.resolve()), asked=workload, runtime=name, rows=rows if reference else (),
+            generation=task.generation, beams=beams, max_new_tokens=longest, limit_s=OWN_SHARE * left_s,
+        )  # fmt: skip
+        for taken in _taken(job, left_s):
+            quality = scored(taken.tokens)
+            if quality is not None:
+                how = f"{taken.workload.runtime} {taken.workload.dtype} quantize={taken.workload.quantize}"
+                quality = quality.model_copy(update={"signature": f"{quality.signature}|served:{how}"})
+            kept = None if quality is None or reference is None else share_kept(quality, reference)
+            shown = taken.model_dump(include={"workload", "latency", "reason", "refused"})
+            tried.append(DenseOnEngine.model_validate(shown | {"quality": quality, "kept": kept}))
+    seconds = time.monotonic() - began_s
+    return Engines(tried=tuple(tried), absent=absent(), reference=reference, seconds=round(seconds, 1))
+
+
+def _taken(job: alone.Job, limit_s: float) -> list[alone.Taken]:
+    """A process's lines; where there are none, one that says why."""
+    named = Workload.model_validate(job.asked.model_dump() | {"runtime": job.runtime, "quantize": "none"})
+    try:
+        result = fresh.run_job(job.model_dump(mode="json"), limit_s)
+    except NashSearchError as error:
+        return [alone.Taken(workload=named, reason=str(error))]
+    if result is None:
+        return [alone.Taken(workload=named, reason=f"not done within {limit_s:.0f} s")]
+    return [alone.Taken.model_validate(one) for one in result["taken"]]
+
+
+def remembered(known: Path, dense_ms: float) -> Engines | None:
+    """What was found before, unless the dense model has drifted since; None where there is nothing of use."""
+    try:
+        found = Engines.model_validate_json(known.read_bytes())
+    except (OSError, ValueError):
+        return None
+    stale = any(e.latency is not None and drifted(e.latency, dense_ms) for e in found.tried)
+    return None if stale else found.model_copy(update={"remembered": True})
+
+
+def share_kept(quality: Quality, reference: Quality) -> float:
+    """A quality of another's, 1 being all of it; where less is better, the other way round."""
+    above, below = quality.value, reference.value
+    if quality.direction == "minimize":
+        above, below = below, above
+    return above / below if below > 0 else float(above >= below)
+
+
+def command(folder: Path, engine: DenseOnEngine, budget: LatencyBudget, dense_ms: float) -> str:
+    """The line that certifies this engine for this budget (milliseconds: `measure` has no other runtime beside it)."""
+    call, ms = engine.workload, budget.ms_at(dense_ms)
+    asked = {
+        "runtime": call.runtime,
+        "quantize": call.quantize if call.quantize != "none" else None,
+        "dtype": call.dtype if call.dtype != "float32" or call.device != "cpu" else None,
+        "device": call.device,
+        "threads": call.threads if call.device == "cpu" else None,
+        "batch-size": call.batch_size,
+        "input-tokens": call.input_tokens,
+        "output-tokens": call.output_tokens,
+        "beams": call.beams,
+        "budget-ms": f"{ms:.4g}",
+    }
+    flags = [part for name, value in asked.items() if value is not None for part in (f"--{name}", str(value))]
+    return shlex.join(["nash-search", "measure", str(folder), *flags])
+
+
+def document(
+    found: Engines, budgets: Sequence[LatencyBudget], dense_ms: float, max_drop_pct: float | None, folder: Path | None
+) -> dict[str, Any]:
+    """What was found, as JSON; `answers` has one entry per budget, None where pruning is needed.
+
+    Args:
+        found: what was tried.
+        budgets: as asked.
+        dense_ms: the study's dense latency, on the asked runtime.
+        max_drop_pct: largest drop of quality that was allowed.
+        folder: the dense checkpoint, for the command (None: it lies in no folder of the user's).
+    """
+    reference = found.reference
+    answers = []
+    for budget in budgets:
+        best = found.answer(budget.share_of(dense_ms), max_drop_pct)
+        line = "" if best is None or folder is None else command(folder, best, budget, dense_ms)
+        answers.append(
+            None
+            if best is None
+            else _told(best, dense_ms) | {"asked": budget.asked, "budget_ms": budget.ms_at(dense_ms), "command": line}
+        )
+    return {
+        "tried": [_told(engine, dense_ms) for engine in found.tried],
+        "answers": answers,
+        "absent": list(found.absent),
+        "seconds": found.seconds,
+        "remembered": found.remembered,
+        "examples": reference.n if reference is not None else 0,
+        "reference_quality": reference.value if reference is not None else None,
+        "kept_at_least": KEPT,
+    }
+
+
+def _told(engine: DenseOnEngine, dense_ms: float) -> dict[str, Any]:
+    found, call = engine.latency, engine.workload
+    told: dict[str, Any] = {
+        "runtime": call.runtime,
+        "dtype": call.dtype,
+        "quantize": call.quantize,
+        "latency_ms": None,
+        "speedup": None,
+        "quality": engine.quality.value if engine.quality is not None else None,
+        "kept": engine.kept,
+        "status": found.status if found is not None else None,
+        "reason": engine.reason,
+    }
+    if found is None:
+        return told
+    upper = found.ratio_bounds[1]
+    upper_ms = upper * dense_ms if upper < float("inf") else None
+    return told | {"latency_ms": found.ratio * dense_ms, "upper_ms": upper_ms, "speedup": found.speedup}
