@@ -188,11 +188,8 @@ class Failed(Exception):
 
 def open_bench(config: SearchConfig) -> Bench:
     """The bench a configuration asks for; models and data stay loaded for the next trial of this process."""
-    key = digest(
-        config.model_dump(
-            mode="json", include={"task", "model", "revision", "trim_vocab", "workload", "recipe", "seed"}
-        )
-    )
+    parts = {"task", "model", "revision", "trim_vocab", "workload", "recipe", "seed"}
+    key = digest(config.model_dump(mode="json", include=parts))
     if key not in _benches:
         _benches.clear()
         if config.task.name == "rehearsal" and config.task.data is None:
