@@ -205,7 +205,7 @@ class SearchConfig(Frozen):
     """Trials that train side by side (None: one per GPU, or one per CPU core)."""
     serial: bool = False
     """Run trials in this process, without Ray."""
-    sampler: Literal["tpe", "random", "grid", "nsga2", "gp"] = "tpe"
+    sampler: Literal["gp", "tpe", "random", "grid", "nsga2"] = "gp"
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     study: str | None = None
     max_drop_pct: float | None = Field(default=None, gt=0, le=100)

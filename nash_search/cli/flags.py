@@ -125,7 +125,7 @@ SEARCH = (
     Flag(field="workers", metavar="N", help="Trials that train side by side."),
     Flag(field="serial", switch=True, help="Run trials in this process, without Ray."),
     Flag(field="seed", metavar="N", help="Seed of the search and of every trial."),
-    Flag(field="sampler", metavar="tpe|random|grid|nsga2|gp", help="Who proposes."),
+    Flag(field="sampler", metavar="gp|tpe|random|grid|nsga2", help="Who proposes."),
     Flag(field="study", metavar="NAME", help="Name of the study (default: task and a hash of the question)."),
     Flag(field="max_drop_pct", metavar="PERCENT", read=percent, help="Largest quality drop relative to the teacher."),
     Flag(field="trial_timeout_s", metavar="TIME", read=seconds, help="A trial ends after this long (90s, 10m, 2h)."),

@@ -1,25 +1,34 @@
-"""What is proposed next: planned architectures first, then Optuna's sampler inside the staircase.
+"""What is proposed next: planned architectures first, then the best that Optuna's sampler finds among the free ones.
 
-A real Optuna sampler that wraps another one. It is made anew for every ask and seeded from (seed, trials
-decided so far), so a resumed study proposes what the undisturbed one would have proposed. A suggestion that
-is infeasible or already taken is drawn again; when the inner sampler insists, one of the remaining
-architectures is drawn at random. This module refuses to know files, records and processes.
+The space is a small grid of which the probe's table leaves some points and earlier trials take some away. So an
+acquisition function is not optimised over the space and hoped to hit a free point: it is evaluated on every free
+point, and the best one is proposed.
+
+    gp      log expected hypervolume improvement of Optuna's Gaussian processes; tpe after `GP_MOST` trials
+    tpe     log l(x) - log g(x) of Optuna's Parzen estimators
+    nsga2   has no acquisition: its child, or the free point nearest to a child that is taken
+
+A sampler is made anew for every ask and seeded from (seed, trials decided so far), so a resumed study proposes what
+the undisturbed one would have proposed. This module refuses to know files, records and processes.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 
 from nash_search.config import Architecture, SearchSpace, digest
 
-DRAWS = 3
-"""How often the inner sampler may suggest something taken before chance decides."""
+GP_MOST = 128
+"""Most finished trials that a Gaussian process is fitted to; an ask takes 1.4 s of CPU then and grows with the cube."""
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -49,42 +58,39 @@ def seed_at(seed: int, decided: int) -> int:
     return int(digest(["ask", seed, decided])[:8], 16)
 
 
-class OneFit(TPESampler):
-    """TPE that fits once per ask: within an ask nothing is learned, so `again` draws from the same two densities."""
+class FreeTPE(TPESampler):
+    """TPE whose candidates are all free points (Optuna draws 24 from l(x), most of them taken on a small grid)."""
 
-    _densities: tuple[Any, Any]
+    def __init__(self, free: Sequence[Architecture], *, seed: int, alone: bool) -> None:
+        """Args as for `Proposals`; the constant liar, which keeps clear of running trials, costs writes."""
+        super().__init__(multivariate=True, n_startup_trials=0, seed=seed, constant_liar=not alone)
 
-    def _compute_acquisition_func(self, samples: dict[str, Any], below: Any, above: Any) -> Any:
-        self._densities = below, above
-        return super()._compute_acquisition_func(samples, below, above)
+        class Free(_ParzenEstimator):  # Optuna's own way of customising TPE: see TPESampler.__init__
+            def sample(self, rng: np.random.RandomState, size: int) -> dict[str, npt.NDArray[np.float64]]:
+                rows = [params_of(a) for a in free]
+                space = self._search_space.items()
+                return {name: np.array([d.to_internal_repr(row[name]) for row in rows]) for name, d in space}
 
-    def again(self, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """What `sample_relative` would say next, without reading the study and fitting anew."""
-        below, above = self._densities
-        samples = below.sample(self._rng.rng, self._n_ei_candidates)
-        best = self._compare(samples, self._compute_acquisition_func(samples, below, above))
-        return {name: d.to_external_repr(best[name]) for name, d in search_space.items()}
+        self._parzen_estimator_cls = Free
 
 
-def inner_sampler(name: str, seed: int, *, alone: bool = False) -> BaseSampler | None:
-    """The Optuna sampler of this name (None: chance or the grid decide).
+class FreeGP(GPSampler):
+    """Gaussian processes whose acquisition is evaluated on all free points (Optuna optimises it over the space)."""
 
-    Args:
-        name: as in `SearchConfig.sampler`.
-        seed: of this ask.
-        alone: no other trial is running, so none must be kept clear of (the constant liar costs writes).
-    """
-    if name == "tpe":
-        return OneFit(multivariate=True, n_startup_trials=5, seed=seed, constant_liar=not alone)
-    if name == "nsga2":
-        return NSGAIISampler(population_size=10, seed=seed)
-    if name == "gp":
-        return GPSampler(seed=seed, n_startup_trials=5, deterministic_objective=True)
-    return None
+    def __init__(self, free: Sequence[Architecture], *, seed: int) -> None:
+        """Args as for `Proposals`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            super().__init__(seed=seed, n_startup_trials=1, deterministic_objective=True)
+        self._free = [params_of(a) for a in free]
+
+    def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:  # "advanced users can override this method"
+        points_FD = acqf.search_space.get_normalized_params([None] * len(self._free), self._free)
+        return points_FD[int(np.argmax(acqf.eval_acqf_no_grad(points_FD)))]
 
 
 class Proposals(BaseSampler):
-    """One ask: a planned architecture, or a suggestion from those that are still free."""
+    """One ask: a planned architecture, or the sampler's best of those that are free."""
 
     def __init__(
         self,
@@ -96,9 +102,17 @@ class Proposals(BaseSampler):
         *,
         alone: bool = False,
     ) -> None:
-        self._inner = inner_sampler(name, seed, alone=alone)
-        self._grid = name == "grid"
-        self._rng = np.random.default_rng(seed)
+        """One ask's sampler.
+
+        Args:
+            name: as in `SearchConfig.sampler`.
+            seed: of this ask.
+            space: depths filled in.
+            free: feasible and not taken; not empty, unless something is planned.
+            planned: what must be proposed (None: the sampler decides).
+            alone: no other trial is running, so none must be kept clear of.
+        """
+        self._name, self._seed, self._alone = name, seed, alone
         self._space = distributions(space)
         self._free = list(free)
         self._planned = planned
@@ -116,22 +130,38 @@ class Proposals(BaseSampler):
         """The proposal, complete."""
         if self._planned is not None:
             return params_of(self._planned)
-        if self._grid:
+        if self._name == "grid" or len(self._free) == 1:
             return params_of(self._free[0])
-        free = set(self._free)
         moving = {name: d for name, d in search_space.items() if not d.single()}
-        fixed = {name: _only(d) for name, d in search_space.items() if d.single()}
-        for draw in range(DRAWS if self._inner and moving else 0):
-            if draw and isinstance(self._inner, OneFit):
-                drawn = self._inner.again(moving)
-            else:
-                drawn = cast(BaseSampler, self._inner).sample_relative(study, trial, moving)
-            if not drawn:  # not enough observations yet
-                break
-            found = architecture_of({**fixed, **drawn})
-            if found is not None and found in free:
-                return params_of(found)
-        return params_of(self._free[int(self._rng.integers(len(self._free)))])
+        for sampler in self._samplers(study):
+            drawn = sampler.sample_relative(study, trial, moving)
+            if drawn:
+                return params_of(self._nearest(drawn, moving))
+        return params_of(self._free[int(np.random.default_rng(self._seed).integers(len(self._free)))])
+
+    def _samplers(self, study: optuna.Study) -> list[BaseSampler]:
+        """Who is asked, in turn: a Gaussian process needs a finished trial, Parzen estimators do without."""
+        tpe = FreeTPE(self._free, seed=self._seed, alone=self._alone)
+        if self._name == "gp":
+            finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+            return [tpe] if len(finished) > GP_MOST else [FreeGP(self._free, seed=self._seed), tpe]
+        if self._name == "nsga2":
+            return [NSGAIISampler(population_size=10, seed=self._seed)]
+        return [tpe] if self._name == "tpe" else []
+
+    def _nearest(self, drawn: dict[str, Any], moving: dict[str, BaseDistribution]) -> Architecture:
+        """The drawn architecture where it is free, else the free one that differs least (as parts of the ranges)."""
+
+        def distance(free: Architecture) -> float:
+            params, total = params_of(free), 0.0
+            for name, d in moving.items():
+                if isinstance(d, IntDistribution):
+                    total += abs(params[name] - drawn[name]) / (d.high - d.low)
+                else:
+                    total += params[name] != drawn[name]
+            return total
+
+        return min(self._free, key=distance)
 
     def sample_independent(
         self,
@@ -142,11 +172,3 @@ class Proposals(BaseSampler):
     ) -> Any:
         """Only reached for proposals that somebody enqueued in part."""
         return self._fallback.sample_independent(study, trial, param_name, param_distribution)
-
-
-def _only(distribution: BaseDistribution) -> Any:
-    """The one value of a single-valued distribution."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, IntDistribution)
-    return distribution.low

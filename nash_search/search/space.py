@@ -20,6 +20,11 @@ MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
 
 
+ANCHORS = 4
+"""Most anchors that come before the sampler. Replayed on a trained grid, the sampler's own proposals are worth more
+from the fifth trial on, and fewer anchors leave it too little to go by (results/LOG.md, 2026-11-27)."""
+
+
 def notes(filled: SearchSpace, trials: int) -> tuple[str, ...]:
     """What to know of a space before so many trials are asked of it."""
     count = len(filled.architectures())
@@ -67,9 +72,10 @@ def densest_that_fit(space: SearchSpace, table: LatencyTable, share: float) -> l
 
 
 def anchors(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBudget]) -> list[Architecture]:
-    """Corners of every budget's staircase, taken in turn from each budget (loosest first), then the fastest.
+    """The first few corners of the budgets' staircases, in turn from each budget (loosest first), then the fastest.
 
-    Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2).
+    Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2). Their number does not depend
+    on how many trials are asked for, so that a study goes on with more trials as if it had been asked for them.
     """
     shares = sorted({b.share_of(table.dense_ms) for b in budgets}, reverse=True)
     queues = [densest_that_fit(space, table, share) for share in shares]
@@ -79,7 +85,7 @@ def anchors(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBu
     fastest, share = floor(table, space.architectures())
     if share <= shares[0]:
         found.append(fastest)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))[:ANCHORS]
 
 
 def admitted(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[str, Any]:

@@ -15,6 +15,7 @@ def config(trials: int, **changes):
         "study": "s",
         "serial": True,
         "trials": trials,
+        "sampler": "tpe",  # asked in a tenth of a Gaussian process's time, and by the same code
     }
     return SearchConfig(**asked | changes)
 

@@ -1,14 +1,18 @@
 """The replay is faithful: on a table of the analytic bench it does what a search there does."""
 
+from pathlib import Path
+
 import pytest
 import replay
 
 from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
-from nash_search.search import probe
+from nash_search.search import probe, sampler
 from nash_search.search.study import Study, open_storage
 from nash_search.sqlite_url import sqlite_url
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
+BEFORE = [(True, 98.44, 99.49), (False, 98.54, 99.64)]
+"""Early stopping; percent of the feasible architectures' hypervolume after 8 and after 16 trials."""
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))
 
 
@@ -33,7 +37,7 @@ def table(rehearse, tmp_path):
 
 def test_a_replayed_search_trains_the_same_architectures_as_a_real_one(table, rehearse, notebook):
     before = len(notebook.trials)
-    config = SearchConfig(budgets=BUDGETS, trials=9, early_stopping=False)
+    config = SearchConfig(budgets=BUDGETS, trials=9, early_stopping=False, sampler="tpe")
     progress = replay.replay(table, config, seed=0)
     real = rehearse(trials=9, search_space=SPACE, early_stopping=False, study="other")
     assert real.document["trials"]["complete"] == 9 == len(progress)
@@ -45,7 +49,7 @@ def test_a_replayed_search_trains_the_same_architectures_as_a_real_one(table, re
 
 def test_whole_grid_is_the_limit_of_every_strategy(table):
     limit = table.hypervolume(table.within(0.7))
-    config = SearchConfig(budgets=BUDGETS, trials=500, early_stopping=False)
+    config = SearchConfig(budgets=BUDGETS, trials=500, early_stopping=False, sampler="tpe")
     assert replay.replay(table, config, seed=1)[-1].hypervolume == pytest.approx(limit, rel=0.02)
     random = replay.at_random(table, 0.7, seed=1)
     assert random[-1].hypervolume == pytest.approx(limit)
@@ -54,10 +58,32 @@ def test_whole_grid_is_the_limit_of_every_strategy(table):
 
 
 def test_stopping_early_costs_less_and_never_more(table):
-    config = SearchConfig(budgets=BUDGETS, trials=12)
+    config = SearchConfig(budgets=BUDGETS, trials=12, sampler="tpe")
     stopped = replay.replay(table, config, seed=2)
     full = replay.replay(table, config.model_copy(update={"early_stopping": False}), seed=2)
     assert stopped[-1].train_s < full[-1].train_s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("early_stopping", "after_8", "after_16"), BEFORE)
+def test_the_sampler_finds_no_less_than_chance_did(monkeypatch, early_stopping, after_8, after_16):
+    """On the trained grid; `BEFORE` are means of 20 seeds when a proposal that was taken was replaced by chance."""
+    table = replay.read(Path(__file__).parents[2] / "results" / "reference" / "search-table.json.gz")
+    limit = table.hypervolume(table.within(0.7))
+    proposed = []
+    ask = Study.ask
+
+    def counted(self, sampler):
+        proposed.append(sampler._planned is not None)
+        return ask(self, sampler)
+
+    monkeypatch.setattr(Study, "ask", counted)
+    monkeypatch.setattr(sampler.np.random, "default_rng", lambda *a: pytest.fail("left to chance"))
+    config = SearchConfig(budgets=BUDGETS, trials=16, early_stopping=early_stopping)
+    progress = replay.replay(table, config, seed=0)
+    assert proposed == [True] * 4 + [False] * 12, "the sampler's are all but the anchors"
+    assert 100 * progress[7].hypervolume / limit >= after_8
+    assert 100 * progress[15].hypervolume / limit >= after_16
 
 
 def test_a_ratio_comes_with_its_interval():

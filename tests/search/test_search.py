@@ -158,7 +158,7 @@ def test_another_question_is_refused_with_the_difference_unless_forked(rehearse,
     assert notebook.trials[before + 1].architecture in {r.architecture for r in notebook.trials[:before]}
 
 
-@pytest.mark.parametrize("sampler", ["random", "grid", "nsga2", "gp"])
+@pytest.mark.parametrize("sampler", ["random", "grid", "nsga2", "tpe", "gp"])
 def test_other_samplers_cover_the_feasible_space_without_repeats(rehearse, notebook, sampler):
     rehearse(trials=9, sampler=sampler)
     trained = [r.architecture for r in notebook.trials[1:]]

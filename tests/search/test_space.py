@@ -40,7 +40,9 @@ def test_shares_between_probed_widths_are_interpolated_and_monotone(table):
         table.share(Architecture(encoder_sparsity_pct=0, decoder_layers=9))
 
 
-def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(table):
+def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(table, monkeypatch):
+    first = space.anchors(SPACE, table, BUDGETS)
+    monkeypatch.setattr(space, "ANCHORS", 100)
     expected = set()
     for budget in BUDGETS:
         limit = budget.share_of(table.dense_ms)
@@ -55,6 +57,7 @@ def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(ta
     fastest = Architecture(encoder_sparsity_pct=80, decoder_layers=1)
     found = space.anchors(SPACE, table, BUDGETS)
     assert set(found) == expected | {fastest} and len(found) == len(set(found))
+    assert first == found[:4], "a few come before the sampler"
     assert found[0].encoder_sparsity_pct == 0, "low encoder sparsity first"
 
 

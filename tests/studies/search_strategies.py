@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import replay
 import torch
@@ -36,6 +36,8 @@ from nash_search.tasks.g2p import teacher_folder
 SEEDS = 20
 SHARE = 0.95
 """Of the grid's hypervolume: what "as good" means."""
+AFTER = (8, 16)
+"""Trials after which hypervolumes are compared: a small search's and the default's."""
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
 
 
@@ -103,6 +105,7 @@ def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
     return {
         "ours": ours,
         "ours, no early stopping": ours.model_copy(update={"early_stopping": False}),
+        "ours, TPE": ours.model_copy(update={"sampler": "tpe"}),
         "feasible at random": ours.model_copy(update={"sampler": "random", "early_stopping": False}),
         "feasible, NSGA-II": ours.model_copy(update={"sampler": "nsga2", "early_stopping": False}),
     }
@@ -142,10 +145,18 @@ def summary(table: replay.GridTable, found: dict[str, list[list[replay.Progress]
                 "times_fewer_than_random": [round(x, 2) for x in (ratio, low, high)],
                 "reached": sum(s is not None for s in reached[name]),
                 "seeds": len(runs),
+                "hypervolume_after": {str(n): spread(table, found[name], n) for n in AFTER},
                 "final_hypervolume_share": round(median(p[-1].hypervolume for p in found[name]) / goal * SHARE, 3),
             }
         )
     return rows
+
+
+def spread(table: replay.GridTable, runs: list[list[replay.Progress]], trials: int) -> list[float]:
+    """Mean and worst over seeds of the hypervolume after so many trials, percent of all feasible ones'."""
+    limit = table.hypervolume(table.within(max(b.share for b in BUDGETS)))
+    reached = [100 * run[min(trials, len(run)) - 1].hypervolume / limit for run in runs]
+    return [round(mean(reached), 2), round(min(reached), 2)]
 
 
 def draw(table: replay.GridTable, found: dict[str, list[list[replay.Progress]]], path: Path) -> None:
@@ -160,7 +171,7 @@ def draw(table: replay.GridTable, found: dict[str, list[list[replay.Progress]]],
     limit = table.hypervolume(table.within(max(b.share for b in BUDGETS)))
     axis = np.linspace(0, whole_s, 200)
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for (name, runs), style in zip(found.items(), ("-", ":", "-.", "-", "--", "--", ":"), strict=False):
+    for (name, runs), style in zip(found.items(), ("-", ":", "-.", "-", "--", "-.", "--", ":"), strict=False):
         curves = []
         for run in runs:
             times = [0.0] + [p.train_s for p in run]
@@ -283,12 +294,15 @@ def main() -> int:
     document["grid_train_s"] = sum(e.train_s for e in table.entries)
     (asked.out / "search-strategies.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     draw(table, found, asked.out / "search-strategies.png")
-    print("| strategy | training s to 95 % | of the grid | × fewer than random | reached |\n|---|---|---|---|---|")
+    print("| strategy | training s to 95 % | of the grid | × fewer than random | reached | hypervolume % @8 | @16 |")
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
         ratio, low, high = row["times_fewer_than_random"]
         print(
             f"| {row['strategy']} | {row['train_s']} | {row['share_of_grid']:.0%} "
-            f"| {ratio} ({low} to {high}) | {row['reached']}/{row['seeds']} |"
+            f"| {ratio} ({low} to {high}) | {row['reached']}/{row['seeds']} "
+            + "".join(f"| {mean} (worst {worst}) " for mean, worst in row["hypervolume_after"].values())
+            + "|"
         )
     ours = next(row for row in rows if row["strategy"] == "ours")
     return 0 if ours["share_of_grid"] <= 0.25 and ours["times_fewer_than_random"][0] >= 4 else 1
