@@ -73,8 +73,15 @@ class LiveDashboard:
 def finish(study: Path, config: SearchConfig, plots: StudyPlots) -> tuple[StudyView, list[str]]:
     """Cards, pictures and the report of a finished study; the view, and the files to look at."""
     found = folder.load(study)
+    files = restate(study, config, found)
+    plots.finish(found, exports.cards(study))
+    return found, files
+
+
+def restate(study: Path, config: SearchConfig, found: StudyView | None = None) -> list[str]:
+    """Cards and the report of a study as it is now; the files to look at."""
+    found = found or folder.load(study)
     teacher = config.model or f"{config.task.name}, the teacher shipped with nash-search"
     data = config.task.data or "CMU Pronouncing Dictionary"
     exports.write_cards(study, found, teacher=teacher, data=data)
-    plots.finish(found, exports.cards(study))
-    return found, [str(path) for path in page.write(found, study)]
+    return [str(path) for path in page.write(found, study)]

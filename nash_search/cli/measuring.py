@@ -71,6 +71,7 @@ def measure(
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
     pairs: Annotated[int, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process.")] = 40,
+    results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
     *,
@@ -100,7 +101,8 @@ def measure(
         kept = fidelity_of(path, workload, asked)
         if workload.quantize != "none" and not quiet:
             _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
-        found = measure_folder(path, against, workload, budgets=asked.budgets, rounds=rounds, pairs=pairs)
+        timing = {"rounds": rounds, "pairs": pairs}
+        found = measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
     if not quiet:
         _tell(rows(found, budget))
     if json_:
@@ -133,8 +135,11 @@ def remeasure(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Time every exported point of a study again, here, and draw the front anew."""
-    from nash_search.cli.studies import folder_of
+    """Time every exported point of a study again, here, and draw the front anew.
+
+    On the device and software of the study its certificate is renewed: all rounds count, the looks are counted.
+    """
+    from nash_search.cli.studies import folder_of, stored_config
 
     folder = folder_of(study, results)
     with quiet_libraries():
@@ -145,10 +150,15 @@ def remeasure(
             models.vet_timed(against)
         found = remeasure_study(folder, device, against)
         files = save_remeasured(folder, found)
+        if found["renewed"]:
+            from nash_search.cli import board
+
+            files += [Path(file) for file in board.restate(folder, stored_config(folder))]
     if not quiet:
         for point in found["front"]:
             print(f"{point['checkpoint']}: {point['latency_ms']:.4g} ms, {point['speedup']:.2f}x", file=sys.stderr)
-        print("\n".join([caption(found), *map(str, files)]), file=sys.stderr)
+        kept = "the study's certificate counts these rounds too" if found["renewed"] else found["not_renewed"]
+        print("\n".join([caption(found), kept, *map(str, files)]), file=sys.stderr)
     if json_:
         print(json.dumps(found))
     return 0

@@ -39,7 +39,9 @@ def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[st
             ("speed-up", f"{latency.speedup:.2f} x" if math.isfinite(latency.speedup) else "unknown"),
         ]
     if budget is not None:
-        found.append(("budget", f"{budget.asked}: {latency.certificate(budget)}"))
+        verdict = latency.certificate(budget)
+        words = ": asking again starts anew and may meet it by chance; give more --rounds instead"
+        found.append(("budget", f"{budget.asked}: {verdict}" + (words if verdict == "ambiguous" else "")))
     rounds = "fresh processes" if latency.fresh else "rounds in one process"
     found.append(("rests on", f"{len(latency.runs_ms)} pairs, {len(latency.rounds)} {rounds}, status {latency.status}"))
     p95_ms = latency.p95_ms

@@ -65,9 +65,7 @@ def _rows(survey: Survey) -> list[tuple[str, str]]:
         )
     contended = sum(row.get("status") == "contended" for row in shapes)
     if contended:
-        found.append(
-            ("contended", f"{contended} of {len(shapes)} shapes: milliseconds may be too high, shares grow with depth")
-        )
+        found.append(("contended", f"{contended} of {len(shapes)} shapes: shares hold, milliseconds may be too high"))
     if survey.get("timed_again"):
         found.append(("timed again", f"{counted(survey['timed_again'], 'shape')} whose time did not grow with depth"))
     if survey["ms_per_decoder_block"] is not None:

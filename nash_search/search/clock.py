@@ -17,9 +17,11 @@ from nash_search import latency, pruner
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.fidelity import Fidelity
+from nash_search.intervals import DEFAULT_OCCASION
+from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.records import Latency
-from nash_search.search import certify
+from nash_search.search import certify, occasions, renewal
 from nash_search.search.naming import MEASUREMENT
 from nash_search.search.serving import Serving
 from nash_search.tasks import models
@@ -39,6 +41,7 @@ def measure_folder(
     budgets: Sequence[LatencyBudget] = (),
     rounds: int,
     pairs: int,
+    results: Path | None = None,
 ) -> Latency:
     """A checkpoint folder in fresh processes, paired with its dense reference.
 
@@ -49,6 +52,7 @@ def measure_folder(
         budgets: to be decided; an ambiguous one asks for more rounds.
         rounds: fresh processes.
         pairs: timed pairs per process.
+        results: folder of studies, beside which it is kept how far this device's medians move (None: nowhere).
 
     Raises:
         InvalidInput: the folder or its reference is none.
@@ -64,10 +68,15 @@ def measure_folder(
         if folder is not None and not (folder / "config.json").is_file():
             raise InvalidInput(f"checkpoint must be a folder with a config.json, but got {folder}")
     asked = {"candidate": budgets} if budgets else None
+    here = runtimes.fingerprint(devices.resolve(workload.device), workload)
+    effect = DEFAULT_OCCASION if results is None else occasions.learnt(results / "measure", here)
     found = latency.measure_fresh(
-        {"candidate": path}, against, workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=asked
-    )
-    return found["candidate"]
+        {"candidate": path}, against, workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=asked,
+        effect=effect,
+    )["candidate"]  # fmt: skip
+    if results is not None and results.is_dir():
+        occasions.keep_fresh(results / "measure", found, against or path)
+    return found
 
 
 def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
@@ -190,7 +199,8 @@ def remeasure_study(
 
     Returns:
         A JSON document: study, device, fingerprint, `same_fingerprint` (were the study's own
-        numbers taken on this very device and software?), dense, and one row per point.
+        numbers taken on this very device and software?), `renewed` (its certificate counts these rounds too; else
+        `not_renewed` says why), dense, and one row per point.
     """
     known = certify.read(folder)
     if known is None or not known.points:
@@ -208,8 +218,11 @@ def remeasure_study(
         limit_s=LIMIT_S,
     )
     first = next(iter(found.values()))
+    kept = renewal.renew(folder, found)
     return {
         "study": folder.name,
+        "renewed": not kept,
+        "not_renewed": kept,
         "device": workload.device,
         "workload": workload.model_dump(mode="json"),
         "fingerprint": first.fingerprint,

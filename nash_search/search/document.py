@@ -39,6 +39,13 @@ def quality_floor(facts: StudyFacts, config: SearchConfig) -> float | None:
     return dropped(facts.dense_quality, config.max_drop_pct, facts.direction)
 
 
+def floor_of(summary: dict[str, Any], max_drop_pct: float | None) -> float | None:
+    """The same from a study's summary."""
+    if max_drop_pct is None:
+        return None
+    return dropped(summary["dense"]["validation_quality"], max_drop_pct, summary["direction"])
+
+
 def dropped(value: float, percent: float, direction: str) -> float:
     """A quality made worse by so many percent of itself."""
     change = abs(value) * percent / 100
@@ -101,7 +108,7 @@ def full(
             for b in config.budgets
         ],
         "front": [
-            _front(p, folder, p.parameters or parameters.get(p.number), dense_ms if config.relative else None)
+            front_row(p, folder, p.parameters or parameters.get(p.number), dense_ms if config.relative else None)
             for p in points
         ],
         "trials": counts,
@@ -226,7 +233,7 @@ def _finalist(point: Point, training: Training) -> dict[str, Any]:
     }
 
 
-def _front(point: Point, folder: Path, parameters: int | None, dense_ms: float | None) -> dict[str, Any]:
+def front_row(point: Point, folder: Path, parameters: int | None, dense_ms: float | None) -> dict[str, Any]:
     """A point of the front; with only shares asked, its milliseconds are ratio x the first probe's dense ones."""
     latency, quality = point.latency, point.test or point.validation
     if dense_ms is None:
@@ -280,13 +287,17 @@ def write_tables(folder: Path, records: Sequence[TrialRecord], document: dict[st
     """`trials.csv`, `front.csv`, `front.json` and `summary.json`, each replaced whole."""
     import pandas as pd
 
-    rows = [_trial_row(r, document["dense"]["latency_ms"]) for r in records]
-    front_rows = [
-        {**{k: v for k, v in p.items() if not isinstance(v, dict)}, **p["architecture"]} for p in document["front"]
-    ]
-    for name, table in (("trials.csv", rows), ("front.csv", front_rows)):
-        frame = pd.DataFrame(table)
-        manifest.write_atomic(folder / name, frame.map(csv_cell).to_csv(index=False))
+    frame = pd.DataFrame([_trial_row(r, document["dense"]["latency_ms"]) for r in records])
+    manifest.write_atomic(folder / "trials.csv", frame.map(csv_cell).to_csv(index=False))
+    write_summary(folder, document)
+
+
+def write_summary(folder: Path, document: dict[str, Any]) -> None:
+    """`front.csv`, `front.json` and `summary.json`, each replaced whole."""
+    import pandas as pd
+
+    rows = [{**{k: v for k, v in p.items() if not isinstance(v, dict)}, **p["architecture"]} for p in document["front"]]
+    manifest.write_atomic(folder / "front.csv", pd.DataFrame(rows).map(csv_cell).to_csv(index=False))
     manifest.write_atomic(folder / "front.json", json.dumps(document["front"], indent=1))
     manifest.write_atomic(folder / "summary.json", json.dumps(document, indent=1))
 

@@ -64,7 +64,7 @@ def _fraction(round_sd: float, rounds: int, effect: OccasionEffect | None = None
 
 
 def learnt(study: Path, fingerprint: Mapping[str, Any]) -> OccasionEffect:
-    """How far medians move between occasions on a device, by what is kept beside a study's folder."""
+    """How far medians move between occasions on a device, by what is kept beside a study's folder (there or not)."""
     return occasions.learnt(study.parent / LATENCIES, str(fingerprint.get("hash")))
 
 

@@ -50,8 +50,7 @@ def pick(
     if certify:
         found = _again(folder, found, config, budget, table)
     drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
-    dense = summary["dense"]
-    floor = None if drop is None else document.dropped(dense["validation_quality"], drop, summary["direction"])
+    floor = document.floor_of(summary, drop)
     dense_ms = summary["probe_dense_ms"]
     answer = document.budget_answer(budget, found.points, floor, dense_ms, summary["floor"]["share"], folder)
     answer["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget, found.points)

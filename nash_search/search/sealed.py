@@ -51,15 +51,20 @@ def answer(
         found = found.model_copy(update={"dense_test": tests.pop(DENSE, found.dense_test)})
         found = found.with_tests(known | tests)
         write(folder, found)
-    by_key = {p.key: p for p in found.points}
+    place(folder, found, budgets, floor)
+    return found
+
+
+def place(folder: Path, found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> None:
+    """A second folder in `best/` for every winner, and none for a budget that has no winner."""
+    won = winners(found, budgets, floor)
     (folder / BEST).mkdir(exist_ok=True)
     for name, point in won.items():
         scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
         shutil.rmtree(scratch, ignore_errors=True)
-        manifest.second(folder / by_key[point.key].checkpoint, scratch)
+        manifest.second(folder / point.checkpoint, scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     for budget in budgets:  # a copy of an earlier answer that no longer holds
         if budget.folder not in won:
             shutil.rmtree(folder / BEST / budget.folder, ignore_errors=True)
-    return found

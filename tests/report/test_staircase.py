@@ -67,7 +67,7 @@ def test_shapes_timed_before_and_contended_ones_are_said(survey: dict[str, Any])
     survey["shapes"][0]["status"] = "contended"
     words = " ".join(shown(survey | {"remembered": 3, "timed_again": 2}))
     assert "timed again: 2 shapes whose time did not grow with depth" in words
-    assert "contended: 1 of 4 shapes: shares grow with depth, milliseconds may be too high" in words
+    assert "contended: 1 of 4 shapes: shares hold, milliseconds may be too high" in words
     assert "timed before: 3 of 4 shapes; the dense model, timed again, has not drifted" in words
 
 

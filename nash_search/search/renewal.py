@@ -1,0 +1,89 @@
+"""A study's certificate after its front was timed again on its own device: all rounds count, every document follows.
+
+    remeasure -> certification.json, best/, measurement.json of each export, summary.json, front.csv, front.json
+
+Nothing is trained and the sealed test split stays closed: a winner that was none before keeps its validation score.
+This module refuses to know how the front was timed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from nash_search.config import SearchConfig
+from nash_search.latency.report import known
+from nash_search.records import Latency, pooled
+from nash_search.search import certify, document, lock, manifest, occasions, sealed
+from nash_search.search.certification import Certification
+from nash_search.search.naming import MEASUREMENT, measurement
+
+LEAST_ROUNDS = 2
+"""Fresh rounds without which nothing is certified."""
+
+
+def renew(folder: Path, found: Mapping[str, Latency]) -> str:
+    """Put what was timed now into the study's certificate.
+
+    Args:
+        folder: the study's.
+        found: by checkpoint as the certificate names it, rounds taken just now.
+
+    Returns:
+        Why it was not renewed; empty where it was.
+    """
+    with lock.only_driver(folder):
+        before = certify.read(folder)
+        if before is None or {p.checkpoint for p in before.points} != set(found):
+            return "the study's front is another by now"
+        pairs = [(p.latency, found[p.checkpoint]) for p in before.points]
+        if any(old.fingerprint.get("hash") != new.fingerprint.get("hash") for old, new in pairs):
+            return "the study was certified on another device or software"
+        if min(sum(bool(r.runs_ms) for r in new.rounds) for _, new in pairs) < LEAST_ROUNDS:
+            return f"fewer than {LEAST_ROUNDS} rounds could be taken"
+        latency = pairs[0][1]
+        occasions.keep_fresh(folder, latency, before.dense_checkpoint)
+        effect = occasions.learnt(folder, latency.fingerprint)
+        points = tuple(
+            p.model_copy(update={"latency": pooled(p.latency, new.model_copy(update={"effect": effect}))})
+            for p, (_, new) in zip(before.points, pairs, strict=True)
+        )
+        renewed = before.model_copy(update={"points": tuple(sorted(points, key=lambda p: p.latency.ratio))})
+        certify.write(folder, renewed)
+        return _documents(folder, renewed)
+
+
+def _documents(folder: Path, found: Certification) -> str:
+    """What is said elsewhere of the certificate; why it could not be said, or nothing."""
+    try:
+        config = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
+        summary = json.loads((folder / "summary.json").read_bytes())
+        floor = document.floor_of(summary, config.max_drop_pct)
+        dense_ms, fastest = summary["probe_dense_ms"], summary["floor"]["share"]
+        sizes = {p.get("number"): p.get("parameters") for p in summary["front"]}
+    except (OSError, ValueError, KeyError):
+        return "the certificate is renewed, but the study has no summary.json to say it in"
+    for point in found.points:
+        about = measurement(config, point.architecture, point.latency, point.validation, Path(found.dense_checkpoint))
+        manifest.write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
+    sealed.place(folder, found, config.budgets, floor)
+    before = {b["asked"]: b for b in summary["budgets"]}
+    latency = found.points[0].latency
+    assert latency.effect is not None
+    shown_ms = summary["dense"]["latency_ms"] = dense_ms if config.relative else latency.dense_ms
+    scale = shown_ms / latency.dense_ms
+    summary["dense"]["lower_ms"], summary["dense"]["upper_ms"] = (known(x * scale) for x in latency.dense_bounds_ms)
+    summary |= {
+        "budgets": [
+            before.get(b.asked, {}) | document.budget_answer(b, found.points, floor, dense_ms, fastest, folder)
+            for b in config.budgets
+        ],
+        "front": [
+            document.front_row(p, folder, p.parameters or sizes.get(p.number), dense_ms if config.relative else None)
+            for p in found.points
+        ],
+        "certifies": occasions.certifies(config.budgets, latency.effect, config.certify_rounds, latency),
+    }
+    document.write_summary(folder, summary)
+    return ""
