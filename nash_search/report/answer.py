@@ -2,7 +2,7 @@
 
     plan    device, workload, dense model, what each budget admits, cost
     answer  the front (ms, speed-up, quality, drop, size), the pick per budget and why,
-            the files written, three lines of Python
+            the files written, Python that loads and writes
 
 The same sentences serve a terminal (rich) and a pipe (plain lines). This module refuses to
 know when it is called and what was measured how.
@@ -159,7 +159,7 @@ def _budget_words(budget: Mapping[str, Any] | str, view: StudyView, plan: Mappin
 
 
 def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> RenderableType:
-    """The leaderboard (as wide as `width` columns allow), the picks, the files, three lines of Python."""
+    """The leaderboard (as wide as `width` columns allow), the picks, the files, Python that writes."""
     parts: list[RenderableType] = [Text()]
     if view.front:
         title = f"The front of {escape.plain(view.study)}, fastest first"
@@ -175,7 +175,7 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
         parts += [
             Text(),
             Text("Load it", "bold"),
-            *(_copied(f"  {line}", "cyan") for line in load_lines(loaded, view.dtype)),
+            *(_copied(f"  {line}", "cyan") for line in load_lines(loaded, view.dtype, inputs=view.inputs)),
         ]
     return Group(*parts)
 
@@ -185,18 +185,29 @@ def _copied(line: str, style: str = "") -> Text:
     return Text(line, style, no_wrap=True, overflow="ignore")
 
 
-def load_lines(checkpoint: str, dtype: str, *, stock: bool = False) -> list[str]:
-    """Lines of Python that load an export in the precision that was timed.
+def load_lines(
+    checkpoint: str, dtype: str, *, stock: bool = False, inputs: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Lines of Python that load an export in the precision that was timed, and let it write as it was scored.
 
     Args:
         checkpoint: its folder.
         dtype: named always: what `from_pretrained` does without differs between versions of transformers.
         stock: the folder loads without our classes.
+        inputs: `prefix` and `max_tokens` of the study's document (None: an older study, which does not say).
     """
+    prefix, longest = (inputs or {}).get("prefix") or "", (inputs or {"max_tokens": ""}).get("max_tokens")
+    cut = "" if longest is None else "truncation=True, " if not longest else f"truncation=True, max_length={longest}, "
+    texts = f'[{prefix!r} + text for text in ["a text"]]' if prefix else '["a text"]'
     return [
         *([] if stock else ["import nash_search.modeling_nash"]),
-        "from transformers import AutoModelForSeq2SeqLM",
+        "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
         f"model = AutoModelForSeq2SeqLM.from_pretrained({escape.plain(checkpoint)!r}, dtype={dtype!r})",
+        f"tokenizer = AutoTokenizer.from_pretrained({escape.plain(checkpoint)!r})",
+        f"texts = {texts}",
+        f'batch = tokenizer(texts, {cut}padding=True, return_tensors="pt")',
+        "outputs = model.generate(batch.input_ids, attention_mask=batch.attention_mask)",
+        "print(tokenizer.batch_decode(outputs, skip_special_tokens=True))",
     ]
 
 

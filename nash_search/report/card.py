@@ -17,7 +17,7 @@ from nash_search.intervals import mean_bounds
 from nash_search.records import Artefact, Latency, Quality, TrialRecord
 from nash_search.report import escape
 from nash_search.report.answer import load_lines, widths_words
-from nash_search.report.markdown import aligned, fenced
+from nash_search.report.markdown import aligned, fenced, input_words
 from nash_search.report.picks import Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView
@@ -96,9 +96,9 @@ def card(
     parts += ["## Conditions", _conditions(view, timed, found)]
     parts += ["## What was kept", _kept(point)]
     if exported:
-        parts += ["## Load it", fenced(_loading(name, timed, view, stock), "python")]
+        parts += ["## Load it", *input_words(view.inputs), fenced(_loading(name, timed, view, stock), "python")]
     for engine in engines:
-        parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(name, engine)]
+        parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(name, engine, view.inputs)]
     if examples:
         rows = [[escape.markdown(cell, 120) for cell in row] for row in examples]
         parts += ["## Examples", aligned(["input", "this model", "dense model"], rows, "lll")]
@@ -248,7 +248,7 @@ def _kept(p: Point) -> str:
 
 def _loading(name: str, latency: Latency | None, view: StudyView, stock: bool) -> list[str]:
     dtype = latency.workload.weights_dtype if latency is not None else view.dtype
-    lines = load_lines(name, dtype, stock=stock)
+    lines = load_lines(name, dtype, stock=stock, inputs=view.inputs)
     if stock:
         return lines
     remark = (
@@ -257,10 +257,14 @@ def _loading(name: str, latency: Latency | None, view: StudyView, stock: bool) -
     return [*lines, remark]
 
 
-def _serving(name: str, engine: Artefact) -> str:
+def _serving(name: str, engine: Artefact, inputs: Mapping[str, Any] | None) -> str:
     kind = engine.dtype if engine.quantize == "none" else f"{engine.quantize}, {engine.dtype} beside it"
     made = f"Written by {engine.runtime} {engine.version} ({kind}); the measured latency is this folder's."
-    lines = [f"folder = {name!r}", *(escape.plain(line, 1000) for line in engine.loading)]
+    prefix, longest = (inputs or {}).get("prefix") or "", (inputs or {}).get("max_tokens")
+    cut = f", truncation=True, max_length={longest}" if longest else ""
+    fed = f"tokenizer({prefix + 'an input'!r}{cut})"  # an engine's record does not know how its task feeds it
+    loading = [escape.plain(line, 1000).replace('tokenizer("an input")', fed) for line in engine.loading]
+    lines = [f"folder = {name!r}", *loading]
     return f"{escape.markdown(made)}\n\n{fenced(lines, 'python')}"
 
 

@@ -6,7 +6,8 @@ with a dark twin, so the page fits the reader's theme. This module refuses to kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nash_search.report import engines, escape, picture
 from nash_search.report.answer import load_lines, pick_text, quality_words, widths_words
@@ -31,7 +32,8 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         parts += ["## The front, fastest first", table(view)]
     loaded = view.loaded
     if loaded:
-        parts += ["## Load it", fenced(load_lines(loaded, view.dtype), "python")]
+        parts += ["## Load it", *input_words(view.inputs)]
+        parts.append(fenced(load_lines(loaded, view.dtype, inputs=view.inputs), "python"))
     if view.document.get("data"):
         parts += ["## The data", escape.markdown(data_words(view.document["data"]), 400)]
     if view.document.get("command"):
@@ -40,6 +42,16 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         words = "; ".join(f"{escape.markdown(name)} {escape.markdown(value)}" for name, value in view.environment)
         parts += ["## Measured on", words]
     return "\n\n".join(parts) + "\n"
+
+
+def input_words(inputs: Mapping[str, Any] | None) -> list[str]:
+    """What every input begins with, in a sentence; nothing where it begins with the text itself."""
+    prefix = (inputs or {}).get("prefix")
+    return (
+        [f"Every input begins with {escape.markdown_code(repr(prefix))}: it was trained and scored so."]
+        if prefix
+        else []
+    )
 
 
 def table(view: StudyView) -> str:

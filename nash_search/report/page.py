@@ -120,7 +120,7 @@ def render(view: StudyView) -> str:
         trial_columns=TRIAL_COLUMNS,
         trial_rows=[_trial_row(p, view) for p in view.points],
         trial_words=trial_words(view),
-        load=load_lines(loaded, view.dtype) if loaded else [],
+        load=load_lines(loaded, view.dtype, inputs=view.inputs) if loaded else [],
         command=escape.plain(view.document.get("command") or "", 2000),
         data=data_words(view.document["data"]) if view.document.get("data") else "",
         environment=view.environment,

@@ -113,6 +113,12 @@ class StudyView:
         return next((p.checkpoint for p in reversed(self.picks) if p.checkpoint and p.verdict == "met"), None)
 
     @property
+    def inputs(self) -> Mapping[str, Any] | None:
+        """How a text becomes an input: `prefix` and `max_tokens`; None: the document does not say."""
+        found = self.document.get("inputs")
+        return found if isinstance(found, dict) else None
+
+    @property
     def dtype(self) -> str:
         """Precision of the exported weights, in which "load it" loads them: the one that was timed and scored."""
         said = {name: self.workload[name] for name in ("dtype", "runtime") if name in self.workload}

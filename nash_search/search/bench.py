@@ -95,6 +95,10 @@ class NashBench:
         """Rows of the user's splits, and what was dropped from them."""
         return None if self.task.data is None else self.task.data.model_dump(mode="json")
 
+    def inputs(self) -> dict[str, Any]:
+        """How the task makes an input of a text."""
+        return {"prefix": self.task.prefix, "max_tokens": self.task.max_input_tokens}
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
         return self.dense.found.decoder_layers
@@ -145,15 +149,8 @@ class NashBench:
             left_s = limit_s - (time.monotonic() - began)
             groups_left = -(-(len(shapes) - start) // together)
             models = {a.slug: pruner.random_cut(self.teacher, a, seed=0) for a in group}
-            taken = cache.measure_many(
-                models,
-                self._dense_served,
-                dense_shapes,
-                self._workload,
-                pairs=PROBE_PAIRS,
-                limit_s=left_s / groups_left,
-                again=again,
-            )
+            timing: dict[str, Any] = {"pairs": PROBE_PAIRS, "limit_s": left_s / groups_left, "again": again}
+            taken = cache.measure_many(models, self._dense_served, dense_shapes, self._workload, **timing)
             found |= {a: taken[a.slug] for a in group}
         return found
 

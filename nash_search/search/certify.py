@@ -208,7 +208,8 @@ def _time(
         )  # fmt: skip
         target = exports / name
         shutil.rmtree(target, ignore_errors=True)
-        about = measurement(config, point.architecture, point.latency, point.validation, bench.dense_folder())
+        dense, inputs = bench.dense_folder(), bench.inputs()
+        about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         (scratch[point.key] / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
         scratch[point.key].rename(target)
         points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}"}))

@@ -2,8 +2,7 @@
 
 The document's keys are a promise (issue 2, point 7): `public` is what `--json` prints; `summary.json` holds
 the same with what the reports need beside it (reference point, standard errors, intervals).
-Everything here is an export: the study and the trial folders are the truth.
-This module refuses to know how anything was found out.
+Everything here is an export: the study and the trial folders are the truth. How it was found out is unknown here.
 """
 
 from __future__ import annotations
@@ -70,6 +69,7 @@ def full(
     vocabulary: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     engines: dict[str, Any] | None = None,
+    inputs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole document; see `public` for the part that is promised."""
     points = certification.points if certification is not None else ()
@@ -118,6 +118,7 @@ def full(
         "certifies": occasions.certifies(
             config.budgets, effect, config.certify_rounds, points[0].latency if points else None
         ),
+        "inputs": inputs,
         "vocabulary": vocabulary,
         "engines": engines,
         "device_name": device_name(table.fingerprint),

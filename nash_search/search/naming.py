@@ -58,12 +58,18 @@ def device_tag(latency: Latency) -> str:
 
 
 def measurement(
-    config: SearchConfig, architecture: Architecture, latency: Latency, validation: Quality, teacher: Path
+    config: SearchConfig,
+    architecture: Architecture,
+    latency: Latency,
+    validation: Quality,
+    teacher: Path,
+    inputs: dict[str, Any],
 ) -> dict[str, Any]:
-    """Everything that anybody needs to time an export again, and what was found here; JSON."""
+    """Everything that anybody needs to feed an export and to time it again, and what was found here; JSON."""
     return {
         "study": config.study_name,
         "task": config.task.name,
+        "inputs": inputs,
         "architecture": architecture.model_dump(mode="json"),
         "teacher": str(teacher),
         "workload": latency.workload.model_dump(mode="json"),

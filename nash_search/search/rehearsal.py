@@ -69,6 +69,10 @@ class Rehearsal:
         """There is none."""
         return None
 
+    def inputs(self) -> dict[str, Any]:
+        """There are none."""
+        return {"prefix": "", "max_tokens": None}
+
     def decoder_layers(self) -> int:
         """Six."""
         return LAYERS

@@ -312,6 +312,7 @@ class _Run:
             vocabulary=self.vocabulary,
             data=self.bench.data(),
             engines=opening.told_engines(self),
+            inputs=self.bench.inputs(),
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,

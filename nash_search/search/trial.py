@@ -122,6 +122,9 @@ class Bench(Protocol):
     def data(self) -> dict[str, Any] | None:
         """Rows of the user's splits and what was dropped (`tasks.data.DataFacts`); None: an embedded task."""
 
+    def inputs(self) -> dict[str, Any]:
+        """How a text becomes an input: `prefix`, put before it, and `max_tokens` (None: it is never cut)."""
+
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
 
@@ -155,10 +158,7 @@ class Bench(Protocol):
         """The dense model as a trial that needs no training."""
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
-        """Put what a study needs of a trimmed teacher into its folder; what trimming gained and cost.
-
-        None where nothing was trimmed. Once the sealed test split is `opened`, what it lost is counted too.
-        """
+        """What trimming gained and cost (None: nothing was trimmed), and the test split too once it is `opened`."""
 
     def dense_folder(self) -> Path:
         """A folder that fresh processes load the dense model from."""

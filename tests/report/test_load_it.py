@@ -118,3 +118,104 @@ def test_every_load_it_names_the_precision_of_the_weights(study, said, dtype):
     assert wanted in "\n".join(answer.load_lines(seen.loaded, seen.dtype))
     assert wanted in markdown.render(seen)
     assert wanted.replace("'", "&#39;") in page.render(seen)
+
+
+WORDS = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
+WRITER = """
+import io, json, sys, contextlib, torch
+torch.set_num_threads(1)
+found, (snippets, texts) = {}, json.loads(sys.stdin.read())
+for name, snippet in snippets.items():
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(snippet.replace('["a text"]', repr(texts)), scope := {})
+    found[name] = scope["tokenizer"].batch_decode(scope["outputs"], skip_special_tokens=True)
+    assert said.getvalue().strip() == repr(found[name])
+print(json.dumps(found))
+"""
+
+
+def tokenizer_for(kind, prefix):
+    """A tokenizer made here; those of mBART and NLLB add a language's code to every text."""
+    from transformers import MBartTokenizer, NllbTokenizer
+
+    from nash_search.tasks.scratch_tokenizer import train_tokenizer
+
+    letters = sorted({*"".join(WORDS), *prefix, *":"} - {" "})
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -3.0)]
+    pieces += [("\u2581" + word, -2.0) for word in WORDS] + [(letter, -4.0) for letter in letters]
+    if kind == "mbart":
+        return MBartTokenizer(vocab=pieces, src_lang="en_XX", tgt_lang="ro_RO")
+    if kind == "m2m_100":
+        merges = []
+        vocab = {piece: i for i, (piece, _) in enumerate(pieces)}
+        return NllbTokenizer(vocab=vocab, merges=merges, src_lang="eng_Latn", tgt_lang="ron_Latn")
+    return train_tokenizer({"vocabulary": 80}, [*WORDS, prefix])
+
+
+def test_the_card_of_every_family_writes_what_was_scored(study, tmp_path):
+    """Prefix, cut, special tokens, language codes and generation settings: the snippet as it stands, from texts."""
+    from dataclasses import replace
+
+    from nash_search.config import TaskConfig
+    from nash_search.tasks import exported, models
+    from nash_search.tasks.loading import load_task
+    from nash_search.tasks.quality import predict
+
+    records, document = study
+    prefix, texts = "say: `it`\n", ["red cat", "now the large bird sleeps here then eats and runs", "dog"]
+    data = tmp_path / "data.jsonl"
+    rows = [{"source": f"{a} {b}", "target": f"{b} {a}"} for a in WORDS for b in WORDS if a != b]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected, snippets = {}, {}
+    for kind in tiny.TEXT_FAMILIES:
+        words = tokenizer_for(kind, prefix)
+        given = tiny.model_of(kind, vocabulary=len(words))
+        for name, weight in given.named_parameters():  # a random model hardly looks at its input
+            if name.endswith(("encoder_attn.out_proj.weight", "EncDecAttention.o.weight")):
+                weight.data *= 10
+        ids = {"pad_token_id": words.pad_token_id, "eos_token_id": words.eos_token_id}
+        given.config.update(ids)
+        if kind in ("mbart", "m2m_100"):
+            ids["forced_bos_token_id"] = words.convert_tokens_to_ids(words.tgt_lang)
+        given.generation_config.update(**ids)
+        given.generation_config.update(num_beams=2, no_repeat_ngram_size=2)
+        save(given, tmp_path / f"{kind}-given", tokenizer=words)
+        found = models.vet(tmp_path / f"{kind}-given")
+        asked = TaskConfig(name="mine", data=str(data), prefix=prefix, max_input_tokens=14, metric="exact_match")
+        task = load_task(asked, models.load_tokenizer(found), models.generation_settings(found))
+        model = loading.load(found.folder)
+        exported.complete(model, task.tokenizer)
+        exported.carry(model, task)
+        student = shorten(model, 2)
+        save(student, tmp_path / kind, tokenizer=task.tokenizer)
+        expected[kind] = predict(student, task, texts)
+        without = predict(student, replace(task, prefix="", max_input_tokens=None), texts)
+        assert expected[kind] != without, f"{kind}: prefix and cut must matter for this test"
+        inputs = {"prefix": task.prefix, "max_tokens": task.max_input_tokens}
+        text = card.card(view.build(records, document | {"inputs": inputs}), records[0].number, name=kind, stock=True)
+        snippets[kind] = re.search(r"## Load it\n\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
+        assert json.loads((tmp_path / kind / "config.json").read_text())["prefix"] == prefix
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER],
+        cwd=tmp_path,
+        input=json.dumps([snippets, texts]),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
+def test_the_prefix_stands_wherever_a_model_is_loaded(study):
+    records, document = study
+    seen = view.build(records, document | {"inputs": {"prefix": "summarize: ", "max_tokens": 512}})
+    fed = """texts = ['summarize: ' + text for text in ["a text"]]"""
+    cut = "truncation=True, max_length=512"
+    for text in (markdown.render(seen), card.card(seen, seen.front[0].number, name="x"), page.render(seen)):
+        text = text.replace("&#39;", "'").replace("&#34;", '"').replace("&quot;", '"')
+        assert fed in text and cut in text
+    assert "Every input begins with" in markdown.render(seen)
+    plain = view.build(records, {k: v for k, v in document.items() if k != "inputs"})
+    assert 'texts = ["a text"]' in markdown.render(plain), "an older study says nothing about its inputs"
