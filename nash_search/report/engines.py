@@ -118,7 +118,7 @@ def _timed(engine: Engine) -> str:
 
 
 def _how(engines: Mapping[str, Any]) -> str:
-    examples = f" on {counted(engines['examples'], 'validation example')}" if engines["examples"] else ""
+    examples = f" on {counted(engines['examples'], 'example')}" if engines["examples"] else ""
     took = "known from before" if engines["remembered"] else f"took {format_duration(engines['seconds'])}"
     return f"{examples}; {took}"
 

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nash_search import intervals
-from nash_search.config import Frozen, LatencyBudget, Workload, digest
+from nash_search.config import Frozen, LatencyBudget, SearchConfig, TaskConfig, Workload, digest
+from nash_search.config_files import flag_of
 from nash_search.errors import NashSearchError
+from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.latency import alone, fresh
 from nash_search.latency.cache import drifted
 from nash_search.latency.eager import RUNTIME as EAGER
@@ -37,11 +39,14 @@ LIMIT_S = 180.0
 OWN_SHARE = 0.9
 """A process plans with less than its share of the limit, so that it ends by itself."""
 EXAMPLES, ENOUGH = 256, 200
-"""Validation examples that are written for; with fewer than this of a larger split no quality is concluded."""
-KEPT = 0.97
-"""An engine that keeps less of the float model's quality has broken it, and is not offered."""
+"""Validation examples that are written for; train fills up a split that has fewer than the latter."""
 MODULES = {"ctranslate2": ("ctranslate2",), "onnxruntime": ("onnxruntime", "onnx")}
 """What each extra installs."""
+MEASURED_DATA = (
+    *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
+    *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
+)
+"""Fields of a task that `measure` has flags for."""
 Say = Callable[[str, dict[str, Any]], None]
 """Told a stage and its details."""
 
@@ -91,7 +96,7 @@ class Engines(Frozen):
             share: of the dense latency on the asked runtime.
             max_drop_pct: largest drop of quality that was allowed.
         """
-        least = max(KEPT, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
+        least = max(KEPT_SHARE, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
         able = [e for e in self.tried if e.verdict(share) == "met" and e.kept is not None and e.kept >= least]
         return min(able, key=_worse, default=None)
 
@@ -180,12 +185,14 @@ def dense_on_engines(
     if not names:
         return Engines(absent=absent())
     examples = task.validation.first(EXAMPLES)
+    if len(examples) < ENOUGH:
+        examples = examples.followed_by(task.train.first(ENOUGH - len(examples)))
     rows = tuple(map(tuple, examples.input_ids))
     beams = int(task.generation.get("num_beams", 1))
     longest = int(task.generation.get("max_new_tokens", task.max_output_tokens))
 
     def scored(tokens: Sequence[Sequence[int]] | None) -> Quality | None:
-        if tokens is None or len(tokens) < min(ENOUGH, len(task.validation)):
+        if not tokens:
             return None
         texts = list(task.tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True))
         return quality_of(texts, examples, task, "validation")
@@ -207,7 +214,9 @@ def dense_on_engines(
             if quality is not None:
                 how = f"{taken.workload.runtime} {taken.workload.dtype} quantize={taken.workload.quantize}"
                 quality = quality.model_copy(update={"signature": f"{quality.signature}|served:{how}"})
-            kept = None if quality is None or reference is None else share_kept(quality, reference)
+            kept = None
+            if quality is not None and reference is not None:
+                kept = max(0.0, Fidelity(served=quality, twin=reference).share)
             shown = taken.model_dump(include={"workload", "latency", "reason", "refused"})
             tried.append(DenseOnEngine.model_validate(shown | {"quality": quality, "kept": kept}))
     seconds = time.monotonic() - began_s
@@ -236,16 +245,11 @@ def remembered(known: Path, dense_ms: float) -> Engines | None:
     return None if stale else found.model_copy(update={"remembered": True})
 
 
-def share_kept(quality: Quality, reference: Quality) -> float:
-    """A quality of another's, 1 being all of it; where less is better, the other way round."""
-    above, below = quality.value, reference.value
-    if quality.direction == "minimize":
-        above, below = below, above
-    return above / below if below > 0 else float(above >= below)
+def command(folder: Path, task: TaskConfig, engine: DenseOnEngine, budget: LatencyBudget, dense_ms: float) -> str:
+    """The line that certifies this engine for this budget (milliseconds: `measure` has no other runtime beside it).
 
-
-def command(folder: Path, engine: DenseOnEngine, budget: LatencyBudget, dense_ms: float) -> str:
-    """The line that certifies this engine for this budget (milliseconds: `measure` has no other runtime beside it)."""
+    A quantised engine's names the data too, for then `measure` compares its quality with float32's.
+    """
     call, ms = engine.workload, budget.ms_at(dense_ms)
     asked = {
         "runtime": call.runtime,
@@ -260,26 +264,28 @@ def command(folder: Path, engine: DenseOnEngine, budget: LatencyBudget, dense_ms
         "budget-ms": f"{ms:.4g}",
     }
     flags = [part for name, value in asked.items() if value is not None for part in (f"--{name}", str(value))]
+    data = task.model_dump(include=set(MEASURED_DATA), exclude_defaults=True) | (
+        {} if task.data else {"name": task.name}
+    )
+    for name, value in data.items() if call.quantize != "none" else ():
+        flags += [flag_of(f"task.{name}"), *([] if value is True else [str(value)])]
     return shlex.join(["nash-search", "measure", str(folder), *flags])
 
 
-def document(
-    found: Engines, budgets: Sequence[LatencyBudget], dense_ms: float, max_drop_pct: float | None, folder: Path | None
-) -> dict[str, Any]:
+def document(found: Engines, config: SearchConfig, dense_ms: float, folder: Path | None) -> dict[str, Any]:
     """What was found, as JSON; `answers` has one entry per budget, None where pruning is needed.
 
     Args:
         found: what was tried.
-        budgets: as asked.
+        config: budgets, task, and the largest drop of quality that was allowed.
         dense_ms: the study's dense latency, on the asked runtime.
-        max_drop_pct: largest drop of quality that was allowed.
         folder: the dense checkpoint, for the command (None: it lies in no folder of the user's).
     """
     reference = found.reference
     answers = []
-    for budget in budgets:
-        best = found.answer(budget.share_of(dense_ms), max_drop_pct)
-        line = "" if best is None or folder is None else command(folder, best, budget, dense_ms)
+    for budget in config.budgets:
+        best = found.answer(budget.share_of(dense_ms), config.max_drop_pct)
+        line = "" if best is None or folder is None else command(folder, config.task, best, budget, dense_ms)
         answers.append(
             None
             if best is None
@@ -293,7 +299,7 @@ def document(
         "remembered": found.remembered,
         "examples": reference.n if reference is not None else 0,
         "reference_quality": reference.value if reference is not None else None,
-        "kept_at_least": KEPT,
+        "kept_at_least": KEPT_SHARE,
     }
 
 

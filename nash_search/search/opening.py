@@ -259,8 +259,7 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
 
 def told_engines(case: Case) -> dict[str, Any]:
     """What the dense model does on other engines, as the plan and the answer say it."""
-    dense_ms, drop = case.facts.dense_ms, case.config.max_drop_pct
-    return engines.document(case.engines, case.config.budgets, dense_ms, drop, case.bench.dense_folder())
+    return engines.document(case.engines, case.config, case.facts.dense_ms, case.bench.dense_folder())
 
 
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:

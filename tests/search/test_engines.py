@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from nash_search.cli.measuring import MEASURE
 from nash_search.cli.searching import nothing_met
-from nash_search.config import LatencyBudget, SearchConfig, Workload
+from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
+from nash_search.config_files import flag_of
 from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
@@ -18,6 +21,7 @@ from nash_search.search import engines, opening
 from nash_search.search.bench import NashBench
 from nash_search.search.engines import DenseOnEngine, Engines
 
+MEASURED = {flag_of(f"task.{name}") for name in engines.MEASURED_DATA}
 CALL = Workload(input_tokens=8, output_tokens=8, batch_size=4)
 
 
@@ -55,12 +59,6 @@ def test_an_answer_meets_the_budget_with_its_interval_and_keeps_the_quality(shar
     assert (Engines(tried=(engine(share, kept),)).answer(0.4, max_drop_pct) is not None) == answers
 
 
-def test_a_share_is_kept_in_either_direction() -> None:
-    assert engines.share_kept(quality(34.3), quality(35.0)) == pytest.approx(0.98)
-    assert engines.share_kept(quality(10.0, "minimize"), quality(8.0, "minimize")) == pytest.approx(0.8)
-    assert engines.share_kept(quality(0.0), quality(0.0)) == 1 and engines.share_kept(quality(-1.0), quality(0.0)) == 0
-
-
 def test_the_plan_says_so_before_anything_is_spent_and_the_search_goes_on(rehearse, notebook) -> None:
     result = rehearse(trials=3, orders="engine=0.2")
     stages = [stage for stage, _ in notebook.stages]
@@ -78,7 +76,7 @@ def test_the_plan_says_so_before_anything_is_spent_and_the_search_goes_on(rehear
         "CTranslate2 int8 alone meets 70% of dense and 50% of dense at 99.8% of the quality; nothing"
     )
     assert "not certified" in told
-    tighter_ms = float(rows["certify it"].split("--budget-ms ")[1])
+    tighter_ms = float(rows["certify it"].split("--budget-ms ")[1].split()[0])
     assert tighter_ms == pytest.approx(50, rel=0.01), "half of 100 ms, the tighter of the two"
     (reminder,) = words.reminders(result.document["engines"])
     assert "CTranslate2 int8 alone meets 70% of dense and 50% of dense" in reminder
@@ -110,18 +108,31 @@ def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None
     refused = DenseOnEngine(workload=CALL.model_copy(update={"runtime": "onnxruntime"}), reason="cannot\x1bsay it")
     tried = (engine(0.3, 0.1), engine(0.2, None, quantize="none"), refused)
     found = Engines(tried=tried, reference=quality(35.0), seconds=24.0, absent=("onnxruntime",))
-    told = engines.document(found, [LatencyBudget.parse("40")], 100.0, None, Path("teacher"))
+    config = SearchConfig(budgets=(LatencyBudget.parse("40"),))
+    told = engines.document(found, config, 100.0, Path("teacher"))
     assert told["answers"] == [None]
     lines = [line for _, line in words.rows(json.loads(json.dumps(told, allow_nan=False)))]
     assert lines == [
         "the dense model on CTranslate2 int8 30.0 ms (3.33× faster, 10.0% of the quality); CTranslate2 20.0 ms (5.00× "
-        "faster, quality not known in time) on 256 validation examples; took 24 s",
+        "faster, quality not known in time) on 256 examples; took 24 s",
         "not on ONNX Runtime: cannot say it",
         "CTranslate2 int8: under 97% of the quality, so never an answer",
     ]
     assert words.absent(told) == [
         ("not installed", "ONNX Runtime: pip install 'nash-search[onnxruntime]' tries them too")
     ]
+
+
+def test_the_command_names_the_whole_call_and_a_quantised_one_s_data() -> None:
+    task = TaskConfig(name="mine", data="my data", prefix="summarize: ", validation_examples=50)
+    said = engines.command(Path("teacher"), task, engine(0.3, 1.0), LatencyBudget.parse("40%"), 100.0)
+    call = "--device cpu --threads 1 --batch-size 4 --input-tokens 8 --output-tokens 8 --beams 1 --budget-ms 40"
+    data = "--task mine --data 'my data' --prefix 'summarize: '"
+    assert said == f"nash-search measure teacher --runtime ctranslate2 --quantize int8 {call} {data}"
+    known = {flag_of(flag.field) for flag in MEASURE}
+    assert set(re.findall(r"--[a-z-]+", said)) <= known and MEASURED <= known
+    plain = engine(0.3, 1.0, quantize="none")
+    assert "--data" not in engines.command(Path("teacher"), task, plain, LatencyBudget.parse("40"), 100.0)
 
 
 def test_what_is_not_installed_costs_nothing_and_a_process_that_dies_costs_one_line(monkeypatch) -> None:
