@@ -63,7 +63,7 @@ def measurement(
     latency: Latency,
     validation: Quality,
     teacher: Path,
-    inputs: dict[str, Any],
+    inputs: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything that anybody needs to feed an export and to time it again, and what was found here; JSON."""
     return {

@@ -65,7 +65,8 @@ def _documents(folder: Path, found: Certification) -> str:
     except (OSError, ValueError, KeyError):
         return "the certificate is renewed, but the study has no summary.json to say it in"
     for point in found.points:
-        about = measurement(config, point.architecture, point.latency, point.validation, Path(found.dense_checkpoint))
+        dense, inputs = Path(found.dense_checkpoint), summary.get("inputs")
+        about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         manifest.write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
     sealed.place(folder, found, config.budgets, floor)
     before = {b["asked"]: b for b in summary["budgets"]}
