@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from safetensors.torch import load_file, save_file
 Batch = dict[str, torch.Tensor]
 STATES, ANSWERS = "states", "answers"
 """First words of the files' names."""
+LEFT_FREE_BYTES = 2 * 2**30
+"""The folder takes none of the disk's last bytes: trials need them for their weights, and it only saves time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,8 @@ class TeacherOutputs:
         self.folder.mkdir(parents=True, exist_ok=True)
         size = sum(tensor.nbytes for tensor in tensors.values())
         if self._held_bytes(path.name.partition("-")[0]) + size > self.limit_bytes:
+            return
+        if shutil.disk_usage(self.folder).free < size + LEFT_FREE_BYTES:
             return
         staging = path.with_name(f".{path.name}.{os.getpid()}")
         try:

@@ -6,7 +6,8 @@
     the search  = start of the workers + trials / workers, timings one after the other on each device
                 + certification (rounds x (a process's start + pairs x the front))
 
-An estimate from above: students are smaller than the dense model, and trials that end early are not foreseen;
+An estimate from above: students are smaller than the dense model, the teacher's pass in stage 4 is counted in every
+trial though the study keeps what the first one made, and trials that end early are not foreseen;
 workers that slow each other down are not either. This module refuses to know how a step is taken.
 """
 

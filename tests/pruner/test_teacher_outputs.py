@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,3 +88,12 @@ def test_states_too_large_for_half_precision_are_kept_whole(tmp_path):
         for _ in range(2):
             kept = outputs.states(batch_of(seed), lambda states=states: states)
             assert kept.dtype == dtype and torch.equal(kept, states.to(dtype))
+
+
+def test_the_last_of_a_disk_is_left_to_weights(tmp_path, monkeypatch):
+    free = SimpleNamespace(free=teacher_outputs.LEFT_FREE_BYTES + 1000)
+    monkeypatch.setattr(teacher_outputs.shutil, "disk_usage", lambda folder: free)
+    outputs = TeacherOutputs(folder=tmp_path)
+    for seed, tokens in enumerate([100, 2]):  # 64 bytes each
+        outputs.states(batch_of(seed), lambda tokens=tokens: torch.zeros(tokens, 32))
+    assert len(list(tmp_path.iterdir())) == 1
