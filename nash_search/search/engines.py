@@ -34,7 +34,7 @@ from nash_search.tasks.task import Task
 
 PROTOCOL = 1
 """Raise when timing or scoring changes: what was kept of before is then not used."""
-LIMIT_S = 180.0
+LIMIT_S = 360.0
 """For all of it, however large the model."""
 OWN_SHARE = 0.9
 """A process plans with less than its share of the limit, so that it ends by itself."""
