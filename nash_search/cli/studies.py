@@ -12,7 +12,7 @@ import typer
 from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput, shown
-from nash_search.report.words import looks_words, renewing
+from nash_search.report.words import at_most, looks_words, renewing
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a study.")]
 
@@ -133,7 +133,7 @@ def picked(document: dict[str, Any], found: dict[str, Any]) -> list[str]:
     words += (
         f"{blocks} decoder block{'s' if blocks > 1 else ''}, {100 - kept['encoder_sparsity_pct']}% of the encoder, "
     )
-    words += f"{found['latency_ms']:.4g} ms" + ("" if upper is None else f" (at most {upper:.4g} with 95% confidence)")
+    words += f"{found['latency_ms']:.4g} ms" + ("" if upper is None else at_most(upper, found["latency_ms"]))
     words += f", {found['speedup']:.2f}× faster, quality {found['quality']:.2f} on {found['quality_split']}"
     dense = document["dense"]
     if dense["quality_split"] == found["quality_split"]:

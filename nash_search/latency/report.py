@@ -8,6 +8,9 @@ from typing import Any
 from nash_search.config import LatencyBudget
 from nash_search.records import Latency
 
+UNBOUNDED = 100.0
+"""Bounds further apart than this factor bound nothing."""
+
 
 def document(latency: Latency, budget: LatencyBudget | None = None) -> dict[str, Any]:
     """The `measure --json` document; what is not known is None."""
@@ -30,7 +33,8 @@ def document(latency: Latency, budget: LatencyBudget | None = None) -> dict[str,
 def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[str, str]]:
     """(what, how much) in reading order: the number, what it rests on, what stands beside it."""
     lower_ms, upper_ms = latency.bounds_ms
-    found = [("latency", f"{_ms(latency.median_ms)}  (95 %: {_ms(lower_ms)} to {_ms(upper_ms)})")]
+    bounds = f"{_ms(lower_ms)} to {_ms(upper_ms)}" if upper_ms <= UNBOUNDED * lower_ms else "too few rounds to say"
+    found = [("latency", f"{_ms(latency.median_ms)}  (95 %: {bounds})")]
     if not latency.details.get("paired_with_itself"):
         low, high = latency.ratio_bounds
         found += [

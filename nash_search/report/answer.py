@@ -23,6 +23,7 @@ from nash_search.report.picks import Pick, Point
 from nash_search.report.picture import caption
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
+    at_most,
     certifies_words,
     counted,
     data_words,
@@ -288,7 +289,7 @@ def pick_text(pick: Pick, view: StudyView) -> Text:
         name = pick.point.label if pick.point else "the pick"
         text.append(f": {name} at {format_ms(pick.latency_ms)} ms")
         if pick.upper_ms is not None:
-            text.append(f" (at most {format_ms(pick.upper_ms)} with 95% confidence)")
+            text.append(at_most(pick.upper_ms, pick.latency_ms))
         if pick.speedup is not None:
             text.append(f", {pick.speedup:.2f}× faster")
         if pick.quality is not None:

@@ -27,6 +27,7 @@ from nash_search.report.files import replace
 from nash_search.report.picks import Pick, Point
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
+    at_most,
     data_words,
     format_count,
     format_duration,
@@ -127,6 +128,7 @@ def render(view: StudyView) -> str:
         budget_words=budget_words,
         unpruned=engines.reminders(view.document.get("engines")),
         ms=format_ms,
+        at_most=at_most,
         quality=lambda value: format_quality(value, view.scale),
         scored=format_scored,
     )

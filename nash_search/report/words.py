@@ -9,8 +9,9 @@ from nash_search.config import Architecture
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.report import escape
 
-FAR_APART = 4.0
-"""Ends of an interval further apart than this factor are both said."""
+FAR_APART, UNBOUNDED = 4.0, 100.0
+"""Factors between the ends of an interval: beyond the first both are said, beyond the second neither."""
+TOO_FEW = "too few rounds to bound it"
 
 
 def describe(architecture: Architecture) -> str:
@@ -85,12 +86,15 @@ def format_duration(seconds: float | None) -> str:
 def format_spread(low: float | None, high: float | None) -> str:
     """` ± 0.4` (half of an interval in milliseconds), or nothing where there is none.
 
-    An interval whose ends are further apart than a factor of 4 is no ± of anything: its ends are said.
+    An interval whose ends are further apart than `FAR_APART` is no ± of anything: its ends are said, unless they are
+    so far apart (`UNBOUNDED`) that the rounds bound nothing.
     """
     if low is None or high is None:
         return ""
+    if high > UNBOUNDED * low:
+        return f" ({TOO_FEW})"
     if high > FAR_APART * low:
-        return f" ({format_ms(low)} to {format_ms(high)})" if high < 1e6 else f" ({format_ms(low)} or more)"
+        return f" ({format_ms(low)} to {format_ms(high)})"
     return f" ± {format_ms((high - low) / 2)}"
 
 
@@ -105,6 +109,13 @@ def certifies_words(found: Mapping[str, Any]) -> str:
     counted_ = counted(found["occasions"], "measurement")
     why = f"assumed, {counted_} of the dense model being too few" if found["assumed"] else f"by {counted_}"
     return f"{said} (medians move by {found['occasion_sd']:.1%} between occasions, {why})"
+
+
+def at_most(upper_ms: float, latency_ms: float) -> str:
+    """` (at most 36.1 with 95% confidence)`, where the rounds bound it."""
+    if upper_ms > UNBOUNDED**0.5 * latency_ms:
+        return f" ({TOO_FEW})"
+    return f" (at most {format_ms(upper_ms)} with 95% confidence)"
 
 
 def looks_words(looks: int, rounds: int) -> str:

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from nash_search.config import Workload
+from nash_search.latency.report import rows
+from nash_search.records import Latency, Round
 from nash_search.report import answer, markdown, view
 from nash_search.report.table import RunTable, sparkline
+from nash_search.report.words import at_most, format_spread
 
 
 def _plan(document: dict[str, Any]) -> dict[str, Any]:
@@ -170,3 +174,14 @@ def test_finalists_are_told_one_by_one_and_leave_the_running_trials() -> None:
     assert "training 1 winner with other seeds too, 2 trainings" in told
     assert "trial 4, seed 1: quality 90.12" in told and "trial 4, seed 2: failed (oom)" in told
     assert "scoring 3 models on the sealed test split, once" in told
+
+
+def test_two_rounds_that_bound_nothing_are_not_a_plus_or_minus():
+    """`145 ± 580332` was what two rounds printed."""
+    rounds = tuple(Round(runs_ms=(ms, ms), dense_runs_ms=(ms, ms), contended=(False,) * 2) for ms in (110.0, 190.0))
+    taken = Latency(rounds=rounds, workload=Workload(input_tokens=4, output_tokens=4), fresh=True)
+    low, high = taken.bounds_ms
+    assert format_spread(low, high) == " (too few rounds to bound it)" and "too few" in at_most(high, taken.median_ms)
+    assert dict(rows(taken))["latency"] == "150 ms  (95 %: too few rounds to say)"
+    assert format_spread(9.0, 11.0) == " ± 1.00" and format_spread(40.0, 400.0) == " (40.0 to 400)"
+    assert at_most(11.0, 10.0) == " (at most 11.0 with 95% confidence)"
