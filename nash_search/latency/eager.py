@@ -40,6 +40,8 @@ class EagerSession:
         self.forced = forced_config(model, workload)
         self.free = copy.deepcopy(self.forced)
         own = self._own_config.max_new_tokens or self._own_config.max_length or 2 * workload.output_tokens
+        if hasattr(model.get_encoder(), "embed_positions"):  # beyond them there is nothing to look up
+            own = min(own, getattr(model.config, "max_position_embeddings", None) or own)
         self.free.update(min_new_tokens=None, max_new_tokens=max(1, min(own, NATURAL_LIMIT * workload.output_tokens)))
 
     def generate(self) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, shown
 from nash_search.tasks.models import ModelFolder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def generation_notes(model: ModelFolder, task: Task) -> tuple[str, ...]:
-    """What of the folder's generation settings is not as it was stored, one sentence to be said aloud."""
+    """What of the folder's generation settings and prefix is not as it was stored, sentences to be said aloud."""
     longest = task.max_output_tokens
     stored, changed = model.generation.settings, list(model.generation.changed)
     own = stored.get("max_new_tokens") or (stored.get("max_length") or 1) - 1
@@ -30,7 +30,13 @@ def generation_notes(model: ModelFolder, task: Task) -> tuple[str, ...]:
     for name in ("pad_token_id", "eos_token_id"):
         if name in model.config and model.config[name] is None and stored.get(name) is None:
             changed.append(f"{name} none -> {getattr(task.tokenizer, name)}, the tokenizer's")
-    return (f"model: generation settings {', '.join(changed)}",) if changed else ()
+    said = [f"model: generation settings {', '.join(changed)}"] if changed else []
+    prefix = model.config.get("prefix") or ""
+    if prefix and prefix != task.prefix:
+        said.append(
+            f"model: its config.json names the prefix {shown(prefix)}, but inputs begin with {shown(task.prefix)}"
+        )
+    return tuple(said)
 
 
 def too_long(settings: Mapping[str, Any], longest: int) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nash_search.config import TaskConfig, TeacherRecipe
 from nash_search.errors import InvalidInput
+from nash_search.tasks import models
 from nash_search.tasks.counted import TaskMetric
 from nash_search.tasks.data import Split, Texts, read_texts
 from nash_search.tasks.metrics import METRICS
@@ -72,7 +73,10 @@ def load_scratch_task(config: TaskConfig, recipe: TeacherRecipe) -> Task:
 
     texts = read_texts(config)
     both = [*texts.train.sources, *(several[0] for several in texts.train.references), config.prefix]
-    return load_task(config, train_tokenizer(recipe.tokenizer, both), texts=texts)
+    tokenizer, limit = train_tokenizer(recipe.tokenizer, both), models.positions(recipe.model)
+    if limit is not None:
+        tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
+    return load_task(config, tokenizer, texts=texts)
 
 
 def metric_of(config: TaskConfig, default: str) -> TaskMetric:

@@ -238,3 +238,43 @@ def test_a_tokenizer_recipe_that_breaks_a_rule_is_refused(recipe):
 
     with pytest.raises(InvalidInput, match=r"teacher\.tokenizer"):
         train_tokenizer(recipe, ["text"])
+
+
+def test_a_model_s_own_positions_limit_inputs_outputs_and_timing(model_folder, tmp_path):
+    """The tokenizer says 512; BART and Marian have 64 positions, in a search, in `finetune`, and for the clock."""
+    from nash_search import pruner
+    from nash_search.config import TeacherRecipe, Workload
+    from nash_search.latency.eager import RUNTIME
+    from nash_search.tasks.loading import load_scratch_task
+    from nash_search.tasks.quality import predict
+
+    words = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
+    rows = [{"source": " ".join(words[i % 15 :] * 40), "target": " ".join(words[: 1 + i % 15] * 40)} for i in range(60)]
+    rows = [row | {"source": f"{words[i % 15]} {i} " + row["source"]} for i, row in enumerate(rows)]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = TaskConfig(name="mine", data=str(tmp_path / "long.jsonl"), metric="exact_match")
+    found = models.vet(model_folder)
+    task = load_task(config, models.load_tokenizer(found), models.generation_settings(found))
+    limit = 512 if found.model_type == "t5" else 64
+    assert max(map(len, task.train.input_ids)) == task.max_input_tokens == limit
+    assert task.max_output_tokens <= limit and max(map(len, task.train.labels)) <= limit
+    model = pruner.load(model_folder)
+    model(**task.train_batches(4, 0)(0))
+    predict(model, task, task.validation.sources[:2])
+    session = RUNTIME.build(model, Workload(input_tokens=8, output_tokens=40), None)
+    assert session.natural() <= 4 * 40
+    session.close()
+    recipe = TeacherRecipe(model={"model_type": found.model_type, "max_position_embeddings": 64})
+    assert load_scratch_task(config, recipe).max_input_tokens == limit
+
+
+def test_a_prefix_that_the_model_names_and_nobody_gives_is_said(model_folder, folder):
+    from nash_search.tasks.exported import generation_notes
+
+    config_with(prefix="say: ")(model_folder)
+    found = models.vet(model_folder)
+    for prefix, said in (("", 1), ("say: ", 0)):
+        asked = TaskConfig(name="mine", data=str(folder), metric="exact_match", prefix=prefix)
+        task = load_task(asked, models.load_tokenizer(found), models.generation_settings(found))
+        notes = [note for note in generation_notes(found, task) if "prefix" in note]
+        assert len(notes) == said and all("'say: '" in note for note in notes)
