@@ -4,16 +4,18 @@
                                    -> the workload's precision -> Translator
 
 No conversion leaves this module uncompared, since a wrong spelling converts without an error and writes
-something else. Tokens are ids, written out (`"17"`), so any tokenizer serves. With several beams the engine
-ends as Hugging Face does under `early_stopping=True`, and is compared with that. It does not offer its
-encoder alone, so a session has none to time. This module refuses to know layers (`ctranslate2_spec`) and clocks.
+something else. Its words are the tokenizer's where the folder holds one (`ctranslate2_words`). Greedy search writes
+eager's tokens. Its beam search ends when as many outputs are finished as there are beams (times `patience`), where
+Hugging Face's goes on while a better one may come; where their outputs differ, PyTorch's score decides
+(`comparison`). It does not offer its encoder alone, so a session has none to time. This module refuses to know layers
+(`ctranslate2_spec`) and clocks.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,17 @@ import ctranslate2
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import artefact, comparison
+from nash_search.latency import artefact, comparison, ctranslate2_words
 from nash_search.latency.converting import Converting, EngineSession, Settings, not_followed, settings_of
-from nash_search.latency.ctranslate2_spec import spec_of
+from nash_search.latency.ctranslate2_spec import sizes_of, spec_of
+from nash_search.latency.ctranslate2_words import Words
 from nash_search.latency.eager import RUNTIME as EAGER
 from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
 NAME = "ctranslate2"
-SEARCHES_LIKE = {"early_stopping": True}
-"""Hugging Face's setting under which its beams end as the engine's do."""
+PATIENCE = {True: 1.0, False: 2.0, "never": 2.0}
+"""By Hugging Face's `early_stopping`: at how many finished outputs, in multiples of the beams, the engine stops."""
 
 
 class Decoding(Settings):
@@ -39,16 +42,19 @@ class Decoding(Settings):
     suppressed: tuple[tuple[int, ...], ...] = ()
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    patience: float = 1.0
 
-    def options(self) -> dict[str, Any]:
+    def options(self, words: Words) -> dict[str, Any]:
         """The engine's words for what does not change from call to call."""
         return {
             "length_penalty": self.length_penalty,
+            "patience": self.patience,
             "repetition_penalty": self.repetition_penalty,
             "no_repeat_ngram_size": self.no_repeat_ngram_size,
-            "suppress_sequences": [written(ids) for ids in self.suppressed] or None,
-            "end_token": written(self.ends),
+            "suppress_sequences": [words.written(ids) for ids in self.suppressed] or None,
+            "end_token": words.written(self.ends),
             "max_input_length": 0,
+            "return_end_token": True,
         }
 
 
@@ -68,19 +74,16 @@ def decoding_of(model: Any) -> Decoding:
         suppressed=tuple(tuple(ids) for ids in [*bad, *([token] for token in own.suppress_tokens or [])]),
         repetition_penalty=own.repetition_penalty or 1.0,
         no_repeat_ngram_size=own.no_repeat_ngram_size or 0,
+        patience=PATIENCE[own.early_stopping or False],
     )
-
-
-def written(ids: Iterable[int]) -> list[str]:
-    """Token ids as the engine's vocabulary spells them."""
-    return [str(token) for token in ids]
 
 
 class Engine:
     """A loaded model and its generation settings."""
 
     def __init__(self, folder: Path, decoding: Decoding, workload: Workload, told: dict[str, Any]) -> None:
-        self.settings, self.told = decoding, told
+        self.settings, self.told, self.words = decoding, told, ctranslate2_words.stored(folder)
+        self._options = decoding.options(self.words)
         self.weight_bytes = (folder / "model.bin").stat().st_size
         self.warnings: list[str] = []
         wanted = compute_type(workload)
@@ -103,15 +106,15 @@ class Engine:
         self, rows: Sequence[Sequence[str]], beams: int, longest: int, shortest: int | None = None
     ) -> list[list[str]]:
         """New tokens of each row, the end token with them, exactly as the engine returns them."""
-        first = None if self.settings.first is None else [written([self.settings.first])] * len(rows)
+        forced = self.settings.first
+        first = None if forced is None else [self.words.written([forced])] * len(rows)
         found = self.translator.translate_batch(
             list(rows),
             first,
             beam_size=beams,
             max_decoding_length=longest,
             min_decoding_length=self.settings.shortest if shortest is None else shortest,
-            return_end_token=True,
-            **self.settings.options(),
+            **self._options,
         )
         return [result.hypotheses[0] for result in found]
 
@@ -119,7 +122,8 @@ class Engine:
         """Generated freely, laid out as eager's: start token first, padded behind the end."""
         own = self.settings
         longest = max_new_tokens - (own.last is not None)  # eager forces the last one, at no cost in score
-        found = [[int(token) for token in row] for row in self.generated([written(r) for r in rows], beams, longest)]
+        read = [self.words.read(row) for row in rows]
+        found = [self.words.ids(row) for row in self.generated(read, beams, longest)]
         if own.last is not None:
             found = [row if row and row[-1] in own.ends else [*row, own.last] for row in found]
         width = max(len(row) for row in found)
@@ -134,7 +138,7 @@ class Translation(EngineSession):
     def __init__(self, engine: Engine, workload: Workload, inputs: Inputs) -> None:
         super().__init__(engine, workload, inputs)
         pairs = zip(inputs.ids_BL.tolist(), inputs.mask_BL.tolist(), strict=True)
-        self.rows = [written(i for i, real in zip(ids, mask, strict=True) if real) for ids, mask in pairs]
+        self.rows = [engine.words.read(i for i, real in zip(ids, mask, strict=True) if real) for ids, mask in pairs]
 
     def generate(self) -> list[list[str]]:
         """Tokens to the engine, encoder, exactly N steps, tokens back."""
@@ -182,18 +186,19 @@ class CTranslate2(Converting):
 
     def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
         """`folder / ctranslate2`: model.bin, config.json, shared_vocabulary.json, artefact.json."""
-        decoding = decoding_of(model)
-        compared = _compared(model, decoding, workload, rows)
+        decoding, spec = decoding_of(model), spec_of(model)
+        words = ctranslate2_words.words_for(folder, *sizes_of(spec), decoding.pad)
+        compared = _compared(model, decoding, words, workload, rows)
         record = Artefact(
             runtime=NAME,
             version=ctranslate2.__version__,
             dtype=workload.dtype,
             quantize=workload.quantize,
-            loading=_loading(decoding, model.generation_config.num_beams or 1, workload),
+            loading=_loading(decoding, words, model.generation_config.num_beams or 1, workload),
             settings={"decoding": decoding.model_dump(mode="json"), "compared": compared},
         )
         with artefact.written(folder, record) as place:
-            _save(model, decoding, place, compute_type(workload))
+            _save(spec, decoding, words, place, compute_type(workload))
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """Version, arithmetic, and the environment's switches for both."""
@@ -222,43 +227,55 @@ def compute_type(workload: Workload) -> str:
     return wanted
 
 
-def _loading(decoding: Decoding, beams: int, workload: Workload) -> tuple[str, ...]:
+def _loading(decoding: Decoding, words: Words, beams: int, workload: Workload) -> tuple[str, ...]:
     """How to translate one input with the engine alone, under the model's own settings."""
-    plain = Decoding(vocabulary=0, start=0, pad=0, ends=decoding.ends, special=()).options()
-    own = {name: value for name, value in decoding.options().items() if value != plain[name]}
+    plain = Decoding(vocabulary=0, start=0, pad=0, ends=decoding.ends, special=()).options(words)
+    own = {name: value for name, value in decoding.options(words).items() if value != plain[name]}
     own |= {"beam_size": beams, "min_decoding_length": decoding.shortest, "max_input_length": 0}
+    if beams > 1:  # the end counts in an output's length, by which scores are divided
+        own["return_end_token"] = True
     if decoding.longest is not None:
         own["max_decoding_length"] = decoding.longest
     if decoding.first is not None:
-        own["target_prefix"] = [written([decoding.first])]
+        own["target_prefix"] = [words.written([decoding.first])]
     device, _, index = workload.device.partition(":")
     place = "" if device == "cpu" else f", {device!r}, device_index={int(index or 0)}"
+    apart = words.source != words.target  # the tokenizer's own lookup knows one side only
+    vocabularies = (
+        f'words = [json.load(open(f"{{folder}}/{NAME}/{{side}}_vocabulary.json")) for side in ("source", "target")]',
+    )
+    row = 'tokenizer("an input").input_ids'
     return (
-        "import ctranslate2, transformers",
+        f"import {'json, ' if apart else ''}ctranslate2, transformers",
         f'engine = ctranslate2.Translator(f"{{folder}}/{NAME}"{place}, intra_threads={workload.threads})',
         "tokenizer = transformers.AutoTokenizer.from_pretrained(folder)",
+        *(vocabularies if apart else ()),
         f"options = dict({', '.join(f'{name}={value!r}' for name, value in own.items())})",
-        'rows = [[str(token) for token in tokenizer("an input").input_ids]]',
-        "found = engine.translate_batch(rows, **options)[0].hypotheses[0]",
-        "print(tokenizer.decode([int(token) for token in found], skip_special_tokens=True))",
+        f"row = [words[0][token] for token in {row}]" if apart else f"row = tokenizer.convert_ids_to_tokens({row})",
+        "found = engine.translate_batch([row], **options)[0].hypotheses[0]",
+        "ids = [words[1].index(word) for word in found]" if apart else "ids = tokenizer.convert_tokens_to_ids(found)",
+        "print(tokenizer.decode(ids, skip_special_tokens=True))",
     )
 
 
-def _save(model: Any, decoding: Decoding, folder: Path, precision: str) -> None:
-    spec = spec_of(model)
-    spec.config.decoder_start_token, spec.config.bos_token = str(decoding.start), str(decoding.start)
-    spec.config.eos_token, spec.config.unk_token = str(decoding.ends[0]), str(decoding.pad)
+def _save(spec: Any, decoding: Decoding, words: Words, folder: Path, precision: str) -> None:
+    """The engine's folder; the specification is quantised in place."""
+    spec.register_source_vocabulary(list(words.source))
+    spec.register_target_vocabulary(list(words.target))
+    [start], [end] = words.written([decoding.start]), words.written(decoding.ends[:1])
+    spec.config.decoder_start_token, spec.config.bos_token = start, start
+    spec.config.eos_token, spec.config.unk_token = end, words.unknown
     spec.validate()
     spec.optimize(quantization=precision)
     spec.save(str(folder))
 
 
 def _compared(
-    model: Any, decoding: Decoding, workload: Workload, rows: Sequence[Sequence[int]] | None
+    model: Any, decoding: Decoding, words: Words, workload: Workload, rows: Sequence[Sequence[int]] | None
 ) -> dict[str, Any]:
     """The same specification in float32 on the CPU, against eager; a quantised one is scored, not compared."""
     plain = workload.model_copy(update={"device": "cpu", "dtype": "float32", "quantize": "none"})
     with tempfile.TemporaryDirectory(prefix="nash-search-ctranslate2-") as folder:
-        _save(model, decoding, Path(folder), "float32")
+        _save(spec_of(model), decoding, words, Path(folder), "float32")
         engine = Engine(Path(folder), decoding, plain, {})
-    return comparison.agreed(model, engine.write, workload, rows, **SEARCHES_LIKE)
+    return comparison.agreed(model, engine.write, workload, rows, exact_beams=False)

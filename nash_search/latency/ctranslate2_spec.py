@@ -41,7 +41,7 @@ UNKNOWN = "<unknown>"
 
 
 def spec_of(model: Any) -> transformer_spec.TransformerSpec:
-    """The model's specification, on the CPU in float32; its vocabulary is the token ids, written out.
+    """The model's specification, on the CPU in float32, without a vocabulary.
 
     Raises:
         InvalidInput: a family or activation that CTranslate2 cannot express exactly.
@@ -54,10 +54,12 @@ def spec_of(model: Any) -> transformer_spec.TransformerSpec:
     else:
         known = ", ".join([*T5_LIKE, *PRE_NORM])
         raise InvalidInput(f"model must be one of {known} for runtime ctranslate2, but got {kind}")
-    tokens = [str(index) for index in range(spec.decoder.embeddings.weight.shape[0])]
-    spec.register_source_vocabulary(tokens)
-    spec.register_target_vocabulary(tokens)
     return spec
+
+
+def sizes_of(spec: transformer_spec.TransformerSpec) -> tuple[int, int]:
+    """Rows of the encoder's and of the decoder's embeddings; they differ where each language has its own tokens."""
+    return int(spec.encoder.embeddings[0].weight.shape[0]), int(spec.decoder.embeddings.weight.shape[0])
 
 
 def _stacks(

@@ -313,7 +313,7 @@ class NashBench:
         return self._serving.write_again(exports, trials)
 
     def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
-        """Quantised exports against their float twins, by quality; nothing where the runtime does not quantise."""
+        """Exports that may write something else than their float twins, against these, by quality."""
         return self._serving.fidelities(folders)
 
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:

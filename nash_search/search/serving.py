@@ -3,8 +3,9 @@
     PyTorch serves        the model itself in the workload's precision, which is what the task scores
     an engine serves      export -> load; its own outputs are scored, so a quantised quality is never assumed
 
-What is served in another precision than float32 is compared with its float twin by quality (`fidelity`), for its
-tokens may differ. One object per bench. This module refuses to know studies, trials and how a model was made.
+What is served quantised, or with a beam search of the engine's own, is compared with its float twin by quality
+(`fidelity`), for its tokens may differ. One object per bench. This module refuses to know studies, trials and how a
+model was made.
 """
 
 from __future__ import annotations
@@ -127,6 +128,11 @@ class Serving:
         """Whether the weights are served in fewer bits than the dtype says."""
         return self.workload.quantize != "none"
 
+    def differs(self, served: Any) -> bool:
+        """Whether what is served may write something else than the model in float32: then its quality must agree."""
+        compared = served.told.get("compared", {}) if self.by_engine else {}
+        return self.quantised or bool(compared.get("differing"))
+
     @property
     def _compared(self) -> Examples:
         """What a served model and its float twin are both scored on."""
@@ -146,14 +152,15 @@ class Serving:
         )
 
     def fidelities(self, folders: Mapping[str, Path]) -> dict[str, Fidelity]:
-        """`fidelity` of checkpoint folders with their artefacts; nothing where the runtime does not quantise."""
-        if not self.quantised:
+        """`fidelity` of those checkpoint folders whose artefacts may write something else than float32."""
+        if not self.by_engine:
             return {}
-        load = self.runtime.load
-        return {
-            name: self.fidelity(EAGER.load(str(folder), self._float), load(str(folder), self.workload))
-            for name, folder in folders.items()
-        }
+        found = {}
+        for name, folder in folders.items():
+            served = self.runtime.load(str(folder), self.workload)
+            if self.differs(served):
+                found[name] = self.fidelity(EAGER.load(str(folder), self._float), served)
+        return found
 
     def yardstick(
         self, model: Any, served: Any, split: Literal["validation", "test"], examples: Examples | None = None
@@ -170,20 +177,22 @@ class Serving:
         return score(EAGER.placed(model, self._float), self.task, split, guard=self._guard, examples=examples)
 
     def check(self, found: Fidelity) -> None:
-        """Refuse a precision that costs a model too much.
+        """Refuse an engine or a precision that costs a model too much.
 
         Raises:
             InvalidInput: the served model keeps less than 97 % of its float twin's quality.
         """
         if found.holds:
             return
-        asked = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}"
+        asked = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}, {self.beams} beams,"
         what = f"{asked} must keep {KEPT_SHARE:.0%} of the quality of float32, but got {found.words}"
-        raise InvalidInput(what, where="--quantize", fix="use --quantize none or another --runtime")
+        other = "another --runtime or --beams 1"
+        flag, fix = ("--quantize", f"none or {other}") if self.quantised else ("--runtime", other)
+        raise InvalidInput(what, where=flag, fix=f"use {fix}")
 
     def check_dense(self, model: Any, served: Any) -> None:
-        """Refuse, before anything is spent, a quantisation that the dense model does not survive."""
-        if self.quantised:
+        """Refuse, before anything is spent, an engine or a precision that the dense model does not survive."""
+        if self.differs(served):
             self.check(self.fidelity(model, served))
 
     def _write(self, served: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import MarianConfig, MarianMTModel
 
 from nash_search import device, pruner
 from nash_search.config import Workload
@@ -16,10 +20,13 @@ from nash_search.errors import InvalidInput
 from nash_search.latency import artefact, comparison, runtimes
 from nash_search.latency.eager import RUNTIME as EAGER
 from nash_search.pruner import surgery
+from nash_search.tasks import models
+from nash_search.tasks.g2p import teacher_folder
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 from nash_search.latency import ctranslate2 as engine  # noqa: E402
 from nash_search.latency import ctranslate2_spec as spelling  # noqa: E402
+from nash_search.latency import ctranslate2_words as vocabulary  # noqa: E402
 
 SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
@@ -32,9 +39,14 @@ INT8 = GREEDY.model_copy(update={"quantize": "int8"})
 FAMILIES, cut = tiny.TEXT_FAMILIES, tiny.cut_of
 
 
+def alike(model):
+    """The model with Hugging Face's setting under which its beams end as the engine's do, output for output."""
+    model.generation_config.update(early_stopping=True)
+    return model
+
+
 def eager(model, rows, beams, longest=12):
-    """Eager's tokens to the end token, its beams ending as the engine's do."""
-    model.generation_config.update(early_stopping=beams > 1)
+    """Eager's tokens to the end token."""
     return ended(model, EAGER.tokens(model, rows, beams=beams, max_new_tokens=longest))
 
 
@@ -48,7 +60,7 @@ def ended(model, found):
 )
 def test_every_cut_writes_eagers_tokens_greedy_and_with_beams(kind):
     for untied in (False, True):
-        model = cut(kind, untied)
+        model = alike(cut(kind, untied))
         assert len({p.heads for p in map(surgery.block_parts, surgery.encoder_blocks(model))}) > 1
         rows = comparison.ragged(model, PLAIN, 64)
         assert len({len(row) for row in rows}) == 12
@@ -61,7 +73,7 @@ def test_every_cut_writes_eagers_tokens_greedy_and_with_beams(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_dense_models_are_compared_on_64_inputs_too(kind):
-    session = RUNTIME.build(tiny.model_of(kind), PLAIN, None)
+    session = RUNTIME.build(alike(tiny.model_of(kind)), PLAIN, None)
     assert session.facts()["compared"] == {"inputs": 64, "beams": [1, 2], "ties": 0}
 
 
@@ -191,7 +203,7 @@ def test_the_artefact_itself_is_what_is_loaded_and_only_for_its_own_precision(tm
 
 
 def test_generation_settings_are_the_models_own_or_refused_by_name():
-    model = cut("mbart")
+    model = alike(cut("mbart"))
     settings = {"forced_bos_token_id": 5, "forced_eos_token_id": 1, "bad_words_ids": [[6], [7, 8]], "min_length": 4}
     model.generation_config.update(**settings)
     rows = comparison.ragged(model, PLAIN, 64)
@@ -203,6 +215,123 @@ def test_generation_settings_are_the_models_own_or_refused_by_name():
     model.generation_config.update(encoder_repetition_penalty=2.0)
     with pytest.raises(InvalidInput, match="encoder_repetition_penalty must be left out for runtime ctranslate2"):
         RUNTIME.build(model, PLAIN, None)
+
+
+ENDS = [1, 7, 9, 12, 20, 31]
+"""Ends that come by chance: beams finish at different lengths, and keep on looking."""
+SETTINGS = {
+    "until none is better": {},
+    "never": {"early_stopping": "never"},
+    "long wanted": {"length_penalty": 2.0},
+    "forced": {"forced_bos_token_id": 6, "forced_eos_token_id": 1},
+    "suppressed": {"bad_words_ids": [[11], [3, 5]], "min_length": 3},
+    "no pair twice": {"no_repeat_ngram_size": 2},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_score_is_what_hugging_faces_beams_look_for(name):
+    model = tiny.model_of("bart")
+    model.generation_config.update(**{"eos_token_id": ENDS, **SETTINGS[name]})
+    asked = {"num_beams": 4, "max_new_tokens": 9, "output_scores": True, "return_dict_in_generate": True}
+    for row in comparison.ragged(model, PLAIN, 12):
+        found = model.generate(torch.tensor([row]), **asked)
+        output = comparison._ended(found.sequences[0].tolist(), model.generation_config)
+        score = comparison.objective(model, row, output, longest=9)
+        assert score == pytest.approx(found.sequences_scores[0].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ({"bad_words_ids": [[3, 5]]}, [4, 3, 5, 1]),
+        ({"suppress_tokens": [4]}, [4, 3, 1]),
+        ({"no_repeat_ngram_size": 2}, [4, 3, 4, 3, 1]),
+        ({"forced_bos_token_id": 6}, [4, 3, 1]),
+        ({"forced_eos_token_id": 1}, [4, 3, 2, 4, 3, 2, 4, 3, 2]),
+        ({"min_new_tokens": 3}, [4, 1]),
+    ],
+)
+def test_an_output_that_breaks_a_setting_scores_nothing(settings, output):
+    model = tiny.model_of("bart")
+    model.generation_config.update(eos_token_id=1)
+    assert math.isfinite(comparison.objective(model, [3, 4], output, longest=9))
+    model.generation_config.update(**settings)
+    assert comparison.objective(model, [3, 4], output, longest=9) == -math.inf
+
+
+def test_beams_that_end_by_another_rule_are_judged_by_pytorchs_score(monkeypatch):
+    model = tiny.model_of("bart")
+    model.generation_config.update(eos_token_id=ENDS)
+    wide = PLAIN.model_copy(update={"beams": 4, "output_tokens": 12})
+    rows = comparison.ragged(model, wide, 64)
+    found = engine._compared(model, engine.decoding_of(model), words_of(model), wide, rows)
+    assert found["beams"] == [1, 4] and found["differing"] > 0, "eager goes on where the engine stops"
+    assert -comparison.GAP <= found["score_gap"] <= comparison.GAP
+    wrong = engine.decoding_of(model).model_copy(update={"length_penalty": -4.0})  # greedy search does not see it
+    with pytest.raises(InvalidInput, match=r"scores at most 0.02 nats per token below its own, but with 4 beams"):
+        engine._compared(model, wrong, words_of(model), wide, rows)
+
+
+def words_of(model):
+    sizes = spelling.sizes_of(spelling.spec_of(model))
+    return vocabulary.words_for("/no/tokenizer/here", *sizes, pad=0)
+
+
+def test_marian_with_a_vocabulary_for_each_language_writes_eagers_tokens(tmp_path):
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 32}
+    ids = {"pad_token_id": 36, "eos_token_id": 0, "decoder_start_token_id": 36, "forced_eos_token_id": 0}
+    apart = {"vocab_size": 37, "decoder_vocab_size": 45, "share_encoder_decoder_embeddings": False}
+    torch.manual_seed(0)
+    config = MarianConfig(**sizes, **heads, **ids, **apart, tie_word_embeddings=False, init_std=0.3)
+    model = alike(MarianMTModel(config).eval())
+    rows = comparison.ragged(model, PLAIN, 64)
+    RUNTIME.export(model, str(tmp_path), PLAIN, rows)
+    assert {len(json.loads((tmp_path / NAME / f"{side}_vocabulary.json").read_text())) for side in SIDES} == {37, 45}
+    loaded = RUNTIME.load(str(tmp_path), PLAIN)
+    found = ended(model, RUNTIME.tokens(loaded, rows, beams=1, max_new_tokens=12))
+    assert found == eager(model, rows, 1) and max(max(row) for row in found) >= 37
+
+
+NAME, SIDES = "ctranslate2", ("source", "target")
+DOCUMENTED = """
+import sys, ctranslate2, transformers
+folder = sys.argv[1]
+translator = ctranslate2.Translator(f"{folder}/ctranslate2")
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+for text in sys.argv[2:]:
+    source = tokenizer.convert_ids_to_tokens(tokenizer.encode(text))
+    target = translator.translate_batch([source], beam_size=1)[0].hypotheses[0]
+    print(tokenizer.decode(tokenizer.convert_tokens_to_ids(target), skip_special_tokens=True))
+"""
+"""CTranslate2's documented way to translate with a tokenizer of transformers."""
+
+
+def test_the_engines_documented_usage_and_the_cards_write_our_outputs(tmp_path):
+    model, tokenizer = pruner.load(teacher_folder()), models.load_tokenizer(models.vet(teacher_folder()))
+    pruner.save(model, tmp_path, tokenizer=tokenizer)
+    texts = ["hello", "measure", "nothing", "budget"]
+    RUNTIME.export(model, str(tmp_path), GREEDY, tokenizer(texts).input_ids)
+    loaded = RUNTIME.load(str(tmp_path), GREEDY)
+    rows = tokenizer([*texts, "an input"]).input_ids
+    own = [tokenizer.decode(row, skip_special_tokens=True) for row in loaded.write(rows, beams=1, max_new_tokens=32)]
+    assert len(set(own)) == 5
+    run = [sys.executable, "-W", "ignore", "-c"]
+    done = subprocess.run([*run, DOCUMENTED, str(tmp_path), *texts], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == own[:4]
+    config = json.loads((tmp_path / NAME / "config.json").read_text())
+    assert config["eos_token"] == tokenizer.eos_token and config["unk_token"] == tokenizer.unk_token
+    assert config["decoder_start_token"] == tokenizer.convert_ids_to_tokens(model.config.decoder_start_token_id)
+    _, record = artefact.found(tmp_path, NAME, GREEDY)
+    lines = "\n".join([f"folder = {str(tmp_path)!r}", *record.loading])
+    done = subprocess.run([*run, lines], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == own[4:]
+
+
+def test_every_id_has_one_word_though_the_tokenizer_does_not_know_it():
+    words = vocabulary._named({"a": 0, "<unused_3>": 1, "b": 2}, 5)
+    assert words == ("a", "<unused_3>", "b", "<unused_3>_", "<unused_4>")
 
 
 def test_what_the_engine_cannot_say_is_refused_by_name():
