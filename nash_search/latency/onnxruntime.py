@@ -184,7 +184,7 @@ def _take_over(source: Path, target: Path, quantize: str) -> None:
     """One graph as it is, or with its matrices of weights in int8.
 
     One scale per output channel, in 7 of the 8 bits: without VNNI a CPU adds two products of 8 bits each in 16, which
-    saturates, and that alone ruins a real T5. The encoder's second feed-forward matrices stay in float32: what they
+    saturates. The encoder's second feed-forward matrices stay in float32: what they
     read has a few values hundreds of times larger than the rest, and one scale holds them all. On Flan-T5-small this
     keeps the quality where all matrices in int8 keep two thirds of it (results/LOG.md, 2026-11-27).
     """
