@@ -136,6 +136,8 @@ class Proposals(BaseSampler):
         for sampler in self._samplers(study):
             drawn = sampler.sample_relative(study, trial, moving)
             if drawn:
+                left = {name: d for name, d in moving.items() if name not in drawn}  # NSGA-II's word for a mutation
+                drawn |= {name: sampler.sample_independent(study, trial, name, d) for name, d in left.items()}
                 return params_of(self._nearest(drawn, moving))
         return params_of(self._free[int(np.random.default_rng(self._seed).integers(len(self._free)))])
 

@@ -111,6 +111,12 @@ def test_a_child_that_is_taken_becomes_its_nearest_free_neighbour():
     assert asked._nearest(child, moving()) == Architecture(encoder_sparsity_pct=30, decoder_layers=2)
 
 
+def test_a_mutated_child_is_completed(rehearse, notebook):
+    rehearse(trials=18, sampler="nsga2", early_stopping=False)
+    trained = [r.architecture for r in notebook.trials[1:]]
+    assert len(set(trained)) == len(trained) == 18 and all(share_of(a) <= 0.71 for a in trained)
+
+
 def test_depths_with_gaps_are_proposed_too():
     space = SPACE.model_copy(update={"decoder_layers": (1, 2, 4)})
     every = space.architectures()
