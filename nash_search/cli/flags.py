@@ -59,7 +59,7 @@ TASK = (
     Flag(
         field="task.data",
         metavar="PATH|HUB-ID",
-        help="Your data: JSONL, CSV, TSV or Parquet, a folder, or a hub dataset.",
+        help="Your data: JSONL, JSON, CSV, TSV or Parquet, a folder of them or of parallel text, or a hub dataset.",
     ),
     Flag(field="task.data_config", metavar="NAME", help="Configuration of a hub dataset."),
     Flag(field="task.train_split", metavar="NAME", help="Name of the train split."),
@@ -78,7 +78,7 @@ TASK = (
     Flag(field="task.max_output_tokens", metavar="N", help="Longest output when scoring."),
     Flag(field="task.validation_examples", metavar="N", help="Validation examples each trial is scored on."),
     Flag(field="task.test_examples", metavar="N", help="Test examples that certification scores."),
-    Flag(field="task.allow_overlap", switch=True, help="Accept examples that stand in two splits."),
+    Flag(field="task.allow_overlap", switch=True, help="Keep and count sources that stand in two splits."),
 )
 MODEL = (
     Flag(
