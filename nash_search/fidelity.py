@@ -44,6 +44,12 @@ class Fidelity(Frozen):
         return self.share >= KEPT_SHARE
 
     @property
+    def by_chance(self) -> bool:
+        """Whether so small a loss may be one of the examples: within twice the standard errors."""
+        lost = abs(self.twin.value - self.served.value)
+        return lost <= 2 * math.hypot(self.twin.standard_error, self.served.standard_error)
+
+    @property
     def words(self) -> str:
         """`rougeL 3.15 of float32's 34.95 (9.0 %) on 512 examples`."""
         share = f"{self.share:.1%}" if math.isfinite(self.share) else "none"

@@ -99,14 +99,15 @@ def measure(
             told = [("device", workload.device), ("one call", one_call(workload.model_dump())), ("lengths", source)]
             _tell(told)
         kept = fidelity_of(path, workload, asked)
-        if workload.quantize != "none" and not quiet:
+        if (kept or workload.quantize != "none") and not quiet:
             _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
         timing = {"rounds": rounds, "pairs": pairs}
         found = measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
     if not quiet:
         _tell(rows(found, budget))
     if json_:
-        beside = {"fidelity": fidelity_told(kept) if kept else None} if workload.quantize != "none" else {}
+        told_of = kept or workload.quantize != "none"
+        beside = {"fidelity": fidelity_told(kept) if kept else None} if told_of else {}
         print(json.dumps(document(found, budget) | beside))
     return 3 if budget is not None and found.certificate(budget) != "met" else 0
 

@@ -155,7 +155,7 @@ class NashBench:
         return found
 
     def dense_quality(self) -> Quality:
-        """The dense model on the validation split; a model of the user's must know the data, and survive int8."""
+        """The dense model on the validation split; the user's must know the data, and survive its precision."""
         if self._quality is None:
             if self.config.model is not None:
                 fix = f"nash-search finetune --model {self.config.model} --output DIR with the same data, then DIR"

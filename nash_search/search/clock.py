@@ -117,7 +117,7 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
 
 
 def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelity | None:
-    """What a folder keeps of its quality where the workload quantises it, on the data that are known of it.
+    """What a folder keeps of its quality where it is served in less than float32, on the data that are known of it.
 
     Args:
         path: the folder that is timed.
@@ -125,7 +125,7 @@ def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelit
         config: the data, where any were named; an export of an embedded task knows its own.
 
     Returns:
-        The served model against its float twin; None where nothing is quantised or no data are known.
+        The served model against its float twin; None in float32 or where no data are known.
 
     Raises:
         InvalidInput: less than 97 % is kept, so its time would be another model's.
@@ -133,7 +133,7 @@ def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelit
     record = measurement_of(path)
     known = str(record.get("task")) if record is not None else ""
     asked = config.task if _named(config) else TaskConfig(name=known) if known in EMBEDDED else None
-    if workload.quantize == "none" or asked is None:
+    if (workload.quantize == "none" and workload.dtype == "float32") or asked is None:
         return None
     folder = models.vet(path)
     settings = models.generation_settings(folder, workload.beams)

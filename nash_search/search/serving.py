@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nash_search.config import Workload
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.latency import fresh, identity, runtimes
 from nash_search.latency.eager import RUNTIME as EAGER
@@ -134,6 +135,11 @@ class Serving:
         return self.quantised or bool(compared.get("differing"))
 
     @property
+    def lossy(self) -> bool:
+        """Whether the model is served in less than float32, weights or arithmetic."""
+        return self.quantised or self.workload.dtype != "float32"
+
+    @property
     def _compared(self) -> Examples:
         """What a served model and its float twin are both scored on."""
         found = self.task.validation.first(MOST)
@@ -179,6 +185,9 @@ class Serving:
     def check(self, found: Fidelity) -> None:
         """Refuse an engine or a precision that costs a model too much.
 
+        Half precision loses quality by overflow (float16 ends at 65,504), which ruins a model, or hardly any: what
+        may be chance is only said.
+
         Raises:
             InvalidInput: the served model keeps less than 97 % of its float twin's quality.
         """
@@ -186,13 +195,18 @@ class Serving:
             return
         asked = f"{self.workload.runtime} {self.workload.dtype} quantize={self.workload.quantize}, {self.beams} beams,"
         what = f"{asked} must keep {KEPT_SHARE:.0%} of the quality of float32, but got {found.words}"
+        if self.lossy and not self.quantised and found.by_chance:
+            warnings.warn(f"{what}; that may be chance", NashSearchWarning, stacklevel=2)
+            return
         other = "another --runtime or --beams 1"
         flag, fix = ("--quantize", f"none or {other}") if self.quantised else ("--runtime", other)
+        if self.lossy and not self.quantised:
+            flag, fix = "--dtype", "bfloat16 or float32" if self.workload.dtype == "float16" else "float32"
         raise InvalidInput(what, where=flag, fix=f"use {fix}")
 
     def check_dense(self, model: Any, served: Any) -> None:
         """Refuse, before anything is spent, an engine or a precision that the dense model does not survive."""
-        if self.differs(served):
+        if self.lossy or self.differs(served):
             self.check(self.fidelity(model, served))
 
     def _write(self, served: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -10,7 +10,7 @@ import torch
 from nash_search import cli, pruner
 from nash_search.config import LatencyBudget, Workload
 from nash_search.config_files import load_config
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import words
@@ -120,6 +120,46 @@ def test_a_dense_model_that_int8_ruins_is_refused_before_anything_is_spent(ruine
     float32 = NashBench(load_config("smoke", asked | {"workload.runtime": runtime})).dense_quality()
     given = NashBench(load_config("smoke", {"workload.runtime": runtime})).dense_quality()
     assert float32.value == given.value > 80, "without int8 it is the very same model"
+
+
+@pytest.fixture(scope="module")
+def overflowing(tmp_path_factory):
+    """The shipped teacher, the same function in float32, whose feed-forward activations float16 cannot hold."""
+    folder = tmp_path_factory.mktemp("overflowing") / "teacher"
+    model = pruner.load(teacher_folder())
+    with torch.no_grad():
+        for block in model.encoder.block:
+            norm, dense = block.layer[-1].layer_norm, block.layer[-1].DenseReluDense
+            norm.weight *= 2.0**12  # powers of two: not one bit of float32 changes
+            if hasattr(dense, "wi_0"):
+                dense.wi_0.weight /= 2.0**12
+            linear = dense.wi_1 if hasattr(dense, "wi_1") else dense.wi
+            linear.weight *= 2.0**10
+            dense.wo.weight /= 2.0**22
+    pruner.save(model, folder, tokenizer=models.load_tokenizer(models.vet(teacher_folder())))
+    return folder
+
+
+def test_a_dense_model_that_float16_ruins_is_refused_before_anything_is_spent(overflowing):
+    benches = {
+        dtype: NashBench(load_config("smoke", {"model": str(overflowing), "workload.dtype": dtype}))
+        for dtype in ("float32", "bfloat16", "float16")
+    }
+    rule = r"eager float16 quantize=none, 1 beams, must keep 97% .* but got 100-PER .*--dtype\): use bfloat16"
+    with pytest.raises(InvalidInput, match=rule):
+        benches["float16"].dense_quality()
+    given = NashBench(load_config("smoke", {})).dense_quality()
+    assert benches["float32"].dense_quality().value == given.value > 80
+    assert benches["bfloat16"].dense_quality().value == pytest.approx(given.value, abs=3)
+
+
+def test_half_precision_that_may_have_lost_by_chance_is_said_and_a_clear_loss_is_refused():
+    serving = NashBench(load_config("smoke", {"workload.dtype": "bfloat16"}))._serving
+    with pytest.warns(NashSearchWarning, match="but got m 19 of float32's 20 .* that may be chance"):
+        serving.check(fidelity(19.0, 20.0))
+    with pytest.raises(InvalidInput, match="eager bfloat16 .* must keep 97% .* use float32"):
+        serving.check(fidelity(10.0, 20.0))
+    serving.check(fidelity(19.9, 20.0))
 
 
 def test_the_dense_quality_is_the_float_models_and_int8_is_a_point_of_its_own():
