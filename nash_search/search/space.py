@@ -20,9 +20,9 @@ MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
 
 
-ANCHORS = 4
+ANCHORS = 5
 """Most anchors that come before the sampler. Replayed on a trained grid, the sampler's own proposals are worth more
-from the fifth trial on, and fewer anchors leave it too little to go by (results/LOG.md, 2026-11-27)."""
+from the sixth trial on, and with four anchors the first five trials find less (results/LOG.md, 2026-11-27)."""
 
 
 def notes(filled: SearchSpace, trials: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from nash_search.search.study import Study, open_storage
 from nash_search.sqlite_url import sqlite_url
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
-BEFORE = [(True, 98.44, 99.49), (False, 98.54, 99.64)]
+BEFORE = [(True, 98.44, 99.49), (False, 98.48, 99.73)]
 """Early stopping; percent of the feasible architectures' hypervolume after 8 and after 16 trials."""
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))
 
@@ -81,7 +81,7 @@ def test_the_sampler_finds_no_less_than_chance_did(monkeypatch, early_stopping, 
     monkeypatch.setattr(sampler.np.random, "default_rng", lambda *a: pytest.fail("left to chance"))
     config = SearchConfig(budgets=BUDGETS, trials=16, early_stopping=early_stopping)
     progress = replay.replay(table, config, seed=0)
-    assert proposed == [True] * 4 + [False] * 12, "the sampler's are all but the anchors"
+    assert proposed == [True] * 5 + [False] * 11, "the sampler's are all but the anchors"
     assert 100 * progress[7].hypervolume / limit >= after_8
     assert 100 * progress[15].hypervolume / limit >= after_16
 

@@ -57,7 +57,7 @@ def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(ta
     fastest = Architecture(encoder_sparsity_pct=80, decoder_layers=1)
     found = space.anchors(SPACE, table, BUDGETS)
     assert set(found) == expected | {fastest} and len(found) == len(set(found))
-    assert first == found[:4], "a few come before the sampler"
+    assert first == found[:5], "a few come before the sampler"
     assert found[0].encoder_sparsity_pct == 0, "low encoder sparsity first"
 
 
