@@ -109,6 +109,7 @@ def bench_of(**changes):
     return NashBench(load_config("smoke", changes | INT8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
 def test_a_dense_model_that_int8_ruins_is_refused_before_anything_is_spent(ruined, runtime, tmp_path):
     pytest.importorskip(runtime)
@@ -140,6 +141,7 @@ def overflowing(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_dense_model_that_float16_ruins_is_refused_before_anything_is_spent(overflowing):
     benches = {
         dtype: NashBench(load_config("smoke", {"model": str(overflowing), "workload.dtype": dtype}))
@@ -162,6 +164,7 @@ def test_half_precision_that_may_have_lost_by_chance_is_said_and_a_clear_loss_is
     serving.check(fidelity(19.9, 20.0))
 
 
+@pytest.mark.slow
 def test_the_dense_quality_is_the_float_models_and_int8_is_a_point_of_its_own():
     pytest.importorskip("ctranslate2")
     bench = bench_of()
@@ -176,6 +179,7 @@ def test_the_dense_quality_is_the_float_models_and_int8_is_a_point_of_its_own():
 MEASURED = ["--runtime", "ctranslate2", "--quantize", "int8", "--input-tokens", "5", "--output-tokens", "4"]
 
 
+@pytest.mark.slow
 def test_measure_refuses_a_model_that_int8_ruins(ruined, capsys):
     pytest.importorskip("ctranslate2")
     assert cli.main(["measure", str(ruined), *MEASURED, "--task", "g2p"]) == 2

@@ -39,6 +39,7 @@ def test_a_database_is_found_by_its_url_whatever_its_folder_is_called(tmp_path: 
     look_at(database_url(None, folder)).engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_study_is_searched_and_answered_in_a_folder_of_any_name(tmp_path: Path) -> None:
     from nash_search.report import folder, page
 
