@@ -85,9 +85,11 @@ def test_what_is_scored_has_the_precision_that_is_timed(monkeypatch):
     monkeypatch.setattr(quality, "quality_of", lambda outputs, examples, task, split: Quality(**FOUND))
     half = bench_of(dtype="bfloat16")
     assert half.dense_quality().signature == "m|served:bfloat16"
+    served, float32 = (torch.bfloat16, "cpu"), (torch.float32, "cpu")
+    assert seen == [served, float32, served], "compared with its float32 twin, then scored as it is served"
     half.test_quality({"dense": half.dense_folder()})
     assert bench_of().dense_quality().signature == "m"
-    assert seen == [(torch.bfloat16, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "cpu")]
+    assert seen[3:] == [served, float32], "float32 has no twin to be compared with"
     assert next(half.teacher.parameters()).dtype == torch.float32
 
 
