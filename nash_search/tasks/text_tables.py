@@ -45,10 +45,10 @@ def lines_of(file: Path) -> Iterator[str]:
         raise InvalidInput(f"data must be readable, but got {shown(reason)}", where=place(file)) from None
 
 
-class JsonLines:
-    """One object a line; blank lines are no rows."""
+class _Objects:
+    """JSON objects, one a row."""
 
-    unit, note = "line", ""
+    unit, note = "row", ""
 
     def __init__(self, file: Path) -> None:
         self._file, self.name = file, place(file)
@@ -63,6 +63,15 @@ class JsonLines:
             yield number, tuple(cell_of(row, name) for name in names)
 
     def _objects(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        raise NotImplementedError
+
+
+class JsonLines(_Objects):
+    """One object a line; blank lines are no rows."""
+
+    unit, note = "line", ""
+
+    def _objects(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for number, line in enumerate(lines_of(self._file), 1):
             if not line.strip():
                 continue
@@ -74,22 +83,8 @@ class JsonLines:
             yield number, _object(row, number, self)
 
 
-class JsonDocument:
+class JsonDocument(_Objects):
     """One JSON value: a list of objects, or an object that holds one (`data`, or its only list of objects)."""
-
-    unit, note = "row", ""
-
-    def __init__(self, file: Path) -> None:
-        self._file, self.name = file, place(file)
-
-    def columns(self) -> list[str]:
-        """Keys of all rows."""
-        return _keys(row for _, row in self._objects())
-
-    def rows(self, names: Sequence[str]) -> Iterator[tuple[int, Cells]]:
-        """Cells by key."""
-        for number, row in self._objects():
-            yield number, tuple(cell_of(row, name) for name in names)
 
     def _objects(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         try:
