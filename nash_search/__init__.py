@@ -15,7 +15,7 @@ from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, SearchSpace
-    from nash_search.config_files import load_config
+    from nash_search.config_loader import load_config
     from nash_search.pruner import load, prune
     from nash_search.search import SearchResult, search
 
@@ -27,7 +27,7 @@ _HOMES = {
     "SearchResult": "search",
     "SearchSpace": "config",
     "load": "pruner",
-    "load_config": "config_files",
+    "load_config": "config_loader",
     "prune": "pruner",
     "search": "search",
 }

@@ -20,7 +20,7 @@ import typer.main
 
 from nash_search.cli import app, main, one_line
 from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.errors import Unfinished
 from nash_search.search import search
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nash_search.cli import main
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.search import search
 from nash_search.tasks.g2p import teacher_folder
 

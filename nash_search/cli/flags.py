@@ -1,6 +1,6 @@
 """Flags that several commands share, as one table: the flag, the field it sets, what to say about it.
 
-Values stay strings until `config_files` checks them, so a flag and a file are refused in the same
+Values stay strings until `config_loader` checks them, so a flag and a file are refused in the same
 words. `configured` turns a command that takes `overrides` into one with these flags.
 """
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nash_search.config_files import flag_of, seconds
+from nash_search.config_loader import flag_of, seconds
 from nash_search.errors import InvalidInput
 
 

@@ -13,7 +13,7 @@ import typer
 from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
 from nash_search.cli.searching import Json, Quiet, Results, aloud, quiet_libraries
 from nash_search.config import LatencyBudget
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.tasks import models
 from nash_search.tasks.preflight import check, check_workload

@@ -13,7 +13,7 @@ import typer
 
 from nash_search.cli.flags import ConfigFile
 from nash_search.config import Profile, SearchConfig
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.tasks.preflight import check, check_folder
 

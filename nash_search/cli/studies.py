@@ -101,7 +101,7 @@ def pick(
     """Answer another budget from a finished study, without training."""
     from nash_search.cli.flags import percent
     from nash_search.config import LatencyBudget
-    from nash_search.config_files import load_config
+    from nash_search.config_loader import load_config
 
     drop = load_config(None, {"max_drop_pct": percent(max_drop) if max_drop else None}).max_drop_pct
     folder = folder_of(study, results)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nash_search.pruner.answers import answered
     from nash_search.pruner.checkpoint import check_export, load, save, save_tokenizer
     from nash_search.pruner.depth import selected_blocks
-    from nash_search.pruner.families import adapter_of
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
     from nash_search.pruner.shared import SharedModel, train_shared
     from nash_search.pruner.stages import Pruned, Stopped
@@ -34,7 +33,6 @@ _HOME = {
     "save": "checkpoint",
     "save_tokenizer": "checkpoint",
     "selected_blocks": "depth",
-    "adapter_of": "families",
     "Pruned": "stages",
     "SharedModel": "shared",
     "Stopped": "stages",
@@ -56,7 +54,6 @@ __all__ = [
     "SharedModel",
     "Stopped",
     "TeacherOutputs",
-    "adapter_of",
     "answered",
     "check_export",
     "cut",

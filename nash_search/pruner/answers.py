@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from nash_search.errors import InvalidInput
+from nash_search.families import adapter_of
 from nash_search.pruner.distillation import Batch, source_of
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.teacher_outputs import TeacherOutputs
 
 Batches = Callable[[int], Batch]

@@ -17,8 +17,8 @@ from typing import Any
 
 from nash_search import loading
 from nash_search.errors import InvalidInput
+from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.surgery import is_narrow
 
 

@@ -82,7 +82,7 @@ class ElasticDecoder:
     """
 
     def __init__(self, model: Any) -> None:
-        from nash_search.pruner.families import adapter_of
+        from nash_search.families import adapter_of
 
         family = adapter_of(model)
         self._decoder = family.decoder(model)

@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nash_search.config import PruningRecipe
+from nash_search.families import adapter_of
 from nash_search.modeling_nash import encoder_blocks
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.teacher_outputs import TeacherOutputs
 
 Batch = dict[str, torch.Tensor]

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from nash_search.config import PruningRecipe
+from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.sparsity import Units
 from nash_search.pruner.surgery import encoder_parameters, head_parameters, neuron_parameters
 

@@ -25,12 +25,12 @@ from safetensors.torch import save_file
 
 from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
+from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import checkpoint, scores
 from nash_search.pruner.answers import answered
 from nash_search.pruner.depth import DecoderScore, ElasticDecoder, selected_blocks
 from nash_search.pruner.distillation import Batch, Distillation
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.sparsity import Kept, choose
 from nash_search.pruner.surgery import cut, keep_decoder_blocks, undisturbed

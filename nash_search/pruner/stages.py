@@ -23,12 +23,12 @@ import torch
 from nash_search import loading
 from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
+from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import scores
 from nash_search.pruner.answers import answered
 from nash_search.pruner.depth import DecoderScore, selected_blocks
 from nash_search.pruner.distillation import Batch, Distillation
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
 from nash_search.pruner.shared import SharedModel

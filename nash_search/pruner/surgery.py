@@ -18,9 +18,9 @@ import torch
 from nash_search import loading, modeling_nash
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
+from nash_search.families import Family, adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.depth import DecoderScore, selected_blocks
-from nash_search.pruner.families import Family, adapter_of
 from nash_search.records import Shapes
 
 Kept = Sequence[Sequence[int]]

@@ -17,7 +17,7 @@ from torch import nn
 
 from nash_search import loading
 from nash_search.errors import InvalidInput
-from nash_search.pruner.families import adapter_of
+from nash_search.families import adapter_of
 
 NEEDED = (
     "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id",

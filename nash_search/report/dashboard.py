@@ -27,8 +27,7 @@ from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from nash_search.errors import InvalidInput, StorageDamaged
-from nash_search.spreadsheet import csv_cell
-from nash_search.sqlite_url import sqlite_path, sqlite_url
+from nash_search.files import csv_cell, sqlite_path, sqlite_url
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

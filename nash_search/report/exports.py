@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
+from nash_search.files import replace
 from nash_search.records import Artefact, Latency, Quality, TrialRecord
 from nash_search.report.card import card
-from nash_search.report.files import replace
 from nash_search.report.view import StudyView
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import jinja2
 
+from nash_search.files import replace
 from nash_search.report import engines, escape, markdown, picture, plots
 from nash_search.report.answer import load_lines, quality_words, widths_words
-from nash_search.report.files import replace
 from nash_search.report.picks import Pick, Point
 from nash_search.report.view import StudyView
 from nash_search.report.words import (

@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nash_search.files import replace
 from nash_search.report import escape
-from nash_search.report.files import replace
 from nash_search.report.labels import place_labels
 from nash_search.report.palette import DARK, LIGHT, Theme
 from nash_search.report.view import StudyView

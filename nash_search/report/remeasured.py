@@ -12,9 +12,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from nash_search.files import replace
 from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
-from nash_search.report.files import replace
 from nash_search.report.palette import LIGHT
 
 Remeasured = Mapping[str, Any]

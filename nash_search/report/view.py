@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nash_search import front
+from nash_search import pareto
 from nash_search.config import Workload
 from nash_search.records import Latency, TrialRecord
 from nash_search.report import escape
@@ -211,8 +211,8 @@ def _front(
         for r in records
         if r.status == "complete" and r.quality and (ms := placed[r.number][0]) is not None and r.number not in unpruned
     ]
-    losses = front.losses([ms for _, ms, _ in rows], [value for _, _, value in rows], direction)
-    return {number for (number, _, _), keep in zip(rows, front.front_mask(losses), strict=True) if keep}
+    losses = pareto.losses([ms for _, ms, _ in rows], [value for _, _, value in rows], direction)
+    return {number for (number, _, _), keep in zip(rows, pareto.front_mask(losses), strict=True) if keep}
 
 
 def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense | None:
@@ -279,13 +279,13 @@ def _hypervolume(
     if not rows or dense is None or not reference:
         return ()
     share = reference.get("share") or reference["latency_ms"] / dense.ms
-    corner = front.losses([share], [float(reference["quality"])], direction)[0]
+    corner = pareto.losses([share], [float(reference["quality"])], direction)[0]
     rows.sort(key=lambda row: (row[0].created, row[0].number))
-    losses = front.losses([share for _, share, _ in rows], [value for _, _, value in rows], direction)
+    losses = pareto.losses([share for _, share, _ in rows], [value for _, _, value in rows], direction)
     spent, curve = 0.0, []
     for index, (record, _, _) in enumerate(rows):
         spent += record.train_s
-        curve.append((spent, front.hypervolume(losses[: index + 1], corner)))
+        curve.append((spent, pareto.hypervolume(losses[: index + 1], corner)))
     return tuple(curve)
 
 

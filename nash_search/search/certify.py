@@ -22,11 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nash_search import front
+from nash_search import pareto
 from nash_search.config import LatencyBudget, SearchConfig
+from nash_search.files import ask_free, fsync_folder, write_atomic
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, TrialRecord
-from nash_search.search import failpoints, manifest, occasions, room
+from nash_search.search import failpoints, manifest, occasions
 from nash_search.search.certification import Certification as Certification
 from nash_search.search.certification import Point as Point
 from nash_search.search.certification import Training as Training
@@ -55,7 +56,7 @@ def _stored(folder: Path) -> Certification | None:
 
 def write(folder: Path, certification: Certification) -> None:
     """Keep it, durably."""
-    manifest.write_atomic(folder / FILE, certification.model_dump_json(indent=1))
+    write_atomic(folder / FILE, certification.model_dump_json(indent=1))
 
 
 def ranked(points: Sequence[Point], floor: float | None) -> list[Point]:
@@ -97,8 +98,8 @@ def on_front(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[
     """The front by certified latency, every budget's answer, and what is not what was trained."""
     sound = [p for p in points if p.sound]
     direction = points[0].validation.direction if points else "maximize"
-    losses = front.losses([p.latency.ratio for p in sound], [p.validation.value for p in sound], direction)
-    kept = {p.key for p, best in zip(sound, front.front_mask(losses), strict=True) if best}
+    losses = pareto.losses([p.latency.ratio for p in sound], [p.validation.value for p in sound], direction)
+    kept = {p.key for p, best in zip(sound, pareto.front_mask(losses), strict=True) if best}
     kept |= {p.key for b in budgets if (p := choose(points, b, None)[1]) is not None}
     return [p for p in points if not p.sound or p.key in kept]
 
@@ -213,7 +214,7 @@ def _time(
         (scratch[point.key] / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
         scratch[point.key].rename(target)
         points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}"}))
-    manifest.fsync_folder(exports)
+    fsync_folder(exports)
     kept = {Path(p.checkpoint).name for p in points}
     for path in exports.iterdir():
         if path.name not in kept:
@@ -240,7 +241,7 @@ def _unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, P
     for litter in exports.glob(".tmp-*"):
         shutil.rmtree(litter)
     weights = {_key(record): _home(folder, record) / WEIGHTS for record in candidates}
-    room.ask(exports, 2 * manifest.second_bytes(list(weights.values()), exports), "certification")
+    ask_free(exports, 2 * manifest.second_bytes(list(weights.values()), exports), "certification")
     scratch = {key: exports / f".tmp-{key}" for key in weights}
     for key, path in weights.items():
         manifest.second(path, scratch[key])

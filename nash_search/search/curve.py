@@ -10,8 +10,8 @@ import json
 import time
 from pathlib import Path
 
+from nash_search.files import write_atomic
 from nash_search.records import CurvePoint, Quality
-from nash_search.search import manifest
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.trial import Hooks, Job
 
@@ -34,7 +34,7 @@ class Curve:
         kept = [p for p in self.points if p.step < step]  # training may continue from before a rung noted here
         self.points = (*kept, point)
         self._job.work.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomic(self._job.work / FILE, json.dumps([p.model_dump() for p in self.points]))
+        write_atomic(self._job.work / FILE, json.dumps([p.model_dump() for p in self.points]))
         self._hooks.rung(self._job, step, quality.value)
         if self._job.config.early_stopping:
             self.stopped = reason_to_stop(

@@ -20,7 +20,7 @@ from typing import Any
 from nash_search import pruner
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput
-from nash_search.pruner.families import FAMILIES
+from nash_search.families import FAMILIES
 from nash_search.records import Quality
 from nash_search.search import manifest
 from nash_search.search.vocabulary import Trimming, Weigh

@@ -16,13 +16,13 @@ from typing import Any
 from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
 from nash_search.fidelity import Fidelity
+from nash_search.files import csv_cell, write_atomic
 from nash_search.records import Quality, TrialRecord
-from nash_search.search import manifest, occasions, probe, provenance, sharing, space
+from nash_search.search import occasions, probe, provenance, sharing, space
 from nash_search.search.certification import over_seeds
 from nash_search.search.certify import Certification, Point, Training, choose
 from nash_search.search.probe import LatencyTable
 from nash_search.search.study import StudyFacts
-from nash_search.spreadsheet import csv_cell
 
 PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
 PUBLIC_PARTS = {
@@ -289,7 +289,7 @@ def write_tables(folder: Path, records: Sequence[TrialRecord], document: dict[st
     import pandas as pd
 
     frame = pd.DataFrame([_trial_row(r, document["dense"]["latency_ms"]) for r in records])
-    manifest.write_atomic(folder / "trials.csv", frame.map(csv_cell).to_csv(index=False))
+    write_atomic(folder / "trials.csv", frame.map(csv_cell).to_csv(index=False))
     write_summary(folder, document)
 
 
@@ -298,9 +298,9 @@ def write_summary(folder: Path, document: dict[str, Any]) -> None:
     import pandas as pd
 
     rows = [{**{k: v for k, v in p.items() if not isinstance(v, dict)}, **p["architecture"]} for p in document["front"]]
-    manifest.write_atomic(folder / "front.csv", pd.DataFrame(rows).map(csv_cell).to_csv(index=False))
-    manifest.write_atomic(folder / "front.json", json.dumps(document["front"], indent=1))
-    manifest.write_atomic(folder / "summary.json", json.dumps(document, indent=1))
+    write_atomic(folder / "front.csv", pd.DataFrame(rows).map(csv_cell).to_csv(index=False))
+    write_atomic(folder / "front.json", json.dumps(document["front"], indent=1))
+    write_atomic(folder / "summary.json", json.dumps(document, indent=1))
 
 
 def _trial_row(record: TrialRecord, dense_ms: float) -> dict[str, Any]:

@@ -20,14 +20,14 @@ from typing import Any, Literal
 
 from nash_search import intervals
 from nash_search.config import Frozen, LatencyBudget, SearchConfig, TaskConfig, Workload, digest
-from nash_search.config_files import flag_of
+from nash_search.config_loader import flag_of
 from nash_search.errors import NashSearchError
 from nash_search.fidelity import KEPT_SHARE, Fidelity
+from nash_search.files import write_atomic
 from nash_search.latency import alone, fresh
 from nash_search.latency.cache import drifted
 from nash_search.latency.eager import RUNTIME as EAGER
 from nash_search.records import Latency, Quality
-from nash_search.search import manifest
 from nash_search.search.dense import Dense
 from nash_search.tasks.quality import quality_of
 from nash_search.tasks.task import Task
@@ -158,7 +158,7 @@ def tried_or_known(
             found = dense_on_engines(folder, dense.teacher, dense.task, workload, guard=guard)
         if found.whole:
             known.mkdir(parents=True, exist_ok=True, mode=0o700)
-            manifest.write_atomic(place, found.model_dump_json())
+            write_atomic(place, found.model_dump_json())
     return found
 
 

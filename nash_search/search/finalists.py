@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nash_search import front
+from nash_search import pareto
 from nash_search.config import LatencyBudget
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
@@ -47,9 +47,9 @@ def expected_winners(
         direction = timed[0][2].direction
         sign = 1.0 if direction == "maximize" else -1.0
         timed = [t for t in timed if floor is None or sign * t[2].value >= sign * floor]
-        points = front.losses([t[1] for t in timed], [t[2].value for t in timed], direction)
+        points = pareto.losses([t[1] for t in timed], [t[2].value for t in timed], direction)
         for budget in budgets:
-            best = front.best_under(points, budget.share_of(dense_ms) / (1 + MARGIN))
+            best = pareto.best_under(points, budget.share_of(dense_ms) / (1 + MARGIN))
             if best is not None:
                 found[timed[best][0].number] = timed[best][0]
     return list(found.values())

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nash_search import front
+from nash_search import pareto
 from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.search.study import Study
@@ -51,7 +51,7 @@ class Frontier:
         if new:  # what was dominated once stays dominated
             self._judged |= {r.number for r in new}
             found = sorted(self._front + [r for r in new if r.status == "complete"], key=lambda r: r.number)
-            self._front = [found[i] for i in front.front_order(self._losses(found))]
+            self._front = [found[i] for i in pareto.front_order(self._losses(found))]
         return self._front
 
     def contenders(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -88,11 +88,11 @@ class Frontier:
         beside = [r for r in self._study.records() if r.infeasible is not None and r.quality is not None]
         sign = 1.0 if facts.direction == "minimize" else -1.0
         reference = (facts.reference_share, sign * facts.reference_quality)
-        return front.hypervolume(self._losses([*self.front(), *beside]), reference)
+        return pareto.hypervolume(self._losses([*self.front(), *beside]), reference)
 
     def _losses(self, records: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
         for r in records:
             if r.number not in self._values and r.latency is not None and r.quality is not None:
                 self._values[r.number] = r.latency.ratio, r.quality.value
         pairs = [self._values[r.number] for r in records]
-        return front.losses([p[0] for p in pairs], [p[1] for p in pairs], self._study.facts.direction)
+        return pareto.losses([p[0] for p in pairs], [p[1] for p in pairs], self._study.facts.direction)

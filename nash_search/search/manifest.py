@@ -19,43 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nash_search.files import fsync_file, fsync_folder, write_atomic
 from nash_search.search import failpoints
 
 NAME = "manifest.json"
 SMALL_BYTES = 4 * 2**20
-
-
-def fsync_folder(path: Path) -> None:
-    """Make a rename or a new file in this folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def fsync_file(path: Path) -> None:
-    """Make a file's content durable."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file by new content, durably; readers see the old or the new one, never a part."""
-    raw = data.encode() if isinstance(data, str) else data
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.unlink(missing_ok=True)
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
 
 
 def second(folder: Path, target: Path) -> None:

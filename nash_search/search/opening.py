@@ -18,13 +18,13 @@ from typing import Any, Protocol
 
 from nash_search import errors
 from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
+from nash_search.files import sqlite_url, write_atomic
 from nash_search.intervals import OccasionEffect
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.search import cost, document, engines, manifest, occasions, probe, recovery, space
+from nash_search.search import cost, document, engines, occasions, probe, recovery, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.search.trial import Bench
-from nash_search.sqlite_url import sqlite_url
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def latency_table(
         return probe.LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
     found = timed_table(bench, shapes, folder.parent / LATENCIES, say)
-    manifest.write_atomic(own, found.model_dump_json())
+    write_atomic(own, found.model_dump_json())
     return found
 
 
@@ -147,7 +147,7 @@ def dense_quality(bench: Bench, folder: Path, *, begun: bool) -> Quality:
     if begun:
         return Quality.model_validate_json(path.read_bytes())
     found = bench.dense_quality()
-    manifest.write_atomic(path, found.model_dump_json())
+    write_atomic(path, found.model_dump_json())
     return found
 
 
@@ -193,7 +193,7 @@ def dense_on_engines(case: Case, say: engines.Say, *, begun: bool) -> engines.En
     if not case.config.engines:
         return engines.Engines()
     found = case.bench.dense_on_engines(case.table.dense_ms, case.folder.parent / LATENCIES, say)
-    manifest.write_atomic(path, found.model_dump_json())
+    write_atomic(path, found.model_dump_json())
     return found
 
 

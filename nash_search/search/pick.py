@@ -13,9 +13,10 @@ from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
+from nash_search.files import write_atomic
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.search import certify as certification
-from nash_search.search import document, lock, manifest, occasions
+from nash_search.search import document, lock, occasions
 from nash_search.search.probe import LatencyTable
 from nash_search.search.trial import open_bench
 
@@ -85,5 +86,5 @@ def _again(
         occasions.keep_fresh(folder, next(iter(latencies.values())), bench.dense_folder())
         points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
         found = found.model_copy(update={"points": points})
-        manifest.write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))
+        write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))
     return found

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nash_search.search import manifest
+from nash_search.files import write_atomic
 
 FILE = "command.txt"
 _SECRET = re.compile(r"(?<=://)[^/@\s']*@")
@@ -27,7 +27,7 @@ def remember(folder: Path, command: str) -> None:
     line = _SECRET.sub("***@", " ".join(command.split()))
     before = commands(folder)
     if line and line not in before:
-        manifest.write_atomic(folder / FILE, "\n".join([*before, line]) + "\n")
+        write_atomic(folder / FILE, "\n".join([*before, line]) + "\n")
 
 
 def commands(folder: Path) -> list[str]:

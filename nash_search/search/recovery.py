@@ -20,13 +20,13 @@ from optuna.trial import TrialState
 
 from nash_search.config import Architecture
 from nash_search.errors import StorageDamaged
+from nash_search.files import fsync_file, fsync_folder, sqlite_url
 from nash_search.records import TrialRecord
 from nash_search.search import failpoints, manifest, trial
 from nash_search.search.probe import LatencyTable
 from nash_search.search.sampler import architecture_of
 from nash_search.search.storage_url import look_into
 from nash_search.search.study import Study, folder_damaged, open_storage, remove_database
-from nash_search.sqlite_url import sqlite_url
 
 DATABASE = "study.db"
 BACKUPS = "backups"
@@ -138,7 +138,7 @@ def back_up(folder: Path) -> None:
     finally:
         copy.close()
         origin.close()
-    manifest.fsync_file(scratch)
+    fsync_file(scratch)
     os.replace(scratch, target)
     for number in numbers[: max(0, len(numbers) + 1 - KEPT)]:
         (backups / f"study-{number:06d}.db").unlink(missing_ok=True)
@@ -180,7 +180,7 @@ def rebuild(folder: Path, name: str) -> int:
         if (folder / f"{DATABASE}{suffix}").exists():
             os.replace(folder / f"{DATABASE}{suffix}", folder / f"{DATABASE}.damaged{suffix}")
     os.replace(fresh, folder / DATABASE)
-    manifest.fsync_folder(folder)
+    fsync_folder(folder)
     return finished
 
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nash_search.config import SearchConfig
+from nash_search.files import write_atomic
 from nash_search.latency.report import known
 from nash_search.records import Latency, pooled
-from nash_search.search import certify, document, lock, manifest, occasions, sealed
+from nash_search.search import certify, document, lock, occasions, sealed
 from nash_search.search.certification import Certification
 from nash_search.search.naming import MEASUREMENT, measurement
 
@@ -67,7 +68,7 @@ def _documents(folder: Path, found: Certification) -> str:
     for point in found.points:
         dense, inputs = Path(found.dense_checkpoint), summary.get("inputs")
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
-        manifest.write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
+        write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
     sealed.place(folder, found, config.budgets, floor)
     before = {b["asked"]: b for b in summary["budgets"]}
     latency = found.points[0].latency

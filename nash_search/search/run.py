@@ -18,6 +18,7 @@ from typing import Any
 
 from nash_search import errors
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
+from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
 from nash_search.search import (
     certify,
@@ -25,7 +26,6 @@ from nash_search.search import (
     document,
     finalists,
     lock,
-    manifest,
     occasions,
     opening,
     probe,
@@ -208,7 +208,7 @@ class _Run:
     def _train(self, driver: Driver) -> None:
         plain = self.config.model_copy(update={"storage": None})  # what `resume` goes on with
         ended = unfinished.only_the_end_is_missing(self.folder, plain)
-        manifest.write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
+        write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         (self.folder / "trials").mkdir(exist_ok=True)
         recovery.settle(driver.study, self.table)
         driver.tidy()

@@ -11,8 +11,8 @@ import sqlite3
 from pathlib import Path
 
 from nash_search.errors import InvalidInput, StorageDamaged, shown
+from nash_search.files import sqlite_url
 from nash_search.plain_yaml import place
-from nash_search.sqlite_url import sqlite_url
 
 WHERE = "NASH_SEARCH_STORAGE"
 DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")

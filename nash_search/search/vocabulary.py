@@ -20,6 +20,7 @@ from typing import Any
 
 from nash_search import pruner
 from nash_search.config import TaskConfig, digest
+from nash_search.files import write_atomic
 from nash_search.pruner.vocabulary import named_ids
 from nash_search.records import Latency, Quality
 from nash_search.search import manifest
@@ -126,7 +127,7 @@ def read(study: Path) -> dict[str, Any] | None:
 def _write(study: Path, found: dict[str, Any]) -> dict[str, Any]:
     low, high = found["share_bounds"]
     plain = found | {"share_bounds": [x if abs(x) < float("inf") else None for x in (low, high)]}
-    manifest.write_atomic(study / FILE, json.dumps(plain, indent=1))
+    write_atomic(study / FILE, json.dumps(plain, indent=1))
     return plain
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FAMILIES = ("bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
-"""Model types that can be searched: what `nash_search.pruner.families` prunes and reads text (a test holds it)."""
+"""Model types that can be searched: what `nash_search.families` prunes and reads text (a test holds it)."""
 FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
 """Families with one embedding per position: longer sequences have none."""
 WEIGHTS = "model.safetensors"

@@ -8,7 +8,7 @@ from scipy import stats
 from tiny import batch_of, model_of
 from torch.nn import functional as F
 
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import load, scores
 from nash_search.pruner.distillation import forward

@@ -14,10 +14,10 @@ from tiny import KINDS, batch_of, logits_of, model_of, some_kept
 
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
+from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import cut, random_cut, shapes_of, shorten
 from nash_search.pruner.distillation import source_of
-from nash_search.pruner.families import adapter_of
 from nash_search.pruner.surgery import encoder_parameters, keep_decoder_blocks
 
 CORE = ("t5", "bart")

@@ -18,10 +18,10 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from nash_search.files import csv_cell
 from nash_search.report import card, escape, markdown, picture, plots, view
 from nash_search.report.table import RunTable
 from nash_search.search import document
-from nash_search.spreadsheet import csv_cell
 
 ALLOWED = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 """What rich itself writes: colours, cursor, clearing of its own lines."""

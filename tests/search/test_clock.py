@@ -11,7 +11,7 @@ import pytest
 
 from nash_search import cli
 from nash_search.config import LatencyBudget, TaskConfig, Workload
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, Round

@@ -14,9 +14,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+from nash_search.files import sqlite_url
 from nash_search.search import failpoints, probe, recovery
 from nash_search.search.study import Study, open_storage
-from nash_search.sqlite_url import sqlite_url
 
 HERE = Path(__file__).parent
 TRIALS = 14

@@ -10,7 +10,7 @@ import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
 from nash_search.config import SearchConfig
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.generation import Settled
 from nash_search.records import Quality

@@ -13,7 +13,7 @@ import pytest
 from nash_search.cli.measuring import MEASURE
 from nash_search.cli.searching import nothing_met
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
-from nash_search.config_files import flag_of
+from nash_search.config_loader import flag_of
 from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words

@@ -9,7 +9,7 @@ import torch
 
 from nash_search import cli, pruner
 from nash_search.config import LatencyBudget, Workload
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, Round

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nash_search.files import write_atomic
 from nash_search.search import manifest
 
 
@@ -75,11 +76,11 @@ def test_weights_that_go_are_not_read(finished):
 
 def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "f.json"
-    manifest.write_atomic(path, "old")
+    write_atomic(path, "old")
     assert path.stat().st_mode & 0o777 == 0o600
     monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        manifest.write_atomic(path, "new")
+        write_atomic(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
 
@@ -87,7 +88,7 @@ def test_no_symbolic_link_is_followed_on_writing(tmp_path):
     target = tmp_path / "target"
     target.write_text("mine")
     (tmp_path / "f.json").symlink_to(target)
-    manifest.write_atomic(tmp_path / "f.json", "new")
+    write_atomic(tmp_path / "f.json", "new")
     assert target.read_text() == "mine" and not (tmp_path / "f.json").is_symlink()
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput
+from nash_search.files import sqlite_path, sqlite_url
 from nash_search.report.dashboard import database_url
 from nash_search.report.dashboard import open_storage as look_at
 from nash_search.search import cluster
 from nash_search.search.study import open_storage
-from nash_search.sqlite_url import sqlite_path, sqlite_url
 from nash_search.tasks.imported import from_here, is_there
 from tests.search.test_crash import HERE, finish
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nash_search import loading, pruner
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.latency.eager import RUNTIME
 from nash_search.search.bench import NashBench
 from nash_search.search.trial import WEIGHTS

@@ -6,9 +6,9 @@ import pytest
 import replay
 
 from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
+from nash_search.files import sqlite_url
 from nash_search.search import probe, sampler
 from nash_search.search.study import Study, open_storage
-from nash_search.sqlite_url import sqlite_url
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
 BEFORE = [(True, 98.44, 99.49), (False, 98.48, 99.73)]

@@ -7,6 +7,7 @@ from collections import namedtuple
 
 import pytest
 
+from nash_search import files
 from nash_search.errors import StorageDamaged
 from nash_search.search import room
 
@@ -14,7 +15,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def test_seven_copies_of_the_weights_and_some_slack_must_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, room.SLACK_BYTES + 700))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, files.SLACK_BYTES + 700))
     room.check(tmp_path, 100)
     with pytest.raises(OSError, match=r"a trial must find 64 MiB of free disk, but got 64 MiB"):
         room.check(tmp_path, 101)

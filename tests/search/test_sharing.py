@@ -10,7 +10,7 @@ import pytest
 
 from nash_search import pruner
 from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import search, sharing
 from nash_search.search.driver import Driver

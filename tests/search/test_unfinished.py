@@ -8,12 +8,13 @@ from collections import namedtuple
 
 import pytest
 
+from nash_search import files
 from nash_search.config import LatencyBudget
 from nash_search.errors import NashSearchError, Unfinished
 from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
 from nash_search.report import folder as stored
 from nash_search.report import markdown
-from nash_search.search import certify, document, manifest, room
+from nash_search.search import certify, document, manifest
 from nash_search.search.rehearsal import Rehearsal
 
 Usage = namedtuple("Usage", "total used free")
@@ -128,7 +129,7 @@ def test_a_search_whose_trials_all_failed_says_so_with_the_first_reason(
 
 def test_certification_asks_the_disk_for_room_and_hard_links_need_none(rehearse, monkeypatch):
     monkeypatch.setattr(manifest, "SMALL_BYTES", 1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, room.SLACK_BYTES + 1))  # enough for these trials
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, files.SLACK_BYTES + 1))  # enough for these trials
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "link", raising(OSError(errno.EXDEV, "Invalid cross-device link")))
         with pytest.raises(Unfinished, match="certification must find 64 MiB of free disk, but got 64 MiB"):

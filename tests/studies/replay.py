@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from nash_search import front
+from nash_search import pareto
 from nash_search.config import Architecture, Frozen, SearchConfig, SearchSpace
+from nash_search.files import sqlite_url
 from nash_search.records import CurvePoint, Latency, Quality, Round, TrialRecord
 from nash_search.search.driver import Driver
 from nash_search.search.jobs import Nothing
@@ -28,7 +29,6 @@ from nash_search.search.probe import LatencyTable, ProbeEntry
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.study import Study, StudyFacts, open_storage
 from nash_search.search.trial import Job
-from nash_search.sqlite_url import sqlite_url
 
 
 class Entry(Frozen):
@@ -55,8 +55,8 @@ class GridTable(Frozen):
     def hypervolume(self, entries: Sequence[Entry]) -> float:
         """Of these entries, between the study's fixed reference point."""
         sign = 1.0 if self.facts.direction == "minimize" else -1.0
-        points = front.losses([e.share for e in entries], [e.quality.value for e in entries], self.facts.direction)
-        return front.hypervolume(points, (self.facts.reference_share, sign * self.facts.reference_quality))
+        points = pareto.losses([e.share for e in entries], [e.quality.value for e in entries], self.facts.direction)
+        return pareto.hypervolume(points, (self.facts.reference_share, sign * self.facts.reference_quality))
 
     def within(self, share: float) -> tuple[Entry, ...]:
         """Entries under a budget."""

@@ -25,12 +25,12 @@ import torch
 
 from nash_search import latency, pruner
 from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
+from nash_search.files import sqlite_url
 from nash_search.records import TrialRecord
 from nash_search.search import probe, search
 from nash_search.search.bench import RUNG_EXAMPLES
 from nash_search.search.study import Study, open_storage
-from nash_search.sqlite_url import sqlite_url
 from nash_search.tasks.g2p import teacher_folder
 
 SEEDS = 20

@@ -26,7 +26,7 @@ from scipy import stats
 
 from nash_search import pruner
 from nash_search.config import Architecture, Frozen, SearchConfig, digest
-from nash_search.config_files import load_config
+from nash_search.config_loader import load_config
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import Group, train
 from nash_search.recipes import PruningRecipe

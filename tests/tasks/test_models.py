@@ -13,7 +13,7 @@ from nash_search.tasks.loading import load_task
 
 
 def test_the_families_are_the_pruners():
-    from nash_search.pruner.families import FAMILIES
+    from nash_search.families import FAMILIES
 
     assert set(models.FAMILIES) == set(FAMILIES) - {"whisper"}
 
@@ -199,7 +199,7 @@ def test_a_tokenizer_from_scratch_gives_every_text_back_after_a_reload(tmp_path)
 
 
 def test_a_search_space_is_written_for_a_model_and_loads(model_folder, tmp_path):
-    from nash_search.config_files import load_config
+    from nash_search.config_loader import load_config
     from nash_search.tasks.starter import search_space_text
 
     file = tmp_path / "mine.yaml"
@@ -210,7 +210,7 @@ def test_a_search_space_is_written_for_a_model_and_loads(model_folder, tmp_path)
 
 
 def test_preflight_refuses_what_the_machine_or_the_model_cannot_do(model_folder, folder):
-    from nash_search.config_files import load_config
+    from nash_search.config_loader import load_config
     from nash_search.tasks.preflight import check
 
     own = {"task.name": "mine", "task.data": str(folder), "model": str(model_folder)}

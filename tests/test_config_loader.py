@@ -9,9 +9,9 @@ from typing import get_args
 
 import pytest
 
-from nash_search import config_files
+from nash_search import config_loader
 from nash_search.config import DecoderSelection, SearchConfig
-from nash_search.config_files import find_search_space, load_config, search_spaces, seconds
+from nash_search.config_loader import find_search_space, load_config, search_spaces, seconds
 from nash_search.errors import InvalidInput
 from nash_search.plain_yaml import read_mapping
 from nash_search.recipes import PruningRecipe
@@ -202,5 +202,5 @@ def test_errors_survive_a_process_boundary() -> None:
 def test_search_spaces_are_found_in_the_package_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "search_spaces").mkdir()
     (tmp_path / "search_spaces" / "only.yaml").write_text("trials: 1\n")
-    monkeypatch.setattr(config_files.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(config_loader.resources, "files", lambda package: tmp_path)
     assert list(search_spaces()) == ["only"]

@@ -1,0 +1,120 @@
+"""Files as every room writes them: replaced whole, durable where it matters, with room on the disk asked for first.
+
+write_atomic   a reader sees the old file or the new one, and so does a machine that lost its power
+replace        the same without the wait for the disk: for what can be drawn again
+ask_free       ENOSPC before the work instead of in the middle of it
+csv_cell       a cell that no spreadsheet runs as a formula
+sqlite_url     the storage URL of an SQLite file, whatever characters its path has
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+SLACK_BYTES = 64 << 20
+"""Asked for beside what is needed: records, logs and the study's database and backups."""
+
+_FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]")
+_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+_PLAIN = "sqlite:///"
+_URI = "file:"
+
+
+def fsync_folder(path: Path) -> None:
+    """Make a rename or a new file in this folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace a file by new content, durably; readers see the old or the new one, never a part."""
+    raw = data.encode() if isinstance(data, str) else data
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch.unlink(missing_ok=True)
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write `data` beside `path` (mode 0600), then rename it there."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def ask_free(folder: Path, needed_bytes: int, who: str) -> None:
+    """Ask for so much room and some slack; `folder` exists.
+
+    Raises:
+        OSError: ENOSPC, when the disk has less.
+    """
+    needed_bytes, free_bytes = needed_bytes + SLACK_BYTES, shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        what = f"{who} must find {needed_bytes / 2**20:,.0f} MiB of free disk, but got {free_bytes / 2**20:,.0f} MiB"
+        raise OSError(errno.ENOSPC, what)
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell no spreadsheet runs as a formula; numbers stay numbers.
+
+    Text that starts with `= + - @` (blanks before them and full-width forms included) or a control character
+    gets a leading apostrophe.
+    """
+    if not isinstance(value, str) or _NUMBER.match(value):
+        return value
+    return f"'{value}" if _FORMULA.match(value) else value
+
+
+def sqlite_url(path: Path, **options: str) -> str:
+    """The URL that Optuna opens this file by; `options` are SQLite's own, e.g. `mode="ro"`.
+
+    Two readers stand between a path and SQLite: Optuna takes `{…}` for a template, and SQLAlchemy cuts at `?` and,
+    from 2.1 on, decodes `%41`. A path with any of these goes as SQLite's own `file:` URI, percent-encoded.
+    """
+    text = str(path)
+    if not options and not text.startswith(_URI) and not any(c in text for c in "?%{}"):
+        return f"{_PLAIN}{text}"
+    from sqlalchemy import URL
+
+    found = URL.create("sqlite", database=f"{_URI}{quote(text)}", query={**options, "uri": "true"})
+    return found.render_as_string()
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind a URL of `sqlite_url`; None for another database."""
+    if not url.startswith(_PLAIN):
+        return None
+    from sqlalchemy import make_url
+
+    database = make_url(url).database or ""
+    return Path(unquote(database.removeprefix(_URI)) if database.startswith(_URI) else database)
