@@ -21,7 +21,7 @@ from nash_search.recipes import TeacherRecipe as TeacherRecipe
 
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
 DecoderSelection = Literal["uniform", "scored", "low", "high"]
-"""Names of `nash_search.pruner.depth` (a test holds them equal)."""
+"""Names of `nash_search.pruner.layer_selection` (a test holds them equal)."""
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -37,7 +37,7 @@ class Architecture(Frozen):
     decoder_layers: int = Field(ge=1)
     """Decoder blocks kept."""
     decoder_selection: str = "uniform"
-    """Which blocks are kept (`nash_search.pruner.depth`)."""
+    """Which blocks are kept (`nash_search.pruner.layer_selection`)."""
 
     @property
     def slug(self) -> str:

@@ -43,7 +43,7 @@ def test_each_shipped_search_space_loads_and_says_whether_it_was_run(name: str) 
 
 
 def test_selections_are_the_pruners() -> None:
-    from nash_search.pruner.depth import SELECTIONS
+    from nash_search.pruner.layer_selection import SELECTIONS
 
     assert get_args(DecoderSelection) == SELECTIONS
 

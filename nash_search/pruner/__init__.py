@@ -15,33 +15,33 @@ from typing import TYPE_CHECKING
 from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
-    from nash_search.pruner.answers import answered
     from nash_search.pruner.checkpoint import check_export, load, save, save_tokenizer
-    from nash_search.pruner.depth import selected_blocks
+    from nash_search.pruner.layer_selection import selected_blocks
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
-    from nash_search.pruner.shared import SharedModel, train_shared
+    from nash_search.pruner.sequence_distillation import answered
     from nash_search.pruner.stages import Pruned, Stopped
+    from nash_search.pruner.supernet import Supernet, train_supernet
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
-    from nash_search.pruner.teacher_outputs import TeacherOutputs
+    from nash_search.pruner.teacher_cache import TeacherCache
     from nash_search.pruner.training import train
     from nash_search.pruner.vocabulary import trim_vocabulary
 
 _HOME = {
-    "answered": "answers",
+    "answered": "sequence_distillation",
     "check_export": "checkpoint",
     "load": "checkpoint",
     "save": "checkpoint",
     "save_tokenizer": "checkpoint",
-    "selected_blocks": "depth",
+    "selected_blocks": "layer_selection",
     "Pruned": "stages",
-    "SharedModel": "shared",
+    "Supernet": "supernet",
     "Stopped": "stages",
     "largest_sparsity_pct": "pruning",
     "prune": "pruning",
     "run": "pruning",
-    "TeacherOutputs": "teacher_outputs",
+    "TeacherCache": "teacher_cache",
     "train": "training",
-    "train_shared": "shared",
+    "train_supernet": "supernet",
     "cut": "surgery",
     "random_cut": "surgery",
     "shapes_of": "surgery",
@@ -51,9 +51,9 @@ _HOME = {
 
 __all__ = [
     "Pruned",
-    "SharedModel",
+    "Supernet",
     "Stopped",
-    "TeacherOutputs",
+    "TeacherCache",
     "answered",
     "check_export",
     "cut",
@@ -68,7 +68,7 @@ __all__ = [
     "shapes_of",
     "shorten",
     "train",
-    "train_shared",
+    "train_supernet",
     "trim_vocabulary",
 ]
 

@@ -3,7 +3,7 @@
     L = a*CE + b*T^2*KL(teacher || student)/N_tokens + c*[mean_l MSE_enc(l) + mean_i MSE_dec(i)]
 
 CE and KL are over the whole vocabulary in every stage. Where the teacher's states before its head are kept
-(`TeacherOutputs`), its distribution is its head applied to them; nothing is truncated.
+(`TeacherCache`), its distribution is its head applied to them; nothing is truncated.
 Pads are masked everywhere: labels of -100 in CE, KL and the decoder's MSE, the attention mask in the
 encoder's. MSE is divided by the teacher's variance, so that c does not depend on the model's width.
 Encoder block l is matched with the teacher's l, decoder block i with the block it was copied from, and
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from nash_search.config import PruningRecipe
 from nash_search.families import adapter_of
 from nash_search.modeling_nash import encoder_blocks
-from nash_search.pruner.teacher_outputs import TeacherOutputs
+from nash_search.pruner.teacher_cache import TeacherCache
 
 Batch = dict[str, torch.Tensor]
 """What the model's forward takes: input_ids and attention_mask (B,S), or Whisper's input_features; and labels
@@ -189,7 +189,7 @@ class Distillation:
         recipe: PruningRecipe,
         *,
         hidden: bool,
-        outputs: TeacherOutputs | None = None,
+        outputs: TeacherCache | None = None,
     ) -> None:
         self.student, self.teacher, self.recipe = student, teacher, recipe
         self.hidden = hidden and recipe.hidden_weight > 0

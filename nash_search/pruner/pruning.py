@@ -17,9 +17,9 @@ import torch
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.pruner.gates import gates_of, units_of
-from nash_search.pruner.shared import SharedModel
 from nash_search.pruner.stages import Batches, Pruned, Trial
-from nash_search.pruner.teacher_outputs import TeacherOutputs
+from nash_search.pruner.supernet import Supernet
+from nash_search.pruner.teacher_cache import TeacherCache
 
 
 def prune(teacher: Any, architecture: Architecture, recipe: PruningRecipe, data: Batches, **options: Any) -> Any:
@@ -40,8 +40,8 @@ def run(
     on_rung: Callable[[int, Any], bool | None] | None = None,
     folder: Path | None = None,
     save_every_s: float = 20.0,
-    teacher_outputs: TeacherOutputs | None = None,
-    shared: SharedModel | None = None,
+    teacher_cache: TeacherCache | None = None,
+    shared: Supernet | None = None,
 ) -> Pruned:
     """Train one architecture.
 
@@ -59,9 +59,9 @@ def run(
         folder: where state is saved; a call with the same question continues from it. Rungs passed
             before are not called again. The caller removes it once the result is safe.
         save_every_s: seconds of training between saves of the state (0: after every step).
-        teacher_outputs: the teacher's states and answers, kept from trial to trial; stage 4 then skips its
+        teacher_cache: the teacher's states and answers, kept from trial to trial; stage 4 then skips its
             forward pass wherever another trial was before.
-        shared: what `narrowing: shared` starts from (`train_shared`); the trial then only tunes.
+        shared: what `narrowing: shared` starts from (`train_supernet`); the trial then only tunes.
 
     Raises:
         InvalidInput: when the architecture does not fit the model; nothing was trained.
@@ -80,7 +80,7 @@ def run(
         on_rung=on_rung,
         folder=folder,
         save_every_s=save_every_s,
-        outputs=teacher_outputs,
+        outputs=teacher_cache,
         shared=shared,
     ).run()
 

@@ -25,14 +25,14 @@ from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner import scores
-from nash_search.pruner.answers import answered
-from nash_search.pruner.depth import DecoderScore, selected_blocks
+from nash_search.pruner import importance
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
-from nash_search.pruner.shared import SharedModel
+from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
+from nash_search.pruner.sequence_distillation import answered
 from nash_search.pruner.sparsity import choose
+from nash_search.pruner.supernet import Supernet
 from nash_search.pruner.surgery import (
     cut,
     encoder_parameters,
@@ -40,7 +40,7 @@ from nash_search.pruner.surgery import (
     shapes_of,
     undisturbed,
 )
-from nash_search.pruner.teacher_outputs import TeacherOutputs
+from nash_search.pruner.teacher_cache import TeacherCache
 from nash_search.pruner.training import Group, StateFile, Trained, linear_decay, train
 from nash_search.records import Shapes
 
@@ -89,8 +89,8 @@ class Trial:
     on_rung: Callable[[int, Any], bool | None] | None
     folder: Path | None
     save_every_s: float
-    outputs: TeacherOutputs | None
-    shared: SharedModel | None
+    outputs: TeacherCache | None
+    shared: Supernet | None
 
     def __post_init__(self) -> None:
         family = adapter_of(self.teacher)
@@ -163,19 +163,19 @@ class Trial:
         self._choose(student, gates, gates.logits_G)  # refuses an impossible sparsity before training
         scores_G = None
         if recipe.narrowing == "magnitude":
-            scores_G = scores.magnitude(student, gates)
+            scores_G = importance.magnitude(student, gates)
         elif recipe.narrowing == "random":
-            scores_G = scores.at_random(gates, self.seed)
+            scores_G = importance.at_random(gates, self.seed)
         elif recipe.narrowing == "fisher" or recipe.gate_init == "fisher":
             with self.step_guard():
-                scores_G = scores.fisher(student, gates, self.data, scores.FISHER_BATCHES, self.device)
+                scores_G = importance.fisher(student, gates, self.data, importance.FISHER_BATCHES, self.device)
         if recipe.narrowing != "gates":
             assert scores_G is not None
             heads, neurons = self._choose(student, gates, scores_G)
             heads = heads or kept_heads
             return cut(student, heads, neurons), {"kept": [heads, neurons], "expected": None, "pruning": {}}
         if scores_G is not None:
-            gates.logits_G.data.copy_(scores.start_logits(scores_G, gates, self.sparsity))
+            gates.logits_G.data.copy_(importance.start_logits(scores_G, gates, self.sparsity))
         self._train_gates(student, gates, state)
         before = self._plain_loss(student, gates)
         heads, neurons = self._choose(student, gates, gates.logits_G)

@@ -20,7 +20,7 @@ from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
 from nash_search.families import Family, adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner.depth import DecoderScore, selected_blocks
+from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
 from nash_search.records import Shapes
 
 Kept = Sequence[Sequence[int]]

@@ -268,7 +268,7 @@ class NashBench:
             "device": self.device.name,
             "step_guard": self._guard,
             "on_progress": lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
-            "teacher_outputs": pruner.TeacherOutputs(folder=Path(job.folder) / TEACHER_OUTPUTS),
+            "teacher_cache": pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
         }
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:

@@ -42,7 +42,7 @@ POOR = 0.7
 class Start:
     """What a trial begins with, and what its record says of it."""
 
-    shared: pruner.SharedModel | None = None
+    shared: pruner.Supernet | None = None
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     """The shared training, where this trial made it."""
     pruning: dict[str, float] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def start(
         job: the trial.
         teacher: the dense model.
         decoder_layers: its depth.
-        training: what `pruner.train_shared` is handed beside.
+        training: what `pruner.train_supernet` is handed beside.
         quality: of an untrained student.
     """
     recipe = job.config.recipe
@@ -66,13 +66,13 @@ def start(
         return Start()
     study, stages = Path(job.folder), dict[str, dict[str, float]]()
     with FileLock(study / f".{FOLDER}.lock"):
-        shared = pruner.SharedModel.load(study / FOLDER)
+        shared = pruner.Supernet.load(study / FOLDER)
         if shared is None:
             work = study / f".work-{FOLDER}"
             largest = pruner.largest_sparsity_pct(teacher, recipe)
             space = filled(job.config.search_space, decoder_layers).architectures()
             every = [a for a in space if a.encoder_sparsity_pct <= largest]
-            trained = pruner.train_shared(teacher, every, recipe, folder=work, **training)
+            trained = pruner.train_supernet(teacher, every, recipe, folder=work, **training)
             shared = replace(trained, made_by=job.key)
             shared.save(study / FOLDER)
             shutil.rmtree(work, ignore_errors=True)

@@ -12,7 +12,7 @@ from tiny import KINDS, VOCABULARY, batch_of, model_of
 from torch.nn import functional as F
 
 from nash_search.config import PruningRecipe
-from nash_search.pruner import TeacherOutputs, distillation, shorten, trim_vocabulary
+from nash_search.pruner import TeacherCache, distillation, shorten, trim_vocabulary
 from nash_search.pruner.distillation import (
     Distillation,
     cross_entropy,
@@ -98,7 +98,7 @@ def test_remembered_states_teach_the_full_divergence(kind, temperature, tmp_path
     teacher, batch = model_of(kind, vocabulary=4000), batch_of()
     student = shorten(teacher, 2)
     recipe = PruningRecipe(ce_weight=0.0, kd_weight=1.0, temperature=temperature)
-    outputs = TeacherOutputs(folder=tmp_path)
+    outputs = TeacherCache(folder=tmp_path)
 
     def gradient(loss):
         student.zero_grad()
@@ -124,7 +124,7 @@ def test_both_stages_teach_by_one_loss(kind, tmp_path):
     recipe = PruningRecipe(hidden_weight=1e-12)
     with Distillation(student, teacher, (0, 3), recipe, hidden=True).attached() as loss:
         narrow = loss(batch).detach()
-    outputs = TeacherOutputs(folder=tmp_path)
+    outputs = TeacherCache(folder=tmp_path)
     tune = Distillation(student, teacher, (0, 3), recipe, hidden=False, outputs=outputs).loss(batch).detach()
     torch.testing.assert_close(narrow, tune, rtol=1e-3, atol=0)
 
@@ -179,7 +179,7 @@ def test_the_loss_is_the_formula(remembered, tmp_path):
         theirs, mine = forward(teacher, batch), forward(student, batch)
     ce = float(cross_entropy(mine, batch["labels"]))
     kl = float(divergence(counted(mine, batch), counted(theirs, batch), 3.0))
-    outputs = TeacherOutputs(folder=tmp_path) if remembered else None
+    outputs = TeacherCache(folder=tmp_path) if remembered else None
     for a, b in ((1.0, 0.0), (0.0, 1.0), (0.3, 0.6)):
         recipe = PruningRecipe(ce_weight=a, kd_weight=b, temperature=3.0)
         found = Distillation(student, teacher, (0, 3), recipe, hidden=False, outputs=outputs).loss(batch)

@@ -13,7 +13,7 @@ from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.pruner import (
     Stopped,
-    TeacherOutputs,
+    TeacherCache,
     answered,
     cut,
     largest_sparsity_pct,
@@ -246,8 +246,8 @@ def test_speech_trials_share_teacher_outputs_and_hear_every_frame(tmp_path):
     teacher, batches = model_of("whisper"), partial(batch_of, kind="whisper")
     teacher.config.apply_spec_augment = True  # would mask the student's features at random, by numpy's generator
     teacher.config.mask_time_prob, teacher.config.mask_time_length = 0.5, 2
-    outputs = TeacherOutputs(folder=tmp_path)
-    models = [prune(teacher, ARCHITECTURE, RECIPE, batches, teacher_outputs=outputs) for _ in range(2)]
+    outputs = TeacherCache(folder=tmp_path)
+    models = [prune(teacher, ARCHITECTURE, RECIPE, batches, teacher_cache=outputs) for _ in range(2)]
     assert same_weights(*models)
     assert len(list(tmp_path.iterdir())) == RECIPE.tune_steps
     assert teacher.config.apply_spec_augment
@@ -365,12 +365,12 @@ def test_labels_of_the_teacher_are_its_answers_and_a_resume_hears_the_same(tmp_p
     whole = run(teacher, ARCHITECTURE, taught, data).model
     assert same_weights(whole, by_hand)
     assert not same_weights(whole, run(teacher, ARCHITECTURE, RECIPE, data).model)
-    outputs = TeacherOutputs(folder=tmp_path / "outputs")
-    options = {"folder": tmp_path / "work", "save_every_s": 0, "teacher_outputs": outputs}
+    outputs = TeacherCache(folder=tmp_path / "outputs")
+    options = {"folder": tmp_path / "work", "save_every_s": 0, "teacher_cache": outputs}
     with pytest.raises(Killed):
         run(teacher, ARCHITECTURE, taught, data, step_guard=KillAt(9), **options)
     resumed = run(teacher, ARCHITECTURE, taught, data, **options).model
-    undisturbed = run(teacher, ARCHITECTURE, taught, data, teacher_outputs=outputs).model
+    undisturbed = run(teacher, ARCHITECTURE, taught, data, teacher_cache=outputs).model
     assert same_weights(resumed, undisturbed)
 
 

@@ -80,7 +80,7 @@ def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypa
 
     first = started(1)
     assert first.stages[sharing.STAGE]["steps"] == config.recipe.narrow_steps
-    monkeypatch.setattr(pruner, "train_shared", None)  # nobody trains it again
+    monkeypatch.setattr(pruner, "train_supernet", None)  # nobody trains it again
     assert started(2).stages == {}
     assert started(1).stages == first.stages  # killed while it tuned, begun again
 

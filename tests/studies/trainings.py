@@ -138,8 +138,8 @@ def one(asked: tuple[Arm, Setting]) -> Line:
     if arm.scratch:
         student = from_scratch(teacher, arm, recipe.narrow_steps + recipe.tune_steps, recipe.learning_rate, batches)
     else:
-        outputs = pruner.TeacherOutputs(folder=WORK / f"teacher-{setting.config}")
-        found = pruner.run(teacher, arm.architecture, recipe, batches, seed=arm.seed, teacher_outputs=outputs)
+        outputs = pruner.TeacherCache(folder=WORK / f"teacher-{setting.config}")
+        found = pruner.run(teacher, arm.architecture, recipe, batches, seed=arm.seed, teacher_cache=outputs)
         student, undecided = found.model, found.pruning.get("undecided_share")
     train_s = time.process_time() - began
     texts = generate(student.eval(), task, task.validation.input_ids)

@@ -7,7 +7,7 @@ import torch
 from tiny import KINDS, batch_of, model_of
 
 from nash_search.errors import InvalidInput
-from nash_search.pruner import TeacherOutputs, answered
+from nash_search.pruner import TeacherCache, answered
 from nash_search.pruner.distillation import forward
 
 TAUGHT = [kind for kind in KINDS if kind not in ("mbart", "whisper")]
@@ -42,7 +42,7 @@ def test_answers_stop_at_the_end_token():
 
 
 def test_answers_are_made_once(tmp_path):
-    outputs = TeacherOutputs(folder=tmp_path)
+    outputs = TeacherCache(folder=tmp_path)
     first = answered(model_of("t5"), batch_of, outputs)(0)["labels"]
     assert torch.equal(answered(model_of("t5", seed=5), batch_of, outputs)(0)["labels"], first)
     assert not torch.equal(answered(model_of("t5", seed=5), batch_of)(0)["labels"], first)
@@ -61,7 +61,7 @@ def test_an_example_is_answered_once_whatever_batch_it_comes_back_in(tmp_path, m
         order = torch.randperm(count, generator=torch.Generator().manual_seed(step))
         return {name: tensor[order] for name, tensor in rows.items()}
 
-    outputs = TeacherOutputs(folder=tmp_path)
+    outputs = TeacherCache(folder=tmp_path)
     first = [answered(teacher, shuffled, outputs)(step) for step in (0, 1)]
     assert asked == [count]
     assert torch.equal(answered(teacher, shuffled)(1)["labels"], first[1]["labels"]) and asked == [count, count]

@@ -8,8 +8,8 @@ from tiny import KINDS, batch_of, model_of
 
 from nash_search.errors import InvalidInput
 from nash_search.pruner import shapes_of, shorten
-from nash_search.pruner.depth import DecoderScore, selected_blocks
 from nash_search.pruner.distillation import divergence, forward
+from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
 from nash_search.pruner.surgery import keep_decoder_blocks
 
 

@@ -33,7 +33,7 @@ LEFT_FREE_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherOutputs:
+class TeacherCache:
     """A folder with the teacher's states and answers, a small file per batch; any number of processes share it."""
 
     folder: Path

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nash_search.config_loader import load_config
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner import load, scores
+from nash_search.pruner import importance, load
 from nash_search.pruner.distillation import forward
 from nash_search.pruner.gates import OPEN, Gates
 from nash_search.tasks.g2p import teacher_folder
@@ -25,7 +25,7 @@ def test_fisher_is_the_sum_of_each_examples_squared_derivative_per_weight(kind):
     batches = [
         {n: t.double() if n == "input_features" else t for n, t in batch_of(s, kind=kind).items()} for s in (0, 1)
     ]
-    found = scores.fisher(model, gates, batches.__getitem__, 2, "cpu")
+    found = importance.fisher(model, gates, batches.__getitem__, 2, "cpu")
     examples = [{n: t[row : row + 1] for n, t in batch.items()} for batch in batches for row in range(3)]
 
     @torch.no_grad()
@@ -49,8 +49,10 @@ def test_fisher_ranks_alike_on_other_batches():
     task = load_task(load_config("g2p", {}).task, load_tokenizer(find_model(str(teacher_folder()), None)))
     batches, gates = task.train_batches(128, 0), Gates(teacher)
     halves = [
-        scores.fisher(teacher, gates, lambda step, first=first: batches(first + step), scores.FISHER_BATCHES, "cpu")
-        for first in (0, scores.FISHER_BATCHES)
+        importance.fisher(
+            teacher, gates, lambda step, first=first: batches(first + step), importance.FISHER_BATCHES, "cpu"
+        )
+        for first in (0, importance.FISHER_BATCHES)
     ]
     assert float(stats.spearmanr(*halves).statistic) >= 0.9
 
@@ -60,7 +62,7 @@ def test_fisher_ranks_alike_on_other_batches():
 def test_magnitude_is_the_mean_square_of_all_a_unit_owns(kind):
     model = model_of(kind)
     gates = Gates(model)
-    heads, neurons = gates.per_block(scores.magnitude(model, gates))
+    heads, neurons = gates.per_block(importance.magnitude(model, gates))
     for index, block in enumerate(encoder_blocks(model)):
         parts = block_parts(block)
         for head in range(parts.heads):
@@ -76,7 +78,7 @@ def test_magnitude_is_the_mean_square_of_all_a_unit_owns(kind):
 def test_gates_start_lowest_where_least_is_lost_and_all_start_as_the_teacher():
     gates = Gates(model_of("t5"))
     scores_G = torch.rand(len(gates.share_G), generator=torch.Generator().manual_seed(0))
-    logits_G = scores.start_logits(scores_G, gates, 0.3)
+    logits_G = importance.start_logits(scores_G, gates, 0.3)
     low_G = logits_G < OPEN
     assert float(scores_G[low_G].max()) < float(scores_G[~low_G].min())
     assert float(gates.share_G[low_G].sum()) == pytest.approx(0.3, abs=float(gates.share_G.max()))

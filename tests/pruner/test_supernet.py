@@ -12,11 +12,11 @@ from tiny import batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
-from nash_search.pruner import SharedModel, answered, run, shapes_of, train_shared
-from nash_search.pruner import shared as module
-from nash_search.pruner.depth import ElasticDecoder
+from nash_search.pruner import Supernet, answered, run, shapes_of, train_supernet
+from nash_search.pruner import supernet as module
 from nash_search.pruner.distillation import forward
 from nash_search.pruner.gates import gates_of
+from nash_search.pruner.layer_selection import ElasticDecoder
 
 RECIPE = PruningRecipe(narrow_steps=6, tune_steps=4, batch_size=4, narrowing="shared", rungs=2)
 ARCHITECTURES = [
@@ -31,7 +31,7 @@ def data_of(kind):
 
 
 def shared_of(kind, **given):
-    return train_shared(model_of(kind), ARCHITECTURES, RECIPE, data_of(kind), **given)
+    return train_supernet(model_of(kind), ARCHITECTURES, RECIPE, data_of(kind), **given)
 
 
 @pytest.mark.parametrize("kind", ["t5", "umt5", "bart", "m2m_100"])
@@ -56,7 +56,7 @@ def test_what_a_step_runs_is_what_a_trial_is_cut_to(kind):
 def test_the_teacher_stays_and_the_shared_model_has_its_shape():
     teacher = model_of("t5")
     before = copy.deepcopy(teacher.state_dict())
-    shared = train_shared(teacher, ARCHITECTURES, RECIPE, data_of("t5"))
+    shared = train_supernet(teacher, ARCHITECTURES, RECIPE, data_of("t5"))
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
     assert {n: t.shape for n, t in shared.model.state_dict().items()} == {n: t.shape for n, t in before.items()}
     assert any(not torch.equal(before[name], tensor) for name, tensor in shared.model.state_dict().items())
@@ -91,9 +91,9 @@ def test_a_killed_shared_training_goes_on_to_the_same_bits(tmp_path):
 
 def test_saved_and_loaded_it_gives_the_same_students(tmp_path):
     shared = shared_of("bart")
-    assert SharedModel.load(tmp_path / "shared") is None
+    assert Supernet.load(tmp_path / "shared") is None
     shared.save(tmp_path / "shared")
-    again = SharedModel.load(tmp_path / "shared")
+    again = Supernet.load(tmp_path / "shared")
     assert again is not None and again.blocks == shared.blocks and again.seconds == shared.seconds
     for architecture in ARCHITECTURES[:5]:
         mine, theirs = (s.student(architecture, RECIPE)[0] for s in (shared, again))
@@ -136,8 +136,8 @@ def test_shared_narrowing_needs_the_shared_model_and_covers_what_it_was_trained_
 
 def test_labels_of_the_teacher_are_what_the_shared_training_hears():
     teacher, recipe = model_of("t5"), RECIPE.model_copy(update={"labels": "teacher"})
-    told = train_shared(teacher, ARCHITECTURES, recipe, data_of("t5")).model.state_dict()
-    by_hand = train_shared(teacher, ARCHITECTURES, RECIPE, answered(teacher, data_of("t5"))).model.state_dict()
+    told = train_supernet(teacher, ARCHITECTURES, recipe, data_of("t5")).model.state_dict()
+    by_hand = train_supernet(teacher, ARCHITECTURES, RECIPE, answered(teacher, data_of("t5"))).model.state_dict()
     from_data = shared_of("t5").model.state_dict()
     assert all(torch.equal(told[name], tensor) for name, tensor in by_hand.items())
     assert not all(torch.equal(told[name], tensor) for name, tensor in from_data.items())

@@ -27,14 +27,14 @@ from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
 from nash_search.families import adapter_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner import checkpoint, scores
-from nash_search.pruner.answers import answered
-from nash_search.pruner.depth import DecoderScore, ElasticDecoder, selected_blocks
+from nash_search.pruner import checkpoint, importance
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
+from nash_search.pruner.layer_selection import DecoderScore, ElasticDecoder, selected_blocks
+from nash_search.pruner.sequence_distillation import answered
 from nash_search.pruner.sparsity import Kept, choose
 from nash_search.pruner.surgery import cut, keep_decoder_blocks, undisturbed
-from nash_search.pruner.teacher_outputs import TeacherOutputs
+from nash_search.pruner.teacher_cache import TeacherCache
 from nash_search.pruner.training import Group, StateFile, train
 
 RANKING = "ranking.safetensors"
@@ -42,7 +42,7 @@ RANKING = "ranking.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedModel:
+class Supernet:
     """The elastic weights and what to take of them."""
 
     model: Any
@@ -76,7 +76,7 @@ class SharedModel:
         save_file({"scores": self.scores_G.cpu()}, folder / RANKING, metadata={"nash_search": json.dumps(facts)})
 
     @classmethod
-    def load(cls, folder: Path) -> SharedModel | None:
+    def load(cls, folder: Path) -> Supernet | None:
         """What `save` wrote, or None where it did not get to the end."""
         if not (folder / RANKING).is_file():
             return None
@@ -98,7 +98,7 @@ def kept_units(
     return heads or [list(range(block_parts(block).heads)) for block in encoder_blocks(model)], neurons
 
 
-def train_shared(
+def train_supernet(
     teacher: Any,
     architectures: Sequence[Architecture],
     recipe: PruningRecipe,
@@ -110,8 +110,8 @@ def train_shared(
     on_progress: Callable[[str, int, int, float], None] | None = None,
     folder: Path | None = None,
     save_every_s: float = 20.0,
-    teacher_outputs: TeacherOutputs | None = None,
-) -> SharedModel:
+    teacher_cache: TeacherCache | None = None,
+) -> Supernet:
     """Train once, for all of these architectures, `recipe.narrow_steps` steps.
 
     Args:
@@ -125,23 +125,23 @@ def train_shared(
         on_progress: called with ("shared", steps done, steps, loss).
         folder: where a killed training continues from.
         save_every_s: seconds of training between saves of the state.
-        teacher_outputs: the teacher's states and answers, kept for the trials.
+        teacher_cache: the teacher's states and answers, kept for the trials.
     """
     device = torch.device(device)
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
     total = len(adapter_of(teacher).decoder_blocks(teacher))
-    data = answered(teacher, data, teacher_outputs) if recipe.labels == "teacher" else data
+    data = answered(teacher, data, teacher_cache) if recipe.labels == "teacher" else data
     model = undisturbed(keep_decoder_blocks(teacher, tuple(range(total))).float())
     gates = gates_of(model, recipe)
     with step_guard():
-        scores_G = scores.fisher(model, gates, data, scores.FISHER_BATCHES, device)
+        scores_G = importance.fisher(model, gates, data, importance.FISHER_BATCHES, device)
         blocks = _blocks(teacher, architectures, total, data, device)
     open_G = {s: _open(model, gates, scores_G, s, recipe) for s in {a.encoder_sparsity_pct for a in architectures}}
     ordered = sorted(architectures, key=lambda a: (a.decoder_layers - 1) / total - a.encoder_sparsity_pct / 100)
     small = ordered[: math.ceil(len(ordered) / 4)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     decoder = ElasticDecoder(model)
-    distillation = Distillation(model, teacher, range(total), recipe, hidden=False, outputs=teacher_outputs)
+    distillation = Distillation(model, teacher, range(total), recipe, hidden=False, outputs=teacher_cache)
 
     def loss(batch: Batch, step: int) -> torch.Tensor:
         among = ordered if step % 2 else small
@@ -170,7 +170,7 @@ def train_shared(
             state=state,
         )
     decoder.restore()
-    return SharedModel(
+    return Supernet(
         model=model.eval(), scores_G=scores_G.cpu(), blocks=blocks, steps=trained.steps, seconds=trained.seconds
     )
 

@@ -4,7 +4,7 @@
 
 An answer is what `generate` returns with the teacher's own decoding settings, without the start token and
 with -100 after its end, so that everything that takes batches takes these. An example is answered once, however
-often it comes back in other batches, and where `TeacherOutputs` are given once for all trials of a study: greedy
+often it comes back in other batches, and where `TeacherCache` are given once for all trials of a study: greedy
 or with beams, an answer depends on its example alone (up to rounding, for padding differs from batch to batch).
 This module refuses to know losses and stages. Shapes: N rows, B batch, T target.
 """
@@ -20,7 +20,7 @@ import torch
 from nash_search.errors import InvalidInput
 from nash_search.families import adapter_of
 from nash_search.pruner.distillation import Batch, source_of
-from nash_search.pruner.teacher_outputs import TeacherOutputs
+from nash_search.pruner.teacher_cache import TeacherCache
 
 Batches = Callable[[int], Batch]
 LONGER = 2
@@ -28,7 +28,7 @@ LONGER = 2
 IGNORED = -100
 
 
-def answered(teacher: Any, data: Batches, outputs: TeacherOutputs | None = None) -> Batches:
+def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None) -> Batches:
     """The same batches with the teacher's answers as labels.
 
     Args:

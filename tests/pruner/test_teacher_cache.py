@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from tiny import batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
-from nash_search.pruner import TeacherOutputs, run, teacher_outputs
+from nash_search.pruner import TeacherCache, run, teacher_cache
 
 RECIPE = PruningRecipe(narrow_steps=4, tune_steps=6, rungs=1)
 
 
 def test_a_trial_does_not_depend_on_who_filled_the_folder(tmp_path):
-    outputs = TeacherOutputs(folder=tmp_path / "teacher")
+    outputs = TeacherCache(folder=tmp_path / "teacher")
     teacher, asked = model_of("t5"), []
     teacher.register_forward_hook(
         lambda module, *_: asked.append(1) if module is teacher else None
@@ -26,7 +26,7 @@ def test_a_trial_does_not_depend_on_who_filled_the_folder(tmp_path):
     def trial(sparsity):
         asked.clear()
         architecture = Architecture(encoder_sparsity_pct=sparsity, decoder_layers=2)
-        model = run(teacher, architecture, RECIPE, lambda step: batch_of(step), teacher_outputs=outputs).model
+        model = run(teacher, architecture, RECIPE, lambda step: batch_of(step), teacher_cache=outputs).model
         return model.state_dict(), len(asked)
 
     first, asked_first = trial(0)
@@ -43,10 +43,10 @@ def test_a_full_disk_costs_the_others_their_share_and_no_trial(tmp_path, monkeyp
         Path(path).touch()
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(teacher_outputs, "save_file", full)
-    outputs = TeacherOutputs(folder=tmp_path / "teacher")
+    monkeypatch.setattr(teacher_cache, "save_file", full)
+    outputs = TeacherCache(folder=tmp_path / "teacher")
     architecture = Architecture(encoder_sparsity_pct=0, decoder_layers=2)
-    run(model_of("t5"), architecture, RECIPE, batch_of, teacher_outputs=outputs)
+    run(model_of("t5"), architecture, RECIPE, batch_of, teacher_cache=outputs)
     assert not list((tmp_path / "teacher").iterdir())
 
 
@@ -62,7 +62,7 @@ def test_without_distillation_the_teacher_is_never_asked(sparsity):
 
 def test_a_damaged_file_is_made_again(tmp_path):
     states = torch.randn(13, 6)
-    outputs = TeacherOutputs(folder=tmp_path)
+    outputs = TeacherCache(folder=tmp_path)
     outputs.states(batch_of(0), lambda: states)
     for file in tmp_path.iterdir():
         file.write_bytes(b"torn")
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_made_again(tmp_path):
 
 
 def test_the_folder_never_holds_more_than_its_limit_however_batches_differ(tmp_path):
-    outputs = TeacherOutputs(folder=tmp_path, limit_bytes=100_000)
+    outputs = TeacherCache(folder=tmp_path, limit_bytes=100_000)
     sizes = [10, 2000, 10, 1500, 10, 900, 10, 10]  # tokens: short batches after long ones
     for seed, tokens in enumerate(sizes):
         kept = outputs.states(batch_of(seed), lambda tokens=tokens: torch.zeros(tokens, 32))
@@ -81,7 +81,7 @@ def test_the_folder_never_holds_more_than_its_limit_however_batches_differ(tmp_p
 
 
 def test_states_too_large_for_half_precision_are_kept_whole(tmp_path):
-    outputs = TeacherOutputs(folder=tmp_path)
+    outputs = TeacherCache(folder=tmp_path)
     for seed, (largest, dtype) in enumerate([(65504.0, torch.float16), (1e6, torch.float32)]):
         states = torch.randn(13, 6)
         states[3, 2] = largest
@@ -91,9 +91,9 @@ def test_states_too_large_for_half_precision_are_kept_whole(tmp_path):
 
 
 def test_the_last_of_a_disk_is_left_to_weights(tmp_path, monkeypatch):
-    free = SimpleNamespace(free=teacher_outputs.LEFT_FREE_BYTES + 1000)
-    monkeypatch.setattr(teacher_outputs.shutil, "disk_usage", lambda folder: free)
-    outputs = TeacherOutputs(folder=tmp_path)
+    free = SimpleNamespace(free=teacher_cache.LEFT_FREE_BYTES + 1000)
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda folder: free)
+    outputs = TeacherCache(folder=tmp_path)
     for seed, tokens in enumerate([100, 2]):  # 64 bytes each
         outputs.states(batch_of(seed), lambda tokens=tokens: torch.zeros(tokens, 32))
     assert len(list(tmp_path.iterdir())) == 1
