@@ -19,7 +19,7 @@ from nash_search.device import host, lock
 from nash_search.device.cuda import THROTTLE_BITS
 from nash_search.errors import InvalidInput, Locked
 from nash_search.latency import cache, runtimes, timing
-from nash_search.latency.report import rows
+from nash_search.latency.measurement import rows
 from nash_search.records import Latency, Round
 
 

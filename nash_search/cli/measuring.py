@@ -89,7 +89,7 @@ def measure(
             check_workload(asked.workload, models.vet_timed(folder))
     budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
     with quiet_libraries():
-        from nash_search.latency.report import document, rows
+        from nash_search.latency.measurement import document, rows
         from nash_search.report.words import one_call
         from nash_search.search.clock import fidelity_of, measure_folder, workload_of
         from nash_search.search.document import fidelity_told

@@ -19,9 +19,9 @@ import torch
 from nash_search import device as devices
 from nash_search.config import Frozen, Workload
 from nash_search.errors import InvalidInput, NashSearchError
-from nash_search.latency import identity
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency import written_tokens
 from nash_search.latency.runtimes import fingerprint, runtime_of
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.latency.timing import DENSE, time_round
 from nash_search.records import Latency
 
@@ -133,7 +133,7 @@ def _loaded(job: Job, workload: Workload) -> Any:
     with devices.training_guard(workload.device), tempfile.TemporaryDirectory() as folder:
         model = EAGER.load(job.folder, workload.model_copy(update=plain))
         model.generation_config.update(**job.generation)
-        runtime.export(model, folder, workload, job.rows[: identity.INPUTS])
+        runtime.export(model, folder, workload, job.rows[: written_tokens.INPUTS])
         return runtime.load(folder, workload)
 
 

@@ -30,7 +30,7 @@ from nash_search.errors import InvalidInput, Locked, NashSearchError
 from nash_search.intervals import DEFAULT_OCCASION, PEEKING_SCALE, OccasionEffect
 from nash_search.records import Latency, pooled
 
-ENTRY = ("-m", "nash_search.latency.round")
+ENTRY = ("-m", "nash_search.latency.fresh_round")
 OWN_SHARE, GRACE = 0.9, 0.15
 """A process plans with less than its share of the limit, and is killed only a little after it."""
 NO_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory", "std::bad_alloc")

@@ -38,7 +38,7 @@ def shorten(
     Args:
         model: any supported model; not changed.
         decoder_layers: decoder blocks to keep.
-        selection: which ones (`depth.SELECTIONS`).
+        selection: which ones (`layer_selection.SELECTIONS`).
         data: step -> batch, for a selection that looks at data.
     """
     total = len(adapter_of(model).decoder_blocks(model))

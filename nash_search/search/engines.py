@@ -26,7 +26,7 @@ from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.files import write_atomic
 from nash_search.latency import alone, fresh
 from nash_search.latency.cache import drifted
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Latency, Quality
 from nash_search.search.dense import Dense
 from nash_search.tasks.quality import quality_of

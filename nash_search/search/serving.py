@@ -22,8 +22,8 @@ from typing import Any, Literal
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import KEPT_SHARE, Fidelity
-from nash_search.latency import fresh, identity, runtimes
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency import fresh, runtimes, written_tokens
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Examples, Task
@@ -56,7 +56,7 @@ class Serving:
     @property
     def rows(self) -> list[list[int]]:
         """Real inputs on which models are compared, token ids."""
-        return self.task.validation.first(identity.INPUTS).input_ids
+        return self.task.validation.first(written_tokens.INPUTS).input_ids
 
     @property
     def plain(self) -> Workload:
@@ -96,7 +96,7 @@ class Serving:
     def written(self, model: Any, served: Any, folder: Path) -> None:
         """Keep in `folder` what the model, in its exported precision, writes on `rows`, token for token."""
         with self._guard():
-            own = identity.tokens_of(model, self.rows, self.plain, max_new_tokens=self.longest)
+            own = written_tokens.tokens_of(model, self.rows, self.plain, max_new_tokens=self.longest)
             (folder / TOKENS).write_text(json.dumps(own), "utf-8")
             if self.by_engine:
                 (folder / ENGINE_TOKENS).write_text(json.dumps(self._write(served, self.rows)), "utf-8")
@@ -111,7 +111,7 @@ class Serving:
             now = fresh.fresh_tokens(exports, self.rows, workload, max_new_tokens=self.longest)
             for name, folder in kept.items():
                 before = json.loads((folder / file).read_text("utf-8"))
-                found[name] &= identity.differing(before, now[name]) == 0
+                found[name] &= written_tokens.differing(before, now[name]) == 0
         return found
 
     def score(self, served: Any, split: Literal["validation", "test"], examples: Examples | None = None) -> Quality:

@@ -11,7 +11,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from nash_search.config import Workload
 from nash_search.latency import alone, fresh
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 
 pytest.importorskip("ctranslate2")
 CALL = Workload(input_tokens=5, output_tokens=4, batch_size=2)

@@ -21,7 +21,7 @@ from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
 from nash_search.errors import InvalidInput
 from nash_search.intervals import DEFAULT_OCCASION
-from nash_search.latency import fresh, identity, report
+from nash_search.latency import fresh, measurement, written_tokens
 from nash_search.records import Latency, Round
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4, batch_size=2)
@@ -148,7 +148,7 @@ def test_one_round_or_a_round_in_process_is_no_certificate(scripted):
 
 def test_rounds_of_different_machines_are_not_joined_in_silence():
     parts = [Latency(rounds=(), workload=WORKLOAD, fingerprint={"hash": h}, fresh=True) for h in "xyx"]
-    assert "changed between rounds" in dict(report.rows(fresh._joined(parts, WORKLOAD, 3, 1.0)))["warning"]
+    assert "changed between rounds" in dict(measurement.rows(fresh._joined(parts, WORKLOAD, 3, 1.0)))["warning"]
     assert "warnings" not in fresh._joined(parts[::2], WORKLOAD, 2, 1.0).details
 
 
@@ -175,29 +175,29 @@ def test_large_models_are_loaded_a_few_at_a_time(tmp_path, monkeypatch):
 def test_the_json_document_has_exactly_the_promised_keys(scripted):
     scripted({"a": 0.3})
     found = measure({"a": 0.3}, pairs=40)["a"]
-    document = report.document(found, HALF)
+    document = measurement.document(found, HALF)
     promised = "latency_ms lower_ms upper_ms speedup verdict status workload fingerprint dense runs_ms"
     assert list(document) == promised.split() and list(document["dense"]) == ["latency_ms"]
     assert document["verdict"] == "met" and len(document["runs_ms"]) == 200
     assert document["lower_ms"] < document["latency_ms"] < document["upper_ms"]
-    empty = report.document(Latency(rounds=(), workload=WORKLOAD))
+    empty = measurement.document(Latency(rounds=(), workload=WORKLOAD))
     assert empty["latency_ms"] is None and empty["verdict"] is None and empty["status"] == "no_samples"
-    assert dict(report.rows(found, HALF))["budget"] == "50%: met"
-    assert report.rows(Latency(rounds=(), workload=WORKLOAD))
+    assert dict(measurement.rows(found, HALF))["budget"] == "50%: met"
+    assert measurement.rows(Latency(rounds=(), workload=WORKLOAD))
 
 
 def test_a_model_without_reference_is_paired_with_itself_and_claims_no_speedup(scripted):
     scripted({"a": 1.0})
     found = latency.measure_fresh({"a": "/a"}, None, WORKLOAD)["a"]
-    document = report.document(found)
+    document = measurement.document(found)
     assert document["speedup"] is None and document["dense"]["latency_ms"] is None
     assert document["latency_ms"] == pytest.approx(10, rel=0.1)
-    assert "speed-up" not in dict(report.rows(found))
+    assert "speed-up" not in dict(measurement.rows(found))
 
 
 def test_differing_counts_rows():
-    assert identity.differing([[1, 2], [3]], [[1, 2], [4]]) == 1
-    assert identity.differing([[1]], []) == 1
+    assert written_tokens.differing([[1, 2], [3]], [[1, 2], [4]]) == 1
+    assert written_tokens.differing([[1]], []) == 1
 
 
 # --- real processes ---------------------------------------------------------------------------
@@ -247,11 +247,11 @@ def test_an_export_is_token_identical_to_what_was_trained_and_a_changed_one_is_n
     trained = t5(1)
     exported = latency.fresh_tokens({"m": folders / "short"}, rows, WORKLOAD, max_new_tokens=12)["m"]
     assert len(exported) == 70
-    assert identity.differing(identity.tokens_of(trained, rows, WORKLOAD, max_new_tokens=12), exported) == 0
+    assert written_tokens.differing(written_tokens.tokens_of(trained, rows, WORKLOAD, max_new_tokens=12), exported) == 0
     other = copy.deepcopy(trained)
     other.shared.weight.data.mul_(torch.randn_like(other.shared.weight))
-    assert identity.differing(identity.tokens_of(other, rows, WORKLOAD, max_new_tokens=12), exported) > 0
-    assert identity.differing(exported[:-1], exported) == 70, "fewer answers are no agreement"
+    assert written_tokens.differing(written_tokens.tokens_of(other, rows, WORKLOAD, max_new_tokens=12), exported) > 0
+    assert written_tokens.differing(exported[:-1], exported) == 70, "fewer answers are no agreement"
 
 
 @pytest.mark.slow

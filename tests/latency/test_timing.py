@@ -17,8 +17,8 @@ from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
 from nash_search.errors import InvalidInput
 from nash_search.latency import runtimes, timing
-from nash_search.latency.eager import RUNTIME
 from nash_search.latency.runtimes import WrongOutputLength
+from nash_search.latency.runtimes.eager import RUNTIME
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4)
 

@@ -11,7 +11,7 @@ from tiny import KINDS, batch_of, cut_of, model_of
 from nash_search import loading
 from nash_search.config import Architecture, Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency.eager import RUNTIME
+from nash_search.latency.runtimes.eager import RUNTIME
 from nash_search.pruner import load, random_cut, save
 from nash_search.pruner.distillation import source_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from nash_search import loading
 from nash_search.config import Workload
-from nash_search.latency import eager
+from nash_search.latency.runtimes import eager
 from nash_search.pruner import save, shorten
 from nash_search.report import answer, card, markdown, page, view
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from nash_search.config import Workload
-from nash_search.latency.report import rows
+from nash_search.latency.measurement import rows
 from nash_search.records import Latency, Round
 from nash_search.report import answer, markdown, view
 from nash_search.report.table import RunTable, sparkline

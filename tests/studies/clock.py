@@ -31,8 +31,8 @@ from nash_search import device as devices
 from nash_search import intervals
 from nash_search.config import Workload
 from nash_search.latency import fresh, runtimes, timing
-from nash_search.latency.eager import Eager, EagerSession
-from nash_search.latency.round import main as one_round
+from nash_search.latency.fresh_round import main as one_round
+from nash_search.latency.runtimes.eager import Eager, EagerSession
 from nash_search.records import Latency
 
 PLANTED = {"twin": 0.0, "plus5": 0.05, "plus10": 0.10}

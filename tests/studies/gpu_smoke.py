@@ -23,7 +23,7 @@ from nash_search import device as devices
 from nash_search import latency
 from nash_search.config import Workload
 from nash_search.errors import NashSearchError
-from nash_search.latency.report import rows
+from nash_search.latency.measurement import rows
 from nash_search.records import Latency
 
 LIMIT_S = 280.0

@@ -142,7 +142,7 @@ def test_what_is_kept_is_scored_timed_and_shipped_alike(model_folder: Path, tmp_
 
     from nash_search import pruner
     from nash_search.config import Workload
-    from nash_search.latency.eager import RUNTIME, forced_config
+    from nash_search.latency.runtimes.eager import RUNTIME, forced_config
 
     workload = Workload(input_tokens=6, output_tokens=12, batch_size=3)
     plain = written(AutoModelForSeq2SeqLM.from_pretrained(model_folder), max_new_tokens=12)

@@ -244,7 +244,7 @@ def test_a_model_s_own_positions_limit_inputs_outputs_and_timing(model_folder, t
     """The tokenizer says 512; BART and Marian have 64 positions, in a search, in `finetune`, and for the clock."""
     from nash_search import pruner
     from nash_search.config import TeacherRecipe, Workload
-    from nash_search.latency.eager import RUNTIME
+    from nash_search.latency.runtimes.eager import RUNTIME
     from nash_search.tasks.loading import load_scratch_task
     from nash_search.tasks.quality import predict
 

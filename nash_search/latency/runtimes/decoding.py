@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nash_search.errors import InvalidInput
-from nash_search.latency.converting import Settings, not_followed, settings_of
+from nash_search.latency.runtimes.conversion import Settings, not_followed, settings_of
 
 NEVER = np.float32(-np.inf)
 WORST = np.float32(-1e9)

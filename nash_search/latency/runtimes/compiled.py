@@ -17,7 +17,7 @@ from transformers import CompileConfig
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency.eager import Eager, EagerSession
+from nash_search.latency.runtimes.eager import Eager, EagerSession
 from nash_search.latency.workload import Inputs
 
 COMPILING_CALLS = 3

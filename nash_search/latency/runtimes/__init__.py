@@ -26,10 +26,10 @@ from nash_search.errors import InvalidInput, NashSearchError
 from nash_search.latency.workload import PROTOCOL
 
 FILES = {
-    "eager": "nash_search.latency.eager",
-    "compile": "nash_search.latency.compiled",
-    "ctranslate2": "nash_search.latency.ctranslate2",
-    "onnxruntime": "nash_search.latency.onnxruntime",
+    "eager": "nash_search.latency.runtimes.eager",
+    "compile": "nash_search.latency.runtimes.compiled",
+    "ctranslate2": "nash_search.latency.runtimes.ctranslate2",
+    "onnxruntime": "nash_search.latency.runtimes.onnxruntime",
 }
 _DEVICE_FIELDS = {"device", "batch_size", "input_tokens", "output_tokens", "beams"}
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from nash_search.config import Frozen, Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency.eager import NATURAL_LIMIT, not_cut
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes.eager import NATURAL_LIMIT, not_cut
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.latency.workload import Inputs, random_inputs, task_inputs
 
 _INEXPRESSIBLE = (

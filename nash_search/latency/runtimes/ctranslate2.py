@@ -23,11 +23,11 @@ import ctranslate2
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import artefact, comparison, ctranslate2_words
-from nash_search.latency.converting import Converting, EngineSession, Settings, not_followed, settings_of
-from nash_search.latency.ctranslate2_spec import sizes_of, spec_of
-from nash_search.latency.ctranslate2_words import Words
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes import artefact, ctranslate2_words, parity
+from nash_search.latency.runtimes.conversion import Converting, EngineSession, Settings, not_followed, settings_of
+from nash_search.latency.runtimes.ctranslate2_spec import sizes_of, spec_of
+from nash_search.latency.runtimes.ctranslate2_words import Words
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
@@ -278,4 +278,4 @@ def _compared(
     with tempfile.TemporaryDirectory(prefix="nash-search-ctranslate2-") as folder:
         _save(spec_of(model), decoding, words, Path(folder), "float32")
         engine = Engine(Path(folder), decoding, plain, {})
-    return comparison.agreed(model, engine.write, workload, rows, exact_beams=False)
+    return parity.agreed(model, engine.write, workload, rows, exact_beams=False)

@@ -16,14 +16,15 @@ from transformers import AutoTokenizer
 from nash_search import pruner
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import artefact, comparison, decoding, runtimes
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency import runtimes
+from nash_search.latency.runtimes import artefact, decoding, parity
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.tasks.g2p import teacher_folder
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-from nash_search.latency import onnxruntime as engine  # noqa: E402
-from nash_search.latency import onnxruntime_graphs as graphs  # noqa: E402
+from nash_search.latency.runtimes import onnxruntime as engine  # noqa: E402
+from nash_search.latency.runtimes import onnxruntime_graphs as graphs  # noqa: E402
 
 SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
@@ -41,7 +42,7 @@ def test_every_cut_writes_eagers_tokens_greedy_and_with_beams(kind):
     for untied in (False, True):
         model = cut(kind, untied)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        rows = comparison.ragged(model, BEAMS, 64)
+        rows = parity.ragged(model, BEAMS, 64)
         assert len({len(row) for row in rows}) == 12
         loaded = RUNTIME.build(model, BEAMS, None).engine
         assert loaded.told["compared"] == {"inputs": 64, "beams": [1, 3], "ties": 0}
@@ -94,7 +95,7 @@ class TorchDecoder:
 def test_the_loops_follow_a_models_own_settings(name):
     model = tiny.model_of("bart")
     model.generation_config.update(**SETTINGS[name])
-    rows = comparison.ragged(model, GREEDY, 12)
+    rows = parity.ragged(model, GREEDY, 12)
     for beams in (1, 2, 4):
         rules = decoding.rules_of(model, "onnxruntime")
         found = decoding.search(TorchDecoder(model, rows, beams), rules, len(rows), beams, longest=10)
@@ -118,7 +119,7 @@ def test_the_output_has_exactly_the_workloads_length():
 def test_an_export_is_loaded_as_it_was_written_and_int8_is_smaller(tmp_path):
     model = tiny.model_of("t5")
     pruner.save(model, tmp_path)
-    rows = comparison.ragged(model, GREEDY, 8)
+    rows = parity.ragged(model, GREEDY, 8)
     whole = RUNTIME.tokens(RUNTIME.load(str(tmp_path), GREEDY), rows, beams=1, max_new_tokens=8)
     assert artefact.found(tmp_path, "onnxruntime", GREEDY) is None  # the checkpoint was exported on the way
     for workload in (GREEDY, INT8):
@@ -140,7 +141,7 @@ def test_int8_holds_an_encoder_whose_feed_forward_layers_have_outliers(tmp_path)
             ffn = block.layer[-1].DenseReluDense
             ffn.wi.weight[0] *= 2.0**12
             ffn.wo.weight[:, 0] /= 2.0**12
-    rows = comparison.ragged(model, GREEDY, 64)
+    rows = parity.ragged(model, GREEDY, 64)
     RUNTIME.export(model, str(tmp_path), INT8, rows)
     found = RUNTIME.tokens(RUNTIME.load(str(tmp_path), INT8), rows, beams=1, max_new_tokens=6)
     own = EAGER.tokens(model, rows, beams=1, max_new_tokens=6)

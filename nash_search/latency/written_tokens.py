@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from nash_search.config import Workload
-from nash_search.latency.eager import RUNTIME
+from nash_search.latency.runtimes.eager import RUNTIME
 
 INPUTS = 64
 """Real inputs on which two models are compared."""

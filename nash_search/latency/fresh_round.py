@@ -1,4 +1,4 @@
-"""One fresh process of a measurement: `python -m nash_search.latency.round JOB RESULT`.
+"""One fresh process of a measurement: `python -m nash_search.latency.fresh_round JOB RESULT`.
 
 Loads folders, times them or generates from them, or tries a dense model on another runtime; writes one JSON file,
 ends. Its standard input is a lifeline: when the parent dies, the pipe closes and so does this process. It takes the

@@ -25,7 +25,7 @@ import torch
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.latency.workload import random_inputs
 
 INPUTS = 64

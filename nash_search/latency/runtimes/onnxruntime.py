@@ -20,10 +20,10 @@ import onnxruntime
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import artefact, comparison, decoding, onnxruntime_graphs
-from nash_search.latency.converting import Converting, EngineSession
-from nash_search.latency.eager import RUNTIME as EAGER
-from nash_search.latency.onnxruntime_graphs import DECODER, ENCODER
+from nash_search.latency.runtimes import artefact, decoding, onnxruntime_graphs, parity
+from nash_search.latency.runtimes.conversion import Converting, EngineSession
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes.onnxruntime_graphs import DECODER, ENCODER
 from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
@@ -153,7 +153,7 @@ class OnnxRuntime(Converting):
                 loading=_loading(rules, workload.threads),
                 settings={
                     "decoding": rules.model_dump(mode="json"),
-                    "compared": comparison.agreed(model, whole.write, workload, rows),
+                    "compared": parity.agreed(model, whole.write, workload, rows),
                 },
             )
             with artefact.written(folder, record) as place:

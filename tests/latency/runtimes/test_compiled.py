@@ -10,8 +10,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 from nash_search import latency, loading
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import compiled, timing
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency import timing
+from nash_search.latency.runtimes import compiled
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.pruner import shorten
 
 WORKLOAD = Workload(input_tokens=4, output_tokens=3, runtime="compile")

@@ -17,16 +17,17 @@ from transformers import MarianConfig, MarianMTModel
 from nash_search import device, pruner
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import artefact, comparison, runtimes
-from nash_search.latency.eager import RUNTIME as EAGER
+from nash_search.latency import runtimes
+from nash_search.latency.runtimes import artefact, parity
+from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.pruner import surgery
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 
 ctranslate2 = pytest.importorskip("ctranslate2")
-from nash_search.latency import ctranslate2 as engine  # noqa: E402
-from nash_search.latency import ctranslate2_spec as spelling  # noqa: E402
-from nash_search.latency import ctranslate2_words as vocabulary  # noqa: E402
+from nash_search.latency.runtimes import ctranslate2 as engine  # noqa: E402
+from nash_search.latency.runtimes import ctranslate2_spec as spelling  # noqa: E402
+from nash_search.latency.runtimes import ctranslate2_words as vocabulary  # noqa: E402
 
 SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
@@ -52,7 +53,7 @@ def eager(model, rows, beams, longest=12):
 
 def ended(model, found):
     """Without what fills up a batch: eager pads with zeros after greedy search, with end tokens after beams."""
-    return [comparison._ended(row, model.generation_config) for row in found]
+    return [parity._ended(row, model.generation_config) for row in found]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_every_cut_writes_eagers_tokens_greedy_and_with_beams(kind):
     for untied in (False, True):
         model = alike(cut(kind, untied))
         assert len({p.heads for p in map(surgery.block_parts, surgery.encoder_blocks(model))}) > 1
-        rows = comparison.ragged(model, PLAIN, 64)
+        rows = parity.ragged(model, PLAIN, 64)
         assert len({len(row) for row in rows}) == 12
         loaded = RUNTIME.build(model, GREEDY, None).engine
         for beams in (1, 2):
@@ -156,10 +157,10 @@ def test_only_what_eager_itself_scores_alike_is_forgiven():
         return [[*row[:2], 11, *row[3:]] for row in same(rows, **asked)]
 
     brief = GREEDY.model_copy(update={"output_tokens": 3, "input_tokens": 4})
-    assert comparison.agreed(model, same, brief) == {"inputs": 64, "beams": [1], "ties": 0}
-    assert comparison.agreed(model, other, brief, [[7, 9, 7], [9, 9]])["ties"] == 64
+    assert parity.agreed(model, same, brief) == {"inputs": 64, "beams": [1], "ties": 0}
+    assert parity.agreed(model, other, brief, [[7, 9, 7], [9, 9]])["ties"] == 64
     with pytest.raises(InvalidInput, match=r"with 1 beams it got \[7, 11, 7\] instead of \[7, 7, 7\] for input"):
-        comparison.agreed(model, wrong, brief)
+        parity.agreed(model, wrong, brief)
 
 
 @pytest.mark.slow
@@ -190,7 +191,7 @@ def test_the_artefact_itself_is_what_is_loaded_and_only_for_its_own_precision(tm
     place, record = artefact.found(tmp_path / "w", "ctranslate2", INT8)
     assert record.settings["compared"]["inputs"] == 64 and record.quantize == "int8"
     assert artefact.found(tmp_path / "w", "ctranslate2", PLAIN) is None
-    rows = comparison.ragged(model, PLAIN, 64)
+    rows = parity.ragged(model, PLAIN, 64)
     from_checkpoint = RUNTIME.load(str(tmp_path / "w"), GREEDY)  # the artefact is quantised: not this one
     assert from_checkpoint.write(rows, beams=1, max_new_tokens=9) == EAGER.tokens(
         model, rows, beams=1, max_new_tokens=9
@@ -206,7 +207,7 @@ def test_generation_settings_are_the_models_own_or_refused_by_name():
     model = alike(cut("mbart"))
     settings = {"forced_bos_token_id": 5, "forced_eos_token_id": 1, "bad_words_ids": [[6], [7, 8]], "min_length": 4}
     model.generation_config.update(**settings)
-    rows = comparison.ragged(model, PLAIN, 64)
+    rows = parity.ragged(model, PLAIN, 64)
     loaded = RUNTIME.build(model, PLAIN, None).engine
     for beams in (1, 2):
         found = RUNTIME.tokens(loaded, rows, beams=beams, max_new_tokens=9)
@@ -234,10 +235,10 @@ def test_a_score_is_what_hugging_faces_beams_look_for(name):
     model = tiny.model_of("bart")
     model.generation_config.update(**{"eos_token_id": ENDS, **SETTINGS[name]})
     asked = {"num_beams": 4, "max_new_tokens": 9, "output_scores": True, "return_dict_in_generate": True}
-    for row in comparison.ragged(model, PLAIN, 12):
+    for row in parity.ragged(model, PLAIN, 12):
         found = model.generate(torch.tensor([row]), **asked)
-        output = comparison._ended(found.sequences[0].tolist(), model.generation_config)
-        score = comparison.objective(model, row, output, longest=9)
+        output = parity._ended(found.sequences[0].tolist(), model.generation_config)
+        score = parity.objective(model, row, output, longest=9)
         assert score == pytest.approx(found.sequences_scores[0].item(), abs=1e-4)
 
 
@@ -255,19 +256,19 @@ def test_a_score_is_what_hugging_faces_beams_look_for(name):
 def test_an_output_that_breaks_a_setting_scores_nothing(settings, output):
     model = tiny.model_of("bart")
     model.generation_config.update(eos_token_id=1)
-    assert math.isfinite(comparison.objective(model, [3, 4], output, longest=9))
+    assert math.isfinite(parity.objective(model, [3, 4], output, longest=9))
     model.generation_config.update(**settings)
-    assert comparison.objective(model, [3, 4], output, longest=9) == -math.inf
+    assert parity.objective(model, [3, 4], output, longest=9) == -math.inf
 
 
 def test_beams_that_end_by_another_rule_are_judged_by_pytorchs_score(monkeypatch):
     model = tiny.model_of("bart")
     model.generation_config.update(eos_token_id=ENDS)
     wide = PLAIN.model_copy(update={"beams": 4, "output_tokens": 12})
-    rows = comparison.ragged(model, wide, 64)
+    rows = parity.ragged(model, wide, 64)
     found = engine._compared(model, engine.decoding_of(model), words_of(model), wide, rows)
     assert found["beams"] == [1, 4] and found["differing"] > 0, "eager goes on where the engine stops"
-    assert -comparison.GAP <= found["score_gap"] <= comparison.GAP
+    assert -parity.GAP <= found["score_gap"] <= parity.GAP
     wrong = engine.decoding_of(model).model_copy(update={"length_penalty": -4.0})  # greedy search does not see it
     with pytest.raises(InvalidInput, match=r"scores at most 0.02 nats per token below its own, but with 4 beams"):
         engine._compared(model, wrong, words_of(model), wide, rows)
@@ -286,7 +287,7 @@ def test_marian_with_a_vocabulary_for_each_language_writes_eagers_tokens(tmp_pat
     torch.manual_seed(0)
     config = MarianConfig(**sizes, **heads, **ids, **apart, tie_word_embeddings=False, init_std=0.3)
     model = alike(MarianMTModel(config).eval())
-    rows = comparison.ragged(model, PLAIN, 64)
+    rows = parity.ragged(model, PLAIN, 64)
     RUNTIME.export(model, str(tmp_path), PLAIN, rows)
     assert {len(json.loads((tmp_path / NAME / f"{side}_vocabulary.json").read_text())) for side in SIDES} == {37, 45}
     loaded = RUNTIME.load(str(tmp_path), PLAIN)
@@ -349,6 +350,6 @@ def test_what_the_engine_cannot_say_is_refused_by_name():
 
 def test_an_absent_engine_is_named_with_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    monkeypatch.delitem(sys.modules, "nash_search.latency.ctranslate2")
+    monkeypatch.delitem(sys.modules, "nash_search.latency.runtimes.ctranslate2")
     with pytest.raises(InvalidInput, match=r"needs ctranslate2, .*pip install nash-search\[ctranslate2\]"):
         runtimes.runtime_of(PLAIN)
