@@ -29,7 +29,7 @@ from nash_search.latency.runtimes import ctranslate2 as engine  # noqa: E402
 from nash_search.latency.runtimes import ctranslate2_spec as spelling  # noqa: E402
 from nash_search.latency.runtimes import ctranslate2_words as vocabulary  # noqa: E402
 
-SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
+SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[2] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(tiny)
 

@@ -26,7 +26,7 @@ pytest.importorskip("onnx")
 from nash_search.latency.runtimes import onnxruntime as engine  # noqa: E402
 from nash_search.latency.runtimes import onnxruntime_graphs as graphs  # noqa: E402
 
-SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
+SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[2] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(tiny)
 
