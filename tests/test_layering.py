@@ -22,6 +22,8 @@ LEAVES = {
     "generation",
     "config_loader",
     "records",
+    "latency_table",
+    "results",
     "fidelity",
     "intervals",
     "pareto",

@@ -27,6 +27,7 @@ from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.results import Engines
 from nash_search.search import engines, room, sharing
 from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve
@@ -170,7 +171,7 @@ class NashBench:
         """Write the dense model as an export and read it back."""
         pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer)
 
-    def dense_on_engines(self, dense_ms: float, known: Path, say: engines.Say) -> engines.Engines:
+    def dense_on_engines(self, dense_ms: float, known: Path, say: engines.Say) -> Engines:
         """The dense model on every other engine installed here."""
         facts = (self.facts(), self.fingerprint())
         return engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)

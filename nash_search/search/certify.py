@@ -27,10 +27,10 @@ from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.files import ask_free, fsync_folder, write_atomic
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, TrialRecord
+from nash_search.results import Certification as Certification
+from nash_search.results import CertifiedPoint as CertifiedPoint
+from nash_search.results import Training as Training
 from nash_search.search import failpoints, manifest, occasions
-from nash_search.search.certification import Certification as Certification
-from nash_search.search.certification import Point as Point
-from nash_search.search.certification import Training as Training
 from nash_search.search.frontier import near
 from nash_search.search.naming import MEASUREMENT, export_name, measurement
 from nash_search.search.trial import WEIGHTS, Bench
@@ -59,14 +59,16 @@ def write(folder: Path, certification: Certification) -> None:
     write_atomic(folder / FILE, certification.model_dump_json(indent=1))
 
 
-def ranked(points: Sequence[Point], floor: float | None) -> list[Point]:
+def ranked(points: Sequence[CertifiedPoint], floor: float | None) -> list[CertifiedPoint]:
     """Candidates for any budget, best quality first (ties: the faster); none below the quality floor."""
     sign = 1.0 if not points or points[0].validation.direction == "maximize" else -1.0
     allowed = [p for p in points if floor is None or sign * p.validation.value >= sign * floor]
     return sorted(allowed, key=lambda p: (-sign * p.validation.value, p.latency.ratio))
 
 
-def choose(points: Sequence[Point], budget: LatencyBudget, floor: float | None) -> tuple[str, Point | None]:
+def choose(
+    points: Sequence[CertifiedPoint], budget: LatencyBudget, floor: float | None
+) -> tuple[str, CertifiedPoint | None]:
     """A budget's answer: `met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
     order = ranked(points, floor)
     for wanted in ("met", "ambiguous"):
@@ -81,20 +83,20 @@ def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudg
     return {_key(record): [b for b in budgets if near(record, b)] for record in records}
 
 
-def elected(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[Point]:
+def elected(points: Sequence[CertifiedPoint], budgets: Sequence[LatencyBudget]) -> list[CertifiedPoint]:
     """One point per trial: the seed that meets most budgets, then the best on validation (ties: the first seed)."""
-    groups: dict[int, list[Point]] = {}
+    groups: dict[int, list[CertifiedPoint]] = {}
     for point in points:
         groups.setdefault(point.number, []).append(point)
 
-    def worth(point: Point) -> tuple[int, float]:
+    def worth(point: CertifiedPoint) -> tuple[int, float]:
         met = sum(point.verdict(b) == "met" for b in budgets)
         return met, point.validation.value * (1 if point.validation.direction == "maximize" else -1)
 
     return [max(sorted(group, key=lambda p: p.seed), key=worth) for group in groups.values()]
 
 
-def on_front(points: Sequence[Point], budgets: Sequence[LatencyBudget]) -> list[Point]:
+def on_front(points: Sequence[CertifiedPoint], budgets: Sequence[LatencyBudget]) -> list[CertifiedPoint]:
     """The front by certified latency, every budget's answer, and what is not what was trained."""
     sound = [p for p in points if p.sound]
     direction = points[0].validation.direction if points else "maximize"
@@ -144,7 +146,7 @@ def _still_answers(before: Certification, candidates: Sequence[TrialRecord], bud
     return same and all(choose(before.points, budget, None)[0] != "ambiguous" for budget in budgets)
 
 
-def winners(found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> dict[str, Point]:
+def winners(found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> dict[str, CertifiedPoint]:
     """The points that meet a budget and are its answer, by the budget's folder."""
     answers = {budget.folder: choose(found.points, budget, floor) for budget in budgets}
     return {name: point for name, (verdict, point) in answers.items() if verdict == "met" and point is not None}
@@ -186,7 +188,7 @@ def _time(
     if fidelity:
         say("fidelity", {"found": tuple(fidelity.values())})
     timed = [
-        Point(
+        CertifiedPoint(
             number=r.number,
             key=_key(r),
             architecture=r.architecture,
@@ -200,7 +202,7 @@ def _time(
         )
         for r in candidates
     ]
-    points: list[Point] = []
+    points: list[CertifiedPoint] = []
     for point in on_front(elected(timed, config.budgets), config.budgets):
         point = point.model_copy(update={"seeds": _trainings(point, timed, candidates, config.budgets)})
         name = export_name(
@@ -255,7 +257,10 @@ def _home(folder: Path, record: TrialRecord) -> Path:
 
 
 def _trainings(
-    point: Point, timed: Sequence[Point], records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]
+    point: CertifiedPoint,
+    timed: Sequence[CertifiedPoint],
+    records: Sequence[TrialRecord],
+    budgets: Sequence[LatencyBudget],
 ) -> tuple[Training, ...]:
     """All seeds of a point's architecture, in their order; nothing where there is one."""
     own = [(p, r) for p, r in zip(timed, records, strict=True) if p.number == point.number]

@@ -21,6 +21,7 @@ from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.records import Latency
+from nash_search.results import CertifiedPoint
 from nash_search.search import certify, occasions, renewal
 from nash_search.search.naming import MEASUREMENT
 from nash_search.search.serving import Serving
@@ -233,7 +234,7 @@ def remeasure_study(
     }
 
 
-def _again(point: certify.Point, now: Latency, folder: Path) -> dict[str, Any]:
+def _again(point: CertifiedPoint, now: Latency, folder: Path) -> dict[str, Any]:
     quality = point.test or point.validation
     lower_ms, upper_ms = now.bounds_ms
     return {

@@ -17,11 +17,11 @@ from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig, Workload
 from nash_search.fidelity import Fidelity
 from nash_search.files import csv_cell, write_atomic
+from nash_search.latency_table import LatencyTable
 from nash_search.records import Quality, TrialRecord
+from nash_search.results import over_seeds
 from nash_search.search import occasions, probe, provenance, sharing, space
-from nash_search.search.certification import over_seeds
-from nash_search.search.certify import Certification, Point, Training, choose
-from nash_search.search.probe import LatencyTable
+from nash_search.search.certify import Certification, CertifiedPoint, Training, choose
 from nash_search.search.study import StudyFacts
 
 PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
@@ -148,7 +148,7 @@ def nearest(
     config: SearchConfig,
     decoder_layers: int,
     budget: LatencyBudget,
-    points: Sequence[Point] = (),
+    points: Sequence[CertifiedPoint] = (),
 ) -> str:
     """The tightest budget, in the unit asked, that a certified point meets; before, that the probe promises."""
     met = [p.latency for p in points if p.sound]
@@ -172,7 +172,7 @@ def _number(value: float) -> float | None:
 
 def budget_answer(
     budget: LatencyBudget,
-    points: Sequence[Point],
+    points: Sequence[CertifiedPoint],
     floor: float | None,
     dense_ms: float,
     floor_share: float,
@@ -219,7 +219,7 @@ def budget_answer(
     }
 
 
-def _finalist(point: Point, training: Training) -> dict[str, Any]:
+def _finalist(point: CertifiedPoint, training: Training) -> dict[str, Any]:
     return {
         "number": point.number,
         "architecture": point.architecture.model_dump(mode="json"),
@@ -234,7 +234,7 @@ def _finalist(point: Point, training: Training) -> dict[str, Any]:
     }
 
 
-def front_row(point: Point, folder: Path, parameters: int | None, dense_ms: float | None) -> dict[str, Any]:
+def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense_ms: float | None) -> dict[str, Any]:
     """A point of the front; with only shares asked, its milliseconds are ratio x the first probe's dense ones."""
     latency, quality = point.latency, point.test or point.validation
     if dense_ms is None:

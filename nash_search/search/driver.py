@@ -19,8 +19,9 @@ from typing import ClassVar
 
 from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
+from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
-from nash_search.search import manifest, probe, recovery, sharing, space
+from nash_search.search import manifest, recovery, sharing, space
 from nash_search.search.cost import for_trials_s, train_threads
 from nash_search.search.frontier import Frontier
 from nash_search.search.jobs import Nothing
@@ -46,7 +47,7 @@ class Driver:
     def __init__(
         self,
         study: Study,
-        table: probe.LatencyTable,
+        table: LatencyTable,
         config: SearchConfig,
         workload: Workload,
         *,

@@ -16,10 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from nash_search import intervals
-from nash_search.config import Frozen, LatencyBudget, SearchConfig, TaskConfig, Workload, digest
+from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, digest
 from nash_search.config_loader import flag_of
 from nash_search.errors import NashSearchError
 from nash_search.fidelity import KEPT_SHARE, Fidelity
@@ -27,7 +26,8 @@ from nash_search.files import write_atomic
 from nash_search.latency import alone, fresh
 from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
-from nash_search.records import Latency, Quality
+from nash_search.records import Quality
+from nash_search.results import DenseOnEngine, Engines
 from nash_search.search.dense import Dense
 from nash_search.tasks.quality import quality_of
 from nash_search.tasks.task import Task
@@ -49,62 +49,6 @@ MEASURED_DATA = (
 """Fields of a task that `measure` has flags for."""
 Say = Callable[[str, dict[str, Any]], None]
 """Told a stage and its details."""
-
-
-class DenseOnEngine(Frozen):
-    """The dense model on one runtime in one precision."""
-
-    workload: Workload
-    """The asked call, on this runtime."""
-    latency: Latency | None = None
-    """Paired with the dense model on the asked runtime; None: see `reason`."""
-    quality: Quality | None = None
-    """Of what it writes on the first validation examples; None where that would have taken too long."""
-    kept: float | None = None
-    """That quality, of the float dense model's on the same examples (1: all of it)."""
-    reason: str = ""
-    """Why it has no latency."""
-    refused: bool = False
-    """It cannot serve this model at all; otherwise another try may tell more."""
-
-    def verdict(self, share: float) -> Literal["met", "missed", "ambiguous"]:
-        """Does it meet this share of the dense latency? From one process, so never a certificate."""
-        return "missed" if self.latency is None else intervals.verdict(self.latency.ratio_bounds, share)
-
-
-class Engines(Frozen):
-    """The dense model on every runtime installed here but the one that was asked for."""
-
-    tried: tuple[DenseOnEngine, ...] = ()
-    absent: tuple[str, ...] = ()
-    """Extras that would bring more."""
-    reference: Quality | None = None
-    """The float dense model on the same examples."""
-    seconds: float = 0.0
-    remembered: bool = False
-    """Taken from a probe or search of before."""
-
-    @property
-    def whole(self) -> bool:
-        """Nothing was left out for want of time, so that it need not be tried again."""
-        return self.reference is not None and all(e.refused or e.quality is not None for e in self.tried)
-
-    def answer(self, share: float, max_drop_pct: float | None = None) -> DenseOnEngine | None:
-        """What meets a share of the dense latency with nothing pruned; the most quality, then the fastest.
-
-        Args:
-            share: of the dense latency on the asked runtime.
-            max_drop_pct: largest drop of quality that was allowed.
-        """
-        least = max(KEPT_SHARE, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
-        able = [e for e in self.tried if e.verdict(share) == "met" and e.kept is not None and e.kept >= least]
-        return min(able, key=_worse, default=None)
-
-
-def _worse(engine: DenseOnEngine) -> tuple[float, float]:
-    """To a tenth of a percent, since the examples say no more; what it keeps beyond the whole counts as the whole."""
-    assert engine.latency is not None and engine.kept is not None
-    return -min(1.0, round(engine.kept, 3)), engine.latency.ratio
 
 
 def absent() -> tuple[str, ...]:

@@ -20,7 +20,9 @@ from nash_search import errors
 from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
 from nash_search.files import sqlite_url, write_atomic
 from nash_search.intervals import OccasionEffect
+from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.results import Engines
 from nash_search.search import cost, document, engines, occasions, probe, recovery, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.study import Study, StudyFacts, open_storage, remove_database
@@ -45,9 +47,9 @@ class Case(Protocol):
     bench: Bench
     folder: Path
     question: dict[str, Any]
-    table: probe.LatencyTable
+    table: LatencyTable
     dense: Quality
-    engines: engines.Engines
+    engines: Engines
     facts: StudyFacts
     workload: Workload
     workers: int
@@ -90,7 +92,7 @@ def same_question(
         return
     before, now = dict(facts.question), dict(question)
     if before["device"] != now["device"]:  # hashes: said by what they are hashes of
-        table = probe.LatencyTable.model_validate_json((folder / PROBE).read_bytes())
+        table = LatencyTable.model_validate_json((folder / PROBE).read_bytes())
         before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, bench.fingerprint()))
     changed = "; ".join(differences(before, now))[:400]
     raise errors.InvalidInput(
@@ -108,11 +110,11 @@ def latency_table(
     say: Callable[[str, dict[str, Any]], None],
     *,
     begun: bool,
-) -> probe.LatencyTable:
+) -> LatencyTable:
     """The study's own table once it has begun; else a new one, in which no shape known here is timed again."""
     own = folder / PROBE
     if begun:
-        return probe.LatencyTable.model_validate_json(own.read_bytes())
+        return LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
     found = timed_table(bench, shapes, folder.parent / LATENCIES, say)
     write_atomic(own, found.model_dump_json())
@@ -121,7 +123,7 @@ def latency_table(
 
 def timed_table(
     bench: Bench, shapes: list[Architecture], known: Path, say: Callable[[str, dict[str, Any]], None]
-) -> probe.LatencyTable:
+) -> LatencyTable:
     """These shapes with their latencies, timed again where they cannot be right.
 
     Args:
@@ -138,7 +140,7 @@ def timed_table(
         say("probe", {"shapes": len(asked), "limit_s": PROBE_LIMIT_S, "again": again})
         return bench.probe(asked, PROBE_LIMIT_S, known, again=again)
 
-    return probe.straightened(probe.table_of(timed(shapes)), lambda bent: timed(bent, again=True))
+    return probe.straightened(table_of(timed(shapes)), lambda bent: timed(bent, again=True))
 
 
 def dense_quality(bench: Bench, folder: Path, *, begun: bool) -> Quality:
@@ -185,13 +187,13 @@ def new_study(config: SearchConfig, folder: Path, facts: StudyFacts) -> Study:
     return Study(open_storage(sqlite_url(path)), name, folder, None)
 
 
-def dense_on_engines(case: Case, say: engines.Say, *, begun: bool) -> engines.Engines:
+def dense_on_engines(case: Case, say: engines.Say, *, begun: bool) -> Engines:
     """The dense model on other engines; tried once per study, and only where that was not switched off."""
     path = case.folder / ENGINES
     if begun:  # studies of before have none
-        return engines.Engines.model_validate_json(path.read_bytes()) if path.exists() else engines.Engines()
+        return Engines.model_validate_json(path.read_bytes()) if path.exists() else Engines()
     if not case.config.engines:
-        return engines.Engines()
+        return Engines()
     found = case.bench.dense_on_engines(case.table.dense_ms, case.folder.parent / LATENCIES, say)
     write_atomic(path, found.model_dump_json())
     return found

@@ -15,9 +15,10 @@ from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.files import write_atomic
 from nash_search.latency.fresh import MeasurementFailed
+from nash_search.latency_table import LatencyTable
+from nash_search.results import Certification
 from nash_search.search import certify as certification
 from nash_search.search import document, lock, occasions
-from nash_search.search.probe import LatencyTable
 from nash_search.search.trial import open_bench
 
 SUMMARY = "summary.json"
@@ -59,8 +60,8 @@ def pick(
 
 
 def _again(
-    folder: Path, found: certification.Certification, config: SearchConfig, budget: LatencyBudget, table: LatencyTable
-) -> certification.Certification:
+    folder: Path, found: Certification, config: SearchConfig, budget: LatencyBudget, table: LatencyTable
+) -> Certification:
     """Fresh rounds for every point, kept in the study unless time ran out."""
     with lock.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}

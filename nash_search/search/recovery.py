@@ -21,9 +21,9 @@ from optuna.trial import TrialState
 from nash_search.config import Architecture
 from nash_search.errors import StorageDamaged
 from nash_search.files import fsync_file, fsync_folder, sqlite_url
+from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
 from nash_search.search import failpoints, manifest, trial
-from nash_search.search.probe import LatencyTable
 from nash_search.search.sampler import architecture_of
 from nash_search.search.storage_url import look_into
 from nash_search.search.study import Study, folder_damaged, open_storage, remove_database

@@ -21,9 +21,10 @@ from typing import Any
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.fidelity import Fidelity
 from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
+from nash_search.results import DenseOnEngine, Engines
 from nash_search.search import room
 from nash_search.search.cost import TrialCost
-from nash_search.search.engines import DenseOnEngine, Engines, Say
+from nash_search.search.engines import Say
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.trial import WEIGHTS, Failed, Hooks, Job
 

@@ -16,8 +16,8 @@ from nash_search.config import SearchConfig
 from nash_search.files import write_atomic
 from nash_search.latency.measurement import known
 from nash_search.records import Latency, pooled
+from nash_search.results import Certification
 from nash_search.search import certify, document, lock, occasions, sealed
-from nash_search.search.certification import Certification
 from nash_search.search.naming import MEASUREMENT, measurement
 
 LEAST_ROUNDS = 2

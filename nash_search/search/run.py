@@ -20,6 +20,7 @@ from nash_search import errors
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
 from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
+from nash_search.results import Certification, CertifiedPoint
 from nash_search.search import (
     certify,
     cost,
@@ -52,7 +53,7 @@ class SearchResult:
     """What a search answers."""
 
     folder: Path
-    front: tuple[certify.Point, ...]
+    front: tuple[CertifiedPoint, ...]
     document: dict[str, Any]
     """The `--json` document."""
     full_document: dict[str, Any]
@@ -60,7 +61,7 @@ class SearchResult:
     exit_code: int
     quality_floor: float | None = None
 
-    def best_under(self, budget: float | str) -> certify.Point | None:
+    def best_under(self, budget: float | str) -> CertifiedPoint | None:
         """The best certified point under a budget (milliseconds, or `"50%"`); None when nothing meets it."""
         verdict, point = certify.choose(self.front, LatencyBudget.parse(budget), self.quality_floor)
         return point if verdict == "met" else None
@@ -267,9 +268,7 @@ class _Run:
         self.say("done", answer)
         return self._result(answer, found)
 
-    def _with_finalists(
-        self, driver: Driver, candidates: list[TrialRecord], floor: float | None
-    ) -> certify.Certification:
+    def _with_finalists(self, driver: Driver, candidates: list[TrialRecord], floor: float | None) -> Certification:
         """The candidates certified; where finalists are asked for, every winner's other seeds with it."""
         config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
         picked: list[TrialRecord] = []
@@ -294,7 +293,7 @@ class _Run:
 
     def _document(
         self,
-        certification: certify.Certification | None,
+        certification: Certification | None,
         counts: dict[str, int],
         hypervolume: float,
         records: Sequence[TrialRecord],
@@ -319,7 +318,7 @@ class _Run:
             records=records,
         )
 
-    def _result(self, answer: dict[str, Any], certification: certify.Certification | None) -> SearchResult:
+    def _result(self, answer: dict[str, Any], certification: Certification | None) -> SearchResult:
         return SearchResult(
             folder=self.folder,
             front=certification.points if certification is not None else (),

@@ -14,7 +14,8 @@ from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchSpace
 from nash_search.errors import InvalidInput
-from nash_search.search.probe import LatencyTable, floor
+from nash_search.latency_table import LatencyTable
+from nash_search.search.probe import floor
 
 MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from nash_search.config import SearchConfig
+from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import REMEMBERED
+from nash_search.results import Engines
 from nash_search.search import engines, occasions, probe, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.opening import timed_table
@@ -41,7 +43,7 @@ def survey(config: SearchConfig, results: Path, say: engines.Say = lambda stage,
     timings: list[int] = []
     table = timed_table(bench, shapes, results / LATENCIES, lambda stage, detail: timings.append(detail["shapes"]))
     entries = table.entries
-    tried = bench.dense_on_engines(table.dense_ms, results / LATENCIES, say) if config.engines else engines.Engines()
+    tried = bench.dense_on_engines(table.dense_ms, results / LATENCIES, say) if config.engines else Engines()
     own = None if config.trim_vocab else bench.dense_folder()  # a probe keeps no trimmed model
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
@@ -80,7 +82,7 @@ def survey(config: SearchConfig, results: Path, say: engines.Say = lambda stage,
     }
 
 
-def ms_per_decoder_block(table: probe.LatencyTable) -> float | None:
+def ms_per_decoder_block(table: LatencyTable) -> float | None:
     """Slope of latency over decoder depth with the encoder whole, least squares, milliseconds."""
     whole = [e for e in table.entries if e.architecture.encoder_sparsity_pct == 0]
     if len({e.architecture.decoder_layers for e in whole}) < 2:
@@ -89,7 +91,7 @@ def ms_per_decoder_block(table: probe.LatencyTable) -> float | None:
     return float(np.polyfit(depths, [e.latency.ratio * table.dense_ms for e in whole], 1)[0])
 
 
-def _row(entry: probe.ProbeEntry, dense_ms: float) -> dict[str, Any]:
+def _row(entry: ProbeEntry, dense_ms: float) -> dict[str, Any]:
     low, high = entry.latency.ratio_bounds
     return {
         "architecture": entry.architecture.model_dump(mode="json"),

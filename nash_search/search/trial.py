@@ -26,9 +26,10 @@ from nash_search.config import Architecture, Frozen, LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.fidelity import Fidelity
 from nash_search.records import FailureReason, Latency, Quality, TrialRecord
+from nash_search.results import Engines
 from nash_search.search import manifest
 from nash_search.search.cost import TrialCost
-from nash_search.search.engines import Engines, Say
+from nash_search.search.engines import Say
 from nash_search.search.provenance import stamp, versions
 from nash_search.search.stopping import Peer
 

@@ -14,6 +14,7 @@ from nash_search.config import LatencyBudget, TaskConfig, Workload
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.latency.fresh import MeasurementFailed
+from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import Latency, Round
 from nash_search.search import clock, probe
 from nash_search.search.pick import pick
@@ -118,9 +119,7 @@ def test_the_dense_interval_of_a_probe_counts_a_shared_call_once():
             for dense in groups
             for _ in range(copies)
         ]
-        return probe.LatencyTable(
-            entries=tuple(probe.ProbeEntry(architecture=shapes[0], latency=latency) for latency in made)
-        )
+        return LatencyTable(entries=tuple(ProbeEntry(architecture=shapes[0], latency=latency) for latency in made))
 
     lower, upper = table(4).dense_bounds_ms()
     assert (lower, upper) == table(1).dense_bounds_ms()

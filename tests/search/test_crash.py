@@ -15,7 +15,8 @@ import optuna
 import pytest
 
 from nash_search.files import sqlite_url
-from nash_search.search import failpoints, probe, recovery
+from nash_search.latency_table import LatencyTable
+from nash_search.search import failpoints, recovery
 from nash_search.search.study import Study, open_storage
 
 HERE = Path(__file__).parent
@@ -79,7 +80,7 @@ def recovery_s(results, copy):
     began = time.process_time()
     recovery.check_database(copy / "study.db")
     study = Study(open_storage(sqlite_url(copy / "study.db")), "s", copy, None)
-    recovery.settle(study, probe.LatencyTable.model_validate_json((copy / "probe.json").read_bytes()))
+    recovery.settle(study, LatencyTable.model_validate_json((copy / "probe.json").read_bytes()))
     assert all(row.state.is_finished() for row in study.trials())
     study.close()
     return time.process_time() - began

@@ -17,9 +17,9 @@ from nash_search.config_loader import flag_of
 from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
+from nash_search.results import DenseOnEngine, Engines
 from nash_search.search import engines, opening
 from nash_search.search.bench import NashBench
-from nash_search.search.engines import DenseOnEngine, Engines
 
 MEASURED = {flag_of(f"task.{name}") for name in engines.MEASURED_DATA}
 CALL = Workload(input_tokens=8, output_tokens=8, batch_size=4)

@@ -14,7 +14,8 @@ from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import words
-from nash_search.search import certify, document
+from nash_search.results import CertifiedPoint
+from nash_search.search import document
 from nash_search.search.bench import NashBench
 from nash_search.search.rehearsal import Rehearsal
 from nash_search.search.serving import FEWEST
@@ -83,7 +84,7 @@ def test_certifications_of_before_still_load():
         "number": 1, "key": "k", "architecture": {"encoder_sparsity_pct": 0, "decoder_layers": 1}, "checkpoint": "c",
         "latency": latency.model_dump(), "same_tokens": True, "validation": quality(3.0).model_dump(),
     }  # fmt: skip
-    assert certify.Point.model_validate(point).sound
+    assert CertifiedPoint.model_validate(point).sound
 
 
 @pytest.fixture(scope="module")

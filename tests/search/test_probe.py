@@ -4,6 +4,7 @@ import pytest
 
 from nash_search.config import Architecture, Workload
 from nash_search.errors import Unfinished
+from nash_search.latency_table import table_of
 from nash_search.records import Latency, Round
 from nash_search.search import probe
 from nash_search.search.rehearsal import Rehearsal
@@ -23,7 +24,7 @@ def took(share):
 
 
 def table(shares, sparsity=0):
-    return probe.table_of({shape(depth, sparsity): took(share) for depth, share in shares.items()})
+    return table_of({shape(depth, sparsity): took(share) for depth, share in shares.items()})
 
 
 def test_a_table_that_bends_is_timed_again_where_it_bends():
@@ -52,7 +53,7 @@ def test_a_table_that_stays_impossible_is_refused_with_what_to_do():
 
 def test_noise_is_no_bend_and_widths_are_not_compared():
     calm = table({4: 0.95, 3: 1.0, 2: 0.7})
-    other = probe.table_of({shape(4, 60): took(0.5), shape(3, 0): took(0.9)})
+    other = table_of({shape(4, 60): took(0.5), shape(3, 0): took(0.9)})
     assert not probe.bends(calm) and not probe.bends(other)
 
 

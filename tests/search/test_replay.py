@@ -7,7 +7,8 @@ import replay
 
 from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
 from nash_search.files import sqlite_url
-from nash_search.search import probe, sampler
+from nash_search.latency_table import LatencyTable
+from nash_search.search import sampler
 from nash_search.search.study import Study, open_storage
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
@@ -27,7 +28,7 @@ def table(rehearse, tmp_path):
         orders="trial_s=0.001",
     )
     study = Study(open_storage(sqlite_url(result.folder / "study.db")), "s", result.folder, None)
-    known = probe.LatencyTable.model_validate_json((result.folder / "probe.json").read_bytes())
+    known = LatencyTable.model_validate_json((result.folder / "probe.json").read_bytes())
     found = replay.table_of(study.records(), known, study.facts, 500)
     study.close()
     replay.write(found, tmp_path / "table.json.gz")

@@ -6,6 +6,7 @@ import pytest
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace, TaskConfig
 from nash_search.errors import InvalidInput
+from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.search import probe, space
 from nash_search.search.rehearsal import LAYERS, Rehearsal, share_of
 
@@ -17,8 +18,8 @@ BUDGETS = tuple(LatencyBudget.parse(b) for b in ("70%", "50%", "30ms"))
 def table():
     bench = Rehearsal(SearchConfig(task=TaskConfig(name="rehearsal")))
     taken = bench.probe(probe.shapes_to_probe(SPACE), 1.0, Path("nowhere"))
-    entries = tuple(probe.ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
-    return probe.LatencyTable(entries=entries)
+    entries = tuple(ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
+    return LatencyTable(entries=entries)
 
 
 def test_a_few_widths_of_every_depth_are_probed():
@@ -88,7 +89,7 @@ def test_a_whole_encoder_may_be_faster_than_a_slightly_narrowed_one(table):
         latency = entry.latency.model_copy(update={"rounds": (one.model_copy(update={"runs_ms": runs}),)})
         return entry.model_copy(update={"latency": latency})
 
-    bumpy = probe.LatencyTable(entries=tuple(slower(e) for e in table.entries))
+    bumpy = LatencyTable(entries=tuple(slower(e) for e in table.entries))
     whole, narrowed = (Architecture(encoder_sparsity_pct=s, decoder_layers=2) for s in (0, 10))
     assert bumpy.share(whole) == pytest.approx(0.6, abs=0.01) and bumpy.share(narrowed) == pytest.approx(0.63, abs=0.01)
     corners = space.densest_that_fit(SPACE, bumpy, 0.62)

@@ -22,10 +22,10 @@ import optuna
 from nash_search import pareto
 from nash_search.config import Architecture, Frozen, SearchConfig, SearchSpace
 from nash_search.files import sqlite_url
+from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import CurvePoint, Latency, Quality, Round, TrialRecord
 from nash_search.search.driver import Driver
 from nash_search.search.jobs import Nothing
-from nash_search.search.probe import LatencyTable, ProbeEntry
 from nash_search.search.stopping import reason_to_stop
 from nash_search.search.study import Study, StudyFacts, open_storage
 from nash_search.search.trial import Job

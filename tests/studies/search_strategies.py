@@ -27,8 +27,9 @@ from nash_search import latency, pruner
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.config_loader import load_config
 from nash_search.files import sqlite_url
+from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import TrialRecord
-from nash_search.search import probe, search
+from nash_search.search import search
 from nash_search.search.bench import RUNG_EXAMPLES
 from nash_search.search.study import Study, open_storage
 from nash_search.tasks.g2p import teacher_folder
@@ -69,7 +70,7 @@ def grid(config: SearchConfig, results: Path, step_pct: int) -> replay.GridTable
     )
     folder = search(asked, results=results, listeners=[Lines()]).folder
     study = Study(open_storage(sqlite_url(folder / "study.db")), "strategies-grid", folder, None)
-    known = probe.LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
+    known = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
     table = replay.table_of(study.records(), known, study.facts, RUNG_EXAMPLES)
     study.close()
     return retimed(table, folder)
@@ -95,7 +96,7 @@ def retimed(table: replay.GridTable, folder: Path, pairs: int = 30) -> replay.Gr
     taken = latency.measure_many(models, teacher, table.probe.workload, rounds=3, pairs=pairs // 3, details=False)
     entries = [e.model_copy(update={"share": taken[e.architecture.slug].ratio}) for e in table.entries]
     probed = [(e.architecture, taken[f"probe {e.architecture.slug}"]) for e in table.entries]
-    known = probe.LatencyTable(entries=tuple(probe.ProbeEntry(architecture=a, latency=x) for a, x in probed))
+    known = LatencyTable(entries=tuple(ProbeEntry(architecture=a, latency=x) for a, x in probed))
     return table.model_copy(update={"entries": tuple(entries), "probe": replay.lean(known)})
 
 

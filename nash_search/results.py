@@ -1,18 +1,21 @@
-"""What `certification.json` holds: every point of the front with its certificate.
+"""What crosses from the search to whoever reads it: each type defined once.
 
-Values only. This module refuses to know how a point is timed, chosen and scored (`certify`, `sealed`).
+    CertifiedPoint, Certification   `certification.json`: every point of the front with its certificate
+    DenseOnEngine, Engines          the dense model, nothing pruned, on every engine that is installed
+
+Values only: how a point is timed, chosen and scored stands in `search`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from nash_search import intervals
-from nash_search.config import Architecture, Frozen, LatencyBudget
-from nash_search.fidelity import Fidelity
+from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
+from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.records import Latency, Quality, Verdict
 
 
@@ -34,7 +37,7 @@ class Training(Frozen):
     test: Quality | None = None
 
 
-class Point(Frozen):
+class CertifiedPoint(Frozen):
     """A point of the front with its certificate."""
 
     number: int
@@ -70,7 +73,7 @@ class Point(Frozen):
 class Certification(Frozen):
     """The whole front, certified together."""
 
-    points: tuple[Point, ...]
+    points: tuple[CertifiedPoint, ...]
     """Fastest first."""
     timed: tuple[str, ...] = ()
     """Names of all folders that were timed together, elected or not."""
@@ -99,7 +102,7 @@ class Certification(Frozen):
         return self.model_copy(update={"points": tuple(points)})
 
 
-def over_seeds(point: Point) -> dict[str, Any] | None:
+def over_seeds(point: CertifiedPoint) -> dict[str, Any] | None:
     """A finalist's quality over its seeds, mean with 95 % t-bounds; None where there is one seed.
 
     The bounds say how much of the number was the seed's luck. What else a quality is uncertain by (the split's
@@ -120,3 +123,59 @@ def over_seeds(point: Point) -> dict[str, Any] | None:
         "values": values,
         "exported_seed": point.seed,
     }
+
+
+class DenseOnEngine(Frozen):
+    """The dense model on one runtime in one precision."""
+
+    workload: Workload
+    """The asked call, on this runtime."""
+    latency: Latency | None = None
+    """Paired with the dense model on the asked runtime; None: see `reason`."""
+    quality: Quality | None = None
+    """Of what it writes on the first validation examples; None where that would have taken too long."""
+    kept: float | None = None
+    """That quality, of the float dense model's on the same examples (1: all of it)."""
+    reason: str = ""
+    """Why it has no latency."""
+    refused: bool = False
+    """It cannot serve this model at all; otherwise another try may tell more."""
+
+    def verdict(self, share: float) -> Literal["met", "missed", "ambiguous"]:
+        """Does it meet this share of the dense latency? From one process, so never a certificate."""
+        return "missed" if self.latency is None else intervals.verdict(self.latency.ratio_bounds, share)
+
+
+class Engines(Frozen):
+    """The dense model on every runtime installed here but the one that was asked for."""
+
+    tried: tuple[DenseOnEngine, ...] = ()
+    absent: tuple[str, ...] = ()
+    """Extras that would bring more."""
+    reference: Quality | None = None
+    """The float dense model on the same examples."""
+    seconds: float = 0.0
+    remembered: bool = False
+    """Taken from a probe or search of before."""
+
+    @property
+    def whole(self) -> bool:
+        """Nothing was left out for want of time, so that it need not be tried again."""
+        return self.reference is not None and all(e.refused or e.quality is not None for e in self.tried)
+
+    def answer(self, share: float, max_drop_pct: float | None = None) -> DenseOnEngine | None:
+        """What meets a share of the dense latency with nothing pruned; the most quality, then the fastest.
+
+        Args:
+            share: of the dense latency on the asked runtime.
+            max_drop_pct: largest drop of quality that was allowed.
+        """
+        least = max(KEPT_SHARE, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
+        able = [e for e in self.tried if e.verdict(share) == "met" and e.kept is not None and e.kept >= least]
+        return min(able, key=_worse, default=None)
+
+
+def _worse(engine: DenseOnEngine) -> tuple[float, float]:
+    """To a tenth of a percent, since the examples say no more; what it keeps beyond the whole counts as the whole."""
+    assert engine.latency is not None and engine.kept is not None
+    return -min(1.0, round(engine.kept, 3)), engine.latency.ratio
