@@ -37,10 +37,11 @@ ALLOWED = {
     "tasks": LEAVES,
     "pruner": LEAVES,
     "latency": LEAVES,
-    "search": LEAVES | {"tasks", "pruner", "latency"},
+    "storage": LEAVES,
+    "search": LEAVES | {"tasks", "pruner", "latency", "storage"},
     "finetune": LEAVES | {"tasks", "pruner"},
     "report": LEAVES,
-    "cli": LEAVES | {"tasks", "pruner", "latency", "search", "finetune", "report"},
+    "cli": LEAVES | {"tasks", "pruner", "latency", "storage", "search", "finetune", "report"},
     "__main__": {"cli"},
 }
 LONGEST_LINES = 330

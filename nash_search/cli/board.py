@@ -30,7 +30,7 @@ def study_plots(config: SearchConfig, results: Path) -> StudyPlots:
     def opened(name: str) -> Any:
         import optuna
 
-        from nash_search.search.study import open_storage as for_writing
+        from nash_search.storage.study import open_storage as for_writing
 
         return optuna.load_study(study_name=name, storage=for_writing(database_url(config.storage, results / name)))
 

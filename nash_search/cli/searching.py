@@ -71,7 +71,7 @@ def storage(asked: str | None = None) -> str | None:
     """The storage URL of the environment, else the one asked for, checked; a password in it is never repeated."""
     url = os.environ.get("NASH_SEARCH_STORAGE") or asked
     if url:
-        from nash_search.search.storage_url import check as check_url
+        from nash_search.storage.database import check as check_url
 
         check_url(url)
     return url or None
@@ -87,7 +87,7 @@ class Opening:
     def on_stage(self, stage: str, detail: Any) -> None:
         """Say what was decided about the data, keep the command, begin the log."""
         if stage == "workload":
-            from nash_search.search import log, provenance
+            from nash_search.storage import log, provenance
 
             aloud(detail["notes"], self._quiet)
             log.to_file(self._results / detail["study"])
@@ -146,6 +146,6 @@ def nothing_met(document: dict[str, Any]) -> str:
 
 def quiet_libraries() -> AbstractContextManager[None]:
     """Third parties' progress bars and warnings stay out of the terminal."""
-    from nash_search.search import log
+    from nash_search.storage import log
 
     return log.hushed()

@@ -62,8 +62,8 @@ def recover(study: Study, results: Results = Path("results"), json_: Json = Fals
     """Bring a damaged study back: the last backup, plus what the manifests hold."""
     folder = folder_of(study, results)
     with quiet_libraries():
-        from nash_search.search.lock import only_driver
-        from nash_search.search.recovery import rebuild
+        from nash_search.storage.locks import only_driver
+        from nash_search.storage.recovery import rebuild
 
         with only_driver(folder):
             trials = rebuild(folder, folder.name)

@@ -33,7 +33,8 @@ from nash_search.search.cost import TrialCost, timed_steps
 from nash_search.search.curve import Curve
 from nash_search.search.dense import Dense
 from nash_search.search.serving import Serving
-from nash_search.search.trial import TEACHER_OUTPUTS, WEIGHTS, Hooks, Job
+from nash_search.search.trial import TEACHER_OUTPUTS, Hooks, Job
+from nash_search.storage.artifacts import WEIGHTS
 from nash_search.tasks.known import check_finetuned
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task

@@ -30,10 +30,12 @@ from nash_search.records import Latency, TrialRecord
 from nash_search.results import Certification as Certification
 from nash_search.results import CertifiedPoint as CertifiedPoint
 from nash_search.results import Training as Training
-from nash_search.search import failpoints, manifest, occasions
+from nash_search.search import occasions
 from nash_search.search.frontier import near
 from nash_search.search.naming import MEASUREMENT, export_name, measurement
-from nash_search.search.trial import WEIGHTS, Bench
+from nash_search.search.trial import Bench
+from nash_search.storage import artifacts, failpoints
+from nash_search.storage.artifacts import WEIGHTS
 
 FILE = "certification.json"
 CHECKPOINTS = "checkpoints"
@@ -243,10 +245,10 @@ def _unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, P
     for litter in exports.glob(".tmp-*"):
         shutil.rmtree(litter)
     weights = {_key(record): _home(folder, record) / WEIGHTS for record in candidates}
-    ask_free(exports, 2 * manifest.second_bytes(list(weights.values()), exports), "certification")
+    ask_free(exports, 2 * artifacts.second_bytes(list(weights.values()), exports), "certification")
     scratch = {key: exports / f".tmp-{key}" for key in weights}
     for key, path in weights.items():
-        manifest.second(path, scratch[key])
+        artifacts.second(path, scratch[key])
     return scratch
 
 

@@ -22,8 +22,8 @@ from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.families import FAMILIES
 from nash_search.records import Quality
-from nash_search.search import manifest
 from nash_search.search.vocabulary import Trimming, Weigh
+from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import EMBEDDED, load_task
@@ -125,7 +125,7 @@ class Dense:
         """Identity of its weights, its config and its vocabulary."""
         seen, folder = hashlib.sha256(), self.found.folder
         for path in sorted(folder.glob("*.safetensors")) + [folder / "config.json"]:
-            seen.update(path.name.encode() + manifest.sha256(path).encode())
+            seen.update(path.name.encode() + artifacts.sha256(path).encode())
         if self.trimming is not None:
             seen.update(self.trimming.digest.encode())
         return seen.hexdigest()[:16]

@@ -20,9 +20,10 @@ from nash_search.files import csv_cell, write_atomic
 from nash_search.latency_table import LatencyTable
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import over_seeds
-from nash_search.search import occasions, probe, provenance, sharing, space
+from nash_search.search import occasions, probe, sharing, space
 from nash_search.search.certify import Certification, CertifiedPoint, Training, choose
-from nash_search.search.study import StudyFacts
+from nash_search.storage import provenance
+from nash_search.storage.study import StudyFacts
 
 PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
 PUBLIC_PARTS = {

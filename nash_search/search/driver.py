@@ -21,15 +21,17 @@ from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
-from nash_search.search import manifest, recovery, sharing, space
+from nash_search.search import sharing, space
 from nash_search.search.cost import for_trials_s, train_threads
 from nash_search.search.frontier import Frontier
 from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
 from nash_search.search.stopping import TOLERANCE, Peer
-from nash_search.search.study import Row, Study
-from nash_search.search.trial import WEIGHTS, Job, device_id, folder_key
+from nash_search.search.trial import Job, device_id
+from nash_search.storage import artifacts, recovery
+from nash_search.storage.artifacts import WEIGHTS, folder_key
+from nash_search.storage.study import Row, Study
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
 """Reasons that deserve one more try."""
@@ -260,7 +262,7 @@ class Driver:
         kept = {r.number for r in [*self.frontier.front(), *self.frontier.contenders(held)]}
         for record in held:
             if record.number not in kept:
-                manifest.drop(Path(self.study.folder, str(record.checkpoint)).parent, f"{WEIGHTS}/")
+                artifacts.drop(Path(self.study.folder, str(record.checkpoint)).parent, f"{WEIGHTS}/")
                 self._dropped.add(record.number)  # dominated once, dominated for good
 
     def counts(self) -> dict[str, int]:

@@ -20,11 +20,12 @@ from nash_search import pareto
 from nash_search.config import LatencyBudget
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
-from nash_search.search import manifest, recovery, trial
 from nash_search.search.driver import RETRIED, Driver
 from nash_search.search.jobs import Nothing
 from nash_search.search.space import MARGIN
-from nash_search.search.trial import FINALISTS, Job
+from nash_search.search.trial import Job
+from nash_search.storage import artifacts, recovery
+from nash_search.storage.artifacts import FINALISTS
 
 
 def expected_winners(
@@ -63,7 +64,7 @@ class Finalists:
         self._driver, self._say = driver, say
         seeds = range(self.config.seed + 1, self.config.seed + self.config.finalist_seeds)
         jobs = [driver.finalist_job(r, seed % 2**32) for r in picked for seed in seeds]
-        self._left = deque(job for job in jobs if manifest.read(job.final, deep=False) is None)
+        self._left = deque(job for job in jobs if artifacts.read(job.final, deep=False) is None)
         self._running: set[str] = set()
         self._failed: set[str] = set()
         if self._left:
@@ -107,7 +108,7 @@ def trained(folder: Path, question: str, picked: Sequence[TrialRecord]) -> list[
     numbers = {r.architecture: r.number for r in picked}
     found = []
     for path in recovery.whole_folders(folder / FINALISTS, question):
-        record = trial.stored_record(path)
+        record = artifacts.stored_record(path)
         if record.architecture in numbers:
             checkpoint = f"{FINALISTS}/{path.name}/{record.checkpoint}"
             found.append(record.model_copy(update={"number": numbers[record.architecture], "checkpoint": checkpoint}))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from nash_search import pareto
 from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
-from nash_search.search.study import Study
+from nash_search.storage.study import Study
 
 NEAR = 0.12
 """A trial's latency this near to a budget (fraction) leaves open whether its certificate meets it."""

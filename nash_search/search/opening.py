@@ -23,10 +23,11 @@ from nash_search.intervals import OccasionEffect
 from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.results import Engines
-from nash_search.search import cost, document, engines, occasions, probe, recovery, space
+from nash_search.search import cost, document, engines, occasions, probe, space
 from nash_search.search.occasions import LATENCIES
-from nash_search.search.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.search.trial import Bench
+from nash_search.storage import recovery
+from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 
 log = logging.getLogger(__name__)
 

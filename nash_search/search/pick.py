@@ -18,8 +18,9 @@ from nash_search.latency.fresh import MeasurementFailed
 from nash_search.latency_table import LatencyTable
 from nash_search.results import Certification
 from nash_search.search import certify as certification
-from nash_search.search import document, lock, occasions
+from nash_search.search import document, occasions
 from nash_search.search.trial import open_bench
+from nash_search.storage import locks
 
 SUMMARY = "summary.json"
 
@@ -63,7 +64,7 @@ def _again(
     folder: Path, found: Certification, config: SearchConfig, budget: LatencyBudget, table: LatencyTable
 ) -> Certification:
     """Fresh rounds for every point, kept in the study unless time ran out."""
-    with lock.only_driver(folder):
+    with locks.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
         bench = open_bench(config)
         bench.settle(folder)

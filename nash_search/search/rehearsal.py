@@ -26,7 +26,8 @@ from nash_search.search import room
 from nash_search.search.cost import TrialCost
 from nash_search.search.engines import Say
 from nash_search.search.stopping import reason_to_stop
-from nash_search.search.trial import WEIGHTS, Failed, Hooks, Job
+from nash_search.search.trial import Failed, Hooks, Job
+from nash_search.storage.artifacts import WEIGHTS
 
 LAYERS = 6
 DENSE_MS = 100.0

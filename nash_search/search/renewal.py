@@ -17,8 +17,9 @@ from nash_search.files import write_atomic
 from nash_search.latency.measurement import known
 from nash_search.records import Latency, pooled
 from nash_search.results import Certification
-from nash_search.search import certify, document, lock, occasions, sealed
+from nash_search.search import certify, document, occasions, sealed
 from nash_search.search.naming import MEASUREMENT, measurement
+from nash_search.storage import locks
 
 LEAST_ROUNDS = 2
 """Fresh rounds without which nothing is certified."""
@@ -34,7 +35,7 @@ def renew(folder: Path, found: Mapping[str, Latency]) -> str:
     Returns:
         Why it was not renewed; empty where it was.
     """
-    with lock.only_driver(folder):
+    with locks.only_driver(folder):
         before = certify.read(folder)
         if before is None or {p.checkpoint for p in before.points} != set(found):
             return "the study's front is another by now"

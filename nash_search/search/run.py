@@ -26,11 +26,9 @@ from nash_search.search import (
     cost,
     document,
     finalists,
-    lock,
     occasions,
     opening,
     probe,
-    recovery,
     sealed,
     serial,
     sharing,
@@ -42,6 +40,7 @@ from nash_search.search.jobs import Jobs
 from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
 from nash_search.search.trial import TEACHER_OUTPUTS, Bench, open_bench
+from nash_search.storage import locks, recovery
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ def search(
             with interruption.interruptible():
                 bench.dense_quality()  # a model that does not know the data is refused before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with lock.only_driver(folder), lock.only_driver_in(config.storage, config.study_name):
+        with locks.only_driver(folder), locks.only_driver_in(config.storage, config.study_name):
             if config.storage is None:
                 recovery.check_database(folder / recovery.DATABASE)
             return _Run(config, bench, folder, question, Said(listeners), interruption, began).run(seeds)

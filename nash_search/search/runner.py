@@ -22,12 +22,12 @@ from typing import Any
 
 from nash_search.errors import NashSearchError
 from nash_search.records import FailureReason, TrialRecord
-from nash_search.search import log
 from nash_search.search.cluster import Searcher, gpu_share, ray, start_ray, stop_ray, tune
 from nash_search.search.jobs import Jobs, Nothing
-from nash_search.search.recovery import TUNE
 from nash_search.search.signals import Interruption
 from nash_search.search.trial import Hooks, Job, failed_record, run_trial
+from nash_search.storage import log
+from nash_search.storage.recovery import TUNE
 
 NEWS_S = 2.0
 """Seconds between two reports of a trial's progress."""

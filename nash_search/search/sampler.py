@@ -21,36 +21,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 
 from nash_search.config import Architecture, SearchSpace, digest
+from nash_search.storage.space import distributions, params_of
 
 GP_MOST = 128
 """Most finished trials that a Gaussian process is fitted to; an ask takes 1.4 s of CPU then and grows with the cube."""
-
-
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The search space in Optuna's words (percent as ints: float steps would poison exact keys)."""
-    low, high, step = space.encoder_sparsity_pct
-    layers = space.decoder_layers
-    contiguous = layers == tuple(range(layers[0], layers[-1] + 1))
-    return {
-        "encoder_sparsity_pct": IntDistribution(low, high - (high - low) % step, step=step),
-        "decoder_layers": IntDistribution(layers[0], layers[-1]) if contiguous else CategoricalDistribution(layers),
-        "decoder_selection": CategoricalDistribution(space.decoder_selection),
-    }
-
-
-def params_of(architecture: Architecture) -> dict[str, Any]:
-    """An architecture as Optuna parameters."""
-    return architecture.model_dump(mode="json")
-
-
-def architecture_of(params: dict[str, Any]) -> Architecture | None:
-    """Optuna parameters as an architecture; None when a killed ask left only some of them."""
-    return Architecture(**params) if set(params) == set(Architecture.model_fields) else None
 
 
 def seed_at(seed: int, decided: int) -> int:

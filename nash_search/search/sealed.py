@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import LatencyBudget
-from nash_search.search import manifest
 from nash_search.search.certify import Certification, winners, write
 from nash_search.search.trial import Bench
+from nash_search.storage import artifacts
 
 BEST = "best"
 DENSE = "dense"
@@ -62,7 +62,7 @@ def place(folder: Path, found: Certification, budgets: Sequence[LatencyBudget], 
     for name, point in won.items():
         scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
         shutil.rmtree(scratch, ignore_errors=True)
-        manifest.second(folder / point.checkpoint, scratch)
+        artifacts.second(folder / point.checkpoint, scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     for budget in budgets:  # a copy of an earlier answer that no longer holds

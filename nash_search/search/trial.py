@@ -27,16 +27,13 @@ from nash_search.errors import InvalidInput
 from nash_search.fidelity import Fidelity
 from nash_search.records import FailureReason, Latency, Quality, TrialRecord
 from nash_search.results import Engines
-from nash_search.search import manifest
 from nash_search.search.cost import TrialCost
 from nash_search.search.engines import Say
-from nash_search.search.provenance import stamp, versions
 from nash_search.search.stopping import Peer
+from nash_search.storage import artifacts
+from nash_search.storage.artifacts import FINALISTS, RECORD, folder_key, stored_record
+from nash_search.storage.provenance import stamp, versions
 
-RECORD = "record.json"
-WEIGHTS = "weights"
-FINALISTS = "finalists"
-"""In the study's folder: winners trained again with other seeds."""
 TEACHER_OUTPUTS = ".teacher-outputs"
 """In the study's folder: what the teacher says about each batch, shared by its trials, gone when it ends."""
 
@@ -94,11 +91,6 @@ class Job(Frozen):
 def device_id(fingerprint: dict[str, Any]) -> str:
     """Identity of device and software, whatever the environment's switches."""
     return digest({name: value for name, value in fingerprint.items() if name not in ("environment", "hash")})
-
-
-def folder_key(question: str, architecture: Architecture) -> str:
-    """Hash of (question, parameters): the same question about the same point is the same folder."""
-    return digest({"question": question, "params": architecture.model_dump(mode="json")})[:16]
 
 
 class Hooks:
@@ -222,7 +214,7 @@ def run_trial(
         dense: take the dense model as it is instead of training.
         limit: entered around the work; raises TimeoutError when it takes too long.
     """
-    if manifest.read(job.final) is not None:
+    if artifacts.read(job.final) is not None:
         return stored_record(job.final).model_copy(update={"number": job.number})
     failure: tuple[FailureReason, str] | None = None
     began = time.monotonic()
@@ -241,7 +233,7 @@ def run_trial(
         made = {"versions": versions(), "created": stamp(), "wall_s": time.monotonic() - began}
         record = record.model_copy(update=made)
         (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
-        manifest.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})
+        artifacts.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})
         shutil.rmtree(job.work, ignore_errors=True)
         return record
     except Exception as error:
@@ -267,11 +259,6 @@ def failed_record(job: Job, reason: FailureReason, message: str, seconds: float 
         created=stamp(),
         wall_s=seconds,
     )
-
-
-def stored_record(folder: Path) -> TrialRecord:
-    """The record in a finished folder."""
-    return TrialRecord.model_validate_json((folder / RECORD).read_bytes())
 
 
 def check_values(record: TrialRecord) -> None:

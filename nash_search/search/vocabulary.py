@@ -23,7 +23,7 @@ from nash_search.config import TaskConfig, digest
 from nash_search.files import write_atomic
 from nash_search.pruner.vocabulary import named_ids
 from nash_search.records import Latency, Quality
-from nash_search.search import manifest
+from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
 from nash_search.tasks.loading import load_task
 from nash_search.tasks.task import Examples, Task
@@ -60,13 +60,13 @@ class Trimming:
     def keep(self, study: Path, teacher: Any) -> Path:
         """The trimmed teacher's folder in the study, written unless it lies there whole."""
         place = study / TEACHER
-        known = manifest.read(place, deep=False)
+        known = artifacts.read(place, deep=False)
         if known is None or known.get("vocabulary") != self.digest:
             scratch = study / f".{TEACHER}.tmp"
             for path in (scratch, place):
                 shutil.rmtree(path, ignore_errors=True)
             pruner.save(teacher, scratch, tokenizer=self.tokenizer)
-            manifest.commit(scratch, place, {"vocabulary": self.digest})
+            artifacts.commit(scratch, place, {"vocabulary": self.digest})
         return place.resolve()
 
     def report(self, study: Path, weigh: Weigh, quality: Callable[[], Quality], validation: Examples) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import pytest
 from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
 from nash_search.recipes import PruningRecipe
 from nash_search.results import CertifiedPoint
-from nash_search.search import certify, manifest, sharing
-from nash_search.search.recovery import TUNE
+from nash_search.search import certify, sharing
 from nash_search.search.trial import Hooks, Job, open_bench, run_trial
+from nash_search.storage import artifacts
+from nash_search.storage.recovery import TUNE
 from tests.search.test_runner import ray_processes, wait_for
 
 pytestmark = pytest.mark.slow
@@ -133,7 +134,7 @@ def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
     assert two.quality == one.quality and two.shapes == one.shapes
     tokens = [(j.final / "tokens.json").read_text() for j in (undisturbed, disturbed)]
     assert tokens[0] == tokens[1]
-    assert manifest.read(disturbed.final) is not None and not disturbed.work.exists()
+    assert artifacts.read(disturbed.final) is not None and not disturbed.work.exists()
     assert run_trial(disturbed).created == two.created, "a whole folder is not run again"
 
 

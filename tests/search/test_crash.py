@@ -16,8 +16,8 @@ import pytest
 
 from nash_search.files import sqlite_url
 from nash_search.latency_table import LatencyTable
-from nash_search.search import failpoints, recovery
-from nash_search.search.study import Study, open_storage
+from nash_search.storage import failpoints, recovery
+from nash_search.storage.study import Study, open_storage
 
 HERE = Path(__file__).parent
 TRIALS = 14
@@ -195,7 +195,7 @@ def test_a_damaged_database_is_refused_and_recovered(tmp_path, reference, damage
     process = start(tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 5 and len(err.strip().splitlines()) == 1, err
-    from nash_search.search.recovery import rebuild
+    from nash_search.storage.recovery import rebuild
 
     assert rebuild(tmp_path / "s", "s") == len(reference[1])
     check_same(tmp_path, finish(tmp_path), reference)

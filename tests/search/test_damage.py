@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 
 from nash_search.errors import StorageDamaged, Unfinished
 from nash_search.latency.fresh import MeasurementFailed
-from nash_search.search import recovery
 from nash_search.search.rehearsal import Rehearsal
 from nash_search.search.trial import reason_of
+from nash_search.storage import recovery
 
 
 def test_a_front_that_others_kept_from_being_timed_is_an_error_of_its_own(rehearse, monkeypatch):

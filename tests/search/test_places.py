@@ -16,7 +16,7 @@ from nash_search.files import sqlite_path, sqlite_url
 from nash_search.report.dashboard import database_url
 from nash_search.report.dashboard import open_storage as look_at
 from nash_search.search import cluster
-from nash_search.search.study import open_storage
+from nash_search.storage.study import open_storage
 from nash_search.tasks.imported import from_here, is_there
 from tests.search.test_crash import HERE, finish
 

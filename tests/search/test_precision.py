@@ -10,7 +10,7 @@ from nash_search import loading, pruner
 from nash_search.config_loader import load_config
 from nash_search.latency.runtimes.eager import RUNTIME
 from nash_search.search.bench import NashBench
-from nash_search.search.trial import WEIGHTS
+from nash_search.storage.artifacts import WEIGHTS
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 

@@ -2,7 +2,7 @@
 
 import json
 
-from nash_search.search import provenance
+from nash_search.storage import provenance
 
 
 def test_commands_are_kept_once_in_order_and_passwords_never(tmp_path):

@@ -9,7 +9,7 @@ from nash_search.config import LatencyBudget, SearchConfig, SearchSpace
 from nash_search.files import sqlite_url
 from nash_search.latency_table import LatencyTable
 from nash_search.search import sampler
-from nash_search.search.study import Study, open_storage
+from nash_search.storage.study import Study, open_storage
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
 BEFORE = [(True, 98.44, 99.49), (False, 98.48, 99.73)]

@@ -14,7 +14,7 @@ from nash_search.errors import InvalidInput, NashSearchError, StorageDamaged
 from nash_search.search import certify
 from nash_search.search.pick import pick
 from nash_search.search.rehearsal import quality_of, share_of
-from nash_search.search.study import SCHEMA
+from nash_search.storage.study import SCHEMA
 
 KEYS = {
     "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s",
@@ -293,8 +293,8 @@ def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, noteb
 
 
 def test_a_failure_killed_before_its_tell_is_told_once(rehearse, notebook, monkeypatch):
-    from nash_search.search import failpoints
-    from nash_search.search.study import Study
+    from nash_search.storage import failpoints
+    from nash_search.storage.study import Study
 
     class Killed(BaseException):
         pass
@@ -319,7 +319,7 @@ def test_a_failure_killed_before_its_tell_is_told_once(rehearse, notebook, monke
 
 
 def test_recovery_takes_up_again_what_lost_its_folder_and_adopts_what_the_backup_does_not_know(rehearse, notebook):
-    from nash_search.search import recovery
+    from nash_search.storage import recovery
 
     result = rehearse(trials=8)
     before = [(r.architecture, r.quality) for r in notebook.trials]

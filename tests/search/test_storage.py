@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from nash_search.errors import Locked
-from nash_search.search import lock
+from nash_search.storage import locks
 from tests.search.test_crash import start
 
 pytestmark = pytest.mark.slow
@@ -128,6 +128,6 @@ def test_two_machines_with_one_storage_run_one_driver_until_it_is_killed(postgre
     assert another.communicate(timeout=120) and another.returncode == 0, "another study is free"
     first.kill()
     first.communicate()
-    with lock.only_driver_in(postgres, "one"), pytest.raises(Locked, match=f"pid {os.getpid()} on"):
-        with lock.only_driver_in(postgres, "one"):
+    with locks.only_driver_in(postgres, "one"), pytest.raises(Locked, match=f"pid {os.getpid()} on"):
+        with locks.only_driver_in(postgres, "one"):
             pass

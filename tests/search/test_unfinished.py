@@ -14,8 +14,9 @@ from nash_search.errors import NashSearchError, Unfinished
 from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
 from nash_search.report import folder as stored
 from nash_search.report import markdown
-from nash_search.search import certify, document, manifest
+from nash_search.search import certify, document
 from nash_search.search.rehearsal import Rehearsal
+from nash_search.storage import artifacts
 
 Usage = namedtuple("Usage", "total used free")
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -128,7 +129,7 @@ def test_a_search_whose_trials_all_failed_says_so_with_the_first_reason(
 
 
 def test_certification_asks_the_disk_for_room_and_hard_links_need_none(rehearse, monkeypatch):
-    monkeypatch.setattr(manifest, "SMALL_BYTES", 1)
+    monkeypatch.setattr(artifacts, "SMALL_BYTES", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, files.SLACK_BYTES + 1))  # enough for these trials
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "link", raising(OSError(errno.EXDEV, "Invalid cross-device link")))
@@ -139,14 +140,14 @@ def test_certification_asks_the_disk_for_room_and_hard_links_need_none(rehearse,
 
 
 def test_exports_and_trials_share_their_bytes_and_neither_loses_them_with_the_other(rehearse, monkeypatch, tmp_path):
-    monkeypatch.setattr(manifest, "SMALL_BYTES", 0)
+    monkeypatch.setattr(artifacts, "SMALL_BYTES", 0)
     result = rehearse(trials=6)
     for point in result.front:
         trial = result.folder / "trials" / point.key / "weights" / "model.json"
         export = result.folder / point.checkpoint / "model.json"
         assert os.path.samefile(trial, export), "no second copy"
         before = export.read_bytes()
-        manifest.drop(trial.parent.parent, "weights/")
+        artifacts.drop(trial.parent.parent, "weights/")
         assert not trial.exists() and export.read_bytes() == before
     for copy in (result.folder / "best").iterdir():
         before = (copy / "model.json").read_bytes()

@@ -31,7 +31,7 @@ from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import TrialRecord
 from nash_search.search import search
 from nash_search.search.bench import RUNG_EXAMPLES
-from nash_search.search.study import Study, open_storage
+from nash_search.storage.study import Study, open_storage
 from nash_search.tasks.g2p import teacher_folder
 
 SEEDS = 20

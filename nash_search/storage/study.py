@@ -3,7 +3,7 @@
 One row per trial. A row says state, the two objectives, the constraint and a summary; the record with every
 raw sample lies in the trial's folder, whose name the row holds. Order of a commit:
 
-    artefacts -> manifest -> rename (trial.run_trial)  ->  attributes -> tell -> backup (here)
+    artefacts -> manifest -> rename (run_trial)  ->  attributes -> tell -> backup (here)
 
 so a COMPLETE row always has a whole folder behind it. Objectives are `latency_ms` (the paired ratio x the dense
 median of the study's first probe, so that a machine's drift cancels) and the quality. The constraint
@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nash_search.config import Architecture, Frozen, SearchSpace
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
-from nash_search.search import failpoints, trial
-from nash_search.search.sampler import Proposals, architecture_of, distributions, params_of
+from nash_search.storage import artifacts, failpoints
+from nash_search.storage.space import architecture_of, distributions, params_of
 
 SCHEMA = 1
 ATTRIBUTE = "nash_search"
@@ -196,7 +197,7 @@ class Study:
         if "folder" in attributes:
             folder = self.folder / attributes["folder"]
             try:
-                found = trial.stored_record(folder)
+                found = artifacts.stored_record(folder)
             except (OSError, ValueError):
                 raise folder_damaged(row.number, folder) from None
             changes: dict[str, Any] = {"number": row.number, "infeasible": attributes.get("infeasible")}
@@ -209,7 +210,7 @@ class Study:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def ask(self, sampler: Proposals) -> tuple[int, Architecture]:
+    def ask(self, sampler: BaseSampler) -> tuple[int, Architecture]:
         """A new row with its architecture."""
         self.optuna.sampler = sampler
         asked = self.optuna.ask(fixed_distributions=self.distributions)
@@ -277,7 +278,7 @@ class Study:
             )
         status = "infeasible" if infeasible else record.status
         found: dict[str, Any] = {"status": f"{status} {record.architecture.slug}"}
-        folder = f"trials/{trial.folder_key(self.facts.question_digest, record.architecture)}"
+        folder = f"trials/{artifacts.folder_key(self.facts.question_digest, record.architecture)}"
         if record.latency is not None or record.stopped is not None:
             found["folder"] = folder
         else:

@@ -19,10 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nash_search.config import Architecture, digest
 from nash_search.files import fsync_file, fsync_folder, write_atomic
-from nash_search.search import failpoints
+from nash_search.records import TrialRecord
+from nash_search.storage import failpoints
 
 NAME = "manifest.json"
+RECORD = "record.json"
+WEIGHTS = "weights"
+FINALISTS = "finalists"
+"""In the study's folder: winners trained again with other seeds."""
 SMALL_BYTES = 4 * 2**20
 
 
@@ -128,3 +134,13 @@ def drop(folder: Path, prefix: str) -> None:
     found["dropped"] = sorted({*found.get("dropped", []), prefix})
     write_atomic(folder / NAME, json.dumps(found, indent=1, sort_keys=True))
     shutil.rmtree(folder / prefix, ignore_errors=True)
+
+
+def folder_key(question: str, architecture: Architecture) -> str:
+    """Hash of (question, parameters): the same question about the same point is the same folder."""
+    return digest({"question": question, "params": architecture.model_dump(mode="json")})[:16]
+
+
+def stored_record(folder: Path) -> TrialRecord:
+    """The record in a finished folder."""
+    return TrialRecord.model_validate_json((folder / RECORD).read_bytes())

@@ -23,10 +23,10 @@ from nash_search.errors import StorageDamaged
 from nash_search.files import fsync_file, fsync_folder, sqlite_url
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
-from nash_search.search import failpoints, manifest, trial
-from nash_search.search.sampler import architecture_of
-from nash_search.search.storage_url import look_into
-from nash_search.search.study import Study, folder_damaged, open_storage, remove_database
+from nash_search.storage import artifacts, failpoints
+from nash_search.storage.database import look_into
+from nash_search.storage.space import architecture_of
+from nash_search.storage.study import Study, folder_damaged, open_storage, remove_database
 
 DATABASE = "study.db"
 BACKUPS = "backups"
@@ -77,8 +77,8 @@ def settle(study: Study, table: LatencyTable) -> None:
         if row.state == TrialState.RUNNING:
             architecture = architecture_of(row.params)
             folder = _folder(study, architecture) if architecture else None
-            if folder is not None and manifest.read(folder, deep=False) is not None:
-                record = trial.stored_record(folder)
+            if folder is not None and artifacts.read(folder, deep=False) is not None:
+                record = artifacts.stored_record(folder)
                 study.tell(row.number, record, _share(record, table))
             elif "record" in row.user_attrs:  # a failure, killed between its attributes and its tell
                 told = TrialRecord.model_validate_json(row.user_attrs["record"])
@@ -87,14 +87,14 @@ def settle(study: Study, table: LatencyTable) -> None:
                 study.fail(row.number, "interrupted", "the driver ended while this trial ran")
         elif "folder" in row.user_attrs and row.state.is_finished():
             folder = study.folder / row.user_attrs["folder"]
-            if manifest.read(folder, deep=False) is None:
+            if artifacts.read(folder, deep=False) is None:
                 raise folder_damaged(row.number, folder)
     for row in study.trials():
         if row.state in (TrialState.COMPLETE, TrialState.PRUNED) and "folder" in row.user_attrs:
             known[Path(row.user_attrs["folder"]).name] = row.number
     for folder in whole_folders(study.folder / "trials", study.facts.question_digest):
         if folder.name not in known:
-            record = trial.stored_record(folder)
+            record = artifacts.stored_record(folder)
             study.add(record, _share(record, table))
 
 
@@ -103,7 +103,7 @@ def _share(record: TrialRecord, table: LatencyTable) -> float:
 
 
 def _folder(study: Study, architecture: Architecture) -> Path:
-    return study.folder / "trials" / trial.folder_key(study.facts.question_digest, architecture)
+    return study.folder / "trials" / artifacts.folder_key(study.facts.question_digest, architecture)
 
 
 def whole_folders(folder: Path, question: str) -> list[Path]:
@@ -114,10 +114,10 @@ def whole_folders(folder: Path, question: str) -> list[Path]:
         if path.name.startswith(".tmp-") or (path.name.startswith(".work-") and done.is_dir()):
             shutil.rmtree(path, ignore_errors=True)
         elif not path.name.startswith("."):
-            sealed = manifest.read(path, deep=False)
+            sealed = artifacts.read(path, deep=False)
             if sealed is not None and sealed.get("question") == question:
                 found.append(path)
-    return sorted(found, key=lambda p: (trial.stored_record(p).created, trial.stored_record(p).number))
+    return sorted(found, key=lambda p: (artifacts.stored_record(p).created, artifacts.stored_record(p).number))
 
 
 def back_up(folder: Path) -> None:
