@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nash_search.budget import LatencyBudget as LatencyBudget
+from nash_search.errors import InvalidInput
 from nash_search.recipes import Frozen as Frozen
 from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
@@ -87,6 +88,19 @@ class SearchSpace(Frozen):
         """Every encoder sparsity on the grid, percent, increasing."""
         low, high, step = self.encoder_sparsity_pct
         return tuple(range(low, high + 1, step))
+
+    def filled(self, decoder_layers: int) -> SearchSpace:
+        """The space with its depths filled in from the model's number of decoder blocks.
+
+        Raises:
+            InvalidInput: when a depth is asked for that the model does not have.
+        """
+        if not self.decoder_layers:
+            return self.model_copy(update={"decoder_layers": tuple(range(1, decoder_layers + 1))})
+        most = max(self.decoder_layers)
+        if most > decoder_layers:
+            raise InvalidInput(f"decoder_layers must be between 1 and {decoder_layers} (the model's), but got {most}")
+        return self
 
     def architectures(self) -> tuple[Architecture, ...]:
         """All points of the space (depth must have been filled in from the model)."""

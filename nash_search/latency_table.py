@@ -103,5 +103,5 @@ class LatencyTable(Frozen):
 
 
 def table_of(taken: Mapping[Architecture, Latency]) -> LatencyTable:
-    """What a bench's probe found, as a table."""
+    """What an evaluator's probe found, as a table."""
     return LatencyTable(entries=tuple(ProbeEntry(architecture=a, latency=found) for a, found in taken.items()))

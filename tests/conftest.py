@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,3 +31,45 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("NASH_SEARCH_SKIP_IS_FAILURE") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+SPEC = importlib.util.spec_from_file_location("nash_search_crash", Path(__file__).parent / "crash.py")
+crash = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(crash)
+
+
+class Notebook:
+    """A listener that writes everything down."""
+
+    def __init__(self):
+        self.stages, self.trials, self.states, self.progress = [], [], [], []
+
+    def on_stage(self, stage, detail):
+        self.stages.append((stage, detail))
+
+    def on_trial(self, record, state):
+        self.trials.append(record)
+        self.states.append(state)
+
+    def on_progress(self, number, stage, step, steps, loss):
+        self.progress.append((number, stage, step, steps, loss))
+
+
+@pytest.fixture
+def notebook():
+    return Notebook()
+
+
+@pytest.fixture
+def rehearse(tmp_path, notebook, monkeypatch):
+    """Run a serial rehearsal: `rehearse(trials=4, orders="nan=enc0-dec2")`."""
+    from nash_search.search import search
+    from nash_search.trial import evaluator
+
+    def run(trials=4, orders="", fork=False, results=tmp_path, **changes):
+        monkeypatch.setenv("NASH_SEARCH_REHEARSAL", orders)
+        evaluator._open.clear()
+        return search(crash.config(trials, **changes), results=results, listeners=[notebook], fork=fork)
+
+    yield run
+    evaluator._open.clear()

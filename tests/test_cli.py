@@ -126,7 +126,7 @@ def test_a_committed_study_answers_and_reports(
 
 @pytest.fixture
 def rehearsed(tmp_path: Path) -> Path:
-    """A finished study of the analytic bench, made from Python: no command, no pictures, no artifacts."""
+    """A finished study of the analytic evaluator, made from Python: no command, no pictures, no artifacts."""
     config = load_config("smoke", {"budgets": ["50%"], "trials": "3", "serial": True, "study": "s"})
     task = config.task.model_copy(update={"name": "rehearsal"})
     space = config.search_space.model_copy(update={"decoder_layers": (1, 2, 3, 4)})

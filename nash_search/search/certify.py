@@ -33,9 +33,9 @@ from nash_search.results import Training as Training
 from nash_search.search import occasions
 from nash_search.search.frontier import near
 from nash_search.search.naming import MEASUREMENT, export_name, measurement
-from nash_search.search.trial import Bench
 from nash_search.storage import artifacts, failpoints
 from nash_search.storage.artifacts import WEIGHTS
+from nash_search.trial.evaluator import Evaluator
 
 FILE = "certification.json"
 CHECKPOINTS = "checkpoints"
@@ -111,7 +111,7 @@ def on_front(points: Sequence[CertifiedPoint], budgets: Sequence[LatencyBudget])
 def certify(
     folder: Path,
     candidates: Sequence[TrialRecord],
-    bench: Bench,
+    evaluator: Evaluator,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
     dense_ms: float | None = None,
@@ -121,7 +121,7 @@ def certify(
     Args:
         folder: the study's folder.
         candidates: complete records with checkpoints: the front and its contenders, then finalists.
-        bench: loads, times and scores.
+        evaluator: loads, times and scores.
         config: budgets, rounds and pairs.
         say: told of each step.
         dense_ms: the dense latency that shares are shares of, where every budget is a share.
@@ -130,11 +130,11 @@ def certify(
     if before is not None and _still_answers(before, candidates, config.budgets):
         found = before
     elif not candidates:
-        found = Certification(points=(), dense_checkpoint=str(bench.dense_folder()))
+        found = Certification(points=(), dense_checkpoint=str(evaluator.dense_folder()))
     else:
         known = _stored(folder)
         looked = known.latencies() if known is not None else {}
-        found = _time(folder, candidates, bench, config, say, dense_ms, looked)
+        found = _time(folder, candidates, evaluator, config, say, dense_ms, looked)
         if known is not None:  # what was scored on the sealed split stays known where an export was deleted
             kept = {"dense_test": known.dense_test, "opened": known.opened}
             found = found.with_tests(known.tests()).model_copy(update=kept)
@@ -162,7 +162,7 @@ def _key(record: TrialRecord) -> str:
 def _time(
     folder: Path,
     candidates: Sequence[TrialRecord],
-    bench: Bench,
+    evaluator: Evaluator,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
     dense_ms: float | None,
@@ -174,19 +174,19 @@ def _time(
     settings = {"rounds": config.certify_rounds, "pairs": config.certify_pairs}
     looks = 1 + max((looked[key].looks for key in scratch if key in looked), default=0)
     say("certify", {"points": len(candidates), **settings, "looks": looks})
-    latencies = bench.time_fresh(
+    latencies = evaluator.time_fresh(
         scratch,
         open_questions(candidates, config.budgets),
         **settings,
         limit_s=LIMIT_S,
-        effect=occasions.learnt(folder, bench.fingerprint()),
+        effect=occasions.learnt(folder, evaluator.fingerprint()),
         before=looked,
     )
     if not all(latency.rounds for latency in latencies.values()):
         what = f"the front must be timed within {LIMIT_S:.0f} s, but others kept the device all the while"
         raise MeasurementFailed(what)
-    same = bench.same_tokens(scratch, {_key(r): _home(folder, r) for r in candidates})
-    fidelity = bench.fidelity(scratch)
+    same = evaluator.same_tokens(scratch, {_key(r): _home(folder, r) for r in candidates})
+    fidelity = evaluator.fidelity(scratch)
     if fidelity:
         say("fidelity", {"found": tuple(fidelity.values())})
     timed = [
@@ -213,7 +213,7 @@ def _time(
         )  # fmt: skip
         target = exports / name
         shutil.rmtree(target, ignore_errors=True)
-        dense, inputs = bench.dense_folder(), bench.inputs()
+        dense, inputs = evaluator.dense_folder(), evaluator.inputs()
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         (scratch[point.key] / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
         scratch[point.key].rename(target)
@@ -224,13 +224,13 @@ def _time(
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
-    occasions.keep_fresh(folder, next(iter(latencies.values())), bench.dense_folder())
+    occasions.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
     on = {p.key for p in points}
     return Certification(
         points=tuple(points),
         timed=tuple(p.key for p in timed),
         others={key: latency for key, latency in ({**looked, **latencies}).items() if key not in on},
-        dense_checkpoint=str(bench.dense_folder()),
+        dense_checkpoint=str(evaluator.dense_folder()),
     )
 
 

@@ -24,10 +24,10 @@ from nash_search.records import Latency
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, occasions, renewal
 from nash_search.search.naming import MEASUREMENT
-from nash_search.search.serving import Serving
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import EMBEDDED, load_task
+from nash_search.trial.deployment import Serving
 
 LIMIT_S = 900.0
 ASSUMED_INPUT_TOKENS, ASSUMED_OUTPUT_TOKENS = 128, 32

@@ -20,10 +20,11 @@ from nash_search.files import csv_cell, write_atomic
 from nash_search.latency_table import LatencyTable
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import over_seeds
-from nash_search.search import occasions, probe, sharing, space
+from nash_search.search import occasions, probe
 from nash_search.search.certify import Certification, CertifiedPoint, Training, choose
 from nash_search.storage import provenance
 from nash_search.storage.study import StudyFacts
+from nash_search.trial import shared_training
 
 PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
 PUBLIC_PARTS = {
@@ -137,7 +138,7 @@ def full(
         "train_s": sum(r.train_s for r in records) + sum(t.train_s for t in again),
         "train_steps": sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
         "device_s": sum(r.wall_s for r in records),
-        "shared": sharing.summary(records),
+        "shared": shared_training.summary(records),
         "sealed_test_openings": certification.opened if certification is not None else 0,
         "unfinished": None,
         **provenance.told(folder, table.fingerprint),
@@ -161,7 +162,7 @@ def nearest(
         ms = min(latency.bounds_ms[1] for latency in met)
         if math.isfinite(ms):
             return probe.rounded_up(ms).asked
-    architectures = space.filled(config.search_space, decoder_layers).architectures()
+    architectures = config.search_space.filled(decoder_layers).architectures()
     margin = occasions.planned_margin(intervals.DEFAULT_OCCASION, config.certify_rounds)
     return probe.nearest_feasible(table, architectures, budget, margin).asked
 

@@ -21,17 +21,17 @@ from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
-from nash_search.search import sharing, space
-from nash_search.search.cost import for_trials_s, train_threads
+from nash_search.search import space
 from nash_search.search.frontier import Frontier
-from nash_search.search.jobs import Nothing
 from nash_search.search.listener import Listener, StudyState
 from nash_search.search.sampler import Proposals, seed_at
-from nash_search.search.stopping import TOLERANCE, Peer
-from nash_search.search.trial import Job, device_id
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import WEIGHTS, folder_key
 from nash_search.storage.study import Row, Study
+from nash_search.trial import shared_training
+from nash_search.trial.cost import for_trials_s, train_threads
+from nash_search.trial.early_stopping import TOLERANCE, Peer
+from nash_search.trial.job import Job, Nothing, device_id
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
 """Reasons that deserve one more try."""
@@ -175,7 +175,11 @@ class Driver:
         asked = self.config.model_copy(update={"storage": None})
         if asked.recipe.narrowing != "shared":
             return asked
-        shared = sharing.trusted(self.study.records()) if repeated is None else sharing.QUALITY in repeated.pruning
+        shared = (
+            shared_training.trusted(self.study.records())
+            if repeated is None
+            else shared_training.QUALITY in repeated.pruning
+        )
         alone = asked.recipe.model_copy(update={"narrowing": "gates"})
         return asked if shared else asked.model_copy(update={"recipe": alone})
 

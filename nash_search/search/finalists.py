@@ -21,11 +21,10 @@ from nash_search.config import LatencyBudget
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.search.driver import RETRIED, Driver
-from nash_search.search.jobs import Nothing
 from nash_search.search.space import MARGIN
-from nash_search.search.trial import Job
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import FINALISTS
+from nash_search.trial.job import Job, Nothing
 
 
 def expected_winners(
@@ -57,7 +56,7 @@ def expected_winners(
 
 
 class Finalists:
-    """Jobs of picked trials, one per further seed that has no whole folder yet."""
+    """JobSource of picked trials, one per further seed that has no whole folder yet."""
 
     def __init__(self, driver: Driver, picked: Sequence[TrialRecord], say: Callable[[str, dict[str, Any]], None]):
         self.config, self.workload, self.workers = driver.config, driver.workload, driver.workers

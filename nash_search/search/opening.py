@@ -23,11 +23,12 @@ from nash_search.intervals import OccasionEffect
 from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.results import Engines
-from nash_search.search import cost, document, engines, occasions, probe, space
+from nash_search.search import document, occasions, probe, space
 from nash_search.search.occasions import LATENCIES
-from nash_search.search.trial import Bench
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
+from nash_search.trial import cost, dense_engines
+from nash_search.trial.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Case(Protocol):
     """What the stages before spending have found out so far."""
 
     config: SearchConfig
-    bench: Bench
+    evaluator: Evaluator
     folder: Path
     question: dict[str, Any]
     table: LatencyTable
@@ -57,15 +58,15 @@ class Case(Protocol):
     effect: OccasionEffect
 
 
-def resolved_question(config: SearchConfig, bench: Bench) -> dict[str, Any]:
+def resolved_question(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any]:
     """The question with everything filled in: what a study is about, to the byte."""
-    filled = space.filled(config.search_space, bench.decoder_layers())
+    filled = config.search_space.filled(evaluator.decoder_layers())
     return {
         **config.question(),
         "search_space": filled.model_dump(mode="json"),
-        "workload": bench.workload().model_dump(mode="json"),
-        "device": str(bench.fingerprint()["hash"]),
-        **bench.facts(),
+        "workload": evaluator.workload().model_dump(mode="json"),
+        "device": str(evaluator.fingerprint()["hash"]),
+        **evaluator.facts(),
     }
 
 
@@ -82,7 +83,7 @@ def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> 
 
 
 def same_question(
-    facts: StudyFacts, question: dict[str, Any], config: SearchConfig, bench: Bench, folder: Path
+    facts: StudyFacts, question: dict[str, Any], config: SearchConfig, evaluator: Evaluator, folder: Path
 ) -> None:
     """Refuse to go on with a study under another question, and name what changed.
 
@@ -94,7 +95,7 @@ def same_question(
     before, now = dict(facts.question), dict(question)
     if before["device"] != now["device"]:  # hashes: said by what they are hashes of
         table = LatencyTable.model_validate_json((folder / PROBE).read_bytes())
-        before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, bench.fingerprint()))
+        before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, evaluator.fingerprint()))
     changed = "; ".join(differences(before, now))[:400]
     raise errors.InvalidInput(
         f"a study must keep its question, but got {changed}",
@@ -105,7 +106,7 @@ def same_question(
 
 def latency_table(
     config: SearchConfig,
-    bench: Bench,
+    evaluator: Evaluator,
     folder: Path,
     filled: SearchSpace,
     say: Callable[[str, dict[str, Any]], None],
@@ -117,18 +118,18 @@ def latency_table(
     if begun:
         return LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
-    found = timed_table(bench, shapes, folder.parent / LATENCIES, say)
+    found = timed_table(evaluator, shapes, folder.parent / LATENCIES, say)
     write_atomic(own, found.model_dump_json())
     return found
 
 
 def timed_table(
-    bench: Bench, shapes: list[Architecture], known: Path, say: Callable[[str, dict[str, Any]], None]
+    evaluator: Evaluator, shapes: list[Architecture], known: Path, say: Callable[[str, dict[str, Any]], None]
 ) -> LatencyTable:
     """These shapes with their latencies, timed again where they cannot be right.
 
     Args:
-        bench: times.
+        evaluator: times.
         shapes: every depth and a few widths.
         known: folder of what was timed before.
         say: told of each timing.
@@ -139,17 +140,17 @@ def timed_table(
 
     def timed(asked: list[Architecture], *, again: bool = False) -> dict[Architecture, Latency]:
         say("probe", {"shapes": len(asked), "limit_s": PROBE_LIMIT_S, "again": again})
-        return bench.probe(asked, PROBE_LIMIT_S, known, again=again)
+        return evaluator.probe(asked, PROBE_LIMIT_S, known, again=again)
 
     return probe.straightened(table_of(timed(shapes)), lambda bent: timed(bent, again=True))
 
 
-def dense_quality(bench: Bench, folder: Path, *, begun: bool) -> Quality:
+def dense_quality(evaluator: Evaluator, folder: Path, *, begun: bool) -> Quality:
     """The dense model on the validation split; scored once per study."""
     path = folder / DENSE
     if begun:
         return Quality.model_validate_json(path.read_bytes())
-    found = bench.dense_quality()
+    found = evaluator.dense_quality()
     write_atomic(path, found.model_dump_json())
     return found
 
@@ -188,14 +189,14 @@ def new_study(config: SearchConfig, folder: Path, facts: StudyFacts) -> Study:
     return Study(open_storage(sqlite_url(path)), name, folder, None)
 
 
-def dense_on_engines(case: Case, say: engines.Say, *, begun: bool) -> Engines:
+def dense_on_engines(case: Case, say: dense_engines.Say, *, begun: bool) -> Engines:
     """The dense model on other engines; tried once per study, and only where that was not switched off."""
     path = case.folder / ENGINES
     if begun:  # studies of before have none
         return Engines.model_validate_json(path.read_bytes()) if path.exists() else Engines()
     if not case.config.engines:
         return Engines()
-    found = case.bench.dense_on_engines(case.table.dense_ms, case.folder.parent / LATENCIES, say)
+    found = case.evaluator.dense_on_engines(case.table.dense_ms, case.folder.parent / LATENCIES, say)
     write_atomic(path, found.model_dump_json())
     return found
 
@@ -204,11 +205,11 @@ def study_facts(case: Case) -> StudyFacts:
     """What a new study fixes for good."""
     config, table, dense = case.config, case.table, case.dense
     drop = config.max_drop_pct if config.max_drop_pct is not None else HYPERVOLUME_DROP_PCT
-    filled = space.filled(config.search_space, case.bench.decoder_layers())
+    filled = config.search_space.filled(case.evaluator.decoder_layers())
     return StudyFacts(
         question=case.question,
         question_digest=digest(case.question),
-        baseline=space.baseline(filled, case.bench.decoder_layers()),
+        baseline=space.baseline(filled, case.evaluator.decoder_layers()),
         loosest_share=probe.loosest(config.budgets, table.dense_ms).share_of(table.dense_ms),
         dense_ms=table.dense_ms,
         dense_quality=dense.value,
@@ -250,7 +251,7 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
     trials = max(0, min(case.config.trials, len(possible)) - done)
     middle = sorted(possible, key=table.share)[len(possible) // 2]
     try:
-        one = case.bench.trial_cost(middle, cost.train_threads(case.workers), COST_LIMIT_S)
+        one = case.evaluator.trial_cost(middle, cost.train_threads(case.workers), COST_LIMIT_S)
     except Exception as error:  # whatever training may fail of: the trial will say so, the plan does without
         log.warning("no estimate of what a trial costs: %s: %s", type(error).__name__, error)
         return {}
@@ -262,7 +263,7 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
 
 def told_engines(case: Case) -> dict[str, Any]:
     """What the dense model does on other engines, as the plan and the answer say it."""
-    return engines.document(case.engines, case.config, case.facts.dense_ms, case.bench.dense_folder())
+    return dense_engines.document(case.engines, case.config, case.facts.dense_ms, case.evaluator.dense_folder())
 
 
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
         "study": config.study_name,
         "task": config.task.name,
         "model": config.model,
-        "data": case.bench.data(),
+        "data": case.evaluator.data(),
         "device": case.workload.device,
         "workload": case.workload.model_dump(mode="json"),
         "metric": facts.quality_metric,

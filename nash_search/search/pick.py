@@ -19,8 +19,8 @@ from nash_search.latency_table import LatencyTable
 from nash_search.results import Certification
 from nash_search.search import certify as certification
 from nash_search.search import document, occasions
-from nash_search.search.trial import open_bench
 from nash_search.storage import locks
+from nash_search.trial.evaluator import open_evaluator
 
 SUMMARY = "summary.json"
 
@@ -66,26 +66,26 @@ def _again(
     """Fresh rounds for every point, kept in the study unless time ran out."""
     with locks.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
-        bench = open_bench(config)
-        bench.settle(folder)
-        if bench.fingerprint()["hash"] != table.fingerprint["hash"]:
+        evaluator = open_evaluator(config)
+        evaluator.settle(folder)
+        if evaluator.fingerprint()["hash"] != table.fingerprint["hash"]:
             raise InvalidInput(
                 "device and software must be those of the study to certify its front again, but got others",
                 where=str(folder),
                 fix=f"nash-search remeasure {folder.name} times it here",
             )
-        latencies = bench.time_fresh(
+        latencies = evaluator.time_fresh(
             folders,
             {key: [budget] for key in folders},
             rounds=config.certify_rounds,
             pairs=config.certify_pairs,
             limit_s=certification.LIMIT_S,
-            effect=occasions.learnt(folder, bench.fingerprint()),
+            effect=occasions.learnt(folder, evaluator.fingerprint()),
             before=(before := found.latencies()),
         )
         if min(len(now.rounds) - len(before[key].rounds) for key, now in latencies.items()) < 2:
             raise MeasurementFailed(f"the front must be timed twice within {certification.LIMIT_S:.0f} s, but was not")
-        occasions.keep_fresh(folder, next(iter(latencies.values())), bench.dense_folder())
+        occasions.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
         points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
         found = found.model_copy(update={"points": points})
         write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))

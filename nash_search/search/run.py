@@ -23,7 +23,6 @@ from nash_search.records import TrialRecord
 from nash_search.results import Certification, CertifiedPoint
 from nash_search.search import (
     certify,
-    cost,
     document,
     finalists,
     occasions,
@@ -31,16 +30,16 @@ from nash_search.search import (
     probe,
     sealed,
     serial,
-    sharing,
     space,
     unfinished,
 )
 from nash_search.search.driver import Driver
-from nash_search.search.jobs import Jobs
 from nash_search.search.listener import Listener
 from nash_search.search.signals import Interruption
-from nash_search.search.trial import TEACHER_OUTPUTS, Bench, open_bench
 from nash_search.storage import locks, recovery
+from nash_search.trial import cost, shared_training
+from nash_search.trial.evaluator import Evaluator, open_evaluator
+from nash_search.trial.job import TEACHER_OUTPUTS, JobSource
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +98,11 @@ def search(
     if not config.budgets:
         raise errors.InvalidInput("at least one latency budget must be given (--budget-ms), but got none")
     began = time.monotonic()
-    bench = open_bench(config)
+    evaluator = open_evaluator(config)
     interruption = Interruption()
     with interruption.handled():
         with interruption.interruptible():
-            question = opening.resolved_question(config, bench)
+            question = opening.resolved_question(config, evaluator)
         folder = Path(results) / config.study_name
         seeds: list[Architecture] = []
         if fork and (folder / CONFIG).exists():
@@ -115,15 +114,15 @@ def search(
             raise errors.InvalidInput(f"study folder must not be a symbolic link, but {folder} is one")
         if not (folder / CONFIG).exists():
             with interruption.interruptible():  # a model that no export can hold would fail after its training
-                bench.check_export(folder.absolute())
+                evaluator.check_export(folder.absolute())
         if not folder.exists():
             with interruption.interruptible():
-                bench.dense_quality()  # a model that does not know the data is refused before anything is written
+                evaluator.dense_quality()  # a model that does not know the data is refused before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locks.only_driver(folder), locks.only_driver_in(config.storage, config.study_name):
             if config.storage is None:
                 recovery.check_database(folder / recovery.DATABASE)
-            return _Run(config, bench, folder, question, Said(listeners), interruption, began).run(seeds)
+            return _Run(config, evaluator, folder, question, Said(listeners), interruption, began).run(seeds)
 
 
 class _Run:
@@ -132,24 +131,27 @@ class _Run:
     def __init__(
         self,
         config: SearchConfig,
-        bench: Bench,
+        evaluator: Evaluator,
         folder: Path,
         question: dict[str, Any],
         say: Said,
         interruption: Interruption,
         began: float,
     ) -> None:
-        self.config, self.bench, self.folder, self.question = config, bench, folder, question
+        self.config, self.evaluator, self.folder, self.question = config, evaluator, folder, question
         self.say, self.interruption, self.began = say, interruption, began
-        self.workload = bench.workload()
+        self.workload = evaluator.workload()
         self.workers = 1 if config.serial else cost.worker_count(config, self.workload.device)
 
     def run(self, seeds: Sequence[Architecture]) -> SearchResult:
         """Every stage in its order."""
         config, say = self.config, self.say
         load_s = time.monotonic() - self.began
-        filled = space.filled(config.search_space, self.bench.decoder_layers())
-        call, notes = self.workload.model_dump(mode="json"), (*self.bench.notes(), *space.notes(filled, config.trials))
+        filled = config.search_space.filled(self.evaluator.decoder_layers())
+        call, notes = (
+            self.workload.model_dump(mode="json"),
+            (*self.evaluator.notes(), *space.notes(filled, config.trials)),
+        )
         say("workload", {"workload": call, "study": config.study_name, "notes": notes})
         study = opening.begun_study(config, self.folder)
         if study is not None and not (self.folder / opening.PROBE).exists():
@@ -158,16 +160,16 @@ class _Run:
                 fix="give the --results it was begun with, or choose another --study",
             )
         if study is not None:
-            opening.same_question(study.facts, self.question, config, self.bench, self.folder)
+            opening.same_question(study.facts, self.question, config, self.evaluator, self.folder)
         with self.interruption.interruptible():
             begun = study is not None
-            self.table = opening.latency_table(config, self.bench, self.folder, filled, say, begun=begun)
-            self.dense = opening.dense_quality(self.bench, self.folder, begun=begun)
+            self.table = opening.latency_table(config, self.evaluator, self.folder, filled, say, begun=begun)
+            self.dense = opening.dense_quality(self.evaluator, self.folder, begun=begun)
             self._settle()
             self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
-        self.effect = occasions.learnt(self.folder, self.bench.fingerprint())
+        self.effect = occasions.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             plan = opening.plan(self, study.records() if study is not None else (), load_s)
         say("plan", plan)
@@ -201,7 +203,7 @@ class _Run:
             driver.study.close()
 
     def _settle(self, *, opened: bool = False) -> None:
-        self.vocabulary = self.bench.settle(self.folder, opened=opened)
+        self.vocabulary = self.evaluator.settle(self.folder, opened=opened)
         if self.vocabulary is not None:
             self.say("vocabulary", self.vocabulary)
 
@@ -224,7 +226,7 @@ class _Run:
             driver.interrupted()
             raise
 
-    def _run_jobs(self, jobs: Jobs) -> None:
+    def _run_jobs(self, jobs: JobSource) -> None:
         if self.config.serial:
             serial.run(jobs, self.interruption)
         else:
@@ -246,20 +248,20 @@ class _Run:
     def _certify(self, driver: Driver) -> SearchResult:
         records = driver.study.records()
         unfinished.check_trained(records, self.facts.baseline, self.config.study_name)
-        occasions.keep_trials(self.folder, records, self.bench.dense_folder())
+        occasions.keep_trials(self.folder, records, self.evaluator.dense_folder())
         front = {r.number for r in driver.frontier.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]
         able = [r for r in able if r.number in front or (self.folder / str(r.checkpoint)).is_dir()]  # weights dropped
         candidates = driver.frontier.to_certify(able)
         beside = sum(r.number not in front for r in candidates)
-        guide = sharing.summary(records)
+        guide = shared_training.summary(records)
         if guide is not None:
             self.say("shared", guide)
         self.say("front", {"points": len(candidates) - beside, "beside": beside, "why": driver.why_done})
         floor = document.quality_floor(self.facts, self.config)
         found = self._with_finalists(driver, candidates, floor)
         with self.interruption.interruptible():
-            found = sealed.answer(self.folder, found, self.bench, self.config.budgets, floor, self.say)
+            found = sealed.answer(self.folder, found, self.evaluator, self.config.budgets, floor, self.say)
             self._settle(opened=found.opened > 0)
         answer = self._document(found, driver.counts(), driver.frontier.hypervolume(), records)
         document.write_tables(self.folder, records, answer)
@@ -280,7 +282,7 @@ class _Run:
                 again = finalists.trained(self.folder, self.facts.question_digest, picked)
             with self.interruption.interruptible():
                 dense_ms = self.facts.dense_ms if config.relative else None
-                found = certify.certify(self.folder, [*candidates, *again], self.bench, config, self.say, dense_ms)
+                found = certify.certify(self.folder, [*candidates, *again], self.evaluator, config, self.say, dense_ms)
             won = {p.architecture for p in certify.winners(found, config.budgets, floor).values()}
             more = [r for r in able if r.architecture in won and r not in picked]
             if config.finalist_seeds == 1 or not more:
@@ -308,9 +310,9 @@ class _Run:
             dense_validation=self.dense,
             effect=self.effect,
             vocabulary=self.vocabulary,
-            data=self.bench.data(),
+            data=self.evaluator.data(),
             engines=opening.told_engines(self),
-            inputs=self.bench.inputs(),
+            inputs=self.evaluator.inputs(),
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,

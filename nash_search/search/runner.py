@@ -23,11 +23,11 @@ from typing import Any
 from nash_search.errors import NashSearchError
 from nash_search.records import FailureReason, TrialRecord
 from nash_search.search.cluster import Searcher, gpu_share, ray, start_ray, stop_ray, tune
-from nash_search.search.jobs import Jobs, Nothing
 from nash_search.search.signals import Interruption
-from nash_search.search.trial import Hooks, Job, failed_record, run_trial
 from nash_search.storage import log
 from nash_search.storage.recovery import TUNE
+from nash_search.trial.job import Hooks, Job, JobSource, Nothing
+from nash_search.trial.run import failed_record, run_trial
 
 NEWS_S = 2.0
 """Seconds between two reports of a trial's progress."""
@@ -92,7 +92,7 @@ class Asker(Searcher):
 class Ears(tune.Callback):
     """Hears how trials went; acts between Tune's steps."""
 
-    def __init__(self, driver: Jobs, interruption: Interruption) -> None:
+    def __init__(self, driver: JobSource, interruption: Interruption) -> None:
         self._driver, self._interruption = driver, interruption
         self.jobs: dict[str, Job] = {}
         self._began: dict[str, float] = {}
@@ -173,7 +173,7 @@ def death(why: str) -> FailureReason:
     return "oom" if "OutOfMemory" in why or "memory pressure" in why else "worker_died"
 
 
-def run(driver: Jobs, folder: Path, interruption: Interruption) -> None:
+def run(driver: JobSource, folder: Path, interruption: Interruption) -> None:
     """Run jobs side by side until there are no more; no process outlives this call.
 
     Args:

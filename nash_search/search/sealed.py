@@ -14,8 +14,8 @@ from typing import Any
 
 from nash_search.config import LatencyBudget
 from nash_search.search.certify import Certification, winners, write
-from nash_search.search.trial import Bench
 from nash_search.storage import artifacts
+from nash_search.trial.evaluator import Evaluator
 
 BEST = "best"
 DENSE = "dense"
@@ -25,7 +25,7 @@ DENSE = "dense"
 def answer(
     folder: Path,
     found: Certification,
-    bench: Bench,
+    evaluator: Evaluator,
     budgets: Sequence[LatencyBudget],
     floor: float | None,
     say: Callable[[str, dict[str, Any]], None],
@@ -42,12 +42,12 @@ def answer(
         wanted |= {t.key: folder / t.checkpoint for t in point.seeds} | {point.key: folder / point.checkpoint}
     wanted = {key: path for key, path in wanted.items() if key not in known}
     if found.dense_test is None and found.points:
-        wanted[DENSE] = bench.dense_folder()
+        wanted[DENSE] = evaluator.dense_folder()
     if wanted:
         say("test", {"models": len(wanted)})
         found = found.model_copy(update={"opened": found.opened + 1})
         write(folder, found)
-        tests = bench.test_quality(wanted)
+        tests = evaluator.test_quality(wanted)
         found = found.model_copy(update={"dense_test": tests.pop(DENSE, found.dense_test)})
         found = found.with_tests(known | tests)
         write(folder, found)

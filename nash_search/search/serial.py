@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from nash_search.search.jobs import Jobs, Nothing
 from nash_search.search.signals import Interruption
-from nash_search.search.trial import Hooks, Job, run_trial
+from nash_search.trial.job import Hooks, Job, JobSource, Nothing
+from nash_search.trial.run import run_trial
 
 
 class Report(Hooks):
     """Progress straight to the driver."""
 
-    def __init__(self, driver: Jobs) -> None:
+    def __init__(self, driver: JobSource) -> None:
         self._driver = driver
 
     def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
@@ -48,7 +48,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run_job(job: Job, driver: Jobs, interruption: Interruption, *, dense: bool = False) -> None:
+def run_job(job: Job, driver: JobSource, interruption: Interruption, *, dense: bool = False) -> None:
     """One job from start to its row."""
     began = time.monotonic()
     with interruption.interruptible():
@@ -56,7 +56,7 @@ def run_job(job: Job, driver: Jobs, interruption: Interruption, *, dense: bool =
     driver.finish(job, record, time.monotonic() - began)
 
 
-def run(driver: Jobs, interruption: Interruption) -> None:
+def run(driver: JobSource, interruption: Interruption) -> None:
     """Run jobs until there are no more."""
     while True:
         interruption.check()

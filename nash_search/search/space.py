@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchSpace
-from nash_search.errors import InvalidInput
 from nash_search.latency_table import LatencyTable
 from nash_search.search.probe import floor
 
@@ -32,21 +31,6 @@ def notes(filled: SearchSpace, trials: int) -> tuple[str, ...]:
     if count >= trials:
         return ()
     return (f"the search space holds {count} architecture{'s' if count > 1 else ''}, but trials is {trials}",)
-
-
-def filled(space: SearchSpace, decoder_layers: int) -> SearchSpace:
-    """The space with its depths filled in from the model.
-
-    Raises:
-        InvalidInput: when a depth is asked for that the model does not have.
-    """
-    if not space.decoder_layers:
-        return space.model_copy(update={"decoder_layers": tuple(range(1, decoder_layers + 1))})
-    if max(space.decoder_layers) > decoder_layers:
-        raise InvalidInput(
-            f"decoder_layers must be between 1 and {decoder_layers} (the model's), but got {max(space.decoder_layers)}"
-        )
-    return space
 
 
 def baseline(space: SearchSpace, decoder_layers: int) -> Architecture:

@@ -17,13 +17,14 @@ from nash_search.config import SearchConfig
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import REMEMBERED
 from nash_search.results import Engines
-from nash_search.search import engines, occasions, probe, space
+from nash_search.search import occasions, probe, space
 from nash_search.search.occasions import LATENCIES
 from nash_search.search.opening import timed_table
-from nash_search.search.trial import open_bench
+from nash_search.trial import dense_engines
+from nash_search.trial.evaluator import open_evaluator
 
 
-def survey(config: SearchConfig, results: Path, say: engines.Say = lambda stage, detail: None) -> dict[str, Any]:
+def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda stage, detail: None) -> dict[str, Any]:
     """Time every shape of the configuration's space, and say what its budgets admit.
 
     Args:
@@ -37,29 +38,29 @@ def survey(config: SearchConfig, results: Path, say: engines.Say = lambda stage,
         not timed again), timed_again (timings of shapes whose latency did not grow with depth), budgets (one row
         each), certifies (what a certificate can tell apart here).
     """
-    bench = open_bench(config)
-    filled = space.filled(config.search_space, bench.decoder_layers())
+    evaluator = open_evaluator(config)
+    filled = config.search_space.filled(evaluator.decoder_layers())
     shapes = probe.shapes_to_probe(filled)
     timings: list[int] = []
-    table = timed_table(bench, shapes, results / LATENCIES, lambda stage, detail: timings.append(detail["shapes"]))
+    table = timed_table(evaluator, shapes, results / LATENCIES, lambda stage, detail: timings.append(detail["shapes"]))
     entries = table.entries
-    tried = bench.dense_on_engines(table.dense_ms, results / LATENCIES, say) if config.engines else Engines()
-    own = None if config.trim_vocab else bench.dense_folder()  # a probe keeps no trimmed model
+    tried = evaluator.dense_on_engines(table.dense_ms, results / LATENCIES, say) if config.engines else Engines()
+    own = None if config.trim_vocab else evaluator.dense_folder()  # a probe keeps no trimmed model
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    effect = occasions.learnt(results / config.study_name, bench.fingerprint())
+    effect = occasions.learnt(results / config.study_name, evaluator.fingerprint())
     certifies = occasions.certifies(config.budgets, effect, config.certify_rounds)
     lower_ms, upper_ms = table.dense_bounds_ms(effect)
     return {
         "task": config.task.name,
         "model": config.model,
         "device": table.workload.device,
-        "decoder_layers": bench.decoder_layers(),
+        "decoder_layers": evaluator.decoder_layers(),
         "workload": table.workload.model_dump(mode="json"),
         "fingerprint": table.fingerprint,
         "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
         "ms_per_decoder_block": ms_per_decoder_block(table),
-        "engines": engines.document(tried, config, table.dense_ms, own),
+        "engines": dense_engines.document(tried, config, table.dense_ms, own),
         "floor_ms": floor_share * table.dense_ms,
         "floor_share": floor_share,
         "fastest": fastest.slug,

@@ -19,7 +19,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import TrialRecord
 from nash_search.search import finalists
-from nash_search.search.trial import reason_of
+from nash_search.trial.run import reason_of
 
 KEY = "unfinished"
 """In the document: what failed, in words; None in a finished study's."""

@@ -207,7 +207,7 @@ def test_a_real_timing_is_remembered_sample_by_sample(tmp_path):
 
 def test_a_probe_asks_the_cache(monkeypatch, tmp_path):
     from nash_search.config import Architecture
-    from nash_search.search import bench as benches
+    from nash_search.trial import nash_evaluator as benches
 
     asked = SimpleNamespace(folder=None, names=[])
 
@@ -216,12 +216,12 @@ def test_a_probe_asks_the_cache(monkeypatch, tmp_path):
         return dict.fromkeys(candidates, "a latency")
 
     monkeypatch.setattr(LatencyCache, "measure_many", spy)
-    bench = benches.NashBench(None)
-    bench.__dict__ |= {"teacher": DENSE, "_dense_served": DENSE, "_workload": WORKLOAD}
+    evaluator = benches.NashEvaluator(None)
+    evaluator.__dict__ |= {"teacher": DENSE, "_dense_served": DENSE, "_workload": WORKLOAD}
     shapes = [Architecture(encoder_sparsity_pct=s, decoder_layers=1) for s in (0, 50)]
-    assert bench.probe(shapes, 9.0, tmp_path) == dict.fromkeys(shapes, "a latency")
+    assert evaluator.probe(shapes, 9.0, tmp_path) == dict.fromkeys(shapes, "a latency")
     assert asked.folder == tmp_path and asked.names == [a.slug for a in shapes] and not asked.again
-    bench.probe(shapes, 9.0, tmp_path, again=True)
+    evaluator.probe(shapes, 9.0, tmp_path, again=True)
     assert asked.again
 
 

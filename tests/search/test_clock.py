@@ -150,18 +150,20 @@ def test_a_share_needs_something_to_be_a_share_of(tmp_path):
 
 
 def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, monkeypatch):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
     folder = rehearse(trials=4).folder
     half = LatencyBudget.parse("50%")
     before = (folder / "certification.json").read_bytes()
-    timed = Rehearsal.time_fresh
+    timed = SyntheticEvaluator.time_fresh
     with monkeypatch.context() as patched:
-        patched.setattr(Rehearsal, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1}))
+        patched.setattr(
+            SyntheticEvaluator, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1})
+        )
         with pytest.raises(MeasurementFailed, match="timed twice within"):
             pick(folder, half, certify=True)
     with monkeypatch.context() as patched:
-        patched.setattr(Rehearsal, "fingerprint", lambda self: {"hash": "elsewhere"})
+        patched.setattr(SyntheticEvaluator, "fingerprint", lambda self: {"hash": "elsewhere"})
         with pytest.raises(InvalidInput, match="nash-search remeasure s times it here"):
             pick(folder, half, certify=True)
     assert (folder / "certification.json").read_bytes() == before

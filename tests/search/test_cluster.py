@@ -8,8 +8,8 @@ import pytest
 from nash_search.config import Architecture, SearchConfig, TaskConfig, Workload, WorkloadRequest
 from nash_search.records import TrialRecord
 from nash_search.search import cluster, runner
-from nash_search.search.cost import worker_count
-from nash_search.search.trial import Job
+from nash_search.trial.cost import worker_count
+from nash_search.trial.job import Job
 
 
 def job_on(device, tmp_path):

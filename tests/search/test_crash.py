@@ -19,7 +19,7 @@ from nash_search.latency_table import LatencyTable
 from nash_search.storage import failpoints, recovery
 from nash_search.storage.study import Study, open_storage
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TRIALS = 14
 
 

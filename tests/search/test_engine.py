@@ -50,7 +50,7 @@ def test_a_search_ends_in_an_export_that_the_engine_alone_translates_with(tmp_pa
     wrote = json.loads(kept.read_text())
     config = json.loads((export / "config.json").read_text())
     from nash_search.config_loader import load_config
-    from nash_search.search.dense import Dense
+    from nash_search.trial.dense import Dense
 
     rows = Dense(load_config("smoke", {})).task.validation.first(64).input_ids
     ids = json.dumps(rows)

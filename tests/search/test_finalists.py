@@ -9,7 +9,7 @@ import pytest
 from nash_search import intervals
 from nash_search.report import exports, folder
 from nash_search.search import certify
-from nash_search.search.rehearsal import Rehearsal
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 
 def budgets_of(result):
@@ -66,7 +66,7 @@ def test_training_seconds_include_the_finalists(rehearse):
 
 
 def test_an_interrupted_finalist_continues_and_none_is_trained_twice(rehearse, monkeypatch):
-    train, seen = Rehearsal.train, []
+    train, seen = SyntheticEvaluator.train, []
 
     def counted(self, job, scratch, hooks):
         if job.finalist:
@@ -75,7 +75,7 @@ def test_an_interrupted_finalist_continues_and_none_is_trained_twice(rehearse, m
                 raise KeyboardInterrupt
         return train(self, job, scratch, hooks)
 
-    monkeypatch.setattr(Rehearsal, "train", counted)
+    monkeypatch.setattr(SyntheticEvaluator, "train", counted)
     with pytest.raises(KeyboardInterrupt):
         rehearse(trials=6, finalist_seeds=3)
     result = rehearse(trials=6, finalist_seeds=3)
@@ -88,7 +88,7 @@ def test_an_interrupted_finalist_continues_and_none_is_trained_twice(rehearse, m
 
 
 def test_a_finalist_that_fails_gets_one_more_try_and_the_others_are_the_answer(rehearse, monkeypatch, notebook):
-    train, tries = Rehearsal.train, []
+    train, tries = SyntheticEvaluator.train, []
 
     def failing(self, job, scratch, hooks):
         if job.seed == 1:
@@ -96,7 +96,7 @@ def test_a_finalist_that_fails_gets_one_more_try_and_the_others_are_the_answer(r
             raise MemoryError("ordered")
         return train(self, job, scratch, hooks)
 
-    monkeypatch.setattr(Rehearsal, "train", failing)
+    monkeypatch.setattr(SyntheticEvaluator, "train", failing)
     result = rehearse(trials=4, finalist_seeds=3)
     assert len(tries) == 2 * len(set(tries)) == 4
     assert [b["seeds"]["n"] for b in budgets_of(result)] == [2, 2]
@@ -110,7 +110,7 @@ def test_nothing_before_the_last_step_needs_the_sealed_test(rehearse, monkeypatc
         def opened(self, folders):
             raise RuntimeError("the sealed test was opened")
 
-        patched.setattr(Rehearsal, "test_quality", opened)
+        patched.setattr(SyntheticEvaluator, "test_quality", opened)
         with pytest.raises(RuntimeError, match="sealed test was opened"):
             rehearse(trials=6, finalist_seeds=2)
     result = rehearse(trials=6, finalist_seeds=2)
@@ -119,7 +119,7 @@ def test_nothing_before_the_last_step_needs_the_sealed_test(rehearse, monkeypatc
 
 
 def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, monkeypatch):
-    time_fresh = Rehearsal.time_fresh
+    time_fresh = SyntheticEvaluator.time_fresh
 
     def slowed(factors_of):
         def timed(self, folders, budgets, **timing):
@@ -136,12 +136,12 @@ def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, 
     def seeds_trained():
         return {p: p.stat().st_mtime_ns for p in first.folder.glob("finalists/*/record.json")}
 
-    monkeypatch.setattr(Rehearsal, "time_fresh", slowed(lambda name: (0.1, 10, 0.1, 10, 1)))
+    monkeypatch.setattr(SyntheticEvaluator, "time_fresh", slowed(lambda name: (0.1, 10, 0.1, 10, 1)))
     first = rehearse(trials=10, finalist_seeds=2)
     assert {b["verdict"] for b in first.document["budgets"]} == {"ambiguous"}
     before = seeds_trained()
     own = tuple(p.parent.name.partition("-")[0] for p in before)
-    monkeypatch.setattr(Rehearsal, "time_fresh", slowed(lambda name: (1 + name.startswith(own),) * 5))
+    monkeypatch.setattr(SyntheticEvaluator, "time_fresh", slowed(lambda name: (1 + name.startswith(own),) * 5))
     again = rehearse(trials=10, finalist_seeds=2)
     assert len(budgets_of(again)) == 2 and [b["seeds"]["n"] for b in budgets_of(again)] == [2, 2]
     assert before.items() < seeds_trained().items(), "one more winner at least; what was trained stays as it is"
@@ -153,7 +153,7 @@ def test_an_export_that_was_deleted_hides_no_opening_of_the_sealed_test(rehearse
     known = certify.read(first.folder)
     shutil.rmtree(first.folder / known.points[0].checkpoint)
     opened = []
-    monkeypatch.setattr(Rehearsal, "test_quality", lambda self, folders: opened.append(folders))
+    monkeypatch.setattr(SyntheticEvaluator, "test_quality", lambda self, folders: opened.append(folders))
     again = certify.read(rehearse(trials=6).folder)
     assert not opened, "what is known is not scored again"
     assert again.opened == 1 and again.tests() == known.tests() and again.dense_test == known.dense_test

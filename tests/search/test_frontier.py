@@ -9,7 +9,7 @@ import pytest
 from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
 from nash_search.records import Latency, Quality, Round, TrialRecord
 from nash_search.search.frontier import CLOCK_ERROR, NEAR, PER_BUDGET, Frontier
-from nash_search.search.rehearsal import Rehearsal
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 WORKLOAD = Workload(batch_size=1, input_tokens=8, output_tokens=8)
 HALF = LatencyBudget.parse("50%")
@@ -75,7 +75,7 @@ def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_poin
     """Trials say a narrower encoder is 1 % slower than the whole one; alone in fresh processes it is 8 % faster."""
     whole, narrow = (Architecture(encoder_sparsity_pct=s, decoder_layers=2) for s in (0, 10))
     shares = {(whole, False): 0.490, (narrow, False): 0.495, (whole, True): 0.53, (narrow, True): 0.47}
-    made = Rehearsal._latency
+    made = SyntheticEvaluator._latency
 
     def told(self, architecture, *key, **given):
         latency = made(self, architecture, *key, **given)
@@ -85,7 +85,7 @@ def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_poin
         rounds = [r.model_copy(update={"runs_ms": tuple(share * d for d in r.dense_runs_ms)}) for r in latency.rounds]
         return latency.model_copy(update={"rounds": tuple(rounds)})
 
-    monkeypatch.setattr(Rehearsal, "_latency", told)
+    monkeypatch.setattr(SyntheticEvaluator, "_latency", told)
     space = SearchSpace(encoder_sparsity_pct=(0, 10, 10), decoder_layers=(2,))
     result = rehearse(trials=4, sampler="grid", search_space=space, budgets=(HALF,), early_stopping=False)
     assert result.best_under("50%").architecture == narrow

@@ -7,7 +7,7 @@ from nash_search.errors import Unfinished
 from nash_search.latency_table import table_of
 from nash_search.records import Latency, Round
 from nash_search.search import probe
-from nash_search.search.rehearsal import Rehearsal
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 CALL = Workload(input_tokens=4, output_tokens=4)
 BUSY = {8: 1.06, 7: 1.04, 6: 0.38, 5: 0.83}
@@ -60,7 +60,7 @@ def test_noise_is_no_bend_and_widths_are_not_compared():
 def test_a_search_and_a_probe_on_a_busy_machine_time_again_and_end_without_a_trial_when_it_stays_busy(
     rehearse, notebook, monkeypatch, tmp_path, capsys
 ):
-    calm, calls = Rehearsal.probe, []
+    calm, calls = SyntheticEvaluator.probe, []
 
     def busy(self, shapes, limit_s, known, *, again=False):
         calls.append(again)
@@ -70,7 +70,7 @@ def test_a_search_and_a_probe_on_a_busy_machine_time_again_and_end_without_a_tri
         slow = {a: x for a, x in found.items() if a.decoder_layers == 2 and a.encoder_sparsity_pct == 0}
         return found | {a: took(1.2) for a in slow}
 
-    monkeypatch.setattr(Rehearsal, "probe", busy)
+    monkeypatch.setattr(SyntheticEvaluator, "probe", busy)
     quiet_from = 1
     assert rehearse(trials=2, results=tmp_path / "a").front
     assert calls == [False, True]

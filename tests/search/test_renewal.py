@@ -12,7 +12,7 @@ from nash_search.report.answer import plan_lines
 from nash_search.report.words import OLD_PROTOCOL
 from nash_search.search import certify, clock, occasions
 from nash_search.search.pick import pick
-from nash_search.search.rehearsal import DENSE_MS
+from nash_search.trial.synthetic_evaluator import DENSE_MS
 
 
 def budgets(*asked):

@@ -1,4 +1,4 @@
-"""The replay is faithful: on a table of the analytic bench it does what a search there does."""
+"""The replay is faithful: on a table of the analytic evaluator it does what a search there does."""
 
 from pathlib import Path
 

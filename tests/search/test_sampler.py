@@ -11,7 +11,7 @@ from optuna.samplers._tpe.sampler import _split_trials, default_gamma_multiobjec
 
 from nash_search.config import Architecture, SearchSpace
 from nash_search.search import sampler as samplers
-from nash_search.search.rehearsal import quality_of, share_of
+from nash_search.trial.synthetic_evaluator import quality_of, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=(1, 2, 3, 4))
 EVERY = SPACE.architectures()

@@ -1,4 +1,4 @@
-"""The whole search on the analytic bench, in this process."""
+"""The whole search on the analytic evaluator, in this process."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from nash_search.config import Architecture, LatencyBudget, PruningRecipe, Searc
 from nash_search.errors import InvalidInput, NashSearchError, StorageDamaged
 from nash_search.search import certify
 from nash_search.search.pick import pick
-from nash_search.search.rehearsal import quality_of, share_of
 from nash_search.storage.study import SCHEMA
+from nash_search.trial.synthetic_evaluator import quality_of, share_of
 
 KEYS = {
     "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s",
@@ -189,12 +189,12 @@ def test_failures_end_a_trial_with_a_reason_and_do_not_count(rehearse, notebook)
 
 
 def test_a_search_in_which_everything_fails_ends(rehearse, notebook, monkeypatch):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
     def train(self, job, scratch, hooks):
         raise RuntimeError("broken\nfor all")
 
-    monkeypatch.setattr(Rehearsal, "train", train)
+    monkeypatch.setattr(SyntheticEvaluator, "train", train)
     with pytest.raises(NashSearchError, match="all 5 failed, the first .* of RuntimeError: broken for all"):
         rehearse(trials=50)
     assert len(notebook.trials) == 6, "the dense model's row and five in a row"
@@ -230,9 +230,9 @@ def test_max_drop_is_a_quality_floor_for_every_answer(rehearse):
 
 
 def test_an_export_that_writes_other_tokens_meets_nothing(rehearse, monkeypatch):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
-    monkeypatch.setattr(Rehearsal, "same_tokens", lambda self, exports, trials: dict.fromkeys(exports, False))
+    monkeypatch.setattr(SyntheticEvaluator, "same_tokens", lambda self, exports, trials: dict.fromkeys(exports, False))
     result = rehearse(trials=3)
     assert result.exit_code == 3 and all(not p.same_tokens for p in result.front)
 
@@ -276,9 +276,9 @@ def test_a_profile_scales_trials_and_steps_and_so_asks_another_question():
 
 
 def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, notebook, monkeypatch):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
-    measured = Rehearsal._latency
+    measured = SyntheticEvaluator._latency
 
     def elsewhere(self, architecture, *key, **options):
         found = measured(self, architecture, *key, **options)
@@ -286,7 +286,7 @@ def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, noteb
             return found.model_copy(update={"fingerprint": {**found.fingerprint, "device": "another"}})
         return found
 
-    monkeypatch.setattr(Rehearsal, "_latency", elsewhere)
+    monkeypatch.setattr(SyntheticEvaluator, "_latency", elsewhere)
     rehearse(trials=3)
     failed = [r for r in notebook.trials if r.architecture.decoder_layers == 1]
     assert failed and all(r.failure == "error" and "study's device" in r.message for r in failed)
@@ -352,25 +352,25 @@ def test_a_study_without_its_folder_is_refused_in_one_line(rehearse):
 
 
 def test_other_data_protocols_and_devices_are_another_question_too(rehearse, monkeypatch):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
     rehearse(trials=2)
-    facts = Rehearsal.facts
+    facts = SyntheticEvaluator.facts
 
     def changed(self):
         return facts(self) | {"model": "other", "data": {"train": "other"}, "protocol": {"trial": 9}}
 
     with monkeypatch.context() as patched:
-        patched.setattr(Rehearsal, "facts", changed)
+        patched.setattr(SyntheticEvaluator, "facts", changed)
         with pytest.raises(InvalidInput, match="data: .*other.*; model: .*other.*; protocol: .*9"):
             rehearse(trials=2)
-    call = Rehearsal.workload(None).model_copy(update={"batch_size": 3})
+    call = SyntheticEvaluator.workload(None).model_copy(update={"batch_size": 3})
     with monkeypatch.context() as patched:
-        patched.setattr(Rehearsal, "workload", lambda self: call)
+        patched.setattr(SyntheticEvaluator, "workload", lambda self: call)
         with pytest.raises(InvalidInput, match="workload.batch_size: 64 -> 3"):
             rehearse(trials=2)
     elsewhere = {"device": "rehearsal", "torch": "9.9", "hash": "elsewhere"}
-    monkeypatch.setattr(Rehearsal, "fingerprint", lambda self: elsewhere)
+    monkeypatch.setattr(SyntheticEvaluator, "fingerprint", lambda self: elsewhere)
     with pytest.raises(InvalidInput, match='got device.torch: null -> "9.9"'):
         rehearse(trials=2)
 
@@ -399,10 +399,12 @@ def test_an_answer_left_open_is_looked_at_again_and_a_settled_one_is_not(rehears
 
 
 def test_one_round_is_no_certificate(rehearse, monkeypatch):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
-    timed = Rehearsal.time_fresh
-    monkeypatch.setattr(Rehearsal, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1}))
+    timed = SyntheticEvaluator.time_fresh
+    monkeypatch.setattr(
+        SyntheticEvaluator, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1})
+    )
     result = rehearse(trials=4)
     assert result.exit_code == 3
     assert {b["verdict"] for b in result.document["budgets"]} == {"ambiguous"}
@@ -417,15 +419,15 @@ def test_one_round_is_no_certificate(rehearse, monkeypatch):
     ],
 )
 def test_no_value_that_is_no_number_reaches_the_study(rehearse, notebook, monkeypatch, change, words):
-    from nash_search.search.rehearsal import Rehearsal
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
-    scored = Rehearsal._quality
+    scored = SyntheticEvaluator._quality
 
     def poisoned(self, architecture, split, seed):
         found = scored(self, architecture, split, seed)
         return found.model_copy(update=change) if architecture.decoder_layers == 1 else found
 
-    monkeypatch.setattr(Rehearsal, "_quality", poisoned)
+    monkeypatch.setattr(SyntheticEvaluator, "_quality", poisoned)
     result = rehearse(trials=3)
     reasons = {(r.failure, r.architecture.decoder_layers) for r in notebook.trials}
     assert ("nan", 1) in reasons and (None, 1) not in reasons

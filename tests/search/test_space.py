@@ -8,7 +8,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig, Search
 from nash_search.errors import InvalidInput
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.search import probe, space
-from nash_search.search.rehearsal import LAYERS, Rehearsal, share_of
+from nash_search.trial.synthetic_evaluator import LAYERS, SyntheticEvaluator, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=tuple(range(1, LAYERS + 1)))
 BUDGETS = tuple(LatencyBudget.parse(b) for b in ("70%", "50%", "30ms"))
@@ -16,8 +16,8 @@ BUDGETS = tuple(LatencyBudget.parse(b) for b in ("70%", "50%", "30ms"))
 
 @pytest.fixture(scope="module")
 def table():
-    bench = Rehearsal(SearchConfig(task=TaskConfig(name="rehearsal")))
-    taken = bench.probe(probe.shapes_to_probe(SPACE), 1.0, Path("nowhere"))
+    evaluator = SyntheticEvaluator(SearchConfig(task=TaskConfig(name="rehearsal")))
+    taken = evaluator.probe(probe.shapes_to_probe(SPACE), 1.0, Path("nowhere"))
     entries = tuple(ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items())
     return LatencyTable(entries=entries)
 
@@ -74,9 +74,9 @@ def test_a_budget_below_the_floor_admits_nothing_and_names_the_nearest(table):
 
 
 def test_depths_come_from_the_model_and_may_not_exceed_it():
-    assert space.filled(SearchSpace(), 3).decoder_layers == (1, 2, 3)
+    assert SearchSpace().filled(3).decoder_layers == (1, 2, 3)
     with pytest.raises(InvalidInput, match="between 1 and 3"):
-        space.filled(SearchSpace(decoder_layers=(2, 4)), 3)
+        SearchSpace(decoder_layers=(2, 4)).filled(3)
 
 
 def test_a_whole_encoder_may_be_faster_than_a_slightly_narrowed_one(table):

@@ -15,8 +15,8 @@ from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
 from nash_search.report import folder as stored
 from nash_search.report import markdown
 from nash_search.search import certify, document
-from nash_search.search.rehearsal import Rehearsal
 from nash_search.storage import artifacts
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 Usage = namedtuple("Usage", "total used free")
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -34,7 +34,7 @@ def summary(results):
 
 
 def untrainable(monkeypatch):
-    monkeypatch.setattr(Rehearsal, "train", raising(AssertionError("trained again")))
+    monkeypatch.setattr(SyntheticEvaluator, "train", raising(AssertionError("trained again")))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_fails_after_training_leaves_an_answer_that_the_next_start_complete
     rehearse, monkeypatch, tmp_path, step, error
 ):
     with monkeypatch.context() as failing:
-        failing.setattr(Rehearsal, step, raising(error))
+        failing.setattr(SyntheticEvaluator, step, raising(error))
         with pytest.raises(Unfinished, match=r"\(s\): nash-search resume s goes on from there, no trial is trained"):
             rehearse(trials=6, finalist_seeds=2)
     left = summary(tmp_path)
@@ -74,7 +74,7 @@ def test_the_next_start_trains_nothing_though_time_was_left_or_trials_were_and_m
     rehearse, monkeypatch
 ):
     with monkeypatch.context() as failing:
-        failing.setattr(Rehearsal, "time_fresh", raising(OutOfMemory("killed")))
+        failing.setattr(SyntheticEvaluator, "time_fresh", raising(OutOfMemory("killed")))
         with pytest.raises(Unfinished):
             rehearse(trials=500, orders="trial_s=0.1", time_budget_s=8.0)
     with monkeypatch.context() as patched:
@@ -93,14 +93,14 @@ def test_a_disk_that_fills_up_while_the_answer_is_written_says_so_and_costs_noth
             rehearse(trials=6)
     assert not (tmp_path / "s" / "summary.json").exists()
     known = certify.read(tmp_path / "s")
-    monkeypatch.setattr(Rehearsal, "time_fresh", raising(AssertionError("timed again")))
-    monkeypatch.setattr(Rehearsal, "test_quality", raising(AssertionError("opened again")))
+    monkeypatch.setattr(SyntheticEvaluator, "time_fresh", raising(AssertionError("timed again")))
+    monkeypatch.setattr(SyntheticEvaluator, "test_quality", raising(AssertionError("opened again")))
     assert rehearse(trials=6).exit_code == 0 and certify.read(tmp_path / "s") == known
 
 
 def test_a_bug_after_training_leaves_the_answer_too_and_stays_a_bug(rehearse, monkeypatch, tmp_path):
     with monkeypatch.context() as failing:
-        failing.setattr(Rehearsal, "same_tokens", raising(KeyError("ours")))
+        failing.setattr(SyntheticEvaluator, "same_tokens", raising(KeyError("ours")))
         with pytest.raises(KeyError, match="ours"):
             rehearse(trials=6)
     assert "ours" in summary(tmp_path)["unfinished"]
@@ -119,7 +119,7 @@ def test_a_bug_after_training_leaves_the_answer_too_and_stays_a_bug(rehearse, mo
 def test_a_search_whose_trials_all_failed_says_so_with_the_first_reason(
     rehearse, monkeypatch, tmp_path, error, budget, code, words
 ):
-    monkeypatch.setattr(Rehearsal, "train", raising(error))
+    monkeypatch.setattr(SyntheticEvaluator, "train", raising(error))
     with pytest.raises(NashSearchError, match=r"a trial must end with a model, but all \d+ failed, the first") as told:
         rehearse(trials=6, budgets=(LatencyBudget.parse(budget),))
     assert told.value.exit_code == code and words in str(told.value)

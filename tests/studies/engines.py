@@ -32,10 +32,10 @@ from nash_search import device, intervals, pruner
 from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.latency.runtimes import runtime_of
 from nash_search.latency.timing import DENSE, time_round
-from nash_search.search.bench import NashBench
 from nash_search.search.certify import read
-from nash_search.search.serving import Serving
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.trial.deployment import Serving
+from nash_search.trial.nash_evaluator import NashEvaluator
 
 ENGINES = {
     "eager": ("eager", "none"),
@@ -73,11 +73,11 @@ CASES = {
 """Shape, call, and what is left of it: decoder blocks and encoder sparsity, percent."""
 
 
-def study_bench(case: str) -> NashBench:
-    """The bench of a finished study, on eager."""
+def study_bench(case: str) -> NashEvaluator:
+    """The evaluator of a finished study, on eager."""
     asked = SearchConfig.model_validate_json(Path(case, "config.json").read_bytes())
     plain = asked.workload.model_copy(update={"runtime": "eager", "quantize": "none"})
-    return NashBench(asked.model_copy(update={"workload": plain}))
+    return NashEvaluator(asked.model_copy(update={"workload": plain}))
 
 
 def call_of(case: str) -> dict[str, Any]:
@@ -146,12 +146,12 @@ def one_round(case: str, folder: Path, names: list[str], pairs: int) -> dict[str
 
 def scored(case: str, folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """Quality of a study's models on the sealed test split, by engine and name, of what the engine itself writes."""
-    bench, call = study_bench(case), call_of(case)
-    examples = bench.task.open_sealed_test()
+    evaluator, call = study_bench(case), call_of(case)
+    examples = evaluator.task.open_sealed_test()
     found: dict[str, dict[str, Any]] = {}
     for engine in ENGINES:
         workload = workload_of(engine, call)
-        serving = Serving(workload, bench.task, nullcontext)
+        serving = Serving(workload, evaluator.task, nullcontext)
         for name in names:
             place = folder / engine / name
             served = serving.runtime.load(str(place), workload) if serving.by_engine else pruner.load(place)

@@ -25,10 +25,9 @@ from nash_search.files import sqlite_url
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import CurvePoint, Latency, Quality, Round, TrialRecord
 from nash_search.search.driver import Driver
-from nash_search.search.jobs import Nothing
-from nash_search.search.stopping import reason_to_stop
-from nash_search.search.trial import Job
 from nash_search.storage.study import Study, StudyFacts, open_storage
+from nash_search.trial.early_stopping import reason_to_stop
+from nash_search.trial.job import Job, Nothing
 
 
 class Entry(Frozen):

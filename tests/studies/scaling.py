@@ -27,8 +27,9 @@ from nash_search import latency, pruner
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, TaskConfig, Workload
 from nash_search.families import adapter_of
 from nash_search.pruner.distillation import Batch
-from nash_search.search import cost, probe, space
-from nash_search.search.bench import TRIAL_PAIRS
+from nash_search.search import probe
+from nash_search.trial import cost
+from nash_search.trial.nash_evaluator import TRIAL_PAIRS
 
 SHAPES: dict[str, dict[str, int]] = {
     "T5 1M": {"d_model": 64, "d_kv": 16, "d_ff": 256, "num_heads": 4, "num_layers": 6, "vocab_size": 4_000},
@@ -99,7 +100,7 @@ def probe_seconds(teacher: Any) -> tuple[float, int]:
     """Seconds until every shape that a search starts with is timed (a search stops at 60), and how many there are."""
     config = SearchConfig(task=TaskConfig(), budgets=(LatencyBudget.parse("50%"),))
     layers = len(adapter_of(teacher).decoder_blocks(teacher))
-    shapes = probe.shapes_to_probe(space.filled(config.search_space, layers))
+    shapes = probe.shapes_to_probe(config.search_space.filled(layers))
     workload = Workload(input_tokens=INTO, output_tokens=OUT)
     began = time.monotonic()
     models = {one.slug: pruner.random_cut(teacher, one) for one in shapes}

@@ -94,10 +94,11 @@ def measure(workers: int, trial_s: float, rounds: int) -> dict[str, float]:
 def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
     """Milliseconds of ask and tell after so many finished trials, 50th and 95th percentile."""
     os.environ["NASH_SEARCH_REHEARSAL"] = ""
-    from nash_search.search import driver, rehearsal, search, trial
+    from nash_search.search import driver, search
+    from nash_search.trial import evaluator, synthetic_evaluator
 
-    trial._benches.clear()  # of the sleeping trials before
-    rehearsal.LAYERS = 24  # 2,304 architectures: enough for so many trials
+    evaluator._open.clear()  # of the sleeping trials before
+    synthetic_evaluator.LAYERS = 24  # 2,304 architectures: enough for so many trials
     asked, told = [], []
 
     def clocked(method, into):

@@ -30,9 +30,9 @@ from nash_search.files import sqlite_url
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import TrialRecord
 from nash_search.search import search
-from nash_search.search.bench import RUNG_EXAMPLES
 from nash_search.storage.study import Study, open_storage
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.trial.nash_evaluator import RUNG_EXAMPLES
 
 SEEDS = 20
 SHARE = 0.95

@@ -30,11 +30,11 @@ from nash_search.config_loader import load_config
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import Group, train
 from nash_search.recipes import PruningRecipe
-from nash_search.search.bench import PROTOCOL
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import load_task
 from nash_search.tasks.models import find_model, load_tokenizer
 from nash_search.tasks.quality import generate, measured
+from nash_search.trial.nash_evaluator import PROTOCOL
 
 WORK = Path("results") / "evidence-work"
 """What the teacher says about each batch, shared by all trainings of all studies (git ignores it)."""
@@ -77,7 +77,7 @@ class Line(Frozen):
     recipe: PruningRecipe | None = None
     """What it was trained by (None: a line from before this was kept)."""
     protocol: int = 3
-    """How a trial trained then (`search.bench.PROTOCOL`); from 4 on stage 4 distils the whole distribution."""
+    """How a trial trained then (`search.evaluator.PROTOCOL`); from 4 on stage 4 distils the whole distribution."""
 
     @property
     def contributions_N(self) -> np.ndarray:

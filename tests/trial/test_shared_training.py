@@ -12,9 +12,10 @@ from nash_search import pruner
 from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
 from nash_search.config_loader import load_config
 from nash_search.records import Quality, TrialRecord
-from nash_search.search import search, sharing
+from nash_search.search import search
 from nash_search.search.driver import Driver
-from nash_search.search.trial import Job
+from nash_search.trial import shared_training
+from nash_search.trial.job import Job
 
 SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
@@ -31,17 +32,19 @@ def shared_config(**changes):
 def record(number, before, after, **more):
     quality = Quality(metric="m", value=after, standard_error=0.1, n=10, split="validation")
     where = Architecture(encoder_sparsity_pct=10 * number, decoder_layers=1)
-    return TrialRecord(number=number, architecture=where, quality=quality, pruning={sharing.QUALITY: before}, **more)
+    return TrialRecord(
+        number=number, architecture=where, quality=quality, pruning={shared_training.QUALITY: before}, **more
+    )
 
 
 def test_the_order_is_judged_by_rank_once_enough_trials_are_trained():
     good = [record(i, 2.0**i, 10 + i) for i in range(5)]
-    assert sharing.rank_correlation(good) == (pytest.approx(1.0), 5)
-    assert sharing.rank_correlation(good[:4]) == (None, 4) and sharing.trusted(good[:4])
+    assert shared_training.rank_correlation(good) == (pytest.approx(1.0), 5)
+    assert shared_training.rank_correlation(good[:4]) == (None, 4) and shared_training.trusted(good[:4])
     bad = [record(i, -i, 10 + i) for i in range(5)]
-    assert sharing.rank_correlation(bad)[0] == pytest.approx(-1.0) and not sharing.trusted(bad)
+    assert shared_training.rank_correlation(bad)[0] == pytest.approx(-1.0) and not shared_training.trusted(bad)
     stopped = [r.model_copy(update={"stopped": "dominated"}) for r in bad]
-    assert sharing.rank_correlation(stopped) == (None, 0)
+    assert shared_training.rank_correlation(stopped) == (None, 0)
 
 
 def test_where_it_misleads_later_trials_train_alone(monkeypatch):
@@ -76,10 +79,10 @@ def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypa
             number=number, architecture=where, seed=0, question="q", config=config, workload=workload, share=0.5,
             folder=str(tmp_path),
         )  # fmt: skip
-        return sharing.start(job, teacher, 4, {"data": lambda step: batch_of(step)}, lambda model: 1.0)
+        return shared_training.start(job, teacher, 4, {"data": lambda step: batch_of(step)}, lambda model: 1.0)
 
     first = started(1)
-    assert first.stages[sharing.STAGE]["steps"] == config.recipe.narrow_steps
+    assert first.stages[shared_training.STAGE]["steps"] == config.recipe.narrow_steps
     monkeypatch.setattr(pruner, "train_supernet", None)  # nobody trains it again
     assert started(2).stages == {}
     assert started(1).stages == first.stages  # killed while it tuned, begun again
@@ -103,9 +106,9 @@ def test_a_search_trains_the_shared_model_once(tmp_path):
     found = search(config, results=tmp_path, listeners=[Heard()]).full_document
     records = [json.loads(p.read_text()) for p in (tmp_path / "s" / "trials").glob("*/record.json")]
     trained = [r for r in records if r["curve"]]
-    assert len(trained) == 3 and all(sharing.QUALITY in r["pruning"] for r in trained)
-    assert sum(sharing.STAGE in r["stages"] for r in trained) == 1
-    assert {tuple(sorted(set(r["stages"]) - {sharing.STAGE})) for r in trained} == {("tune",)}
+    assert len(trained) == 3 and all(shared_training.QUALITY in r["pruning"] for r in trained)
+    assert sum(shared_training.STAGE in r["stages"] for r in trained) == 1
+    assert {tuple(sorted(set(r["stages"]) - {shared_training.STAGE})) for r in trained} == {("tune",)}
     assert found["shared"]["trials"] == 3 and found["shared"]["rank_correlation"] is None
     assert ("shared", found["shared"]) in said
-    assert (tmp_path / "s" / sharing.FOLDER / "config.json").is_file()
+    assert (tmp_path / "s" / shared_training.FOLDER / "config.json").is_file()

@@ -9,10 +9,10 @@ import pytest
 from nash_search import loading, pruner
 from nash_search.config_loader import load_config
 from nash_search.latency.runtimes.eager import RUNTIME
-from nash_search.search.bench import NashBench
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.trial.nash_evaluator import NashEvaluator
 
 pytestmark = pytest.mark.slow
 
@@ -26,12 +26,12 @@ def test_an_export_writes_what_was_scored_whatever_the_model_was_stored_in(store
     tokenizer = models.load_tokenizer(models.vet(teacher_folder()))
     given = loading.in_precision(pruner.load(teacher_folder()), stored)
     pruner.save(given, tmp_path / "model", tokenizer=tokenizer)
-    bench = NashBench(load_config("smoke", {"model": str(tmp_path / "model"), "workload.dtype": asked}))
+    evaluator = NashEvaluator(load_config("smoke", {"model": str(tmp_path / "model"), "workload.dtype": asked}))
     (tmp_path / "trial").mkdir()
-    served = bench._save(bench.teacher, tmp_path / "trial")
+    served = evaluator._save(evaluator.teacher, tmp_path / "trial")
     export = tmp_path / "trial" / WEIGHTS
     assert json.loads((export / "config.json").read_text())["dtype"] == asked
-    certified = RUNTIME.load(str(bench.dense_folder()), bench.workload())
-    assert dtypes(served) == dtypes(bench._dense_served) == dtypes(certified)
-    assert bench._serving.score(served, "validation") == bench.dense_quality()
-    assert bench.same_tokens({"m": export}, {"m": tmp_path / "trial"}) == {"m": True}
+    certified = RUNTIME.load(str(evaluator.dense_folder()), evaluator.workload())
+    assert dtypes(served) == dtypes(evaluator._dense_served) == dtypes(certified)
+    assert evaluator._serving.score(served, "validation") == evaluator.dense_quality()
+    assert evaluator.same_tokens({"m": export}, {"m": tmp_path / "trial"}) == {"m": True}

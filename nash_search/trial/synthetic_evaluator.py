@@ -1,4 +1,4 @@
-"""An analytic bench: the whole machinery in seconds, without a model (task `rehearsal`).
+"""An analytic evaluator: the whole machinery in seconds, without a model (task `rehearsal`).
 
 Quality and latency are closed forms of the architecture, so crash tests can compare a killed and resumed
 study with an undisturbed one bit by bit, and fake trials can be imported by Ray's workers. Its numbers say
@@ -22,12 +22,12 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig, Worklo
 from nash_search.fidelity import Fidelity
 from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
 from nash_search.results import DenseOnEngine, Engines
-from nash_search.search import room
-from nash_search.search.cost import TrialCost
-from nash_search.search.engines import Say
-from nash_search.search.stopping import reason_to_stop
-from nash_search.search.trial import Failed, Hooks, Job
 from nash_search.storage.artifacts import WEIGHTS
+from nash_search.trial.cost import TrialCost
+from nash_search.trial.dense_engines import Say
+from nash_search.trial.early_stopping import reason_to_stop
+from nash_search.trial.job import Hooks, Job, check_free
+from nash_search.trial.run import Failed
 
 LAYERS = 6
 DENSE_MS = 100.0
@@ -51,8 +51,8 @@ def _noise(*key: object) -> float:
     return int(digest(list(map(str, key)))[:8], 16) / 2**31 - 1
 
 
-class Rehearsal:
-    """The `Bench` without torch."""
+class SyntheticEvaluator:
+    """The `Evaluator` without torch."""
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
@@ -177,7 +177,7 @@ class Rehearsal:
         if self.orders.get("hang") == slug:
             time.sleep(3600)
         job.work.mkdir(parents=True, exist_ok=True)
-        room.check(job.work, 0)
+        check_free(job.work, 0)
         if self.orders.get("die") == slug and not (job.work / "died").exists():
             (job.work / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)

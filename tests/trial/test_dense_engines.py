@@ -18,10 +18,11 @@ from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
 from nash_search.results import DenseOnEngine, Engines
-from nash_search.search import engines, opening
-from nash_search.search.bench import NashBench
+from nash_search.search import opening
+from nash_search.trial import dense_engines
+from nash_search.trial.nash_evaluator import NashEvaluator
 
-MEASURED = {flag_of(f"task.{name}") for name in engines.MEASURED_DATA}
+MEASURED = {flag_of(f"task.{name}") for name in dense_engines.MEASURED_DATA}
 CALL = Workload(input_tokens=8, output_tokens=8, batch_size=4)
 
 
@@ -109,7 +110,7 @@ def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None
     tried = (engine(0.3, 0.1), engine(0.2, None, quantize="none"), refused)
     found = Engines(tried=tried, reference=quality(35.0), seconds=24.0, absent=("onnxruntime",))
     config = SearchConfig(budgets=(LatencyBudget.parse("40"),))
-    told = engines.document(found, config, 100.0, Path("teacher"))
+    told = dense_engines.document(found, config, 100.0, Path("teacher"))
     assert told["answers"] == [None]
     lines = [line for _, line in words.rows(json.loads(json.dumps(told, allow_nan=False)))]
     assert lines == [
@@ -125,14 +126,14 @@ def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None
 
 def test_the_command_names_the_whole_call_and_a_quantised_one_s_data() -> None:
     task = TaskConfig(name="mine", data="my data", prefix="summarize: ", validation_examples=50)
-    said = engines.command(Path("teacher"), task, engine(0.3, 1.0), LatencyBudget.parse("40%"), 100.0)
+    said = dense_engines.command(Path("teacher"), task, engine(0.3, 1.0), LatencyBudget.parse("40%"), 100.0)
     call = "--device cpu --threads 1 --batch-size 4 --input-tokens 8 --output-tokens 8 --beams 1 --budget-ms 40"
     data = "--task mine --data 'my data' --prefix 'summarize: '"
     assert said == f"nash-search measure teacher --runtime ctranslate2 --quantize int8 {call} {data}"
     known = {flag_of(flag.field) for flag in MEASURE}
     assert set(re.findall(r"--[a-z-]+", said)) <= known and MEASURED <= known
     plain = engine(0.3, 1.0, quantize="none")
-    assert "--data" not in engines.command(Path("teacher"), task, plain, LatencyBudget.parse("40"), 100.0)
+    assert "--data" not in dense_engines.command(Path("teacher"), task, plain, LatencyBudget.parse("40"), 100.0)
 
 
 def test_what_is_not_installed_costs_nothing_and_a_process_that_dies_costs_one_line(monkeypatch) -> None:
@@ -142,27 +143,29 @@ def test_what_is_not_installed_costs_nothing_and_a_process_that_dies_costs_one_l
         )
 
     monkeypatch.setattr(fresh, "run_job", run_job)
-    monkeypatch.setattr(engines, "absent", lambda: ("ctranslate2", "onnxruntime"))
-    assert engines.runtimes_here(CALL) == ()
-    assert engines.dense_on_engines(Path(), None, None, CALL, guard=nullcontext) == Engines(absent=engines.absent())
+    monkeypatch.setattr(dense_engines, "absent", lambda: ("ctranslate2", "onnxruntime"))
+    assert dense_engines.runtimes_here(CALL) == ()
+    assert dense_engines.dense_on_engines(Path(), None, None, CALL, guard=nullcontext) == Engines(
+        absent=dense_engines.absent()
+    )
     job = alone.Job(
         folder="x", asked=CALL, runtime="ctranslate2", rows=(), beams=1, max_new_tokens=8, limit_s=1.0
     )  # fmt: skip
-    (line,) = engines._taken(job, 1.0)
+    (line,) = dense_engines._taken(job, 1.0)
     assert line.latency is None and "signal 4" in line.reason and not line.refused
     monkeypatch.setattr(fresh, "run_job", lambda job, limit_s: None)
-    assert engines._taken(job, 1.0)[0].reason == "not done within 1 s"
+    assert dense_engines._taken(job, 1.0)[0].reason == "not done within 1 s"
 
 
 def test_what_is_known_from_before_is_used_until_the_dense_model_drifts(tmp_path: Path) -> None:
     known = tmp_path / "known.json"
-    assert engines.remembered(known, 100.0) is None
+    assert dense_engines.remembered(known, 100.0) is None
     known.write_text(Engines(tried=(engine(0.2, 1.0),)).model_dump_json())
-    found = engines.remembered(known, 101.0)
+    found = dense_engines.remembered(known, 101.0)
     assert found is not None and found.remembered and math.isclose(found.tried[0].latency.ratio, 0.2)
-    assert engines.remembered(known, 130.0) is None
+    assert dense_engines.remembered(known, 130.0) is None
     known.write_text("{")
-    assert engines.remembered(known, 100.0) is None
+    assert dense_engines.remembered(known, 100.0) is None
 
 
 @pytest.mark.slow
@@ -170,9 +173,9 @@ def test_the_shipped_teacher_on_every_engine_installed(tmp_path: Path) -> None:
     pytest.importorskip("ctranslate2")
     pytest.importorskip("onnxruntime")
     stages = []
-    bench = NashBench(SearchConfig())
+    evaluator = NashEvaluator(SearchConfig())
     asked = (100.0, tmp_path, lambda *stage: stages.append(stage))
-    found = bench.dense_on_engines(*asked)
+    found = evaluator.dense_on_engines(*asked)
     by_name = {(e.workload.runtime, e.workload.quantize): e for e in found.tried if e.workload.dtype == "float32"}
     assert set(by_name) == {(name, q) for name in ("ctranslate2", "onnxruntime") for q in ("none", "int8")}
     assert found.reference.n == 256 and found.whole, [e.reason for e in found.tried]
@@ -180,5 +183,5 @@ def test_the_shipped_teacher_on_every_engine_installed(tmp_path: Path) -> None:
         assert one.latency.runs_ms and one.latency.dense_ms > 0
         assert one.quality.n == 256 and one.kept > (0.97 if quantize == "int8" else 0.9999)
     dense_ms = by_name["ctranslate2", "none"].latency.dense_ms
-    again = bench.dense_on_engines(dense_ms, *asked[1:])
+    again = evaluator.dense_on_engines(dense_ms, *asked[1:])
     assert len(stages) == 1 or not again.remembered, "known from the time before, unless the machine drifted"

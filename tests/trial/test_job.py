@@ -9,16 +9,16 @@ import pytest
 
 from nash_search import files
 from nash_search.errors import StorageDamaged
-from nash_search.search import room
+from nash_search.trial.job import check_free
 
 Usage = namedtuple("Usage", "total used free")
 
 
 def test_seven_copies_of_the_weights_and_some_slack_must_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, files.SLACK_BYTES + 700))
-    room.check(tmp_path, 100)
+    check_free(tmp_path, 100)
     with pytest.raises(OSError, match=r"a trial must find 64 MiB of free disk, but got 64 MiB"):
-        room.check(tmp_path, 101)
+        check_free(tmp_path, 101)
 
 
 def test_a_disk_that_fills_up_ends_the_search_before_the_next_trial_and_it_goes_on_later(

@@ -16,11 +16,11 @@ from nash_search.records import Latency, Quality, Round
 from nash_search.report import words
 from nash_search.results import CertifiedPoint
 from nash_search.search import document
-from nash_search.search.bench import NashBench
-from nash_search.search.rehearsal import Rehearsal
-from nash_search.search.serving import FEWEST
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.trial.deployment import FEWEST
+from nash_search.trial.nash_evaluator import NashEvaluator
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 INT8 = {"workload.runtime": "ctranslate2", "workload.quantize": "int8"}
 
@@ -61,7 +61,7 @@ def test_a_point_that_lost_its_quality_meets_no_budget_and_the_next_best_does(re
         refused.append(ruined)
         return {name: fidelity(10.0 if name == ruined else 99.0, 100.0) for name in folders}
 
-    monkeypatch.setattr(Rehearsal, "fidelity", of)
+    monkeypatch.setattr(SyntheticEvaluator, "fidelity", of)
     result = rehearse()
     [said] = [detail for stage, detail in notebook.stages if stage == "fidelity"]
     told = words.fidelity_words(said)
@@ -107,7 +107,7 @@ def ruined(tmp_path_factory):
 
 
 def bench_of(**changes):
-    return NashBench(load_config("smoke", changes | INT8))
+    return NashEvaluator(load_config("smoke", changes | INT8))
 
 
 @pytest.mark.slow
@@ -115,12 +115,12 @@ def bench_of(**changes):
 def test_a_dense_model_that_int8_ruins_is_refused_before_anything_is_spent(ruined, runtime, tmp_path):
     pytest.importorskip(runtime)
     asked = {"model": str(ruined)}
-    bench = NashBench(load_config("smoke", asked | INT8 | {"workload.runtime": runtime}))
+    evaluator = NashEvaluator(load_config("smoke", asked | INT8 | {"workload.runtime": runtime}))
     rule = rf"{runtime} float32 quantize=int8, 1 beams, must keep 97% of the quality of float32, but got .* on 200 ex"
     with pytest.raises(InvalidInput, match=rule):
-        bench.dense_quality()
-    float32 = NashBench(load_config("smoke", asked | {"workload.runtime": runtime})).dense_quality()
-    given = NashBench(load_config("smoke", {"workload.runtime": runtime})).dense_quality()
+        evaluator.dense_quality()
+    float32 = NashEvaluator(load_config("smoke", asked | {"workload.runtime": runtime})).dense_quality()
+    given = NashEvaluator(load_config("smoke", {"workload.runtime": runtime})).dense_quality()
     assert float32.value == given.value > 80, "without int8 it is the very same model"
 
 
@@ -144,20 +144,20 @@ def overflowing(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_dense_model_that_float16_ruins_is_refused_before_anything_is_spent(overflowing):
-    benches = {
-        dtype: NashBench(load_config("smoke", {"model": str(overflowing), "workload.dtype": dtype}))
+    evaluators = {
+        dtype: NashEvaluator(load_config("smoke", {"model": str(overflowing), "workload.dtype": dtype}))
         for dtype in ("float32", "bfloat16", "float16")
     }
     rule = r"eager float16 quantize=none, 1 beams, must keep 97% .* but got 100-PER .*--dtype\): use bfloat16"
     with pytest.raises(InvalidInput, match=rule):
-        benches["float16"].dense_quality()
-    given = NashBench(load_config("smoke", {})).dense_quality()
-    assert benches["float32"].dense_quality().value == given.value > 80
-    assert benches["bfloat16"].dense_quality().value == pytest.approx(given.value, abs=3)
+        evaluators["float16"].dense_quality()
+    given = NashEvaluator(load_config("smoke", {})).dense_quality()
+    assert evaluators["float32"].dense_quality().value == given.value > 80
+    assert evaluators["bfloat16"].dense_quality().value == pytest.approx(given.value, abs=3)
 
 
 def test_half_precision_that_may_have_lost_by_chance_is_said_and_a_clear_loss_is_refused():
-    serving = NashBench(load_config("smoke", {"workload.dtype": "bfloat16"}))._serving
+    serving = NashEvaluator(load_config("smoke", {"workload.dtype": "bfloat16"}))._serving
     with pytest.warns(NashSearchWarning, match="but got m 19 of float32's 20 .* that may be chance"):
         serving.check(fidelity(19.0, 20.0))
     with pytest.raises(InvalidInput, match="eager bfloat16 .* must keep 97% .* use float32"):
@@ -168,13 +168,13 @@ def test_half_precision_that_may_have_lost_by_chance_is_said_and_a_clear_loss_is
 @pytest.mark.slow
 def test_the_dense_quality_is_the_float_models_and_int8_is_a_point_of_its_own():
     pytest.importorskip("ctranslate2")
-    bench = bench_of()
-    found = bench._serving.fidelity(bench.teacher, bench._dense_served)
+    evaluator = bench_of()
+    found = evaluator._serving.fidelity(evaluator.teacher, evaluator._dense_served)
     assert found.n == FEWEST == 200 and found.holds, "48 validation examples are filled up from train"
     assert "quantize=int8" in found.served.signature and "quantize" not in found.twin.signature
-    plain = NashBench(load_config("smoke", {}))
-    assert bench.dense_quality() == plain.dense_quality()
-    assert "quantize" not in bench.test_quality({"dense": bench.dense_folder()})["dense"].signature
+    plain = NashEvaluator(load_config("smoke", {}))
+    assert evaluator.dense_quality() == plain.dense_quality()
+    assert "quantize" not in evaluator.test_quality({"dense": evaluator.dense_folder()})["dense"].signature
 
 
 MEASURED = ["--runtime", "ctranslate2", "--quantize", "int8", "--input-tokens", "5", "--output-tokens", "4"]

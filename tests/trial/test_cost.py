@@ -4,9 +4,9 @@ import pytest
 
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig
 from nash_search.records import TrialRecord
-from nash_search.search import cost, trial
-from nash_search.search.cost import TrialCost
-from nash_search.search.rehearsal import Rehearsal
+from nash_search.trial import cost, evaluator
+from nash_search.trial.cost import TrialCost
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 ONE = TrialCost(train_s=30.0, score_s=4.0, pairs=10, how="as told")
 
@@ -90,7 +90,7 @@ def test_a_step_that_fails_costs_the_estimate_not_the_search(rehearse, notebook,
     def fails(self, architecture, threads, limit_s):
         raise RuntimeError("no step")
 
-    monkeypatch.setattr(Rehearsal, "trial_cost", fails)
-    trial._benches.clear()
+    monkeypatch.setattr(SyntheticEvaluator, "trial_cost", fails)
+    evaluator._open.clear()
     result = rehearse(trials=2)
     assert "eta_s" not in dict(notebook.stages)["plan"] and result.front

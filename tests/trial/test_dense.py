@@ -14,11 +14,11 @@ from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.generation import Settled
 from nash_search.records import Quality
-from nash_search.search.bench import NashBench
-from nash_search.search.dense import Dense
-from nash_search.search.trial import open_bench
 from nash_search.tasks import models, quality
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.trial.dense import Dense
+from nash_search.trial.evaluator import open_evaluator
+from nash_search.trial.nash_evaluator import NashEvaluator
 
 FOUND = {"metric": "m", "value": 1.0, "standard_error": 0.1, "n": 4, "split": "validation", "signature": "m"}
 
@@ -51,7 +51,7 @@ def test_what_a_family_cannot_give_is_refused(monkeypatch, family, changes, refu
 
 
 def bench_of(**workload):
-    return open_bench(load_config("smoke", {f"workload.{name}": value for name, value in workload.items()}))
+    return open_evaluator(load_config("smoke", {f"workload.{name}": value for name, value in workload.items()}))
 
 
 def test_the_beams_that_are_timed_are_those_that_are_scored_and_exported(tmp_path):
@@ -65,7 +65,7 @@ def test_the_beams_that_are_timed_are_those_that_are_scored_and_exported(tmp_pat
     stored = given / "generation_config.json"
     stored.write_text(json.dumps({**json.loads(stored.read_text()), **settings}))
     config = load_config("smoke", {"model": str(given), "workload.beams": 1})
-    one, own = NashBench(config), NashBench(load_config("smoke", {"model": str(given)}))
+    one, own = NashEvaluator(config), NashEvaluator(load_config("smoke", {"model": str(given)}))
     assert own.task.generation["num_beams"] == own.workload().beams == 4
     assert one.task.generation["num_beams"] == one.workload().beams == 1
     one._save(one.teacher, tmp_path)

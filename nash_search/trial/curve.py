@@ -12,8 +12,8 @@ from pathlib import Path
 
 from nash_search.files import write_atomic
 from nash_search.records import CurvePoint, Quality
-from nash_search.search.stopping import reason_to_stop
-from nash_search.search.trial import Hooks, Job
+from nash_search.trial.early_stopping import reason_to_stop
+from nash_search.trial.job import Hooks, Job
 
 FILE = "curve.json"
 

@@ -24,8 +24,7 @@ from filelock import FileLock
 from nash_search import pruner
 from nash_search.config import PruningRecipe
 from nash_search.records import TrialRecord
-from nash_search.search.space import filled
-from nash_search.search.trial import Job
+from nash_search.trial.job import Job
 
 FOLDER = "shared"
 STAGE = "shared"
@@ -70,7 +69,7 @@ def start(
         if shared is None:
             work = study / f".work-{FOLDER}"
             largest = pruner.largest_sparsity_pct(teacher, recipe)
-            space = filled(job.config.search_space, decoder_layers).architectures()
+            space = job.config.search_space.filled(decoder_layers).architectures()
             every = [a for a in space if a.encoder_sparsity_pct <= largest]
             trained = pruner.train_supernet(teacher, every, recipe, folder=work, **training)
             shared = replace(trained, made_by=job.key)

@@ -7,20 +7,20 @@ from safetensors import SafetensorError
 
 from nash_search.errors import StorageDamaged, Unfinished
 from nash_search.latency.fresh import MeasurementFailed
-from nash_search.search.rehearsal import Rehearsal
-from nash_search.search.trial import reason_of
 from nash_search.storage import recovery
+from nash_search.trial.run import reason_of
+from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 
 def test_a_front_that_others_kept_from_being_timed_is_an_error_of_its_own(rehearse, monkeypatch):
-    time_fresh = Rehearsal.time_fresh
+    time_fresh = SyntheticEvaluator.time_fresh
 
     def none_taken(self, folders, budgets, **timing):
         found = time_fresh(self, folders, budgets, **timing)
         return {name: latency.model_copy(update={"rounds": ()}) for name, latency in found.items()}
 
     with monkeypatch.context() as patched, pytest.raises(Unfinished, match="front must be timed within") as told:
-        patched.setattr(Rehearsal, "time_fresh", none_taken)
+        patched.setattr(SyntheticEvaluator, "time_fresh", none_taken)
         rehearse(trials=3)
     assert isinstance(told.value.__cause__, MeasurementFailed) and told.value.exit_code == 5
     assert rehearse(trials=3).exit_code == 0, "nothing that was trained is lost"

@@ -1,4 +1,4 @@
-"""The real bench: the only module of this room that loads models and data.
+"""The real evaluator: the only module of this room that loads models and data.
 
 It joins the three rooms below for one trial and keeps what they know apart: the pruner trains on the task's
 batches, the latency room times the result next to the dense model with the device to itself, the task scores it.
@@ -28,16 +28,16 @@ from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.results import Engines
-from nash_search.search import engines, room, sharing
-from nash_search.search.cost import TrialCost, timed_steps
-from nash_search.search.curve import Curve
-from nash_search.search.dense import Dense
-from nash_search.search.serving import Serving
-from nash_search.search.trial import TEACHER_OUTPUTS, Hooks, Job
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.tasks.known import check_finetuned
 from nash_search.tasks.quality import score
 from nash_search.tasks.task import Task
+from nash_search.trial import dense_engines, shared_training
+from nash_search.trial.cost import TrialCost, timed_steps
+from nash_search.trial.curve import Curve
+from nash_search.trial.dense import Dense
+from nash_search.trial.deployment import Serving
+from nash_search.trial.job import TEACHER_OUTPUTS, Hooks, Job, check_free
 
 PROTOCOL = 4
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
@@ -51,7 +51,7 @@ TOGETHER_BYTES = 2**30
 """Weights held side by side while shapes are probed."""
 
 
-class NashBench:
+class NashEvaluator:
     """A task, its dense model and a device."""
 
     def __init__(self, config: SearchConfig) -> None:
@@ -172,10 +172,10 @@ class NashBench:
         """Write the dense model as an export and read it back."""
         pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer)
 
-    def dense_on_engines(self, dense_ms: float, known: Path, say: engines.Say) -> Engines:
+    def dense_on_engines(self, dense_ms: float, known: Path, say: dense_engines.Say) -> Engines:
         """The dense model on every other engine installed here."""
         facts = (self.facts(), self.fingerprint())
-        return engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)
+        return dense_engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """Keep a trimmed teacher in the study; what trimming gained and cost."""
@@ -194,13 +194,13 @@ class NashBench:
         torch.set_num_threads(threads)
         recipe, guard = self.config.recipe, self._guard
         data = self.task.train_batches(recipe.batch_size, self.config.seed)
-        recipe = sharing.spread(recipe, self.config.trials).model_copy(update={"labels": "data"})
+        recipe = shared_training.spread(recipe, self.config.trials).model_copy(update={"labels": "data"})
 
         def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
             return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages
 
         train_s, timed = timed_steps(train, recipe, limit_s)
-        train_s += sharing.answers_s(self.teacher, data, self.config.recipe, guard) / self.config.trials
+        train_s += shared_training.answers_s(self.teacher, data, self.config.recipe, guard) / self.config.trials
         scorings = (recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
         how = f"from {timed} timed step{'s' if timed > 1 else ''} of each training stage"
         return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
@@ -224,9 +224,9 @@ class NashBench:
             return curve.add(step, found, last=last)
 
         job.work.mkdir(parents=True, exist_ok=True)
-        room.check(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
+        check_free(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
         training = self._training(job, hooks)
-        start = sharing.start(job, self.teacher, self.decoder_layers(), training, self._at_rung)
+        start = shared_training.start(job, self.teacher, self.decoder_layers(), training, self._at_rung)
         try:
             pruned = pruner.run(
                 self.teacher, job.architecture, recipe, on_rung=on_rung, folder=job.work, shared=start.shared,

@@ -1,4 +1,4 @@
-"""The real bench on the shipped teacher: trained, cut, timed, scored, exported, killed and resumed."""
+"""The real evaluator on the shipped teacher: trained, cut, timed, scored, exported, killed and resumed."""
 
 import itertools
 import json
@@ -16,10 +16,13 @@ import pytest
 from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
 from nash_search.recipes import PruningRecipe
 from nash_search.results import CertifiedPoint
-from nash_search.search import certify, sharing
-from nash_search.search.trial import Hooks, Job, open_bench, run_trial
+from nash_search.search import certify
 from nash_search.storage import artifacts
 from nash_search.storage.recovery import TUNE
+from nash_search.trial import shared_training
+from nash_search.trial.evaluator import open_evaluator
+from nash_search.trial.job import Hooks, Job
+from nash_search.trial.run import run_trial
 from tests.search.test_runner import ray_processes, wait_for
 
 pytestmark = pytest.mark.slow
@@ -86,15 +89,15 @@ def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
 
 
 def test_the_teachers_answers_are_priced_once_per_example_of_the_study(monkeypatch):
-    bench = open_bench(SearchConfig.model_validate(ASKED))
-    few, many = (bench.task.train_batches(size, 0) for size in (500, 16))
+    evaluator = open_evaluator(SearchConfig.model_validate(ASKED))
+    few, many = (evaluator.task.train_batches(size, 0) for size in (500, 16))
     recipe = PruningRecipe(**ASKED["recipe"])
     assert few.steps_per_epoch == 4 and many.steps_per_epoch > recipe.trial_steps == 12
-    assert sharing.answers_s(bench.teacher, many, recipe, nullcontext) == 0.0
+    assert shared_training.answers_s(evaluator.teacher, many, recipe, nullcontext) == 0.0
     recipe = recipe.model_copy(update={"labels": "teacher"})
     ticks = itertools.count(step=0.25)
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
-    priced = [sharing.answers_s(bench.teacher, data, recipe, nullcontext) for data in (few, many)]
+    monkeypatch.setattr(shared_training, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    priced = [shared_training.answers_s(evaluator.teacher, data, recipe, nullcontext) for data in (few, many)]
     assert priced == [4 * 0.25, 12 * 0.25]
 
 
@@ -119,7 +122,7 @@ def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
         (tmp_path / name / "trials").mkdir(parents=True)
         return Job(
             number=1, architecture=architecture, seed=0, question="q", config=config,
-            workload=open_bench(config).workload(), share=0.6, folder=str(tmp_path / name),
+            workload=open_evaluator(config).workload(), share=0.6, folder=str(tmp_path / name),
         )  # fmt: skip
 
     undisturbed, disturbed = job("a"), job("b")

@@ -11,10 +11,10 @@ import transformers
 from nash_search import pruner
 from nash_search.config import SearchConfig, TaskConfig, Workload
 from nash_search.records import Latency, Quality, Round
-from nash_search.search import vocabulary
-from nash_search.search.dense import Dense
 from nash_search.tasks.data import read_texts
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
+from nash_search.trial import vocabulary
+from nash_search.trial.dense import Dense
 
 WORDS = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
 

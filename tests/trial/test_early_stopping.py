@@ -3,7 +3,7 @@
 import pytest
 
 from nash_search.records import CurvePoint
-from nash_search.search.stopping import Peer, reason_to_stop
+from nash_search.trial.early_stopping import Peer, reason_to_stop
 
 
 def curve(*values):

@@ -1,0 +1,102 @@
+"""What a search asks of models and clocks, and who answers: the real evaluator or an analytic one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
+from nash_search.fidelity import Fidelity
+from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.results import Engines
+from nash_search.trial.cost import TrialCost
+from nash_search.trial.dense_engines import Say
+from nash_search.trial.job import Hooks, Job
+
+
+class Evaluator(Protocol):
+    """All that touches models and clocks: `NashEvaluator` is the real one, `SyntheticEvaluator` an analytic one."""
+
+    def facts(self) -> dict[str, Any]:
+        """What joins the question: digests of model and data, versions of protocols."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the data (columns, splits, truncation), for people."""
+
+    def data(self) -> dict[str, Any] | None:
+        """Rows of the user's splits and what was dropped (`tasks.data.DataFacts`); None: an embedded task."""
+
+    def inputs(self) -> dict[str, Any]:
+        """How a text becomes an input: `prefix`, put before it, and `max_tokens` (None: it is never cut)."""
+
+    def decoder_layers(self) -> int:
+        """Decoder depth of the dense model."""
+
+    def workload(self) -> Workload:
+        """The resolved call that is timed."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Device and software, `hash` their identity."""
+
+    def probe(
+        self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
+    ) -> dict[Architecture, Latency]:
+        """Random-weight models of these shapes next to the dense one; `known` keeps them, `again` replaces them."""
+
+    def dense_quality(self) -> Quality:
+        """The dense model on the validation split."""
+
+    def check_export(self, beside: Path) -> None:
+        """Write the dense model as an export on the disk of `beside` (the study's folder), and read it back."""
+
+    def dense_on_engines(self, dense_ms: float, known: Path, say: Say) -> Engines:
+        """The dense model, nothing pruned, on every other engine here; `known` keeps it for as long as `dense_ms`."""
+
+    def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
+        """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
+
+    def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
+        """Train, cut, measure and score; weights go to `scratch / WEIGHTS`, resumable state to `job.work`."""
+
+    def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
+        """The dense model as a trial that needs no training."""
+
+    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+        """What trimming gained and cost (None: nothing was trimmed), and the test split too once it is `opened`."""
+
+    def dense_folder(self) -> Path:
+        """A folder that fresh processes load the dense model from."""
+
+    def time_fresh(
+        self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
+    ) -> dict[str, Latency]:
+        """Exports next to the dense model, `budgets` to be decided; the settings are `latency.measure_fresh`'s."""
+
+    def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
+        """Does each export write what the trained model wrote?"""
+
+    def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
+        """Exports as they are served against their float twins; empty where tokens are the same by construction."""
+
+    def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
+        """Models on the sealed test split, which is opened once for all of them."""
+
+
+def open_evaluator(config: SearchConfig) -> Evaluator:
+    """The evaluator a configuration asks for; models and data stay loaded for the next trial of this process."""
+    parts = {"task", "model", "revision", "trim_vocab", "workload", "recipe", "seed"}
+    key = digest(config.model_dump(mode="json", include=parts))
+    if key not in _open:
+        _open.clear()
+        if config.task.name == "rehearsal" and config.task.data is None:
+            from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+
+            _open[key] = SyntheticEvaluator(config)
+        else:
+            from nash_search.trial.nash_evaluator import NashEvaluator
+
+            _open[key] = NashEvaluator(config)
+    return _open[key]
+
+
+_open: dict[str, Evaluator] = {}
