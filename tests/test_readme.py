@@ -13,7 +13,7 @@ import pytest
 
 import nash_search
 from nash_search.cli import app
-from nash_search.search.document import PUBLIC, PUBLIC_PARTS
+from nash_search.search.summary import PUBLIC, PUBLIC_PARTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "nash_search/tasks/g2p_teacher/README.md"]

@@ -42,7 +42,7 @@ def probe(
     notes = check(asked)
     with quiet_libraries():
         from nash_search.report.staircase import named, save_staircase, show
-        from nash_search.search.survey import survey
+        from nash_search.search.probe_only import survey
 
         found = survey(asked, results, _told(quiet))
     aloud(notes, quiet)
@@ -91,8 +91,8 @@ def measure(
     with quiet_libraries():
         from nash_search.latency.measurement import document, rows
         from nash_search.report.words import one_call
-        from nash_search.search.clock import fidelity_of, measure_folder, workload_of
-        from nash_search.search.document import fidelity_told
+        from nash_search.search.remeasure import fidelity_of, measure_folder, workload_of
+        from nash_search.search.summary import fidelity_told
 
         workload, source = workload_of(path, asked)
         if not quiet:
@@ -145,7 +145,7 @@ def remeasure(
     folder = folder_of(study, results)
     with quiet_libraries():
         from nash_search.report.remeasured import caption, save_remeasured
-        from nash_search.search.clock import remeasure_study
+        from nash_search.search.remeasure import remeasure_study
 
         if against is not None:
             models.vet_timed(against)

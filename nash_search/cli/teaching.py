@@ -31,7 +31,7 @@ FLAGS = (
 )
 
 
-class Told:
+class EpochLines:
     """How training goes, on stderr: where it begins, a line every few seconds, every epoch's quality."""
 
     def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -83,7 +83,7 @@ def finetune(
         aloud(task.notes, quiet)
 
         done = train(
-            task, recipe, output, model=model, device=target, report=None if quiet else Told(),
+            task, recipe, output, model=model, device=target, report=None if quiet else EpochLines(),
             step_guard=lambda: device.training_guard(target),
         )  # fmt: skip
     if not quiet:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
-    from nash_search.search.listener import Listener, StudyState
+    from nash_search.search.callbacks import Listener, StudyState
     from nash_search.search.run import SearchResult, search
     from nash_search.search.signals import Interrupted
 
@@ -17,9 +17,9 @@ __all__ = ["Interrupted", "Listener", "SearchResult", "StudyState", "search"]
 
 _HOMES = {
     "Interrupted": "signals",
-    "Listener": "listener",
+    "Listener": "callbacks",
     "SearchResult": "run",
-    "StudyState": "listener",
+    "StudyState": "callbacks",
     "search": "run",
 }
 

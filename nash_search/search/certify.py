@@ -30,9 +30,9 @@ from nash_search.records import Latency, TrialRecord
 from nash_search.results import Certification as Certification
 from nash_search.results import CertifiedPoint as CertifiedPoint
 from nash_search.results import Training as Training
-from nash_search.search import occasions
-from nash_search.search.frontier import near
-from nash_search.search.naming import MEASUREMENT, export_name, measurement
+from nash_search.search import margins
+from nash_search.search.candidates import near
+from nash_search.search.export_names import MEASUREMENT, export_name, measurement
 from nash_search.storage import artifacts, failpoints
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.evaluator import Evaluator
@@ -179,7 +179,7 @@ def _time(
         open_questions(candidates, config.budgets),
         **settings,
         limit_s=LIMIT_S,
-        effect=occasions.learnt(folder, evaluator.fingerprint()),
+        effect=margins.learnt(folder, evaluator.fingerprint()),
         before=looked,
     )
     if not all(latency.rounds for latency in latencies.values()):
@@ -224,7 +224,7 @@ def _time(
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
-    occasions.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
+    margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
     on = {p.key for p in points}
     return Certification(
         points=tuple(points),

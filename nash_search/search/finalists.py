@@ -20,8 +20,8 @@ from nash_search import pareto
 from nash_search.config import LatencyBudget
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
-from nash_search.search.driver import RETRIED, Driver
-from nash_search.search.space import MARGIN
+from nash_search.search.feasibility import MARGIN
+from nash_search.search.scheduler import RETRIED, Scheduler
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import FINALISTS
 from nash_search.trial.job import Job, Nothing
@@ -58,11 +58,11 @@ def expected_winners(
 class Finalists:
     """JobSource of picked trials, one per further seed that has no whole folder yet."""
 
-    def __init__(self, driver: Driver, picked: Sequence[TrialRecord], say: Callable[[str, dict[str, Any]], None]):
-        self.config, self.workload, self.workers = driver.config, driver.workload, driver.workers
-        self._driver, self._say = driver, say
+    def __init__(self, scheduler: Scheduler, picked: Sequence[TrialRecord], say: Callable[[str, dict[str, Any]], None]):
+        self.config, self.workload, self.workers = scheduler.config, scheduler.workload, scheduler.workers
+        self._scheduler, self._say = scheduler, say
         seeds = range(self.config.seed + 1, self.config.seed + self.config.finalist_seeds)
-        jobs = [driver.finalist_job(r, seed % 2**32) for r in picked for seed in seeds]
+        jobs = [scheduler.finalist_job(r, seed % 2**32) for r in picked for seed in seeds]
         self._left = deque(job for job in jobs if artifacts.read(job.final, deep=False) is None)
         self._running: set[str] = set()
         self._failed: set[str] = set()
@@ -73,7 +73,7 @@ class Finalists:
         """Is every seed trained?"""
         return not self._left
 
-    def next(self) -> Job | Nothing:
+    def ask(self) -> Job | Nothing:
         """The next seed."""
         if not self._left:
             return Nothing.WAIT if self._running else Nothing.DONE
@@ -81,7 +81,7 @@ class Finalists:
         self._running.add(job.key)
         return job
 
-    def finish(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
+    def tell(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
         """Say how it went; one more try where a trial would get one.
 
         Raises:
@@ -99,7 +99,7 @@ class Finalists:
 
     def progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
         """Pass it on."""
-        self._driver.progress(number, stage, step, steps, loss)
+        self._scheduler.progress(number, stage, step, steps, loss)
 
 
 def trained(folder: Path, question: str, picked: Sequence[TrialRecord]) -> list[TrialRecord]:

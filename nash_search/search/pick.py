@@ -18,7 +18,8 @@ from nash_search.latency.fresh import MeasurementFailed
 from nash_search.latency_table import LatencyTable
 from nash_search.results import Certification
 from nash_search.search import certify as certification
-from nash_search.search import document, occasions
+from nash_search.search import margins
+from nash_search.search import summary as document
 from nash_search.storage import locks
 from nash_search.trial.evaluator import open_evaluator
 
@@ -80,12 +81,12 @@ def _again(
             rounds=config.certify_rounds,
             pairs=config.certify_pairs,
             limit_s=certification.LIMIT_S,
-            effect=occasions.learnt(folder, evaluator.fingerprint()),
+            effect=margins.learnt(folder, evaluator.fingerprint()),
             before=(before := found.latencies()),
         )
         if min(len(now.rounds) - len(before[key].rounds) for key, now in latencies.items()) < 2:
             raise MeasurementFailed(f"the front must be timed twice within {certification.LIMIT_S:.0f} s, but was not")
-        occasions.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
+        margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
         points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
         found = found.model_copy(update={"points": points})
         write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))

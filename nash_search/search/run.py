@@ -23,18 +23,18 @@ from nash_search.records import TrialRecord
 from nash_search.results import Certification, CertifiedPoint
 from nash_search.search import (
     certify,
-    document,
+    feasibility,
     finalists,
-    occasions,
-    opening,
+    held_out_test,
+    margins,
     probe,
-    sealed,
-    serial,
-    space,
+    serial_runner,
+    summary,
     unfinished,
 )
-from nash_search.search.driver import Driver
-from nash_search.search.listener import Listener
+from nash_search.search import plan as opening
+from nash_search.search.callbacks import Listener
+from nash_search.search.scheduler import Scheduler
 from nash_search.search.signals import Interruption
 from nash_search.storage import locks, recovery
 from nash_search.trial import cost, shared_training
@@ -66,7 +66,7 @@ class SearchResult:
 
 
 @dataclass
-class Said:
+class Listeners:
     """Stages passed on to every listener."""
 
     listeners: Sequence[Listener]
@@ -122,7 +122,7 @@ def search(
         with locks.only_driver(folder), locks.only_driver_in(config.storage, config.study_name):
             if config.storage is None:
                 recovery.check_database(folder / recovery.DATABASE)
-            return _Run(config, evaluator, folder, question, Said(listeners), interruption, began).run(seeds)
+            return _Run(config, evaluator, folder, question, Listeners(listeners), interruption, began).run(seeds)
 
 
 class _Run:
@@ -134,7 +134,7 @@ class _Run:
         evaluator: Evaluator,
         folder: Path,
         question: dict[str, Any],
-        say: Said,
+        say: Listeners,
         interruption: Interruption,
         began: float,
     ) -> None:
@@ -150,7 +150,7 @@ class _Run:
         filled = config.search_space.filled(self.evaluator.decoder_layers())
         call, notes = (
             self.workload.model_dump(mode="json"),
-            (*self.evaluator.notes(), *space.notes(filled, config.trials)),
+            (*self.evaluator.notes(), *feasibility.notes(filled, config.trials)),
         )
         say("workload", {"workload": call, "study": config.study_name, "notes": notes})
         study = opening.begun_study(config, self.folder)
@@ -169,16 +169,16 @@ class _Run:
             self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         opening.check_loosest(self.facts, config)
-        self.effect = occasions.learnt(self.folder, self.evaluator.fingerprint())
+        self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             plan = opening.plan(self, study.records() if study is not None else (), load_s)
         say("plan", plan)
         _, floor_share = probe.floor(self.table, filled.architectures())
         if floor_share > self.facts.loosest_share:
-            answer = self._document(None, Driver.NO_TRIALS, 0.0, [])
+            answer = self._document(None, Scheduler.NO_TRIALS, 0.0, [])
             say("infeasible", answer)
             return self._result(answer, None)
-        driver = Driver(
+        scheduler = Scheduler(
             study or opening.new_study(config, self.folder, self.facts),
             self.table,
             config,
@@ -190,86 +190,88 @@ class _Run:
             spent_s=time.monotonic() - self.began,
         )
         try:
-            self._train(driver)
+            self._train(scheduler)
             try:
-                return self._certify(driver)
+                return self._certify(scheduler)
             except Exception as error:
-                self._leave_unfinished(driver, error)
+                self._leave_unfinished(scheduler, error)
                 told = unfinished.as_told(error, config.study_name)
                 if told is error:
                     raise
                 raise told from error
         finally:
-            driver.study.close()
+            scheduler.study.close()
 
     def _settle(self, *, opened: bool = False) -> None:
         self.vocabulary = self.evaluator.settle(self.folder, opened=opened)
         if self.vocabulary is not None:
             self.say("vocabulary", self.vocabulary)
 
-    def _train(self, driver: Driver) -> None:
+    def _train(self, scheduler: Scheduler) -> None:
         plain = self.config.model_copy(update={"storage": None})  # what `resume` goes on with
         ended = unfinished.only_the_end_is_missing(self.folder, plain)
         write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         (self.folder / "trials").mkdir(exist_ok=True)
-        recovery.settle(driver.study, self.table)
-        driver.tidy()
-        trained = driver.trained(driver.study.rows())
+        recovery.settle(scheduler.study, self.table)
+        scheduler.tidy()
+        trained = scheduler.trained(scheduler.study.rows())
         self.say("search", {"trials": self.config.trials, "trained": trained, "workers": self.workers})
         try:
-            dense = driver.dense_job()
+            dense = scheduler.dense_job()
             if dense is not None:
-                serial.run_job(dense, driver, self.interruption, dense=True)
+                serial_runner.run_job(dense, scheduler, self.interruption, dense=True)
             if not (ended and trained):
-                self._run_jobs(driver)
+                self._run_jobs(scheduler)
         except BaseException:
-            driver.interrupted()
+            scheduler.interrupted()
             raise
 
     def _run_jobs(self, jobs: JobSource) -> None:
         if self.config.serial:
-            serial.run(jobs, self.interruption)
+            serial_runner.run(jobs, self.interruption)
         else:
-            from nash_search.search import runner  # ray takes seconds to import
+            from nash_search.search import ray_runner  # ray takes seconds to import
 
-            runner.run(jobs, self.folder, self.interruption)
+            ray_runner.run(jobs, self.folder, self.interruption)
 
-    def _leave_unfinished(self, driver: Driver, error: Exception) -> None:
+    def _leave_unfinished(self, scheduler: Scheduler, error: Exception) -> None:
         """What is known, as `summary.json` and tables: a search that cost hours ends with an answer."""
-        records, floor = driver.study.records(), document.quality_floor(self.facts, self.config)
+        records, floor = scheduler.study.records(), summary.quality_floor(self.facts, self.config)
         try:
             found = certify.read(self.folder)
-            answer = self._document(found, driver.counts(), driver.frontier.hypervolume(), records)
+            answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
             answer["budgets"] = unfinished.answers(answer, records, self.config.budgets, floor, self.folder)
-            document.write_tables(self.folder, records, answer | {unfinished.KEY: " ".join(str(error).split())})
+            summary.write_tables(self.folder, records, answer | {unfinished.KEY: " ".join(str(error).split())})
         except Exception as beside:  # a full disk takes this too; the first error is the one to tell
             log.warning("no answer could be left: %s: %s", type(beside).__name__, beside)
 
-    def _certify(self, driver: Driver) -> SearchResult:
-        records = driver.study.records()
+    def _certify(self, scheduler: Scheduler) -> SearchResult:
+        records = scheduler.study.records()
         unfinished.check_trained(records, self.facts.baseline, self.config.study_name)
-        occasions.keep_trials(self.folder, records, self.evaluator.dense_folder())
-        front = {r.number for r in driver.frontier.front()}
+        margins.keep_trials(self.folder, records, self.evaluator.dense_folder())
+        front = {r.number for r in scheduler.candidates.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]
         able = [r for r in able if r.number in front or (self.folder / str(r.checkpoint)).is_dir()]  # weights dropped
-        candidates = driver.frontier.to_certify(able)
+        candidates = scheduler.candidates.to_certify(able)
         beside = sum(r.number not in front for r in candidates)
         guide = shared_training.summary(records)
         if guide is not None:
             self.say("shared", guide)
-        self.say("front", {"points": len(candidates) - beside, "beside": beside, "why": driver.why_done})
-        floor = document.quality_floor(self.facts, self.config)
-        found = self._with_finalists(driver, candidates, floor)
+        self.say("front", {"points": len(candidates) - beside, "beside": beside, "why": scheduler.why_done})
+        floor = summary.quality_floor(self.facts, self.config)
+        found = self._with_finalists(scheduler, candidates, floor)
         with self.interruption.interruptible():
-            found = sealed.answer(self.folder, found, self.evaluator, self.config.budgets, floor, self.say)
+            found = held_out_test.answer(self.folder, found, self.evaluator, self.config.budgets, floor, self.say)
             self._settle(opened=found.opened > 0)
-        answer = self._document(found, driver.counts(), driver.frontier.hypervolume(), records)
-        document.write_tables(self.folder, records, answer)
+        answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
+        summary.write_tables(self.folder, records, answer)
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
         self.say("done", answer)
         return self._result(answer, found)
 
-    def _with_finalists(self, driver: Driver, candidates: list[TrialRecord], floor: float | None) -> Certification:
+    def _with_finalists(
+        self, scheduler: Scheduler, candidates: list[TrialRecord], floor: float | None
+    ) -> Certification:
         """The candidates certified; where finalists are asked for, every winner's other seeds with it."""
         config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
         picked: list[TrialRecord] = []
@@ -278,7 +280,7 @@ class _Run:
             picked += more
             again: list[TrialRecord] = []
             if config.finalist_seeds > 1:
-                self._run_jobs(finalists.Finalists(driver, picked, self.say))
+                self._run_jobs(finalists.Finalists(scheduler, picked, self.say))
                 again = finalists.trained(self.folder, self.facts.question_digest, picked)
             with self.interruption.interruptible():
                 dense_ms = self.facts.dense_ms if config.relative else None
@@ -299,7 +301,7 @@ class _Run:
         hypervolume: float,
         records: Sequence[TrialRecord],
     ) -> dict[str, Any]:
-        return document.full(
+        return summary.full(
             name=self.config.study_name,
             folder=self.folder,
             config=self.config,
@@ -323,8 +325,8 @@ class _Run:
         return SearchResult(
             folder=self.folder,
             front=certification.points if certification is not None else (),
-            document=document.public(answer),
+            document=summary.public(answer),
             full_document=answer,
             exit_code=0 if any(b["verdict"] == "met" for b in answer["budgets"]) else 3,
-            quality_floor=document.quality_floor(self.facts, self.config),
+            quality_floor=summary.quality_floor(self.facts, self.config),
         )

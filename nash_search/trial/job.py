@@ -91,7 +91,7 @@ class Hooks:
 
 
 class Nothing(Enum):
-    """Answers of `next` that are no job."""
+    """Answers of `ask` that are no job."""
 
     WAIT = "wait"
     DONE = "done"
@@ -107,10 +107,10 @@ class JobSource(Protocol):
     def exhausted(self) -> bool:
         """Is there nothing to do at all? (Asked before anything is started for it.)"""
 
-    def next(self) -> Job | Nothing:
+    def ask(self) -> Job | Nothing:
         """The next job, WAIT while others may still make one necessary, or DONE."""
 
-    def finish(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
+    def tell(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
         """Take a job's record."""
 
     def progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:

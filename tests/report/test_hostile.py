@@ -21,7 +21,7 @@ from rich.console import Console
 from nash_search.files import csv_cell
 from nash_search.report import card, escape, markdown, picture, plots, view
 from nash_search.report.table import RunTable
-from nash_search.search import document
+from nash_search.search import summary
 
 ALLOWED = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 """What rich itself writes: colours, cursor, clearing of its own lines."""
@@ -33,11 +33,11 @@ def test_there_are_enough_payloads(payloads: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_terminal_shows_text_and_obeys_none(hostile: Any, payloads: tuple[str, ...], terminal: bool) -> None:
-    records, document = hostile
+    records, summary = hostile
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=160, height=80)
     table = RunTable(console=console)
-    plan = {k: v for k, v in document.items() if k != "budgets"} | {"trials": 3, "dashboard": payloads[0]}
+    plan = {k: v for k, v in summary.items() if k != "budgets"} | {"trials": 3, "dashboard": payloads[0]}
     with table:
         table.on_stage(
             "plan",
@@ -48,7 +48,7 @@ def test_terminal_shows_text_and_obeys_none(hostile: Any, payloads: tuple[str, .
             table.on_progress(1, payload, 1, 2, 0.5)
         for record in records:
             table.on_trial(record)
-    table.finish(view.build(records, document), list(payloads))
+    table.finish(view.build(records, summary), list(payloads))
     text = out.getvalue()
     left = ALLOWED.sub("", text) if terminal else text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", left.replace("\r", ""))
@@ -114,7 +114,7 @@ def test_cells_are_no_formulas(payloads: tuple[str, ...]) -> None:
 
 def test_exported_tables_hold_no_formulas(hostile: Any, tmp_path: Path) -> None:
     records, answer = hostile
-    document.write_tables(tmp_path, records, answer)
+    summary.write_tables(tmp_path, records, answer)
     for name in ("trials.csv", "front.csv"):
         text = (tmp_path / name).read_text("utf-8")
         for cell in (cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row):

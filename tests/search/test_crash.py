@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is done twice, wherever the driver is killed."""
+"""Nothing is lost and nothing is done twice, wherever the scheduler is killed."""
 
 import json
 import os

@@ -15,7 +15,7 @@ from nash_search.errors import InvalidInput
 from nash_search.files import sqlite_path, sqlite_url
 from nash_search.report.dashboard import database_url
 from nash_search.report.dashboard import open_storage as look_at
-from nash_search.search import cluster
+from nash_search.search import ray_cluster
 from nash_search.storage.study import open_storage
 from nash_search.tasks.imported import from_here, is_there
 from tests.search.test_crash import HERE, finish
@@ -53,19 +53,19 @@ def test_a_study_is_searched_and_answered_in_a_folder_of_any_name(tmp_path: Path
 
 def test_sockets_have_a_short_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setattr(cluster, "_own_folders", [])
+    monkeypatch.setattr(ray_cluster, "_own_folders", [])
     monkeypatch.setenv("TMPDIR", str(tmp_path) if len(str(tmp_path)) < 30 else "/tmp")
-    assert cluster.socket_folder() is None, "the usual one"
+    assert ray_cluster.socket_folder() is None, "the usual one"
     for unfit in ("/tmp/" + "long-" * 20, str(tmp_path / "nowhere")):
         monkeypatch.setenv("TMPDIR", unfit)
-        made = cluster.socket_folder()
-        assert made is not None and len(made) <= cluster.LONGEST_FOLDER and os.access(made, os.W_OK)
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
-    made = list(cluster._own_folders)
-    cluster.stop_ray()
+        made = ray_cluster.socket_folder()
+        assert made is not None and len(made) <= ray_cluster.LONGEST_FOLDER and os.access(made, os.W_OK)
+    monkeypatch.setattr(ray_cluster.ray, "shutdown", lambda: None)
+    made = list(ray_cluster._own_folders)
+    ray_cluster.stop_ray()
     assert len(made) == 2 and not any(map(os.path.exists, made)), "nothing is left behind"
     with pytest.raises(InvalidInput, match="TMPDIR must be a folder of at most"):
-        cluster.socket_folder(("/nowhere/at/all",))
+        ray_cluster.socket_folder(("/nowhere/at/all",))
 
 
 def test_modules_of_the_working_folder_come_after_what_is_installed(
@@ -78,7 +78,7 @@ def test_modules_of_the_working_folder_come_after_what_is_installed(
     with from_here():
         assert sys.path[-1] == str(tmp_path)
     assert is_there("my_own_metric") and not is_there("no_such_module") and sys.path == before
-    assert str(tmp_path) not in cluster.worker_imports()._py_driver_sys_path
+    assert str(tmp_path) not in ray_cluster.worker_imports()._py_driver_sys_path
 
 
 @pytest.mark.slow

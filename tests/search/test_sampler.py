@@ -11,6 +11,7 @@ from optuna.samplers._tpe.sampler import _split_trials, default_gamma_multiobjec
 
 from nash_search.config import Architecture, SearchSpace
 from nash_search.search import sampler as samplers
+from nash_search.storage.space import architecture_of, distributions, params_of
 from nash_search.trial.synthetic_evaluator import quality_of, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=(1, 2, 3, 4))
@@ -22,20 +23,18 @@ def study_of(architectures):
     for a in architectures:
         values = [100 * share_of(a), quality_of(a)]
         study.add_trial(
-            optuna.trial.create_trial(
-                values=values, params=samplers.params_of(a), distributions=samplers.distributions(SPACE)
-            )
+            optuna.trial.create_trial(values=values, params=params_of(a), distributions=distributions(SPACE))
         )
     return study
 
 
 def proposed(name, study, free, seed=0, planned=None):
     study.sampler = samplers.Proposals(name, seed, SPACE, free, planned, alone=True)
-    return samplers.architecture_of(study.ask(fixed_distributions=samplers.distributions(SPACE)).params)
+    return architecture_of(study.ask(fixed_distributions=distributions(SPACE)).params)
 
 
 def moving():
-    return {name: d for name, d in samplers.distributions(SPACE).items() if not d.single()}
+    return {name: d for name, d in distributions(SPACE).items() if not d.single()}
 
 
 def parzen_scores(study, free):
@@ -48,7 +47,7 @@ def parzen_scores(study, free):
             _split_trials(study, trials, default_gamma_multiobjective(len(trials))), (True, False), strict=True
         )
     )
-    rows = {n: np.array([d.to_internal_repr(samplers.params_of(a)[n]) for a in free]) for n, d in moving().items()}
+    rows = {n: np.array([d.to_internal_repr(params_of(a)[n]) for a in free]) for n, d in moving().items()}
     return below.log_pdf(rows) - above.log_pdf(rows)
 
 
@@ -65,7 +64,7 @@ def gaussian_scores(study, free, seed, monkeypatch):
         study.sampler = GPSampler(seed=seed, n_startup_trials=1, deterministic_objective=True)
         study.tell(study.ask(fixed_distributions=moving()), state=optuna.trial.TrialState.FAIL)
     (acqf,) = seen
-    points = acqf.search_space.get_normalized_params([None] * len(free), [samplers.params_of(a) for a in free])
+    points = acqf.search_space.get_normalized_params([None] * len(free), [params_of(a) for a in free])
     return np.array([float(acqf.eval_acqf_no_grad(point[None])[0]) for point in points])
 
 
@@ -123,8 +122,8 @@ def test_depths_with_gaps_are_proposed_too():
     study = optuna.create_study(directions=["minimize", "maximize"])
     for name in ("gp", "tpe", "nsga2"):
         study.sampler = samplers.Proposals(name, 0, space, every, None)
-        asked = study.ask(fixed_distributions=samplers.distributions(space))
-        found = samplers.architecture_of(asked.params)
+        asked = study.ask(fixed_distributions=distributions(space))
+        found = architecture_of(asked.params)
         assert found in every
         study.tell(asked, [100 * share_of(found), quality_of(found)])
         every = [a for a in every if a != found]

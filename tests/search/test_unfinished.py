@@ -14,7 +14,8 @@ from nash_search.errors import NashSearchError, Unfinished
 from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
 from nash_search.report import folder as stored
 from nash_search.report import markdown
-from nash_search.search import certify, document
+from nash_search.search import certify
+from nash_search.search import summary as document
 from nash_search.storage import artifacts
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 

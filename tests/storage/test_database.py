@@ -45,7 +45,7 @@ def postgres():
     initdb, server = binary("initdb"), binary("postgres")
     if initdb is None or server is None:
         pytest.skip("PostgreSQL's initdb and postgres are not installed")
-    pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
+    pytest.importorskip("psycopg", reason="the scheduler psycopg is not installed")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     as_user = {}
     if os.getuid() == 0:

@@ -1,10 +1,10 @@
 """Strategies compared without training: an exhaustive grid, trained once, is replayed.
 
     table    every architecture of the grid: share, quality, learning curve, training seconds
-    replay   the real `Driver` proposes, the table answers, a stopped trial costs only the rungs it passed
+    replay   the real `Scheduler` proposes, the table answers, a stopped trial costs only the rungs it passed
     result   hypervolume after each trial against the training seconds spent so far
 
-As NAS benchmarks do. The driver, the sampler, the anchors and the early stopping are those of a search, only
+As NAS benchmarks do. The scheduler, the sampler, the anchors and the early stopping are those of a search, only
 the trial is looked up. What changes how a trial trains (shared training) cannot be replayed.
 This module refuses to know how the table came about.
 """
@@ -24,7 +24,7 @@ from nash_search.config import Architecture, Frozen, SearchConfig, SearchSpace
 from nash_search.files import sqlite_url
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import CurvePoint, Latency, Quality, Round, TrialRecord
-from nash_search.search.driver import Driver
+from nash_search.search.scheduler import Scheduler
 from nash_search.storage.study import Study, StudyFacts, open_storage
 from nash_search.trial.early_stopping import reason_to_stop
 from nash_search.trial.job import Job, Nothing
@@ -161,7 +161,7 @@ def _spending(table: GridTable, share: float, trained: Sequence[Entry]) -> list[
 def replay(table: GridTable, config: SearchConfig, seed: int) -> list[Progress]:
     """One search on the table: `config` says budgets, trials, sampler and early stopping.
 
-    Architectures that the driver proposes between the grid's points do not occur: the space is the grid.
+    Architectures that the scheduler proposes between the grid's points do not occur: the space is the grid.
     """
     by_architecture = {e.architecture: e for e in table.entries}
     loosest = max(b.share_of(table.facts.dense_ms) for b in config.budgets)
@@ -172,14 +172,14 @@ def replay(table: GridTable, config: SearchConfig, seed: int) -> list[Progress]:
         folder = Path(name)
         (folder / "trials").mkdir()
         study = Study(open_storage(sqlite_url(folder / "replay.db")), "replay", folder, facts)
-        driver = Driver(study, table.probe, config, table.probe.workload)
-        driver.feasible = [a for a in driver.feasible if a in by_architecture]
-        driver.anchors = [a for a in driver.anchors if a in by_architecture]
-        while not isinstance(job := driver.next(), Nothing):
+        scheduler = Scheduler(study, table.probe, config, table.probe.workload)
+        scheduler.feasible = [a for a in scheduler.feasible if a in by_architecture]
+        scheduler.anchors = [a for a in scheduler.anchors if a in by_architecture]
+        while not isinstance(job := scheduler.ask(), Nothing):
             entry = by_architecture[job.architecture]
             record, seconds = _answer(table, entry, job)
             spent += seconds
-            driver.finish(job, record)
+            scheduler.tell(job, record)
             if record.status == "complete" and entry.share <= loosest:
                 seen.append(entry)
             found.append(Progress(train_s=spent, hypervolume=table.hypervolume(seen)))

@@ -1,7 +1,7 @@
 """How the search scales: 1 to 32 Ray workers on trials that sleep, and ask and tell after 1,000 trials.
 
     rate = trials decided after the first round of workers / seconds they took; linear = workers / trial seconds
-    ask  = `driver.next` (rows read anew, sampler, new row), tell = `driver.finish` (row closed, weights of
+    ask  = `scheduler.ask` (rows read anew, sampler, new row), tell = `scheduler.tell` (row closed, weights of
            dominated trials dropped, backup, listeners): everything between two trials of a serial search
 
 Workers run on Ray's multi-node test cluster. 32 processes start slowly on two cores, so the first round is left
@@ -94,7 +94,7 @@ def measure(workers: int, trial_s: float, rounds: int) -> dict[str, float]:
 def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
     """Milliseconds of ask and tell after so many finished trials, 50th and 95th percentile."""
     os.environ["NASH_SEARCH_REHEARSAL"] = ""
-    from nash_search.search import driver, search
+    from nash_search.search import scheduler, search
     from nash_search.trial import evaluator, synthetic_evaluator
 
     evaluator._open.clear()  # of the sleeping trials before
@@ -110,8 +110,8 @@ def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
 
         return run
 
-    driver.Driver.next = clocked(driver.Driver.next, asked)
-    driver.Driver.finish = clocked(driver.Driver.finish, told)
+    scheduler.Scheduler.next = clocked(scheduler.Scheduler.next, asked)
+    scheduler.Scheduler.finish = clocked(scheduler.Scheduler.finish, told)
     config = SearchConfig(
         task=TaskConfig(name="rehearsal"),
         search_space=SearchSpace(encoder_sparsity_pct=(0, 95, 1)),
@@ -122,7 +122,7 @@ def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
     )
     with tempfile.TemporaryDirectory() as results:
         search(config, results=results, listeners=[Times()])
-    ask, tell = np.array(asked[:-1])[-timed:], np.array(told)[-timed:]  # the last `next` says that all is done
+    ask, tell = np.array(asked[:-1])[-timed:], np.array(told)[-timed:]  # the last `ask` says that all is done
     found = {"finished": finished}
     for name, samples in (("ask", ask), ("tell", tell), ("both", ask + tell)):
         for kind, column in (("wall", 0), ("cpu", 1)):

@@ -18,7 +18,7 @@ from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
 from nash_search.results import DenseOnEngine, Engines
-from nash_search.search import opening
+from nash_search.search import plan as opening
 from nash_search.trial import dense_engines
 from nash_search.trial.nash_evaluator import NashEvaluator
 

@@ -15,7 +15,7 @@ from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import words
 from nash_search.results import CertifiedPoint
-from nash_search.search import document
+from nash_search.search import summary
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.trial.deployment import FEWEST
@@ -50,7 +50,7 @@ def fidelity(served, twin, direction="maximize"):
 def test_the_share_kept_is_relative_to_the_float_twin_in_either_direction(served, twin, direction, share, holds):
     found = fidelity(served, twin, direction)
     assert found.share == pytest.approx(share) and found.holds is holds
-    json.dumps(document.fidelity_told(found), allow_nan=False)
+    json.dumps(summary.fidelity_told(found), allow_nan=False)
 
 
 def test_a_point_that_lost_its_quality_meets_no_budget_and_the_next_best_does(rehearse, notebook, monkeypatch):

@@ -81,7 +81,7 @@ def test_five_kills_with_ray_and_real_trials_lose_nothing(tmp_path):
     assert all(row.state.is_finished() for row in rows)
     decided = [tuple(row.params.values()) for row in rows if row.state.name in ("COMPLETE", "PRUNED")]
     assert len(set(decided)) == len(decided) == 5  # the dense model lies outside this space
-    assert not (tmp_path / "s" / TUNE).exists(), "what a killed driver's Tune wrote is gone too"
+    assert not (tmp_path / "s" / TUNE).exists(), "what a killed scheduler's Tune wrote is gone too"
     wait_for(lambda: not ray_processes() - before, 120)  # Ray's agents look for their raylet now and then
     for point in document["front"]:
         assert point["same_tokens"] and (Path(point["checkpoint"]) / "model.safetensors").is_file()

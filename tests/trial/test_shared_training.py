@@ -13,7 +13,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workloa
 from nash_search.config_loader import load_config
 from nash_search.records import Quality, TrialRecord
 from nash_search.search import search
-from nash_search.search.driver import Driver
+from nash_search.search.scheduler import Scheduler
 from nash_search.trial import shared_training
 from nash_search.trial.job import Job
 
@@ -54,18 +54,20 @@ def test_where_it_misleads_later_trials_train_alone(monkeypatch):
         def records(self):
             return self.rows
 
-    driver = Driver.__new__(Driver)
-    driver.config, driver.study = config, Rows()
-    driver.study.rows = [record(i, i, 10 + i) for i in range(6)]
-    assert driver._trial_config() == config.model_copy(update={"storage": None})
-    driver.study.rows = [record(i, -i, 10 + i) for i in range(6)]
+    scheduler = Scheduler.__new__(Scheduler)
+    scheduler.config, scheduler.study = config, Rows()
+    scheduler.study.rows = [record(i, i, 10 + i) for i in range(6)]
+    assert scheduler._trial_config() == config.model_copy(update={"storage": None})
+    scheduler.study.rows = [record(i, -i, 10 + i) for i in range(6)]
     alone = config.recipe.model_copy(update={"narrowing": "gates"})
-    assert driver._trial_config().recipe == alone
-    driver.table = type("Table", (), {"share": lambda self, architecture: 0.5})()
-    driver._job = lambda number, architecture, share: Job.model_construct(config=driver._trial_config())
-    winner = driver.study.rows[0]
-    assert driver.finalist_job(winner, seed=1).config.recipe == config.recipe, "by the recipe of the trial it repeats"
-    assert driver.finalist_job(winner.model_copy(update={"pruning": {}}), seed=1).config.recipe == alone
+    assert scheduler._trial_config().recipe == alone
+    scheduler.table = type("Table", (), {"share": lambda self, architecture: 0.5})()
+    scheduler._job = lambda number, architecture, share: Job.model_construct(config=scheduler._trial_config())
+    winner = scheduler.study.rows[0]
+    assert scheduler.finalist_job(winner, seed=1).config.recipe == config.recipe, (
+        "by the recipe of the trial it repeats"
+    )
+    assert scheduler.finalist_job(winner.model_copy(update={"pruning": {}}), seed=1).config.recipe == alone
 
 
 def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypatch):

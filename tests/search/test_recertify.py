@@ -10,7 +10,7 @@ from nash_search.report import folder as stored
 from nash_search.report import markdown, page
 from nash_search.report.answer import plan_lines
 from nash_search.report.words import OLD_PROTOCOL
-from nash_search.search import certify, clock, occasions
+from nash_search.search import certify, margins, remeasure
 from nash_search.search.pick import pick
 from nash_search.trial.synthetic_evaluator import DENSE_MS
 
@@ -42,7 +42,7 @@ def timed_here(monkeypatch, folder, device="rehearsal"):
             name: Latency(rounds=points[name].rounds[:5], effect=intervals.DEFAULT_OCCASION, **made) for name in folders
         }
 
-    monkeypatch.setattr(clock.latency, "measure_fresh", measure_fresh)
+    monkeypatch.setattr(remeasure.latency, "measure_fresh", measure_fresh)
     (folder / "rehearsal").mkdir(exist_ok=True)  # where its dense model would lie
 
 
@@ -82,7 +82,7 @@ def test_a_device_that_is_known_is_said_by_its_own_measurements(rehearse, notebo
         Occasion(at=f"2026-11-{day:02d}", fingerprint="rehearsal", of="x", dense_ms=100 + 0.1 * (-1) ** day)
         for day in range(1, 21)
     ]
-    keep(tmp_path / occasions.LATENCIES, seen)
+    keep(tmp_path / margins.LATENCIES, seen)
     result = rehearse(trials=2, budgets=budgets("40"))
     plan = [detail for stage, detail in notebook.stages if stage == "plan"][-1]
     assert plan["certifies"]["occasions"] == 20 and not plan["certifies"]["assumed"]
@@ -145,6 +145,6 @@ def test_pick_that_certifies_again_counts_its_look_too(rehearse):
 
 def test_every_trial_and_every_certification_is_an_occasion_of_the_device(rehearse):
     folder = rehearse(trials=4).folder
-    lines = (folder.parent / occasions.LATENCIES / "occasions.jsonl").read_text().splitlines()
+    lines = (folder.parent / margins.LATENCIES / "occasions.jsonl").read_text().splitlines()
     ways = [json.loads(line)["of"] for line in lines]
     assert len(set(ways)) == 2 and ways.count(ways[-1]) == 1, "certified once; the trials are another way of timing"

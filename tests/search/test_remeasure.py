@@ -16,7 +16,7 @@ from nash_search.errors import InvalidInput
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import Latency, Round
-from nash_search.search import clock, probe
+from nash_search.search import probe, remeasure
 from nash_search.search.pick import pick
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
@@ -24,14 +24,14 @@ from nash_search.tasks.loading import load_task
 
 
 def asked(path, **overrides):
-    found, source = clock.workload_of(path, load_config(None, overrides))
+    found, source = remeasure.workload_of(path, load_config(None, overrides))
     return (found.batch_size, found.input_tokens, found.output_tokens, found.beams), source
 
 
 def test_a_folder_nothing_is_known_of_is_timed_on_assumed_lengths_and_says_so(tmp_path):
     (tmp_path / "generation_config.json").write_text(json.dumps({"num_beams": 4}))
     shape, source = asked(tmp_path)
-    assert shape == (1, clock.ASSUMED_INPUT_TOKENS, clock.ASSUMED_OUTPUT_TOKENS, 4)
+    assert shape == (1, remeasure.ASSUMED_INPUT_TOKENS, remeasure.ASSUMED_OUTPUT_TOKENS, 4)
     assert source.startswith("assumed; --data")
     assert asked(tmp_path, **{"workload.input_tokens": 7, "workload.beams": 1})[0] == (1, 7, 32, 1)
     assert asked(tmp_path, **{"workload.input_tokens": 7})[1].startswith("one as given, the other assumed")
@@ -46,7 +46,10 @@ def test_named_data_give_their_median_lengths(tmp_path):
     task = load_task(TaskConfig(data=str(data), name="words"), models.load_tokenizer(models.vet(teacher_folder())))
     shape, source = asked(teacher_folder(), **{"task.data": str(data)})
     assert shape == (1, task.input_tokens, task.output_tokens, 1) and source == f"medians of {data}"
-    assert 8 <= task.input_tokens <= 10 and shape[1:3] != (clock.ASSUMED_INPUT_TOKENS, clock.ASSUMED_OUTPUT_TOKENS)
+    assert 8 <= task.input_tokens <= 10 and shape[1:3] != (
+        remeasure.ASSUMED_INPUT_TOKENS,
+        remeasure.ASSUMED_OUTPUT_TOKENS,
+    )
     with pytest.raises(InvalidInput, match="none.jsonl"):
         asked(teacher_folder(), **{"task.data": str(tmp_path / "none.jsonl")})
 
@@ -54,7 +57,7 @@ def test_named_data_give_their_median_lengths(tmp_path):
 def test_an_export_is_timed_as_it_was_certified_unless_a_flag_says_otherwise(tmp_path):
     recorded = Workload(batch_size=9, input_tokens=5, output_tokens=4, beams=3)
     record = {"workload": recorded.model_dump(mode="json"), "teacher": "t"}
-    (tmp_path / clock.MEASUREMENT).write_text(json.dumps(record))
+    (tmp_path / remeasure.MEASUREMENT).write_text(json.dumps(record))
     assert asked(tmp_path) == ((9, 5, 4, 3), "as it was certified")
     assert asked(tmp_path, **{"workload.batch_size": 2}) == ((2, 5, 4, 3), "as it was certified")
 
@@ -88,7 +91,7 @@ def test_a_front_timed_on_another_machine_is_never_shown_as_if_on_one(rehearse, 
         rounds = tuple(Round(runs_ms=(5.0, x), dense_runs_ms=(10.0, 10.0)) for x in (5.0, 5.1))
         return dict.fromkeys(folders, Latency(rounds=rounds, workload=workload, fingerprint=now, fresh=True))
 
-    monkeypatch.setattr(clock.latency, "measure_fresh", measure_fresh)
+    monkeypatch.setattr(remeasure.latency, "measure_fresh", measure_fresh)
     (folder / "rehearsal").mkdir()  # where its dense model would lie
     from nash_search.report import remeasured
 
@@ -130,23 +133,23 @@ def test_the_dense_model_is_found_though_the_study_has_moved(tmp_path):
     study, named = tmp_path / "moved", tmp_path / "named"
     (study / "teacher").mkdir(parents=True)
     named.mkdir()
-    assert clock.dense_of(str(named), study) == named
-    assert clock.dense_of("/gone/teacher", study) == study / "teacher"
-    assert clock.dense_of(f"/gone/{teacher_folder().name}", study) == teacher_folder()
+    assert remeasure.dense_of(str(named), study) == named
+    assert remeasure.dense_of("/gone/teacher", study) == study / "teacher"
+    assert remeasure.dense_of(f"/gone/{teacher_folder().name}", study) == teacher_folder()
     with pytest.raises(InvalidInput, match="got nothing at '/gone/model' .*give --against DENSE"):
-        clock.dense_of("/gone/model", study)
+        remeasure.dense_of("/gone/model", study)
 
 
 def test_an_export_may_lie_at_the_root_of_a_file_system(monkeypatch):
-    monkeypatch.setattr(clock, "measurement_of", lambda path: {"teacher": "/gone/model", "workload": {}})
+    monkeypatch.setattr(remeasure, "measurement_of", lambda path: {"teacher": "/gone/model", "workload": {}})
     with pytest.raises(InvalidInput, match="give --against DENSE"):
-        clock.measure_folder(Path("/"), None, Workload(input_tokens=1, output_tokens=1), rounds=2, pairs=3)
+        remeasure.measure_folder(Path("/"), None, Workload(input_tokens=1, output_tokens=1), rounds=2, pairs=3)
 
 
 def test_a_share_needs_something_to_be_a_share_of(tmp_path):
     workload = Workload(input_tokens=1, output_tokens=1)
     with pytest.raises(InvalidInput, match="milliseconds where there is no dense reference, but got 50%"):
-        clock.measure_folder(tmp_path, None, workload, budgets=[LatencyBudget.parse("50%")], rounds=2, pairs=3)
+        remeasure.measure_folder(tmp_path, None, workload, budgets=[LatencyBudget.parse("50%")], rounds=2, pairs=3)
 
 
 def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, monkeypatch):

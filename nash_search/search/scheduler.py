@@ -3,7 +3,7 @@
     next():    interrupted or retried -> dense model -> anchors -> sampler       (Job, Wait or Done)
     finish():  record -> study -> drop dominated weights -> backup -> listeners
 
-All of it is derived from the study's rows, nothing is remembered elsewhere, so a new driver over the same
+All of it is derived from the study's rows, nothing is remembered elsewhere, so a new scheduler over the same
 study goes on where a killed one ended. A runner (serial or Ray) only calls these two.
 This module refuses to know processes, and what a trial does.
 """
@@ -21,9 +21,9 @@ from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.errors import StorageDamaged
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
-from nash_search.search import space
-from nash_search.search.frontier import Frontier
-from nash_search.search.listener import Listener, StudyState
+from nash_search.search import feasibility
+from nash_search.search.callbacks import Listener, StudyState
+from nash_search.search.candidates import Candidates
 from nash_search.search.sampler import Proposals, seed_at
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import WEIGHTS, folder_key
@@ -41,7 +41,7 @@ ROW_LIMIT = 5
 """Failures in a row after which the search ends: something is wrong with all of them."""
 
 
-class Driver:
+class Scheduler:
     """Proposes jobs and takes records."""
 
     NO_TRIALS: ClassVar[dict[str, int]] = {"complete": 0, "stopped": 0, "infeasible": 0, "failed": 0}
@@ -60,11 +60,11 @@ class Driver:
         spent_s: float = 0.0,
     ) -> None:
         self.study, self.table, self.config, self.workload = study, table, config, workload
-        self.frontier = Frontier(study, config.budgets)
+        self.candidates = Candidates(study, config.budgets)
         self.workers, self.listeners = workers, listeners
         facts = study.facts
         self.feasible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share]
-        corners = space.anchors(facts.space, table, config.budgets)
+        corners = feasibility.anchors(facts.space, table, config.budgets)
         wanted = corners if config.sampler not in ("grid", "random") else []
         self.anchors = list(dict.fromkeys([*extra_anchors, *wanted]))
         self.why_done = ""
@@ -78,7 +78,7 @@ class Driver:
 
     # -- proposing -------------------------------------------------------------------------------
 
-    def next(self) -> Job | Nothing:
+    def ask(self) -> Job | Nothing:
         """The next job, WAIT while others may still make one necessary, or DONE."""
         self.study.refresh()
         rows = self.study.rows()
@@ -103,7 +103,7 @@ class Driver:
             record = TrialRecord(number=number, architecture=architecture, infeasible=reason)
             self.study.tell(number, record, share)
             self._tell_listeners(record)
-            return self.next()
+            return self.ask()
         job = self._job(number, architecture, share)
         self._running[number] = job
         return job
@@ -226,7 +226,7 @@ class Driver:
 
     # -- taking results --------------------------------------------------------------------------
 
-    def finish(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
+    def tell(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
         """Close the job's row with its record.
 
         Raises:
@@ -258,12 +258,12 @@ class Driver:
     def interrupted(self) -> None:
         """Close the rows of jobs that will not come back; they are taken up again at the next start."""
         for number in list(self._running):
-            self.study.fail(number, "interrupted", "the driver was asked to end")
+            self.study.fail(number, "interrupted", "the scheduler was asked to end")
             del self._running[number]
 
     def _drop_dominated(self) -> None:
         held = [r for r in self.study.records() if r.checkpoint is not None and r.number not in self._dropped]
-        kept = {r.number for r in [*self.frontier.front(), *self.frontier.contenders(held)]}
+        kept = {r.number for r in [*self.candidates.front(), *self.candidates.contenders(held)]}
         for record in held:
             if record.number not in kept:
                 artifacts.drop(Path(self.study.folder, str(record.checkpoint)).parent, f"{WEIGHTS}/")
@@ -276,7 +276,7 @@ class Driver:
 
     @property
     def elapsed_s(self) -> float:
-        """Wall seconds since the search began, what it spent before this driver (`spent_s`) included."""
+        """Wall seconds since the search began, what it spent before this scheduler (`spent_s`) included."""
         return time.monotonic() - self._began
 
     def state(self) -> StudyState:
@@ -287,8 +287,8 @@ class Driver:
         mean = sum(self._spent_s) / len(self._spent_s) if self._spent_s else None
         return StudyState(
             records=records,
-            front=tuple(r.number for r in self.frontier.front()),
-            hypervolume=self.frontier.hypervolume(),
+            front=tuple(r.number for r in self.candidates.front()),
+            hypervolume=self.candidates.hypervolume(),
             counts=self.counts(),
             trained=trained,
             trials=self.config.trials,

@@ -7,7 +7,7 @@ import pytest
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace, TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.latency_table import LatencyTable, ProbeEntry
-from nash_search.search import probe, space
+from nash_search.search import feasibility, probe
 from nash_search.trial.synthetic_evaluator import LAYERS, SyntheticEvaluator, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=tuple(range(1, LAYERS + 1)))
@@ -42,8 +42,8 @@ def test_shares_between_probed_widths_are_interpolated_and_monotone(table):
 
 
 def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(table, monkeypatch):
-    first = space.anchors(SPACE, table, BUDGETS)
-    monkeypatch.setattr(space, "ANCHORS", 100)
+    first = feasibility.anchors(SPACE, table, BUDGETS)
+    monkeypatch.setattr(feasibility, "ANCHORS", 100)
     expected = set()
     for budget in BUDGETS:
         limit = budget.share_of(table.dense_ms)
@@ -51,12 +51,12 @@ def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(ta
             fits = [
                 a
                 for a in SPACE.architectures()
-                if a.decoder_layers == layers and table.share(a) * (1 + space.MARGIN) <= limit
+                if a.decoder_layers == layers and table.share(a) * (1 + feasibility.MARGIN) <= limit
             ]
             if fits:
                 expected.add(min(fits, key=lambda a: a.encoder_sparsity_pct))
     fastest = Architecture(encoder_sparsity_pct=80, decoder_layers=1)
-    found = space.anchors(SPACE, table, BUDGETS)
+    found = feasibility.anchors(SPACE, table, BUDGETS)
     assert set(found) == expected | {fastest} and len(found) == len(set(found))
     assert first == found[:5], "a few come before the sampler"
     assert found[0].encoder_sparsity_pct == 0, "low encoder sparsity first"
@@ -66,11 +66,11 @@ def test_a_budget_below_the_floor_admits_nothing_and_names_the_nearest(table):
     fastest, share = probe.floor(table, SPACE.architectures())
     assert (fastest.encoder_sparsity_pct, fastest.decoder_layers) == (80, 1)
     low = LatencyBudget.parse("10%")
-    assert space.admitted(SPACE, table, low)["fits"] == {}
+    assert feasibility.admitted(SPACE, table, low)["fits"] == {}
     for asked in ("10%", "10ms"):
         nearest = probe.nearest_feasible(table, SPACE.architectures(), LatencyBudget.parse(asked))
         assert share <= nearest.share_of(table.dense_ms) < share * 1.15
-        assert space.admitted(SPACE, table, nearest)["fits"]
+        assert feasibility.admitted(SPACE, table, nearest)["fits"]
 
 
 def test_depths_come_from_the_model_and_may_not_exceed_it():
@@ -92,16 +92,16 @@ def test_a_whole_encoder_may_be_faster_than_a_slightly_narrowed_one(table):
     bumpy = LatencyTable(entries=tuple(slower(e) for e in table.entries))
     whole, narrowed = (Architecture(encoder_sparsity_pct=s, decoder_layers=2) for s in (0, 10))
     assert bumpy.share(whole) == pytest.approx(0.6, abs=0.01) and bumpy.share(narrowed) == pytest.approx(0.63, abs=0.01)
-    corners = space.densest_that_fit(SPACE, bumpy, 0.62)
+    corners = feasibility.densest_that_fit(SPACE, bumpy, 0.62)
     assert whole in corners and narrowed not in corners
-    said = space.admitted(SPACE, bumpy, LatencyBudget.parse("62%"))
+    said = feasibility.admitted(SPACE, bumpy, LatencyBudget.parse("62%"))
     assert said["fits"]["2"] == [[0, 0], [20, 80]] and said["admits"]["2"] == 0, "any encoder would be a lie"
 
 
 def test_what_a_budget_admits_is_what_the_search_may_propose(table):
     some = SPACE.model_copy(update={"decoder_layers": (2, 4, 6)})
     for budget in BUDGETS:
-        said = space.admitted(some, table, budget)
+        said = feasibility.admitted(some, table, budget)
         told = {
             (int(n), s)
             for n, runs in said["fits"].items()

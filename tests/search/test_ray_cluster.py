@@ -7,7 +7,7 @@ import pytest
 
 from nash_search.config import Architecture, SearchConfig, TaskConfig, Workload, WorkloadRequest
 from nash_search.records import TrialRecord
-from nash_search.search import cluster, runner
+from nash_search.search import ray_cluster, ray_runner
 from nash_search.trial.cost import worker_count
 from nash_search.trial.job import Job
 
@@ -29,7 +29,7 @@ def job_on(device, tmp_path):
 @pytest.mark.parametrize(("asked", "seen"), [("cuda:1", "cuda"), ("cuda", "cuda"), ("auto", "auto"), ("cpu", "cpu")])
 def test_a_worker_sees_only_the_gpu_that_ray_gave_it(asked, seen, tmp_path):
     job = job_on(asked, tmp_path)
-    found = runner.seen_by_a_worker(job)
+    found = ray_runner.seen_by_a_worker(job)
     assert found.config.workload.device == seen
     assert found.key == job.key, "the trial is the same"
 
@@ -42,7 +42,7 @@ def test_a_named_gpu_is_the_only_one_a_cluster_of_ours_has(monkeypatch, device, 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with cluster.environment(cluster.worker_environment(device)):
+    with ray_cluster.environment(ray_cluster.worker_environment(device)):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
         assert os.environ["MALLOC_ARENA_MAX"] == "2"
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible and "MALLOC_ARENA_MAX" not in os.environ
@@ -51,34 +51,34 @@ def test_a_named_gpu_is_the_only_one_a_cluster_of_ours_has(monkeypatch, device, 
 
 @pytest.mark.parametrize(("gpus", "workers", "share"), [(1, 2, 0.5), (4, 4, 1.0), (8, 4, 1.0), (0, 3, 0.0)])
 def test_trials_ask_for_gpus_by_fraction(monkeypatch, gpus, workers, share):
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 8.0} | ({"GPU": gpus} if gpus else {}))
-    assert cluster.gpu_share(workers) == share
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 8.0} | ({"GPU": gpus} if gpus else {}))
+    assert ray_cluster.gpu_share(workers) == share
 
 
 def test_joining_a_cluster_starts_none(monkeypatch):
     asked = []
-    monkeypatch.setattr(cluster.ray, "init", lambda **options: asked.append(options))
-    cluster.start_ray(SearchConfig(ray_address="auto"), 2, True)
+    monkeypatch.setattr(ray_cluster.ray, "init", lambda **options: asked.append(options))
+    ray_cluster.start_ray(SearchConfig(ray_address="auto"), 2, True)
     assert [one["address"] for one in asked] == ["auto"] and "num_cpus" not in asked[0]
 
 
 def test_a_worker_that_dies_after_its_record_changes_nothing(tmp_path):
     job, finished = job_on("cpu", tmp_path), []
-    driver = SimpleNamespace(
-        config=job.config, next=lambda: job, finish=lambda job, record, wall_s: finished.append(record.failure)
+    scheduler = SimpleNamespace(
+        config=job.config, ask=lambda: job, tell=lambda job, record, wall_s: finished.append(record.failure)
     )
 
     class Shield:
         def shielded(self):
-            return cluster.environment({})
+            return ray_cluster.environment({})
 
-    ears = runner.Ears(driver, Shield())
-    assert ears.next_job("t") is job
+    callback = ray_runner.TuneCallback(scheduler, Shield())
+    assert callback.next_job("t") is job
     record = TrialRecord(number=3, architecture=job.architecture)
     trial = SimpleNamespace(trial_id="t", error_file=None)
-    ears.on_trial_start(0, [], trial)
-    ears.on_trial_result(0, [], trial, {"record": record.model_dump_json()})
-    ears.on_step_begin(1, [])
-    ears.on_trial_error(1, [], trial)
-    ears.on_step_begin(2, [])
+    callback.on_trial_start(0, [], trial)
+    callback.on_trial_result(0, [], trial, {"record": record.model_dump_json()})
+    callback.on_step_begin(1, [])
+    callback.on_trial_error(1, [], trial)
+    callback.on_step_begin(2, [])
     assert finished == [None]

@@ -17,9 +17,9 @@ from nash_search.config import SearchConfig
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import REMEMBERED
 from nash_search.results import Engines
-from nash_search.search import occasions, probe, space
-from nash_search.search.occasions import LATENCIES
-from nash_search.search.opening import timed_table
+from nash_search.search import feasibility, margins, probe
+from nash_search.search.margins import LATENCIES
+from nash_search.search.plan import timed_table
 from nash_search.trial import dense_engines
 from nash_search.trial.evaluator import open_evaluator
 
@@ -48,8 +48,8 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
     own = None if config.trim_vocab else evaluator.dense_folder()  # a probe keeps no trimmed model
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
-    effect = occasions.learnt(results / config.study_name, evaluator.fingerprint())
-    certifies = occasions.certifies(config.budgets, effect, config.certify_rounds)
+    effect = margins.learnt(results / config.study_name, evaluator.fingerprint())
+    certifies = margins.certifies(config.budgets, effect, config.certify_rounds)
     lower_ms, upper_ms = table.dense_bounds_ms(effect)
     return {
         "task": config.task.name,
@@ -74,7 +74,7 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
                 "feasible": floor_share <= budget.share_of(table.dense_ms),
                 "verdict": "" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
                 "floor_ms": floor_share * table.dense_ms,
-                **space.admitted(filled, table, budget),
+                **feasibility.admitted(filled, table, budget),
                 "nearest_feasible": probe.nearest_feasible(table, architectures, budget, certifies["ms_margin"]).asked,
             }
             for budget in config.budgets

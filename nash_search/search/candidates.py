@@ -35,7 +35,7 @@ def near(record: TrialRecord, budget: LatencyBudget) -> bool:
     return latency is not None and abs(latency.ratio / budget.share_of(latency.dense_ms) - 1) < NEAR
 
 
-class Frontier:
+class Candidates:
     """The front of a study's complete trials, kept up as they come."""
 
     def __init__(self, study: Study, budgets: Sequence[LatencyBudget]) -> None:

@@ -23,8 +23,8 @@ from nash_search.intervals import OccasionEffect
 from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.results import Engines
-from nash_search.search import document, occasions, probe, space
-from nash_search.search.occasions import LATENCIES
+from nash_search.search import feasibility, margins, probe, summary
+from nash_search.search.margins import LATENCIES
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.trial import cost, dense_engines
@@ -209,13 +209,13 @@ def study_facts(case: Case) -> StudyFacts:
     return StudyFacts(
         question=case.question,
         question_digest=digest(case.question),
-        baseline=space.baseline(filled, case.evaluator.decoder_layers()),
+        baseline=feasibility.baseline(filled, case.evaluator.decoder_layers()),
         loosest_share=probe.loosest(config.budgets, table.dense_ms).share_of(table.dense_ms),
         dense_ms=table.dense_ms,
         dense_quality=dense.value,
         quality_metric=dense.metric,
         direction=dense.direction,
-        reference_quality=document.dropped(dense.value, drop, dense.direction),
+        reference_quality=summary.dropped(dense.value, drop, dense.direction),
     )
 
 
@@ -295,11 +295,11 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
                 "budget_ms": b.ms_at(facts.dense_ms),
                 "floor_ms": floor_share * facts.dense_ms,
                 "verdict": "infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
-                **space.admitted(facts.space, table, b),
+                **feasibility.admitted(facts.space, table, b),
             }
             for b in config.budgets
         ],
-        "certifies": occasions.certifies(config.budgets, case.effect, config.certify_rounds),
+        "certifies": margins.certifies(config.budgets, case.effect, config.certify_rounds),
         "fastest": fastest.slug,
         "engines": told_engines(case),
         "trials": config.trials,

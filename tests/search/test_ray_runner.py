@@ -1,4 +1,4 @@
-"""Ray: the same driver and trial function, side by side; every promise about workers and processes."""
+"""Ray: the same scheduler and trial function, side by side; every promise about workers and processes."""
 
 import json
 import os

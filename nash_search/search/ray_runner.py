@@ -1,10 +1,10 @@
 """Trials side by side: Ray Tune runs them, the study remembers them.
 
-Imported only when Ray is wanted. Tune's part is small on purpose: its Searcher asks the driver for
+Imported only when Ray is wanted. Tune's part is small on purpose: its Searcher asks the scheduler for
 jobs, its Callback hands records back, and what Tune itself remembers lies in a scratch folder that is
 deleted; a start never restores a Tune run, it makes a new one over the same study.
 
-    driver.next() -> Asker.suggest -> worker: run_trial(job) -> report(record) -> Ears -> driver.finish()
+    scheduler.ask -> JobSearcher.suggest -> worker: run_trial(job), report(record) -> TuneCallback -> scheduler.tell
 
 Records are taken over only in `on_step_begin`: an exception inside Tune's own result handling would become a
 trial error. A hung trial reports nothing, so its actor is killed by us. This module refuses to know what is
@@ -22,7 +22,7 @@ from typing import Any
 
 from nash_search.errors import NashSearchError
 from nash_search.records import FailureReason, TrialRecord
-from nash_search.search.cluster import Searcher, gpu_share, ray, start_ray, stop_ray, tune
+from nash_search.search.ray_cluster import Searcher, gpu_share, ray, start_ray, stop_ray, tune
 from nash_search.search.signals import Interruption
 from nash_search.storage import log
 from nash_search.storage.recovery import TUNE
@@ -33,14 +33,14 @@ NEWS_S = 2.0
 """Seconds between two reports of a trial's progress."""
 
 
-class News(Hooks):
+class TuneHooks(Hooks):
     """Progress of a trial in a worker, reported to Tune now and then."""
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
-        """Report, but not each step: a report waits for the driver."""
+        """Report, but not each step: a report waits for the scheduler."""
         if time.monotonic() - self._last >= NEWS_S:
             self._last = time.monotonic()
             tune.report({"stage": stage, "step": step, "steps": steps, "loss": float(loss)})
@@ -50,7 +50,7 @@ def train_one(config: dict[str, Any]) -> None:
     """What a worker runs: one job, one record, both as JSON (Tune flattens dicts)."""
     job = seen_by_a_worker(Job.model_validate_json(config["job"]))
     log.to_file(Path(job.folder))
-    tune.report({"record": run_trial(job, News()).model_dump_json()})
+    tune.report({"record": run_trial(job, TuneHooks()).model_dump_json()})
 
 
 def seen_by_a_worker(job: Job) -> Job:
@@ -61,8 +61,8 @@ def seen_by_a_worker(job: Job) -> Job:
     return job.model_copy(update={"config": job.config.model_copy(update={"workload": workload})})
 
 
-class Asker(Searcher):
-    """Tune's idea of a search algorithm: passes the driver's jobs on."""
+class JobSearcher(Searcher):
+    """Tune's idea of a search algorithm: passes the scheduler's jobs on."""
 
     def __init__(self, next_job: Callable[[str], Job | Nothing]) -> None:
         super().__init__(metric=None, mode=None)  # the strict metric check is off without a metric
@@ -89,11 +89,11 @@ class Asker(Searcher):
         """Nothing is ever restored."""
 
 
-class Ears(tune.Callback):
+class TuneCallback(tune.Callback):
     """Hears how trials went; acts between Tune's steps."""
 
-    def __init__(self, driver: JobSource, interruption: Interruption) -> None:
-        self._driver, self._interruption = driver, interruption
+    def __init__(self, scheduler: JobSource, interruption: Interruption) -> None:
+        self._scheduler, self._interruption = scheduler, interruption
         self.jobs: dict[str, Job] = {}
         self._began: dict[str, float] = {}
         self._ended: list[tuple[str, TrialRecord | None, str]] = []
@@ -101,15 +101,15 @@ class Ears(tune.Callback):
         self.error: NashSearchError | None = None
 
     def next_job(self, trial_id: str) -> Job | Nothing:
-        """The driver's next job, remembered under Tune's trial id."""
+        """The scheduler's next job, remembered under Tune's trial id."""
         with self._interruption.shielded():
-            found = self._driver.next()
+            found = self._scheduler.ask()
         if isinstance(found, Job):
             self.jobs[trial_id] = found
         return found
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Hand records to the driver; end trials that are late."""
+        """Hand records to the scheduler; end trials that are late."""
         while self._ended:
             trial_id, record, why = self._ended.pop(0)
             job = self.jobs.pop(trial_id, None)
@@ -122,11 +122,11 @@ class Ears(tune.Callback):
                 record = failed_record(job, reason, words, wall_s)
             with self._interruption.shielded():
                 try:
-                    self._driver.finish(job, record, wall_s)
+                    self._scheduler.tell(job, record, wall_s)
                 except NashSearchError as error:
                     self.error = error  # Tune would dress it up
                     raise
-        limit_s = self._driver.config.trial_timeout_s
+        limit_s = self._scheduler.config.trial_timeout_s
         if limit_s is None:
             return
         for trial in trials:
@@ -152,7 +152,7 @@ class Ears(tune.Callback):
         elif "stage" in result and trial.trial_id in self.jobs:
             with self._interruption.shielded():
                 number = self.jobs[trial.trial_id].number
-                self._driver.progress(number, result["stage"], result["step"], result["steps"], result["loss"])
+                self._scheduler.progress(number, result["stage"], result["step"], result["steps"], result["loss"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A dead worker (`trial.get_error()` is still None here; the file is written)."""
@@ -173,33 +173,33 @@ def death(why: str) -> FailureReason:
     return "oom" if "OutOfMemory" in why or "memory pressure" in why else "worker_died"
 
 
-def run(driver: JobSource, folder: Path, interruption: Interruption) -> None:
+def run(scheduler: JobSource, folder: Path, interruption: Interruption) -> None:
     """Run jobs side by side until there are no more; no process outlives this call.
 
     Args:
-        driver: whose jobs.
+        scheduler: whose jobs.
         folder: the study's; what Tune writes lies there, deleted at the end or, after a kill, by the next start.
         interruption: raises here on a signal.
     """
-    config = driver.config
-    on_cpu = driver.workload.device == "cpu"
+    config = scheduler.config
+    on_cpu = scheduler.workload.device == "cpu"
     scratch = folder.resolve() / TUNE
-    ears = Ears(driver, interruption)
+    callback = TuneCallback(scheduler, interruption)
     started = False
     try:
         with interruption.interruptible():
-            if driver.exhausted():
+            if scheduler.exhausted():
                 return
             started = True
-            start_ray(config, driver.workers, on_cpu)
+            start_ray(config, scheduler.workers, on_cpu)
             interruption.install()  # ray.init took SIGTERM
-            resources: dict[str, float] = {"cpu": 1} if on_cpu else {"cpu": 1, "gpu": gpu_share(driver.workers)}
+            resources: dict[str, float] = {"cpu": 1} if on_cpu else {"cpu": 1, "gpu": gpu_share(scheduler.workers)}
             tuner = tune.Tuner(
                 tune.with_resources(train_one, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=Asker(ears.next_job),
+                    search_alg=JobSearcher(callback.next_job),
                     num_samples=-1,
-                    max_concurrent_trials=driver.workers,
+                    max_concurrent_trials=scheduler.workers,
                     reuse_actors=on_cpu,
                     trial_name_creator=lambda trial: f"trial-{trial.trial_id}",
                     trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
@@ -208,7 +208,7 @@ def run(driver: JobSource, folder: Path, interruption: Interruption) -> None:
                     name="run",
                     storage_path=str(scratch),
                     verbose=0,
-                    callbacks=[ears],
+                    callbacks=[callback],
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
                 ),
@@ -216,10 +216,10 @@ def run(driver: JobSource, folder: Path, interruption: Interruption) -> None:
             try:
                 tuner.fit()
             except Exception:
-                if ears.error is not None:
-                    raise ears.error from None
+                if callback.error is not None:
+                    raise callback.error from None
                 raise
-        ears.on_step_begin(0, [])  # records that came with the last step
+        callback.on_step_begin(0, [])  # records that came with the last step
     finally:
         with interruption.shielded():
             if started:

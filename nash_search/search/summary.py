@@ -20,7 +20,7 @@ from nash_search.files import csv_cell, write_atomic
 from nash_search.latency_table import LatencyTable
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import over_seeds
-from nash_search.search import occasions, probe
+from nash_search.search import margins, probe
 from nash_search.search.certify import Certification, CertifiedPoint, Training, choose
 from nash_search.storage import provenance
 from nash_search.storage.study import StudyFacts
@@ -117,7 +117,7 @@ def full(
         "hypervolume": hypervolume,
         "elapsed_s": round(elapsed_s, 3),
         "data": data,
-        "certifies": occasions.certifies(
+        "certifies": margins.certifies(
             config.budgets, effect, config.certify_rounds, points[0].latency if points else None
         ),
         "inputs": inputs,
@@ -163,7 +163,7 @@ def nearest(
         if math.isfinite(ms):
             return probe.rounded_up(ms).asked
     architectures = config.search_space.filled(decoder_layers).architectures()
-    margin = occasions.planned_margin(intervals.DEFAULT_OCCASION, config.certify_rounds)
+    margin = margins.planned_margin(intervals.DEFAULT_OCCASION, config.certify_rounds)
     return probe.nearest_feasible(table, architectures, budget, margin).asked
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
 from nash_search.records import Latency, Quality, Round, TrialRecord
-from nash_search.search.frontier import CLOCK_ERROR, NEAR, PER_BUDGET, Frontier
+from nash_search.search.candidates import CLOCK_ERROR, NEAR, PER_BUDGET, Candidates
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
 WORKLOAD = Workload(batch_size=1, input_tokens=8, output_tokens=8)
@@ -45,7 +45,7 @@ def trial(number, share, quality, **changes):
 def test_contenders_are_exactly_the_trials_that_an_erring_clock_may_have_kept_off(seed):
     rng = np.random.default_rng(seed)
     records = [trial(i, float(rng.uniform(0.3, 0.8)), float(rng.uniform(80, 90))) for i in range(40)]
-    frontier = Frontier(Rows(records), [HALF])
+    frontier = Candidates(Rows(records), [HALF])
     on_front = {r.number for r in frontier.front()}
     wanted = set()
     for r in records:
@@ -64,11 +64,11 @@ def test_contenders_are_exactly_the_trials_that_an_erring_clock_may_have_kept_of
 def test_a_trial_once_out_of_reach_stays_so_and_a_failed_one_never_contends():
     records = [trial(0, 0.40, 90.0), trial(1, 0.49, 89.0), trial(2, 0.48, 91.0), trial(3, 0.485, 90.9)]
     records.append(trial(4, 0.486, 90.8, failure="nan"))
-    frontier = Frontier(Rows(records), [HALF])
+    frontier = Candidates(Rows(records), [HALF])
     assert [r.number for r in frontier.contenders(records)] == [3]
     for share, quality in itertools.product((0.3, 0.47, 0.6), (70.0, 90.5, 95.0)):
         more = [*records, trial(9, share, quality)]
-        assert 1 not in {r.number for r in Frontier(Rows(more), [HALF]).contenders(more)}
+        assert 1 not in {r.number for r in Candidates(Rows(more), [HALF]).contenders(more)}
 
 
 def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_point(rehearse, notebook, monkeypatch):
@@ -95,8 +95,8 @@ def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_poin
 
 
 def test_what_the_certificates_put_behind_is_not_shown_as_front(rehearse, monkeypatch):
-    monkeypatch.setattr("nash_search.search.frontier.CLOCK_ERROR", 0.5)
-    monkeypatch.setattr("nash_search.search.frontier.NEAR", 0.9)
+    monkeypatch.setattr("nash_search.search.candidates.CLOCK_ERROR", 0.5)
+    monkeypatch.setattr("nash_search.search.candidates.NEAR", 0.9)
     result = rehearse(trials=14)
     timed = json.loads((result.folder / "certification.json").read_text())["timed"]
     assert len(timed) > len(result.front)

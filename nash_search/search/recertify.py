@@ -17,8 +17,9 @@ from nash_search.files import write_atomic
 from nash_search.latency.measurement import known
 from nash_search.records import Latency, pooled
 from nash_search.results import Certification
-from nash_search.search import certify, document, occasions, sealed
-from nash_search.search.naming import MEASUREMENT, measurement
+from nash_search.search import certify, held_out_test, margins
+from nash_search.search import summary as document
+from nash_search.search.export_names import MEASUREMENT, measurement
 from nash_search.storage import locks
 
 LEAST_ROUNDS = 2
@@ -45,8 +46,8 @@ def renew(folder: Path, found: Mapping[str, Latency]) -> str:
         if min(sum(bool(r.runs_ms) for r in new.rounds) for _, new in pairs) < LEAST_ROUNDS:
             return f"fewer than {LEAST_ROUNDS} rounds could be taken"
         latency = pairs[0][1]
-        occasions.keep_fresh(folder, latency, before.dense_checkpoint)
-        effect = occasions.learnt(folder, latency.fingerprint)
+        margins.keep_fresh(folder, latency, before.dense_checkpoint)
+        effect = margins.learnt(folder, latency.fingerprint)
         points = tuple(
             p.model_copy(update={"latency": pooled(p.latency, new.model_copy(update={"effect": effect}))})
             for p, (_, new) in zip(before.points, pairs, strict=True)
@@ -70,7 +71,7 @@ def _documents(folder: Path, found: Certification) -> str:
         dense, inputs = Path(found.dense_checkpoint), summary.get("inputs")
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
-    sealed.place(folder, found, config.budgets, floor)
+    held_out_test.place(folder, found, config.budgets, floor)
     before = {b["asked"]: b for b in summary["budgets"]}
     latency = found.points[0].latency
     assert latency.effect is not None
@@ -86,7 +87,7 @@ def _documents(folder: Path, found: Certification) -> str:
             document.front_row(p, folder, p.parameters or sizes.get(p.number), dense_ms if config.relative else None)
             for p in found.points
         ],
-        "certifies": occasions.certifies(config.budgets, latency.effect, config.certify_rounds, latency),
+        "certifies": margins.certifies(config.budgets, latency.effect, config.certify_rounds, latency),
     }
     document.write_summary(folder, summary)
     return ""

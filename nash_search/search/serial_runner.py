@@ -1,6 +1,6 @@
 """The serial runner: every trial in this process, one after the other, no Ray.
 
-What unit tests and `--serial` use, and the reference for the other runner: same driver, same trial function.
+What unit tests and `--serial` use, and the reference for the other runner: same scheduler, same trial function.
 A trial that outlives its timeout is ended by an alarm. This module refuses to know what is proposed and why.
 """
 
@@ -18,15 +18,15 @@ from nash_search.trial.job import Hooks, Job, JobSource, Nothing
 from nash_search.trial.run import run_trial
 
 
-class Report(Hooks):
-    """Progress straight to the driver."""
+class SerialHooks(Hooks):
+    """Progress straight to the scheduler."""
 
-    def __init__(self, driver: JobSource) -> None:
-        self._driver = driver
+    def __init__(self, scheduler: JobSource) -> None:
+        self._scheduler = scheduler
 
     def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
         """Pass it on."""
-        self._driver.progress(job.number, stage, step, steps, loss)
+        self._scheduler.progress(job.number, stage, step, steps, loss)
 
 
 @contextmanager
@@ -48,19 +48,19 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run_job(job: Job, driver: JobSource, interruption: Interruption, *, dense: bool = False) -> None:
+def run_job(job: Job, scheduler: JobSource, interruption: Interruption, *, dense: bool = False) -> None:
     """One job from start to its row."""
     began = time.monotonic()
     with interruption.interruptible():
-        record = run_trial(job, Report(driver), dense=dense, limit=time_limit(job.config.trial_timeout_s))
-    driver.finish(job, record, time.monotonic() - began)
+        record = run_trial(job, SerialHooks(scheduler), dense=dense, limit=time_limit(job.config.trial_timeout_s))
+    scheduler.tell(job, record, time.monotonic() - began)
 
 
-def run(driver: JobSource, interruption: Interruption) -> None:
+def run(scheduler: JobSource, interruption: Interruption) -> None:
     """Run jobs until there are no more."""
     while True:
         interruption.check()
-        job = driver.next()
+        job = scheduler.ask()
         if isinstance(job, Nothing):
             return
-        run_job(job, driver, interruption)
+        run_job(job, scheduler, interruption)

@@ -22,8 +22,8 @@ from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.records import Latency
 from nash_search.results import CertifiedPoint
-from nash_search.search import certify, occasions, renewal
-from nash_search.search.naming import MEASUREMENT
+from nash_search.search import certify, margins, recertify
+from nash_search.search.export_names import MEASUREMENT
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.loading import EMBEDDED, load_task
@@ -70,13 +70,13 @@ def measure_folder(
             raise InvalidInput(f"checkpoint must be a folder with a config.json, but got {folder}")
     asked = {"candidate": budgets} if budgets else None
     here = runtimes.fingerprint(devices.resolve(workload.device), workload)
-    effect = DEFAULT_OCCASION if results is None else occasions.learnt(results / "measure", here)
+    effect = DEFAULT_OCCASION if results is None else margins.learnt(results / "measure", here)
     found = latency.measure_fresh(
         {"candidate": path}, against, workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=asked,
         effect=effect,
     )["candidate"]  # fmt: skip
     if results is not None and results.is_dir():
-        occasions.keep_fresh(results / "measure", found, against or path)
+        margins.keep_fresh(results / "measure", found, against or path)
     return found
 
 
@@ -219,7 +219,7 @@ def remeasure_study(
         limit_s=LIMIT_S,
     )
     first = next(iter(found.values()))
-    kept = renewal.renew(folder, found)
+    kept = recertify.renew(folder, found)
     return {
         "study": folder.name,
         "renewed": not kept,
