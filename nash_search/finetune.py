@@ -28,8 +28,8 @@ from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import StateFile, linear_decay
 from nash_search.records import CurvePoint, Quality
 from nash_search.tasks import exported, models
-from nash_search.tasks.loading import load_scratch_task, load_task
-from nash_search.tasks.quality import score
+from nash_search.tasks.load import load_scratch_task, load_task
+from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
 
 EPOCH_EXAMPLES = 2000

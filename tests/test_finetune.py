@@ -132,7 +132,7 @@ def test_a_shape_without_a_family_is_refused(task: Task, fields: dict[str, Any],
 def test_what_is_said_while_a_teacher_is_made(capsys: pytest.CaptureFixture[str]) -> None:
     from types import SimpleNamespace
 
-    from nash_search.cli.teaching import Told
+    from nash_search.cli.finetune import Told
 
     now = [0.0]
     told = Told(every_s=10, clock=lambda: now[0])

@@ -75,9 +75,9 @@ def test_the_json_keys_documented_are_those_printed() -> None:
     text = (ROOT / "results" / "README.md").read_text()
     rows = dict(re.findall(r"^\| `nash-search ([a-z]+)` \| (`.*) \|$", text, re.M))
     documented = {name: set(re.findall(r"`([a-z_]+)`", words)) for name, words in rows.items()}
-    assert documented["probe"] == keys_returned("search/survey.py", "survey")
-    assert documented["measure"] == keys_returned("latency/report.py", "document")
-    assert documented["remeasure"] == keys_returned("search/clock.py", "remeasure_study")
+    assert documented["probe"] == keys_returned("search/probe_only.py", "survey")
+    assert documented["measure"] == keys_returned("latency/measurement.py", "document")
+    assert documented["remeasure"] == keys_returned("search/remeasure.py", "remeasure_study")
     block = next(b for b in blocks(ROOT / "results" / "README.md", "text") if '"study"' in b)
     for name in (*PUBLIC, *PUBLIC_PARTS["workload"], *PUBLIC_PARTS["dense"]):
         assert f'"{name}"' in block

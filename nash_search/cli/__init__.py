@@ -23,7 +23,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from nash_search.cli import measuring, searching, studies, teaching
+from nash_search.cli import finetune, latency, search, studies
 from nash_search.cli.flags import EVERYTHING, ConfigFile, configured
 from nash_search.errors import NashSearchError
 
@@ -53,12 +53,12 @@ app = typer.Typer(
     help="Name a latency budget, get the best version of your encoder-decoder model that measurably meets it.",
 )
 
-app.callback(invoke_without_command=True)(configured(EVERYTHING)(searching.main_job))
-app.command("probe")(configured(measuring.PROBE)(measuring.probe))
-app.command("measure")(configured(measuring.MEASURE)(measuring.measure))
-app.command("remeasure")(measuring.remeasure)
-app.command("finetune")(configured(teaching.FLAGS)(teaching.finetune))
-app.command("init")(teaching.init)
+app.callback(invoke_without_command=True)(configured(EVERYTHING)(search.main_job))
+app.command("probe")(configured(latency.PROBE)(latency.probe))
+app.command("measure")(configured(latency.MEASURE)(latency.measure))
+app.command("remeasure")(latency.remeasure)
+app.command("finetune")(configured(finetune.FLAGS)(finetune.finetune))
+app.command("init")(finetune.init)
 app.command("resume")(studies.resume)
 app.command("recover")(studies.recover)
 app.command("report")(studies.report)

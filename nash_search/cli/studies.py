@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nash_search.cli.searching import Json, Quiet, Results, quiet_libraries, run_search, storage
+from nash_search.cli.search import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput, shown
 from nash_search.report.words import at_most, looks_words, renewing
@@ -78,7 +78,7 @@ def report(study: Study, results: Results = Path("results"), json_: Json = False
     """Write report.html, report.md and the pictures of a study."""
     folder = folder_of(study, results)
     with quiet_libraries():
-        from nash_search.report import folder as stored
+        from nash_search.report import load as stored
         from nash_search.report import page
 
         files = page.write(stored.load(folder), folder)

@@ -16,10 +16,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from nash_search.intervals import mean_bounds
 from nash_search.records import Artefact, Latency, Quality, TrialRecord
 from nash_search.report import escape
-from nash_search.report.answer import load_lines, widths_words
 from nash_search.report.markdown import aligned, fenced, input_words
 from nash_search.report.picks import Point
 from nash_search.report.picture import caption
+from nash_search.report.text import load_lines, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     counted,

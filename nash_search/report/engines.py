@@ -36,7 +36,7 @@ def trying(detail: Mapping[str, Any]) -> str:
 
 
 def rows(engines: Mapping[str, Any] | None, goes_on: str = "") -> list[tuple[str, str]]:
-    """(label, words) pairs of `engines.document`; none where nothing was tried.
+    """(label, words) pairs of `dense_engines.document`; none where nothing was tried.
 
     Args:
         engines: the document.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nash_search.report import engines, escape, picture
-from nash_search.report.answer import load_lines, pick_text, quality_words, widths_words
+from nash_search.report.text import load_lines, pick_text, quality_words, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import data_words, format_count, format_ms, format_quality, format_spread
 

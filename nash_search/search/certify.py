@@ -4,7 +4,7 @@
           -> exports write the same tokens as the trained models; quantised ones keep their float twins' quality
           -> one point per architecture (`elected`)
           -> budgets are answered (`choose`), what is neither an answer nor on the certified front goes (`on_front`)
-          -> the sealed test split is another module's (`sealed`)
+          -> the sealed test split is another module's (`held_out_test`)
 
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
 budget is judged on the paired ratio, milliseconds on wall times and on how far they move here between occasions.

@@ -26,7 +26,7 @@ from nash_search.search import certify, margins, recertify
 from nash_search.search.export_names import MEASUREMENT
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.loading import EMBEDDED, load_task
+from nash_search.tasks.load import EMBEDDED, load_task
 from nash_search.trial.deployment import Serving
 
 LIMIT_S = 900.0

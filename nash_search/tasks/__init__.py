@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
-    from nash_search.tasks.loading import load_task
-    from nash_search.tasks.quality import predict, score
+    from nash_search.tasks.load import load_task
+    from nash_search.tasks.scoring import predict, score
     from nash_search.tasks.task import Examples, Task
 
 __all__ = ["Examples", "Task", "load_task", "predict", "score"]
 
-_HOMES = {"Examples": "task", "Task": "task", "load_task": "loading", "predict": "quality", "score": "quality"}
+_HOMES = {"Examples": "task", "Task": "task", "load_task": "load", "predict": "scoring", "score": "scoring"}
 
 
 __getattr__ = names_of(__name__, _HOMES)

@@ -1,8 +1,8 @@
-"""The built-in metrics: `evaluate.Metric` subclasses of counts per example (`counted.py`).
+"""The built-in metrics: `evaluate.Metric` subclasses of counts per example (`example_counts.py`).
 
 All values are percentages, higher is better; error rates are reported as 100 - rate, and the plain
 rate stands beside. Nothing is downloaded: `evaluate.load` is never called. This module refuses to
-know models; a user's own metric is `imported.py`'s.
+know models; a user's own metric is `own_metric`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nash_search.errors import InvalidInput
-from nash_search.tasks.counted import CountedMetric, Counts
+from nash_search.tasks.example_counts import CountedMetric, Counts
 
 MOST_LABELS = 200
 """More distinct targets than this are not classes."""

@@ -15,7 +15,7 @@ from typing import Any
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import models
-from nash_search.tasks.imported import is_there
+from nash_search.tasks.own_metric import is_there
 
 _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of NVIDIA, AMD and a Windows host put there."""

@@ -26,8 +26,8 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from nash_search.tasks.counted import TaskMetric
     from nash_search.tasks.data import DataFacts
+    from nash_search.tasks.example_counts import TaskMetric
 
 CHUNK_BATCHES = 50
 """Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""

@@ -25,7 +25,7 @@ from nash_search.records import Quality
 from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.loading import EMBEDDED, load_task
+from nash_search.tasks.load import EMBEDDED, load_task
 from nash_search.tasks.task import Task
 from nash_search.trial.vocabulary import Trimming, Weigh
 

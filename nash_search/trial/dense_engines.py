@@ -28,7 +28,7 @@ from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
 from nash_search.results import DenseOnEngine, Engines
-from nash_search.tasks.quality import quality_of
+from nash_search.tasks.scoring import quality_of
 from nash_search.tasks.task import Task
 from nash_search.trial.dense import Dense
 

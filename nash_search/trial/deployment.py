@@ -25,7 +25,7 @@ from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.latency import fresh, runtimes, written_tokens
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
-from nash_search.tasks.quality import score
+from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Examples, Task
 
 TOKENS = "tokens.json"

@@ -29,8 +29,8 @@ from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.results import Engines
 from nash_search.storage.artifacts import WEIGHTS
-from nash_search.tasks.known import check_finetuned
-from nash_search.tasks.quality import score
+from nash_search.tasks.dense_check import check_finetuned
+from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
 from nash_search.trial import dense_engines, shared_training
 from nash_search.trial.cost import TrialCost, timed_steps

@@ -25,7 +25,7 @@ from nash_search.pruner.vocabulary import named_ids
 from nash_search.records import Latency, Quality
 from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.load import load_task
 from nash_search.tasks.task import Examples, Task
 from nash_search.tasks.vocabulary import kept_tokens, lost_tokens, trim_tokenizer
 

@@ -14,7 +14,7 @@ from nash_search.pruner import importance, load
 from nash_search.pruner.distillation import forward
 from nash_search.pruner.gates import OPEN, Gates
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.load import load_task
 from nash_search.tasks.models import find_model, load_tokenizer
 
 

@@ -21,7 +21,7 @@ import optuna
 import optuna_dashboard
 import pytest
 
-from nash_search.report import card, dashboard, in_optuna, markdown, page, view
+from nash_search.report import card, dashboard, markdown, optuna_artifacts, page, view
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
@@ -293,7 +293,7 @@ def test_dashboard_shows_our_front_and_runs_nothing_hostile(
         optuna_dashboard.save_note(trial, payload)
         study.tell(trial, [float(trial.number), 90.0])
     optuna_dashboard.save_note(study, "\n\n".join(payloads))
-    in_optuna.save_to_study(study, view.build(*hostile))
+    optuna_artifacts.save_to_study(study, view.build(*hostile))
     board = dashboard.open_dashboard(url, payloads[0], port=0)
     board.start()
     try:
@@ -321,7 +321,7 @@ def test_dashboard_is_silent_and_stays_at_home(study: Any, tmp_path: Path, tab: 
     for point in seen.drawn:
         trial = made.ask({"decoder_layers": optuna.distributions.IntDistribution(1, 6)})
         made.tell(trial, point.xy)
-    in_optuna.save_to_study(made, seen)
+    optuna_artifacts.save_to_study(made, seen)
     board = dashboard.open_dashboard(url, "g2p", port=0)
     board.start()
     try:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from nash_search.config import LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.records import Artefact, TrialRecord
-from nash_search.report import card, exports, folder, page, view
+from nash_search.report import card, exports, load, page, view
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def on_disk(study: Any, tmp_path: Path) -> Path:
 
 
 def test_a_folder_reads_back_as_the_study(on_disk: Path, study: Any) -> None:
-    seen = folder.load(on_disk)
+    seen = load.load(on_disk)
     expected = view.build(*study)
     assert [p.record for p in seen.points] == [p.record for p in expected.points], "a torn record is left out"
     assert seen.picks == expected.picks and len(seen.probe) == 15
@@ -57,7 +57,7 @@ def test_a_folder_reads_back_as_the_study(on_disk: Path, study: Any) -> None:
 
 def test_a_study_that_came_without_its_trials_shows_its_front(on_disk: Path) -> None:
     shutil.rmtree(on_disk / "trials")
-    seen = folder.load(on_disk)
+    seen = load.load(on_disk)
     assert {p.number for p in seen.front} == {0, 4}
     assert all(p.record.parameters and p.measured for p in seen.front)
     text = page.render(seen)
@@ -67,11 +67,11 @@ def test_a_study_that_came_without_its_trials_shows_its_front(on_disk: Path) -> 
 
 def test_an_unfinished_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="study must be finished"):
-        folder.load(tmp_path)
+        load.load(tmp_path)
 
 
 def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
-    written = exports.write_cards(on_disk, folder.load(on_disk), license="apache-2.0")
+    written = exports.write_cards(on_disk, load.load(on_disk), license="apache-2.0")
     assert [p.relative_to(on_disk).as_posix() for p in written] == [
         "checkpoints/g2p-0/README.md",
         "checkpoints/g2p-4/README.md",
@@ -96,13 +96,13 @@ def test_a_card_says_how_the_engine_loads_what_it_was_timed_on(on_disk: Path) ->
         loading=("import ctranslate2", 'engine = ctranslate2.Translator(f"{folder}/ctranslate2")'),
     )  # fmt: skip
     (place / "artefact.json").write_text(record.model_dump_json())
-    stock, narrow, copy = (path.read_text() for path in exports.write_cards(on_disk, folder.load(on_disk)))
+    stock, narrow, copy = (path.read_text() for path in exports.write_cards(on_disk, load.load(on_disk)))
     assert "ctranslate2" not in stock
     for text in (narrow, copy):
         assert "folder = 'g2p-4'\nimport ctranslate2\nengine = ctranslate2.Translator(f" in text
         assert "int8, float32 beside it" in text and "4.8.5" in ModelCard(text).text.replace("\\", "")
     (place / "artefact.json").write_text("{")
-    assert "ctranslate2" not in exports.write_cards(on_disk, folder.load(on_disk))[1].read_text()
+    assert "ctranslate2" not in exports.write_cards(on_disk, load.load(on_disk))[1].read_text()
 
 
 def test_a_card_says_what_a_trimmed_vocabulary_gained_by_itself(study: Any) -> None:
@@ -118,7 +118,7 @@ def test_a_card_says_what_a_trimmed_vocabulary_gained_by_itself(study: Any) -> N
 
 def test_a_local_teacher_is_no_hub_id(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(on_disk)
-    [path, *_] = exports.write_cards(on_disk, folder.load(on_disk), teacher="checkpoints/g2p-0", data="best/50pct")
+    [path, *_] = exports.write_cards(on_disk, load.load(on_disk), teacher="checkpoints/g2p-0", data="best/50pct")
     text = path.read_text()
     assert "base_model" not in text and "datasets" not in text and "checkpoints/g2p-0" not in text
 
@@ -134,7 +134,7 @@ def test_an_export_outside_the_folder_is_refused(on_disk: Path) -> None:
     found["points"][0]["checkpoint"] = "../../elsewhere"
     path.write_text(json.dumps(found))
     with pytest.raises(InvalidInput, match="must lie in the study's folder"):
-        exports.write_cards(on_disk, folder.load(on_disk))
+        exports.write_cards(on_disk, load.load(on_disk))
 
 
 def test_paths_stay_out_of_the_metadata(study: Any) -> None:
@@ -152,7 +152,7 @@ def test_best_folders_are_named_after_their_budget(asked: str, name: str) -> Non
 
 
 def test_report_files_are_written_whole(on_disk: Path) -> None:
-    written = page.write(folder.load(on_disk), on_disk)
+    written = page.write(load.load(on_disk), on_disk)
     names = [p.name for p in written]
     assert names == ["front.png", "front.svg", "front-dark.png", "front-dark.svg", "report.md", "report.html"]
     assert not list(on_disk.glob(".*")), "no temporary file stays"
@@ -163,7 +163,7 @@ def test_a_record_counts_once(on_disk: Path, record_at: Any) -> None:
     again: TrialRecord = record_at(4, 2, 40, seed=7)
     (on_disk / "trials" / "again").mkdir()
     (on_disk / "trials" / "again" / "record.json").write_text(again.model_dump_json())
-    assert [r.seed for r in folder.records(on_disk) if r.number == 4] == [7]
+    assert [r.seed for r in load.records(on_disk) if r.number == 4] == [7]
 
 
 DATA = {
@@ -182,11 +182,12 @@ DROPPED = "23,925 train, 999 validation, 1,000 test rows, after 75 of train and 
     ],
 )
 def test_what_was_dropped_or_allowed_reaches_plan_card_and_pages(on_disk: Path, changes: Any, expected: str) -> None:
-    from nash_search.report import answer, markdown
+    from nash_search.report import markdown
+    from nash_search.report import text as answer
 
     path = on_disk / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data": DATA | changes}))
-    seen = folder.load(on_disk)
+    seen = load.load(on_disk)
     exports.write_cards(on_disk, seen)
     texts = {
         "plan": "\n".join(answer.plan_lines({"study": "s", "data": DATA | changes})),

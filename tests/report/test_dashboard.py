@@ -20,7 +20,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from optuna_dashboard.artifact._backend import list_trial_artifacts
 
 from nash_search.errors import InvalidInput, StorageDamaged
-from nash_search.report import dashboard, in_optuna, learning_curve, view
+from nash_search.report import dashboard, learning_curve, optuna_artifacts, view
 
 Open = Callable[..., dashboard.Dashboard]
 
@@ -206,8 +206,8 @@ def told(tmp_path: Path, study: Any) -> Any:
     return url, records, document
 
 
-def listen(url: str, results: Path, document: Any) -> in_optuna.StudyPlots:
-    listener = in_optuna.StudyPlots(lambda name: optuna.load_study(storage=url, study_name=name), results)
+def listen(url: str, results: Path, document: Any) -> optuna_artifacts.StudyPlots:
+    listener = optuna_artifacts.StudyPlots(lambda name: optuna.load_study(storage=url, study_name=name), results)
     listener.on_stage("workload", {"study": "g2p"})
     listener.on_stage("plan", {k: v for k, v in document.items() if k not in ("front", "trials")})
     return listener
@@ -315,7 +315,7 @@ def test_a_storage_that_fails_does_not_end_the_search(
         raise OSError("gone")
 
     records, _ = study
-    listener = in_optuna.StudyPlots(broken, tmp_path)
+    listener = optuna_artifacts.StudyPlots(broken, tmp_path)
     state = SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None)
     listener.on_trial(records[0], state)
     listener.on_trial(records[1], state)
@@ -325,6 +325,6 @@ def test_a_storage_that_fails_does_not_end_the_search(
 def test_our_plots_are_saved_once_each(database: str, study: Any) -> None:
     found = optuna.load_study(storage=database, study_name="g2p")
     for _ in range(2):
-        in_optuna.save_to_study(found, view.build(*study))
+        optuna_artifacts.save_to_study(found, view.build(*study))
     saved = get_plotly_graph_objects(found._storage.get_study_system_attrs(found._study_id))
     assert sorted(saved) == ["front", "hypervolume"]

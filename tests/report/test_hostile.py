@@ -20,7 +20,7 @@ from rich.console import Console
 
 from nash_search.files import csv_cell
 from nash_search.report import card, escape, markdown, picture, plots, view
-from nash_search.report.table import RunTable
+from nash_search.report.console import RunTable
 from nash_search.search import summary
 
 ALLOWED = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

@@ -16,7 +16,8 @@ from nash_search import loading
 from nash_search.config import Workload
 from nash_search.latency.runtimes import eager
 from nash_search.pruner import save, shorten
-from nash_search.report import answer, card, markdown, page, view
+from nash_search.report import card, markdown, page, view
+from nash_search.report import text as answer
 
 SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
 tiny = importlib.util.module_from_spec(SPEC)
@@ -159,8 +160,8 @@ def test_the_card_of_every_family_writes_what_was_scored(study, tmp_path):
 
     from nash_search.config import TaskConfig
     from nash_search.tasks import exported, models
-    from nash_search.tasks.loading import load_task
-    from nash_search.tasks.quality import predict
+    from nash_search.tasks.load import load_task
+    from nash_search.tasks.scoring import predict
 
     records, document = study
     prefix, texts = "say: `it`\n", ["red cat", "now the large bird sleeps here then eats and runs", "dog"]

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from nash_search import intervals
-from nash_search.report import exports, folder
+from nash_search.report import exports, load
 from nash_search.search import certify
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 
@@ -25,7 +25,7 @@ def test_quality_is_a_mean_over_seeds_and_validation_decides_which_is_exported(r
     result = rehearse(trials=10, finalist_seeds=3)
     assert len(budgets_of(result)) == 2
     certified = certify.read(result.folder)
-    exports.write_cards(result.folder, folder.load(result.folder))
+    exports.write_cards(result.folder, load.load(result.folder))
     cards = {p.key: (result.folder / p.checkpoint / "README.md").read_text() for p in certified.points}
     for budget in budgets_of(result):
         seeds = budget["seeds"]

@@ -17,7 +17,7 @@ from nash_search.report.dashboard import database_url
 from nash_search.report.dashboard import open_storage as look_at
 from nash_search.search import ray_cluster
 from nash_search.storage.study import open_storage
-from nash_search.tasks.imported import from_here, is_there
+from nash_search.tasks.own_metric import from_here, is_there
 from tests.search.test_crash import HERE, finish
 
 ODD = [
@@ -41,13 +41,13 @@ def test_a_database_is_found_by_its_url_whatever_its_folder_is_called(tmp_path: 
 
 @pytest.mark.slow
 def test_a_study_is_searched_and_answered_in_a_folder_of_any_name(tmp_path: Path) -> None:
-    from nash_search.report import folder, page
+    from nash_search.report import load, page
 
     results = tmp_path / "".join(name for name in ODD)
     found = finish(results, trials=3)
     assert found["budgets"][0]["checkpoint"].startswith(str(results))
     assert finish(results, trials=4)["trials"]["complete"] >= found["trials"]["complete"], "and goes on there"
-    page.write(folder.load(results / "s"), results / "s")
+    page.write(load.load(results / "s"), results / "s")
     assert (results / "s" / "report.html").is_file() and list(tmp_path.iterdir()) == [results]
 
 

@@ -6,9 +6,9 @@ from nash_search import cli, intervals
 from nash_search.config import LatencyBudget
 from nash_search.latency.occasions import Occasion, keep
 from nash_search.records import Latency
-from nash_search.report import folder as stored
+from nash_search.report import load as stored
 from nash_search.report import markdown, page
-from nash_search.report.answer import plan_lines
+from nash_search.report.text import plan_lines
 from nash_search.report.words import OLD_PROTOCOL
 from nash_search.search import certify, margins, remeasure
 from nash_search.search.pick import pick

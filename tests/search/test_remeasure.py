@@ -20,7 +20,7 @@ from nash_search.search import probe, remeasure
 from nash_search.search.pick import pick
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.load import load_task
 
 
 def asked(path, **overrides):

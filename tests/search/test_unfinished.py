@@ -12,7 +12,7 @@ from nash_search import files
 from nash_search.config import LatencyBudget
 from nash_search.errors import NashSearchError, Unfinished
 from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
-from nash_search.report import folder as stored
+from nash_search.report import load as stored
 from nash_search.report import markdown
 from nash_search.search import certify
 from nash_search.search import summary as document

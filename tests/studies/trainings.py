@@ -31,9 +31,9 @@ from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import Group, train
 from nash_search.recipes import PruningRecipe
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.load import load_task
 from nash_search.tasks.models import find_model, load_tokenizer
-from nash_search.tasks.quality import generate, measured
+from nash_search.tasks.scoring import generate, measured
 from nash_search.trial.nash_evaluator import PROTOCOL
 
 WORK = Path("results") / "evidence-work"

@@ -13,7 +13,7 @@ from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.tasks import hub
 from nash_search.tasks.data import read_texts
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.load import load_task
 
 
 def read(path, **fields):

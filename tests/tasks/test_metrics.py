@@ -5,9 +5,9 @@ import pytest
 
 from nash_search.config import METRIC_NAMES, TaskConfig
 from nash_search.errors import InvalidInput
-from nash_search.tasks.loading import metric_of
+from nash_search.tasks.load import metric_of
 from nash_search.tasks.metrics import METRICS
-from nash_search.tasks.quality import bootstrap_error, measured
+from nash_search.tasks.scoring import bootstrap_error, measured
 
 HYPOTHESES = ["the cat sat on a mat", "hello there", "", "Ein Mann läuft über die Straße ."]
 REFERENCES = [
@@ -139,7 +139,7 @@ def scored(name, metric_file, **config):
     """Ten outputs, three of them wrong, scored as a trial is."""
     from types import SimpleNamespace
 
-    from nash_search.tasks.quality import quality_of
+    from nash_search.tasks.scoring import quality_of
     from nash_search.tasks.task import Examples
 
     references = [["yes sir"], ["no"]] * 5 if name in ("f1", "accuracy") else [[f"a b c d {i}"] for i in range(10)]

@@ -9,7 +9,7 @@ import pytest
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.tasks import models
-from nash_search.tasks.loading import load_task
+from nash_search.tasks.load import load_task
 
 
 def test_the_families_are_the_pruners():
@@ -143,7 +143,7 @@ class Parrot:
 
 
 def test_a_model_that_knows_the_data_passes_and_others_are_told_what_to_run(folder, tokenizer):
-    from nash_search.tasks.known import check_finetuned
+    from nash_search.tasks.dense_check import check_finetuned
 
     task = load_task(TaskConfig(name="mine", data=str(folder), metric="rouge2"), tokenizer)
 
@@ -161,7 +161,7 @@ def test_a_model_that_knows_the_data_passes_and_others_are_told_what_to_run(fold
 def test_scoring_sorts_batches_guards_and_keeps_the_mode(folder, tokenizer):
     from contextlib import contextmanager
 
-    from nash_search.tasks.quality import predict, score
+    from nash_search.tasks.scoring import predict, score
 
     task = load_task(TaskConfig(name="mine", data=str(folder), metric="exact_match"), tokenizer)
     entered = []
@@ -245,8 +245,8 @@ def test_a_model_s_own_positions_limit_inputs_outputs_and_timing(model_folder, t
     from nash_search import pruner
     from nash_search.config import TeacherRecipe, Workload
     from nash_search.latency.runtimes.eager import RUNTIME
-    from nash_search.tasks.loading import load_scratch_task
-    from nash_search.tasks.quality import predict
+    from nash_search.tasks.load import load_scratch_task
+    from nash_search.tasks.scoring import predict
 
     words = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
     rows = [{"source": " ".join(words[i % 15 :] * 40), "target": " ".join(words[: 1 + i % 15] * 40)} for i in range(60)]

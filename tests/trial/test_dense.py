@@ -14,7 +14,7 @@ from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.generation import Settled
 from nash_search.records import Quality
-from nash_search.tasks import models, quality
+from nash_search.tasks import models, scoring
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.trial.dense import Dense
 from nash_search.trial.evaluator import open_evaluator
@@ -75,14 +75,14 @@ def test_the_beams_that_are_timed_are_those_that_are_scored_and_exported(tmp_pat
 
 def test_what_is_scored_has_the_precision_that_is_timed(monkeypatch):
     seen = []
-    generate = quality.generate
+    generate = scoring.generate
 
     def seeing(model, task, rows, **given):
         seen.append((next(model.parameters()).dtype, next(model.parameters()).device.type))
         return generate(model, task, rows[:4], **given)
 
-    monkeypatch.setattr(quality, "generate", seeing)
-    monkeypatch.setattr(quality, "quality_of", lambda outputs, examples, task, split: Quality(**FOUND))
+    monkeypatch.setattr(scoring, "generate", seeing)
+    monkeypatch.setattr(scoring, "quality_of", lambda outputs, examples, task, split: Quality(**FOUND))
     half = bench_of(dtype="bfloat16")
     assert half.dense_quality().signature == "m|served:bfloat16"
     served, float32 = (torch.bfloat16, "cpu"), (torch.float32, "cpu")

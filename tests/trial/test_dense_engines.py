@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nash_search.cli.measuring import MEASURE
-from nash_search.cli.searching import nothing_met
+from nash_search.cli.latency import MEASURE
+from nash_search.cli.search import nothing_met
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
 from nash_search.config_loader import flag_of
 from nash_search.latency import alone, fresh

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import MODEL, TASK, ConfigFile, Flag
-from nash_search.cli.searching import Json, Quiet, aloud, quiet_libraries
+from nash_search.cli.search import Json, Quiet, aloud, quiet_libraries
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.report.words import format_duration

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nash_search.errors import InvalidInput, shown
 
 if TYPE_CHECKING:
-    from nash_search.tasks.counted import Direction, Measured
+    from nash_search.tasks.example_counts import Direction, Measured
 
 
 class ImportedMetric:

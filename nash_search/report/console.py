@@ -23,9 +23,9 @@ from rich.text import Text
 from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.report import escape
-from nash_search.report.answer import answer, panel, plan_lines
 from nash_search.report.engines import trying
 from nash_search.report.picks import Point
+from nash_search.report.text import answer, panel, plan_lines
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
     counted,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
-from nash_search.cli.searching import Json, Quiet, Results, aloud, quiet_libraries
+from nash_search.cli.search import Json, Quiet, Results, aloud, quiet_libraries
 from nash_search.config import LatencyBudget
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
@@ -41,7 +41,7 @@ def probe(
     asked = load_config(config, overrides)
     notes = check(asked)
     with quiet_libraries():
-        from nash_search.report.staircase import named, save_staircase, show
+        from nash_search.report.probe import named, save_staircase, show
         from nash_search.search.probe_only import survey
 
         found = survey(asked, results, _told(quiet))
@@ -152,9 +152,9 @@ def remeasure(
         found = remeasure_study(folder, device, against)
         files = save_remeasured(folder, found)
         if found["renewed"]:
-            from nash_search.cli import board
+            from nash_search.cli import live_report
 
-            files += [Path(file) for file in board.restate(folder, stored_config(folder))]
+            files += [Path(file) for file in live_report.restate(folder, stored_config(folder))]
     if not quiet:
         for point in found["front"]:
             print(f"{point['checkpoint']}: {point['latency_ms']:.4g} ms, {point['speedup']:.2f}x", file=sys.stderr)

@@ -17,7 +17,7 @@ import torch
 
 from nash_search.errors import InvalidInput
 from nash_search.records import Quality
-from nash_search.tasks.counted import CountedMetric, Counts, TaskMetric
+from nash_search.tasks.example_counts import CountedMetric, Counts, TaskMetric
 from nash_search.tasks.task import Examples, Task
 
 RESAMPLES = 1000

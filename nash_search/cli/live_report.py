@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput
-from nash_search.report import exports, folder, page
+from nash_search.report import exports, load, page
 from nash_search.report.dashboard import ARTIFACTS, Dashboard, database_url, open_storage
-from nash_search.report.in_optuna import StudyPlots
+from nash_search.report.optuna_artifacts import StudyPlots
 
 if TYPE_CHECKING:
     from nash_search.report.view import StudyView
@@ -72,7 +72,7 @@ class LiveDashboard:
 
 def finish(study: Path, config: SearchConfig, plots: StudyPlots) -> tuple[StudyView, list[str]]:
     """Cards, pictures and the report of a finished study; the view, and the files to look at."""
-    found = folder.load(study)
+    found = load.load(study)
     files = restate(study, config, found)
     plots.finish(found, exports.cards(study))
     return found, files
@@ -80,7 +80,7 @@ def finish(study: Path, config: SearchConfig, plots: StudyPlots) -> tuple[StudyV
 
 def restate(study: Path, config: SearchConfig, found: StudyView | None = None) -> list[str]:
     """Cards and the report of a study as it is now; the files to look at."""
-    found = found or folder.load(study)
+    found = found or load.load(study)
     teacher = config.model or f"{config.task.name}, the teacher shipped with nash-search"
     data = config.task.data or "CMU Pronouncing Dictionary"
     exports.write_cards(study, found, teacher=teacher, data=data)

@@ -15,7 +15,7 @@ import numpy as np
 
 from nash_search.errors import InvalidInput
 from nash_search.records import Quality
-from nash_search.tasks.quality import generate, measured, quality_of
+from nash_search.tasks.scoring import generate, measured, quality_of
 from nash_search.tasks.task import Task
 
 SAMPLE = 64

@@ -11,8 +11,9 @@ from rich.console import Console
 from nash_search.config import Workload
 from nash_search.latency.measurement import rows
 from nash_search.records import Latency, Round
-from nash_search.report import answer, markdown, view
-from nash_search.report.table import RunTable, sparkline
+from nash_search.report import markdown, view
+from nash_search.report import text as answer
+from nash_search.report.console import RunTable, sparkline
 from nash_search.report.words import at_most, format_spread
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from nash_search.config import TaskConfig, TeacherRecipe
 from nash_search.errors import InvalidInput
 from nash_search.tasks import models
-from nash_search.tasks.counted import TaskMetric
 from nash_search.tasks.data import Split, Texts, read_texts
+from nash_search.tasks.example_counts import TaskMetric
 from nash_search.tasks.metrics import METRICS
 from nash_search.tasks.task import Examples, SealedTest, Task, encode, median_length
 
@@ -88,7 +88,7 @@ def metric_of(config: TaskConfig, default: str) -> TaskMetric:
             what = f"metric_direction of {name} must be {metric.direction}, but got {config.metric_direction}"
             raise InvalidInput(what, where="--metric-direction", fix="leave it out for a built-in metric")
         return metric
-    from nash_search.tasks.imported import import_metric
+    from nash_search.tasks.own_metric import import_metric
 
     return import_metric(name, config.metric_direction)
 

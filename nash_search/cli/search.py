@@ -110,19 +110,19 @@ def run_search(
     typed: str = "",
 ) -> int:
     """Search, keep the pictures current, tell the answer; the exit code is the search's."""
-    from nash_search.cli import board
-    from nash_search.report.table import RunTable
+    from nash_search.cli import live_report
+    from nash_search.report.console import RunTable
     from nash_search.search import search
 
     with ExitStack() as open_:
-        live = () if quiet else (open_.enter_context(board.LiveDashboard(config, results)),)
+        live = () if quiet else (open_.enter_context(live_report.LiveDashboard(config, results)),)
         table = open_.enter_context(RunTable(quiet=quiet, dashboard_url=live[0].url if live else None))
         open_.enter_context(quiet_libraries())
-        plots = board.study_plots(config, results)
+        plots = live_report.study_plots(config, results)
         said = Opening(results, typed, quiet=quiet)
         result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
         if result.front:
-            table.finish(*board.finish(result.folder, config, plots))
+            table.finish(*live_report.finish(result.folder, config, plots))
     if as_json:
         print(json.dumps(result.document))
     if result.exit_code == 3:

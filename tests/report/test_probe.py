@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from nash_search.report.probe import BAR_COLUMNS, bars, draw_staircase, probe_table, save_staircase
 from nash_search.report.remeasured import caption, draw, save_remeasured
-from nash_search.report.staircase import BAR_COLUMNS, bars, draw_staircase, probe_table, save_staircase
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from nash_search.files import replace
 from nash_search.report import engines
-from nash_search.report.answer import plan_rows
 from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.palette import LIGHT, level
+from nash_search.report.text import plan_rows
 from nash_search.report.words import counted, format_ms
 
 Survey = Mapping[str, Any]
