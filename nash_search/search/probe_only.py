@@ -35,8 +35,8 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
     Returns:
         A JSON document: task, model, device, workload, fingerprint, dense (ms and bounds), decoder_layers,
         ms_per_decoder_block, engines (`dense_engines.document`), floor_ms, fastest, shapes (one row each), remembered
-        (shapes not timed again), timed_again (timings of shapes whose latency did not grow with depth), budgets (one row
-        each), certifies (what a certificate can tell apart here).
+        (shapes not timed again), timed_again (timings of shapes whose latency did not grow with depth), budgets (one
+        row each), certifies (what a certificate can tell apart here).
     """
     evaluator = open_evaluator(config)
     filled = config.search_space.filled(evaluator.decoder_layers())
