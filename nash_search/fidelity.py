@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from nash_search.config import Frozen
+from nash_search.intervals import chance_difference
 from nash_search.records import Quality
 
 KEPT_SHARE = 0.97
@@ -47,7 +48,7 @@ class Fidelity(Frozen):
     def by_chance(self) -> bool:
         """Whether so small a loss may be one of the examples: within twice the standard errors."""
         lost = abs(self.twin.value - self.served.value)
-        return lost <= 2 * math.hypot(self.twin.standard_error, self.served.standard_error)
+        return lost <= chance_difference(self.twin.standard_error, self.served.standard_error)
 
     @property
     def words(self) -> str:

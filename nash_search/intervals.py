@@ -55,6 +55,9 @@ ROUND_SD, RATIO_ROUND_SD = 0.03, 0.0075
 """Standard deviations between the rounds of one occasion, of log medians and of log ratios, before any was taken
 (results/reference/clock.json.gz: 0.031 and 0.0074)."""
 
+NORMAL_QUANTILE = 1.96
+"""Half-width of a normal 95 % interval, standard errors."""
+
 Bounds = tuple[float, float]
 UNKNOWN: Bounds = (0.0, math.inf)
 """The bounds of something nothing is known about."""
@@ -195,6 +198,21 @@ def mean_bounds(values: Sequence[float]) -> Bounds:
         return -math.inf, math.inf
     half = _t_quantile(found.size - 1) * float(found.std(ddof=1)) / math.sqrt(found.size)
     return float(found.mean()) - half, float(found.mean()) + half
+
+
+def half_width(standard_error: float) -> float:
+    """Half-width of the normal 95 % interval of a value, in the unit of its standard error."""
+    return NORMAL_QUANTILE * standard_error
+
+
+def normal_bounds(value: float, standard_error: float) -> Bounds:
+    """Normal two-sided 95 % bounds of a value whose standard error is known (a bootstrap's), in its own unit."""
+    return value - half_width(standard_error), value + half_width(standard_error)
+
+
+def chance_difference(*standard_errors: float) -> float:
+    """Largest difference between two independent values that chance alone explains: two of its standard errors."""
+    return 2 * math.hypot(*standard_errors)
 
 
 def p95(runs: Sequence[float]) -> float | None:

@@ -229,9 +229,14 @@ class Quality(Frozen):
     """Other metrics of the same outputs, e.g. the word error rate beside 100 - PER."""
 
     @property
+    def half_width(self) -> float:
+        """Of the normal 95 % interval."""
+        return intervals.half_width(self.standard_error)
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Normal 95 % bounds."""
-        return self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error
+        return intervals.normal_bounds(self.value, self.standard_error)
 
 
 class Artefact(Frozen):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +145,26 @@ def test_pairs_must_match_and_zero_dense_times_say_nothing():
     with pytest.raises(ValueError, match="every run must have a dense partner, but got 1 and 2"):
         intervals.pair_ratios([1.0], [1.0, 2.0])
     assert intervals.ratio_bounds([([1.0, 1.0], [0.0, 0.0])]) == intervals.UNKNOWN
+
+
+def test_no_other_module_has_a_quantile():
+    """Every half-width, bound and multiple of a standard error in the package is a function of `intervals`."""
+    package = Path(intervals.__file__).parent
+    owned = re.compile(
+        r"import scipy|from scipy|1\.96|1\.645|2\.576|NormalDist|2 ?\*\* ?0\.5"  # a quantile, or one of a difference
+        r"|\* (np\.|math\.)?(hypot\(|(\w+\.)*(standard_)?error\b)|(standard_)?error \*(?!\*)"  # so many standard errors
+    )
+    found = {
+        f"{path.relative_to(package)}: {line.strip()}"
+        for path in package.rglob("*.py")
+        if path.name != "intervals.py"
+        for line in path.read_text().splitlines()
+        if owned.search(line)
+    }
+    assert not found
+
+
+def test_half_widths_and_chance_differences_are_the_normal_ones():
+    assert intervals.half_width(1) == pytest.approx(stats.norm.ppf(0.975), abs=1e-4)
+    assert intervals.normal_bounds(10, 2) == pytest.approx((10 - 3.92, 10 + 3.92))
+    assert intervals.chance_difference(3, 4) == 10

@@ -88,9 +88,7 @@ def finetune(
         )  # fmt: skip
     if not quiet:
         q = done.quality
-        print(
-            f"{q.metric} {q.value:.2f} ± {1.96 * q.standard_error:.2f} on validation ({q.n}); {output}", file=sys.stderr
-        )
+        print(f"{q.metric} {q.value:.2f} ± {q.half_width:.2f} on validation ({q.n}); {output}", file=sys.stderr)
     if json_:
         document = {"folder": str(done.folder), "quality": done.quality.model_dump(), "steps": done.steps}
         print(json.dumps({**document, "train_s": done.train_s, "curve": [p.model_dump() for p in done.curve]}))

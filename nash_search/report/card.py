@@ -179,7 +179,7 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
         same = dense if dense is not None and dense.split == quality.split else None
         on_search = view.dense.quality if view.dense and view.dense.split == quality.split else None
         value = same.value if same is not None else on_search
-        words = f"{format_quality(quality.value)} ± {format_quality(1.96 * quality.standard_error, quality.value)}"
+        words = f"{format_quality(quality.value)} ± {format_quality(quality.half_width, quality.value)}"
         rows.append(
             [
                 f"{escape.markdown(quality.metric)} ({quality.split}, n = {quality.n})",

@@ -191,7 +191,7 @@ def _marks(
             "color": colour,
             "thickness": 1,
             "width": 0,
-            "array": [1.96 * p.record.quality.standard_error if p.record.quality else 0 for p in points],
+            "array": [p.record.quality.half_width if p.record.quality else 0 for p in points],
         }
         bars["error_x"] = {
             "type": "data",

@@ -85,8 +85,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is not None:
             split = "validation" if "validation_quality" in dense else dense.get("quality_split", "")
             error = dense.get(f"{split}_standard_error", dense.get("quality_standard_error"))
-            wide = f" ± {format_quality(1.96 * error, value)}" if error else ""
-            words += f", {escape.plain(view.metric, 30)} {format_quality(value)}{wide} ({split})"
+            words += f", {escape.plain(view.metric, 30)} {format_scored(value, error or None)} ({split})"
         rows.append(("dense", words))
     for budget in plan.get("budgets") or ():
         rows.append(("budget", _budget_words(budget, view, plan)))
@@ -264,8 +263,7 @@ def quality_words(p: Point, scale: float | None = None) -> str:
     """`91.30 ± 0.41`."""
     if p.record.quality is None:
         return "–"
-    half = 1.96 * p.record.quality.standard_error
-    return f"{format_quality(p.quality, scale)} ± {format_quality(half, scale)}"
+    return f"{format_quality(p.quality, scale)} ± {format_quality(p.record.quality.half_width, scale)}"
 
 
 def widths_words(p: Point) -> str:

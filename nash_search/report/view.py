@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from nash_search import pareto
 from nash_search.config import Workload
+from nash_search.intervals import normal_bounds
 from nash_search.records import Latency, TrialRecord
 from nash_search.report import escape
 from nash_search.report.picks import Direction, Document, Pick, Point, pick_of
@@ -224,13 +225,14 @@ def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense
     same = found.get("quality_split", "test") == split
     quality = found.get("quality") if same else found.get(f"{split}_quality")
     error = found.get("quality_standard_error" if same else f"{split}_standard_error")
+    low, high = normal_bounds(quality, error) if quality is not None and error is not None else (None, None)
     return Dense(
         ms=float(ms),
         low_ms=found.get("lower_ms"),
         high_ms=found.get("upper_ms"),
         quality=quality,
-        low=quality - 1.96 * error if quality is not None and error is not None else None,
-        high=quality + 1.96 * error if quality is not None and error is not None else None,
+        low=low,
+        high=high,
         split=split,
         parameters=found.get("parameters"),
         checkpoint=found.get("checkpoint"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from nash_search.config import Architecture
 from nash_search.fidelity import KEPT_SHARE, Fidelity
+from nash_search.intervals import half_width
 from nash_search.report import escape
 
 FAR_APART, UNBOUNDED = 4.0, 100.0
@@ -60,7 +61,7 @@ def format_quality(value: float | None, scale: float | None = None) -> str:
 
 def format_scored(value: float | None, standard_error: float | None) -> str:
     """A metric's value with the half-width of its 95 % interval, where its error is known."""
-    half = None if standard_error is None else 1.96 * standard_error
+    half = None if standard_error is None else half_width(standard_error)
     return format_quality(value) + ("" if half is None else f" ± {format_quality(half, value)}")
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from nash_search.files import write_atomic
+from nash_search.intervals import chance_difference
 from nash_search.records import CurvePoint, Quality
 from nash_search.trial.early_stopping import reason_to_stop
 from nash_search.trial.job import Hooks, Job
@@ -41,7 +42,7 @@ class Curve:
                 self._job.share,
                 self.points,
                 self._job.peers,
-                margin=2 * 2**0.5 * quality.standard_error,
+                margin=chance_difference(quality.standard_error, quality.standard_error),
                 last_rung=last,
                 maximize=quality.direction == "maximize",
             )
