@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# not the user's own: a test must neither wait for his searches nor hold them up; both test processes share it
+os.environ.setdefault("NASH_SEARCH_LOCKS", f"{tempfile.gettempdir()}/nash-search-test-locks-{os.getuid()}")
 
 import pytest
 

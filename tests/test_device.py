@@ -307,6 +307,12 @@ class FakeCuda:
     def memory_allocated(self, index):
         return 1000
 
+    def set_device(self, index):
+        self.log.append(f"set device {index}")
+
+    def current_stream(self, index):
+        return f"stream of {index}"
+
     def reset_peak_memory_stats(self, index):
         self.log.append("reset peak")
 
@@ -319,7 +325,7 @@ class FakeCuda:
 
     def Event(self, enable_timing):
         log = self.log
-        return SimpleNamespace(record=lambda: log.append("event"), elapsed_time=lambda end: 3.5)
+        return SimpleNamespace(record=lambda stream: log.append(f"event on {stream}"), elapsed_time=lambda end: 3.5)
 
 
 def fake_gpu(**nvml):
@@ -337,7 +343,9 @@ def test_no_host_clock_is_read_between_launch_and_synchronisation():
     gpu, log = fake_gpu()
     sample, _ = gpu.time(lambda: log.append("launch"))
     window = log[log.index("clock") - 1 : len(log) - log[::-1].index("clock")]
-    assert window == ["synchronize", "clock", "event", "launch", "event", "synchronize", "clock"]
+    event = "event on stream of 0"
+    assert window == ["synchronize", "clock", event, "launch", event, "synchronize", "clock"]
+    assert log[0] == "set device 0"
     assert sample.wall_ms == 5.0 and sample.device_ms == 3.5 and sample.disturbed == ()
     assert sample.notes["sm_mhz"] == 1980
 
@@ -391,12 +399,64 @@ def test_the_throttle_bits_are_those_of_the_protocol():
     assert sorted(THROTTLE_BITS) == [0x4, 0x8, 0x20, 0x40, 0x80]
 
 
-@pytest.mark.parametrize("bit", [0x4, 0x8, 0x20, 0x40, 0x80])
+@pytest.mark.parametrize("bit", [0x8, 0x20, 0x40, 0x80])
 def test_each_throttle_bit_disturbs_the_sample(bit):
     gpu, _ = fake_gpu(bits=bit | 0x1 | 0x2)
     sample, _ = gpu.time(lambda: None)
     assert sample.disturbed == (THROTTLE_BITS[bit],)
     assert sample.notes["throttle_bits"] == bit | 0x3
+
+
+def test_a_power_cap_that_stays_is_the_cards_state_and_one_that_comes_or_goes_disturbs():
+    gpu, _ = fake_gpu(bits=0x4)
+    always = [gpu.time(lambda: None)[0] for _ in range(3)]
+    assert [s.disturbed for s in always] == [(), (), ()] and {s.notes["throttle_bits"] for s in always} == {4.0}
+
+    def calls(*bits):
+        found = []
+        for gpu._nvml.bits in bits:
+            found.append(gpu.time(lambda: None)[0].disturbed)
+        return found
+
+    assert calls(0, 0, 0x4, 0x4) == [("power cap",), (), ("power cap",), ()]
+
+
+def test_a_card_that_is_capped_only_while_it_works_is_in_one_state():
+    gpu, _ = fake_gpu()
+
+    def work():
+        gpu._nvml.bits = 0x4
+
+    found = []
+    for _ in range(3):
+        gpu._nvml.bits = 0x1  # idle
+        found.append(gpu.time(work)[0].disturbed)
+    assert found == [(), (), ()]
+
+
+def test_a_gpu_step_keeps_its_share_until_its_kernels_have_run(monkeypatch):
+    gpu, log = fake_gpu()
+    monkeypatch.setattr(device, "resolve", lambda name: gpu)
+    device.lock_name.cache_clear()
+    device._drain.cache_clear()
+    freed = lock._Seat._free
+    monkeypatch.setattr(lock._Seat, "_free", lambda seat: (log.append("free"), freed(seat))[1])
+    with device.training_guard("cuda:0"):
+        log.clear()
+        with device.training_guard("cuda:0"):
+            log.append("launch")
+        log.append("launch")
+    assert log == ["launch", "launch", "synchronize", "free"], "one wait, and before the others may time"
+    log.clear()
+    with pytest.raises(ValueError), device.training_guard("cuda:0"):
+        raise ValueError
+    assert log[-2:] == ["synchronize", "free"] and lock.held("GPU-1234") == "free"
+    device.lock_name.cache_clear()
+    device._drain.cache_clear()
+
+
+def test_a_gpu_tells_of_the_host_that_launches_its_kernels():
+    assert fake_gpu()[0].surroundings().keys() == device.CpuDevice().surroundings().keys() | {"nvml"}
 
 
 def test_idle_and_application_clock_bits_are_no_disturbance():
@@ -435,7 +495,7 @@ def test_what_a_driver_does_not_support_is_unknown_not_fatal():
     sample, _ = gpu.time(lambda: None)
     assert sample.disturbed == ("thermal slowdown (hardware)",)  # through the older name
     assert "sm_mhz" not in sample.notes
-    assert fake_gpu(unsupported={"nvmlInit"})[0].surroundings() == {"nvml": 0.0}
+    assert fake_gpu(unsupported={"nvmlInit"})[0].surroundings()["nvml"] == 0.0
 
 
 def test_without_nvml_a_gpu_is_timed_and_the_reader_is_told(monkeypatch):
@@ -452,8 +512,8 @@ def test_without_nvml_a_gpu_is_timed_and_the_reader_is_told(monkeypatch):
 
 def test_a_slice_of_a_gpu_is_watched_by_its_own_handle():
     gpu, _ = fake_gpu(slice_of="MIG", unsupported={"nvmlDeviceGetClockInfo", "nvmlDeviceGetCurrentClocksEventReasons"})
-    assert gpu.surroundings() == {"nvml": 1.0} and gpu.time(lambda: None)[0].disturbed == ()
-    assert fake_gpu(slice_of="other")[0].surroundings() == {"nvml": 0.0}
+    assert gpu.surroundings()["nvml"] == 1.0 and gpu.time(lambda: None)[0].disturbed == ()
+    assert fake_gpu(slice_of="other")[0].surroundings()["nvml"] == 0.0
 
 
 def test_visible_devices_change_a_gpus_index_and_not_its_lock():

@@ -132,10 +132,10 @@ def test_a_shape_without_a_family_is_refused(task: Task, fields: dict[str, Any],
 def test_what_is_said_while_a_teacher_is_made(capsys: pytest.CaptureFixture[str]) -> None:
     from types import SimpleNamespace
 
-    from nash_search.cli.finetune import Told
+    from nash_search.cli.finetune import EpochLines
 
     now = [0.0]
-    told = Told(every_s=10, clock=lambda: now[0])
+    told = EpochLines(every_s=10, clock=lambda: now[0])
     told(200, 1000, float("nan"), None)
     for step, at in ((210, 5.0), (220, 10.0), (230, 15.0)):
         now[0] = at

@@ -1,13 +1,13 @@
 """Which device, what it is, and who may use it when.
 
-`resolve` names it, `training_guard` shares it, `timing_guard` owns it. How one call is timed is
-told by `cpu` and `cuda`, the two real devices behind one `protocol`. This package refuses to know
-what is trained or timed.
+`resolve` names it, `training_guard` shares it, `timing_guard` owns it. `cpu` and `cuda` are the two real devices
+behind one `protocol`: how one call is timed on each.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from nash_search.device import lock
 from nash_search.device.cpu import CpuDevice
@@ -54,7 +54,7 @@ def resolve(asked: str = "auto", *, outside_torch: bool = False) -> Device:
 
 def training_guard(device_name: str) -> DeviceGuard:
     """Entered around every optimizer step: shares the device with other trainers, waits for timings."""
-    return DeviceGuard(lock_name(device_name), "shared")
+    return DeviceGuard(lock_name(device_name), "shared", drain=_drain(device_name))
 
 
 def timing_guard(device_name: str, timeout_s: float | None = None) -> DeviceGuard:
@@ -64,6 +64,12 @@ def timing_guard(device_name: str, timeout_s: float | None = None) -> DeviceGuar
         Locked: when others still hold it after `timeout_s` (None: wait as long as it takes).
     """
     return DeviceGuard(lock_name(device_name), "exclusive", timeout_s)
+
+
+@functools.cache
+def _drain(device_name: str) -> Callable[[], None] | None:
+    """A GPU returns from a step before it has done it: the step's share is kept until its kernels have run."""
+    return resolve(device_name).synchronize if device_name.startswith("cuda") else None
 
 
 @functools.cache

@@ -4,18 +4,16 @@
 
 A disturbed sample is kept and flagged: dropping it bought no precision and flatters the median. A call
 that computes in threads of its own (a serving engine) is held against the whole process's CPU time.
-Refuses to know what the call does.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
-from nash_search.device.host import cpu_model, cpu_pressure_s, host
+from nash_search.device.host import cpu_model, host, host_pressure
 from nash_search.device.protocol import Sample, T
 
 CPU_SHARE = 1.1
@@ -58,9 +56,7 @@ class CpuDevice:
 
     def surroundings(self) -> dict[str, float]:
         """Stalls of any task of the machine for want of a CPU, and our own involuntary switches."""
-        found: dict[str, float] = {"involuntary_switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw}
-        stalled = cpu_pressure_s()
-        return found if stalled is None else found | {"cpu_pressure_s": stalled}
+        return host_pressure()
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
         """Largest sum of live tensor bytes that the call allocated (it runs once, under a profiler)."""

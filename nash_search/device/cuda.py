@@ -1,10 +1,10 @@
 """An NVIDIA GPU through torch; its neighbours and clocks through NVML, which is only ever read.
 
     synchronize, wall, event | call | event, synchronize, wall
-    disturbed (asked outside the timed window): a foreign process, a throttle bit
+    disturbed (asked outside the timed window): a foreign process, a slowdown, a power cap that came or went
 
-Nothing reads the host's clock between launch and synchronisation, and nothing sets a clock, a
-power limit or a compute mode. A disturbed sample may be retried. Refuses to know what the call does.
+Nothing reads the host's clock between launch and synchronisation, and nothing sets a clock, a power limit or a
+compute mode. A disturbed sample may be retried.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 from nash_search.device import lock
-from nash_search.device.host import cpu_model, host
+from nash_search.device.host import cpu_model, host, host_pressure
 from nash_search.device.protocol import Sample, T
 
+POWER_CAP = 0x4
+"""Small cards (T4, L4) run into theirs whenever they work: then it is the device's state. One that comes or goes
+between two calls makes these calls incomparable."""
 THROTTLE_BITS = {
-    0x4: "power cap",
+    POWER_CAP: "power cap",
     0x8: "hardware slowdown",
     0x20: "thermal slowdown (software)",
     0x40: "thermal slowdown (hardware)",
@@ -49,6 +52,8 @@ class CudaDevice:
         self.index = index
         self._cuda = torch.cuda if cuda is None else cuda
         self._clock_ns, self._outside_torch = clock_ns, outside_torch
+        self._cuda.set_device(index)  # what names no device (a new tensor, a stream) belongs to this one
+        self._capped: bool | None = None  # after the last call
         self._properties = self._cuda.get_device_properties(index)
         self.lock_id = f"GPU-{self._properties.uuid}"
         self._nvml, self._handle = _nvml_handle(nvml, str(self._properties.uuid))
@@ -56,17 +61,25 @@ class CudaDevice:
     def time(self, call: Callable[[], T]) -> tuple[Sample, T]:
         """Synchronise, launch, synchronise; the wall clock outside, device events inside."""
         start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
+        stream = self._cuda.current_stream(self.index)
         before = self._throttled()
         self._cuda.synchronize(self.index)
         wall = self._clock_ns()
-        start.record()
+        start.record(stream)
         result = call()
-        end.record()
+        end.record(stream)
         self._cuda.synchronize(self.index)
         wall_ms = (self._clock_ns() - wall) / 1e6
         device_ms = float(start.elapsed_time(end))
-        bits = before | self._throttled()
-        disturbed = tuple(name for bit, name in THROTTLE_BITS.items() if bits & bit)
+        after = self._throttled()
+        # an idle card is not capped, so what was read before the call says nothing about its cap
+        bits = (before & ~POWER_CAP) | after
+        was, self._capped = self._capped, bool(after & POWER_CAP)
+        changed = was is not None and was != self._capped
+        slowdowns = {bit: name for bit, name in THROTTLE_BITS.items() if bit != POWER_CAP}
+        disturbed = tuple(name for bit, name in slowdowns.items() if bits & bit)
+        if changed:
+            disturbed += (THROTTLE_BITS[POWER_CAP],)
         foreign = self._foreign_processes()
         if foreign:
             disturbed += ("gpu shared",)
@@ -84,8 +97,8 @@ class CudaDevice:
         self._cuda.synchronize(self.index)
 
     def surroundings(self) -> dict[str, float]:
-        """Whether NVML watches this GPU at all."""
-        return {"nvml": float(self._nvml is not None)}
+        """Whether NVML watches this GPU at all, and the host's stalls: eager decoding waits for its launches."""
+        return host_pressure() | {"nvml": float(self._nvml is not None)}
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
         """PyTorch's allocator's peak during the call, beyond what was allocated before."""

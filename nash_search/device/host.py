@@ -1,10 +1,11 @@
-"""What the host is: the part of a fingerprint all devices share. Refuses to know what runs on it."""
+"""What all devices share: the host's part of a fingerprint, and how long its CPUs kept tasks waiting."""
 
 from __future__ import annotations
 
 import functools
 import os
 import platform
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def cpu_pressure_s() -> float | None:
         except (OSError, IndexError, ValueError):
             continue
     return None
+
+
+def host_pressure() -> dict[str, float]:
+    """Stalls of any task of the machine for want of a CPU (seconds), and our own involuntary switches."""
+    found: dict[str, float] = {"involuntary_switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw}
+    stalled = cpu_pressure_s()
+    return found if stalled is None else found | {"cpu_pressure_s": stalled}
 
 
 @functools.cache

@@ -5,8 +5,7 @@
 
 The gate keeps a timing from starving behind trainers that always overlap. Both are `flock`s on
 files outside every study, one pair per CPU or GPU UUID, so that all studies of a user on a machine
-agree, and the kernel frees them when a holder dies, also by kill -9. This module refuses to know
-what is trained or timed.
+agree, and the kernel frees them when a holder dies, also by kill -9.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -49,10 +49,22 @@ class DeviceGuard:
 
     Nesting is per thread: a step inside a timing is covered by it; a timing inside a step lets the
     step's share go first, so that two such threads cannot wait for each other.
+
+    Args:
+        lock_id: name of the pair.
+        mode: `shared` among trainers, `exclusive` for a timing.
+        timeout_s: how long a timing waits for the others (None: as long as it takes).
+        drain: called before the lock is let go, so that nothing launched under it runs on without it.
     """
 
-    def __init__(self, lock_id: str, mode: Literal["shared", "exclusive"], timeout_s: float | None = None) -> None:
-        self.lock_id = lock_id
+    def __init__(
+        self,
+        lock_id: str,
+        mode: Literal["shared", "exclusive"],
+        timeout_s: float | None = None,
+        drain: Callable[[], None] | None = None,
+    ) -> None:
+        self.lock_id, self._drain = lock_id, drain
         self.mode: Literal["shared", "exclusive"] = mode
         self.timeout_s = timeout_s
 
@@ -62,7 +74,12 @@ class DeviceGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _seat(self.lock_id).leave()
+        seat = _seat(self.lock_id)
+        try:
+            if self._drain is not None and seat.outermost:
+                self._drain()
+        finally:
+            seat.leave()
 
 
 def held(lock_id: str) -> Mode:
@@ -111,6 +128,11 @@ class _Seat:
                     self._take("shared", None)
                 raise
         self.outer.append(outer)
+
+    @property
+    def outermost(self) -> bool:
+        """Does leaving let the device go?"""
+        return len(self.outer) <= 1
 
     def leave(self) -> None:
         outer = self.outer.pop() if self.outer else self.mode  # empty: entered before a fork

@@ -1,4 +1,4 @@
-"""All that a timer needs of a device, so that a fake one can stand in for it. Refuses to know any real one."""
+"""All that a timer needs of a device, so that a fake one can stand in for the real ones."""
 
 from __future__ import annotations
 
