@@ -141,9 +141,17 @@ class DenseOnEngine(Frozen):
     refused: bool = False
     """It cannot serve this model at all; otherwise another try may tell more."""
 
-    def verdict(self, share: float) -> Literal["met", "missed", "ambiguous"]:
-        """Does it meet this share of the dense latency? From one process, so never a certificate."""
-        return "missed" if self.latency is None else intervals.verdict(self.latency.ratio_bounds, share)
+    def verdict(self, share: float, margin: float = 0.0) -> Literal["met", "missed", "ambiguous"]:
+        """Would a certificate say that it meets this share of the dense latency? One process's word, so none itself.
+
+        Args:
+            share: of the dense latency on the asked runtime.
+            margin: how far below it (fraction) a certificate wants the median; between the two it is ambiguous.
+        """
+        if self.latency is None or not self.latency.ratio <= share:
+            return "missed"
+        clear = self.latency.ratio <= share * (1 - margin)
+        return "met" if clear and intervals.verdict(self.latency.ratio_bounds, share) == "met" else "ambiguous"
 
 
 class Engines(Frozen):
@@ -163,16 +171,18 @@ class Engines(Frozen):
         """Nothing was left out for want of time, so that it need not be tried again."""
         return self.reference is not None and all(e.refused or e.quality is not None for e in self.tried)
 
-    def answer(self, share: float, max_drop_pct: float | None = None) -> DenseOnEngine | None:
-        """What meets a share of the dense latency with nothing pruned; the most quality, then the fastest.
+    def answer(self, share: float, margin: float = 0.0, max_drop_pct: float | None = None) -> DenseOnEngine | None:
+        """What meets a share of the dense latency with nothing pruned, else what may: most quality, then fastest.
 
         Args:
             share: of the dense latency on the asked runtime.
+            margin: as of `DenseOnEngine.verdict`.
             max_drop_pct: largest drop of quality that was allowed.
         """
         least = max(KEPT_SHARE, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
-        able = [e for e in self.tried if e.verdict(share) == "met" and e.kept is not None and e.kept >= least]
-        return min(able, key=_worse, default=None)
+        whole = [e for e in self.tried if e.kept is not None and e.kept >= least]
+        able = [e for e in whole if e.verdict(share, margin) != "missed"]
+        return min(able, key=lambda e: (e.verdict(share, margin) != "met", *_worse(e)), default=None)
 
 
 def _worse(engine: DenseOnEngine) -> tuple[float, float]:

@@ -3,6 +3,8 @@
     dense on the asked runtime -+- one paired round -> Latency      for every precision the runtime has here
     dense on this runtime      -+- real inputs      -> tokens       (their score is somebody else's matter)
 
+An engine converts it and compares it with eager once, whatever precisions follow: with a real T5 that takes longest.
+
 Runs in a process of its own (`round`, kind `alone`): a conversion that crashes, hangs or fills the memory costs this
 runtime's line and nothing else. This module refuses to know what tokens are worth and what the answer is used for.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,7 +24,7 @@ from nash_search.config import Frozen, Workload
 from nash_search.errors import InvalidInput, NashSearchError
 from nash_search.latency import written_tokens
 from nash_search.latency.runtimes import fingerprint, runtime_of
-from nash_search.latency.runtimes.eager import RUNTIME as EAGER
+from nash_search.latency.runtimes.conversion import Conversion, Converting
 from nash_search.latency.timing import DENSE, time_round
 from nash_search.records import Latency
 
@@ -88,27 +91,30 @@ def take(job: Job, started_s: float, keep: Callable[[list[Taken]], None]) -> lis
     found: list[Taken] = []
     if not asked_for and named.runtime != job.asked.runtime:
         found.append(Taken(workload=named, reason=f"it has nothing for {job.asked.device}", refused=True))
-    served = {job.asked: _loaded(job, job.asked)} if asked_for else {}
-    for done, workload in enumerate(asked_for):
-        keep([*found, *(Taken(workload=w, reason=UNFINISHED) for w in asked_for[done:])])
-        now_s = time.monotonic()
-        until_s = now_s + (deadline_s - now_s) / (len(asked_for) - done)
-        try:
-            found.append(_taken(job, workload, served[job.asked], until_s))
-        except NashSearchError as error:
-            refused = isinstance(error, InvalidInput)
-            found.append(Taken(workload=workload, reason=str(error), refused=refused))
-        except Exception as error:  # whatever a converter may fail of: this line says so, the others stand
-            first = next(iter(str(error).strip().splitlines()), "")
-            found.append(Taken(workload=workload, reason=f"{type(error).__name__}: {first}".rstrip(": ")))
+    with ExitStack() as stack:
+        models = _Models(job, stack)
+        dense = models.of(job.asked) if asked_for else None
+        for done, workload in enumerate(asked_for):
+            keep([*found, *(Taken(workload=w, reason=UNFINISHED) for w in asked_for[done:])])
+            try:
+                found.append(_taken(models, workload, dense, deadline_s, len(asked_for) - done))
+            except NashSearchError as error:
+                refused = isinstance(error, InvalidInput)
+                found.append(Taken(workload=workload, reason=str(error), refused=refused))
+            except Exception as error:  # whatever a converter may fail of: this line says so, the others stand
+                first = next(iter(str(error).strip().splitlines()), "")
+                found.append(Taken(workload=workload, reason=f"{type(error).__name__}: {first}".rstrip(": ")))
     return found
 
 
-def _taken(job: Job, workload: Workload, dense: Any, until_s: float) -> Taken:
-    if time.monotonic() >= until_s:
+def _taken(models: _Models, workload: Workload, dense: Any, deadline_s: float, left: int) -> Taken:
+    """One of so many precisions that are left; it may take its share of what is left once it is converted."""
+    job = models.job
+    if time.monotonic() >= deadline_s:
         return Taken(workload=workload, reason="not reached in time")
-    model = _loaded(job, workload)
-    left_s = until_s - time.monotonic()
+    model = models.of(workload)
+    now_s = time.monotonic()
+    left_s = (deadline_s - now_s) / left
     if left_s <= 0:
         return Taken(workload=workload, reason="converting it took all the time there was")
     latency = _timed(model, workload, dense, job.asked, left_s)
@@ -118,23 +124,50 @@ def _taken(job: Job, workload: Workload, dense: Any, until_s: float) -> Taken:
         with devices.training_guard(job.asked.device):
             return runtime.tokens(model, rows, beams=job.beams, max_new_tokens=job.max_new_tokens)
 
-    tokens = written(write, job.rows, until_s)
+    tokens = written(write, job.rows, now_s + left_s)
     return Taken(workload=workload, latency=latency, tokens=None if tokens is None else tuple(map(tuple, tokens)))
 
 
-def _loaded(job: Job, workload: Workload) -> Any:
-    """The dense model as a workload's runtime serves it; an engine's is converted and compared first."""
-    runtime = runtime_of(workload)
-    if runtime.artefact is None:
-        model = runtime.load(job.folder, workload)
-        model.generation_config.update(**job.generation)
+class _Models:
+    """The dense model as a workload's runtime serves it; an engine converts and compares it when it is first asked."""
+
+    def __init__(self, job: Job, stack: ExitStack) -> None:
+        self.job, self._stack = job, stack
+        self._converted: dict[str, Conversion | Exception] = {}
+
+    def of(self, workload: Workload) -> Any:
+        """What its runtime loads.
+
+        Raises:
+            InvalidInput: the engine cannot serve this model.
+        """
+        runtime = runtime_of(workload)
+        if not isinstance(runtime, Converting):
+            return self._loaded(workload)
+        with devices.training_guard(workload.device), tempfile.TemporaryDirectory() as folder:
+            self._conversion(runtime, workload).save(folder, workload)
+            return runtime.load(folder, workload)
+
+    def _conversion(self, runtime: Converting, workload: Workload) -> Conversion:
+        """The engine's only one, or why there is none."""
+        found = self._converted.get(workload.runtime)
+        if found is None:
+            plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
+            model = self._loaded(workload.model_copy(update=plain))
+            rows = self.job.rows[: written_tokens.INPUTS]
+            try:
+                found = self._stack.enter_context(runtime.conversion(model, self.job.folder, workload, rows))
+            except Exception as failure:  # said of every precision; none tries it again
+                found = failure
+            self._converted[workload.runtime] = found
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _loaded(self, workload: Workload) -> Any:
+        model = runtime_of(workload).load(self.job.folder, workload)
+        model.generation_config.update(**self.job.generation)
         return model
-    plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
-    with devices.training_guard(workload.device), tempfile.TemporaryDirectory() as folder:
-        model = EAGER.load(job.folder, workload.model_copy(update=plain))
-        model.generation_config.update(**job.generation)
-        runtime.export(model, folder, workload, job.rows[: written_tokens.INPUTS])
-        return runtime.load(folder, workload)
 
 
 def _timed(model: Any, workload: Workload, dense: Any, asked: Workload, left_s: float) -> Latency:

@@ -263,7 +263,9 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
 
 def told_engines(case: Case) -> dict[str, Any]:
     """What the dense model does on other engines, as the plan and the answer say it."""
-    return dense_engines.document(case.engines, case.config, case.facts.dense_ms, case.evaluator.dense_folder())
+    certifies = margins.certifies(case.config.budgets, case.effect, case.config.certify_rounds)
+    dense_ms, folder = case.facts.dense_ms, case.evaluator.dense_folder()
+    return dense_engines.document(case.engines, case.config, dense_ms, folder, certifies)
 
 
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:

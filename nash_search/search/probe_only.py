@@ -60,7 +60,7 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
         "fingerprint": table.fingerprint,
         "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
         "ms_per_decoder_block": ms_per_decoder_block(table),
-        "engines": dense_engines.document(tried, config, table.dense_ms, own),
+        "engines": dense_engines.document(tried, config, table.dense_ms, own, certifies),
         "floor_ms": floor_share * table.dense_ms,
         "floor_share": floor_share,
         "fastest": fastest.slug,

@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -216,25 +216,32 @@ def command(folder: Path, task: TaskConfig, engine: DenseOnEngine, budget: Laten
     return shlex.join(["nash-search", "measure", str(folder), *flags])
 
 
-def document(found: Engines, config: SearchConfig, dense_ms: float, folder: Path | None) -> dict[str, Any]:
+def document(
+    found: Engines, config: SearchConfig, dense_ms: float, folder: Path | None, certifies: Mapping[str, Any]
+) -> dict[str, Any]:
     """What was found, as JSON; `answers` has one entry per budget, None where pruning is needed.
+
+    An answer's `verdict` is met or ambiguous; `needs_ms` is the median that a certificate needs.
 
     Args:
         found: what was tried.
         config: budgets, task, and the largest drop of quality that was allowed.
         dense_ms: the study's dense latency, on the asked runtime.
         folder: the dense checkpoint, for the command (None: it lies in no folder of the user's).
+        certifies: what a certificate can tell apart here (`occasions.certifies`).
     """
     reference = found.reference
-    answers = []
+    answers: list[dict[str, Any] | None] = []
     for budget in config.budgets:
-        best = found.answer(budget.share_of(dense_ms), config.max_drop_pct)
-        line = "" if best is None or folder is None else command(folder, config.task, best, budget, dense_ms)
-        answers.append(
-            None
-            if best is None
-            else _told(best, dense_ms) | {"asked": budget.asked, "budget_ms": budget.ms_at(dense_ms), "command": line}
-        )
+        share, ms = budget.share_of(dense_ms), budget.ms_at(dense_ms)
+        margin = float(certifies["ms_margin" if budget.share is None else "share_margin"])
+        best = found.answer(share, margin, config.max_drop_pct)
+        if best is None:
+            answers.append(None)
+            continue
+        line = "" if folder is None else command(folder, config.task, best, budget, dense_ms)
+        said = {"asked": budget.asked, "budget_ms": ms, "needs_ms": ms * (1 - margin), "command": line}
+        answers.append(_told(best, dense_ms) | said | {"verdict": best.verdict(share, margin)})
     return {
         "tried": [_told(engine, dense_ms) for engine in found.tried],
         "answers": answers,

@@ -11,6 +11,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from nash_search.config import Workload
 from nash_search.latency import alone, fresh
+from nash_search.latency.runtimes import parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 
 pytest.importorskip("ctranslate2")
@@ -45,6 +46,25 @@ def test_every_precision_is_timed_beside_the_asked_runtime_and_writes(folder: Pa
         return list(row[: row.index(1) + 1] if 1 in row else row)
 
     assert [ended(list(row)) for row in taken["none"].tokens] == [ended(row) for row in own]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "asked"), [("ctranslate2", "eager"), ("ctranslate2", "ctranslate2"), ("onnxruntime", "eager")]
+)
+def test_an_engine_is_compared_once_whatever_precisions_follow(folder: Path, monkeypatch, runtime, asked) -> None:
+    pytest.importorskip(runtime)
+    compared, agreed = [], parity.agreed
+
+    def counted(*args, **named):
+        compared.append(agreed(*args, **named))
+        return compared[-1]
+
+    monkeypatch.setattr(parity, "agreed", counted)
+    call = CALL.model_copy(update={"runtime": asked})
+    found = alone.take(job(folder, runtime=runtime, asked=call), time.monotonic(), lambda lines: None)
+    assert len(found) >= (2 if asked == "eager" else 1)
+    assert all(one.latency is not None and one.tokens is not None for one in found), [one.reason for one in found]
+    assert len(compared) == 1 and compared[0]["inputs"] == 64
 
 
 def test_a_model_the_engine_cannot_say_is_refused_with_its_reason(folder: Path) -> None:

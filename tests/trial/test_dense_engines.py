@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nash_search import intervals
 from nash_search.cli.latency import MEASURE
 from nash_search.cli.search import nothing_met
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
@@ -18,6 +19,7 @@ from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
 from nash_search.results import DenseOnEngine, Engines
+from nash_search.search import margins
 from nash_search.search import plan as opening
 from nash_search.trial import dense_engines
 from nash_search.trial.nash_evaluator import NashEvaluator
@@ -45,6 +47,32 @@ def test_the_answer_keeps_most_quality_and_is_then_the_fastest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "share", "verdict"),
+    [
+        ("40 ms", 0.30, "met"),
+        ("40 ms", 0.37, "ambiguous"),  # 37 of 40 ms, where a certificate needs 34.6
+        ("40 ms", 0.41, None),
+        ("40%", 0.37, "met"),  # a share is judged to 1.5 %
+        ("40%", 0.395, "ambiguous"),
+        ("40%", 0.41, None),
+    ],
+)
+def test_an_engine_alone_is_judged_by_what_a_certificate_needs_here(asked, share, verdict) -> None:
+    budget = LatencyBudget.parse(asked)
+    config = SearchConfig(budgets=(budget,))
+    certifies = margins.certifies(config.budgets, intervals.DEFAULT_OCCASION, config.certify_rounds)
+    told = dense_engines.document(Engines(tried=(engine(share, 1.0),)), config, 100.0, None, certifies)
+    (answer,) = told["answers"]
+    assert (answer and answer["verdict"]) == verdict
+    said = " ".join(line for _, line in words.rows(told))
+    assert ("alone meets" in said and "nothing needs pruning" in said) == (verdict == "met")
+    assert ("alone may meet" in said) == (verdict == "ambiguous")
+    assert ("alone may meet" in words.instead(told)) == (verdict == "ambiguous")
+    if verdict == "ambiguous":
+        assert f"a certificate needs {34.6 if 'ms' in asked else 39.4} ms here" in said
+
+
+@pytest.mark.parametrize(
     ("share", "kept", "max_drop_pct", "answers"),
     [
         (0.30, 0.998, None, True),
@@ -53,11 +81,12 @@ def test_the_answer_keeps_most_quality_and_is_then_the_fastest() -> None:
         (0.30, 0.98, 3.0, True),
         (0.30, 0.90, 20.0, False),  # a broken engine stays one, however much may be lost to pruning
         (0.30, None, None, False),  # unknown quality is no quality
-        (0.39, 1.0, None, False),  # 39 % with its interval is not certainly below 40 %
+        (0.41, 1.0, None, False),
     ],
 )
 def test_an_answer_meets_the_budget_with_its_interval_and_keeps_the_quality(share, kept, max_drop_pct, answers) -> None:
-    assert (Engines(tried=(engine(share, kept),)).answer(0.4, max_drop_pct) is not None) == answers
+    found = Engines(tried=(engine(share, kept),)).answer(0.4, max_drop_pct=max_drop_pct)
+    assert (found is not None) == answers
 
 
 def test_the_plan_says_so_before_anything_is_spent_and_the_search_goes_on(rehearse, notebook) -> None:
@@ -110,7 +139,7 @@ def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None
     tried = (engine(0.3, 0.1), engine(0.2, None, quantize="none"), refused)
     found = Engines(tried=tried, reference=quality(35.0), seconds=24.0, absent=("onnxruntime",))
     config = SearchConfig(budgets=(LatencyBudget.parse("40"),))
-    told = dense_engines.document(found, config, 100.0, Path("teacher"))
+    told = dense_engines.document(found, config, 100.0, Path("teacher"), {"ms_margin": 0.1, "share_margin": 0.015})
     assert told["answers"] == [None]
     lines = [line for _, line in words.rows(json.loads(json.dumps(told, allow_nan=False)))]
     assert lines == [

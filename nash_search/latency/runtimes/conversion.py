@@ -1,6 +1,6 @@
 """What engines outside PyTorch have in common: settings read from the model, convert, compare, load, serve.
 
-    PyTorch model -> settings_of -> export (the engine's own) -> Engine -> EngineSession
+    PyTorch model -> settings_of -> Conversion (compared once) -> saved in any precision -> Engine -> EngineSession
 
 An engine's file adds how a model is converted, how it writes, and which settings it cannot follow. This module
 refuses to know any engine, and clocks.
@@ -11,7 +11,8 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from nash_search.config import Frozen, Workload
 from nash_search.errors import InvalidInput
@@ -115,6 +116,13 @@ class EngineSession:
         """Nothing: the engine was not changed."""
 
 
+class Conversion(Protocol):
+    """A model, converted in float32 and found to write what eager writes."""
+
+    def save(self, folder: str, workload: Workload) -> None:
+        """`folder / artefact`, in the workload's precision; the folder need not hold a checkpoint."""
+
+
 class Converting(ABC):
     """A runtime that serves what it converted: the part of `runtimes.Runtime` that every engine shares."""
 
@@ -129,8 +137,25 @@ class Converting(ABC):
         """The folder's artefact where it has one of this precision, else its checkpoint, converted and compared."""
 
     @abstractmethod
+    def conversion(
+        self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None
+    ) -> AbstractContextManager[Conversion]:
+        """The costly part of every precision, done once: the model converted, and compared with eager.
+
+        Args:
+            model: a PyTorch model.
+            folder: where its tokenizer lies, if anywhere.
+            workload: beams and lengths to compare by.
+            rows: token ids of real inputs to compare on (None: random ones).
+
+        Raises:
+            InvalidInput: the engine cannot say this model, or writes something else than eager.
+        """
+
     def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
         """`folder / artefact`."""
+        with self.conversion(model, folder, workload, rows) as found:
+            found.save(folder, workload)
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Any:
         """Of a loaded engine, or of a PyTorch model that is converted and compared first."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,27 @@ class Translation(EngineSession):
         return {**super().facts(), "compute_type": self.engine.translator.compute_type}
 
 
+class Specified:
+    """A model that has been compared: `converting.Conversion`."""
+
+    def __init__(self, model: Any, decoding: Decoding, words: Words, compared: dict[str, Any]) -> None:
+        self._model, self._decoding, self._words, self._compared = model, decoding, words, compared
+
+    def save(self, folder: str, workload: Workload) -> None:
+        """`folder / ctranslate2`: model.bin, config.json, shared_vocabulary.json, artefact.json."""
+        decoding, words = self._decoding, self._words
+        record = Artefact(
+            runtime=NAME,
+            version=ctranslate2.__version__,
+            dtype=workload.dtype,
+            quantize=workload.quantize,
+            loading=_loading(decoding, words, self._model.generation_config.num_beams or 1, workload),
+            settings={"decoding": decoding.model_dump(mode="json"), "compared": self._compared},
+        )
+        with artefact.written(folder, record) as place:
+            _save(spec_of(self._model), decoding, words, place, compute_type(workload))
+
+
 class CTranslate2(Converting):
     """OpenNMT's inference engine, on CPUs and NVIDIA GPUs."""
 
@@ -184,21 +206,14 @@ class CTranslate2(Converting):
         told = record.settings.get("compared", {})
         return Engine(place, Decoding.model_validate(record.settings["decoding"]), workload, {"compared": told})
 
-    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
-        """`folder / ctranslate2`: model.bin, config.json, shared_vocabulary.json, artefact.json."""
-        decoding, spec = decoding_of(model), spec_of(model)
-        words = ctranslate2_words.words_for(folder, *sizes_of(spec), decoding.pad)
-        compared = _compared(model, decoding, words, workload, rows)
-        record = Artefact(
-            runtime=NAME,
-            version=ctranslate2.__version__,
-            dtype=workload.dtype,
-            quantize=workload.quantize,
-            loading=_loading(decoding, words, model.generation_config.num_beams or 1, workload),
-            settings={"decoding": decoding.model_dump(mode="json"), "compared": compared},
-        )
-        with artefact.written(folder, record) as place:
-            _save(spec, decoding, words, place, compute_type(workload))
+    @contextmanager
+    def conversion(
+        self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None
+    ) -> Iterator[Specified]:
+        """Its specification, which in float32 writes what eager writes."""
+        decoding = decoding_of(model)
+        words = ctranslate2_words.words_for(folder, *sizes_of(spec_of(model)), decoding.pad)
+        yield Specified(model, decoding, words, _compared(model, decoding, words, workload, rows))
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """Version, arithmetic, and the environment's switches for both."""

@@ -10,8 +10,11 @@ This module refuses to know layers (`onnxruntime_graphs`) and clocks.
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +120,27 @@ class GraphSession(EngineSession):
         return decoding.search(batch, rules, len(self.ids_BS), beams, longest, shortest)
 
 
+class Graphs:
+    """A model's graphs in float32, which have been compared: `converting.Conversion`."""
+
+    def __init__(self, graphs: Path, rules: decoding.Rules, compared: dict[str, Any]) -> None:
+        self._graphs, self._rules, self._compared = graphs, rules, compared
+
+    def save(self, folder: str, workload: Workload) -> None:
+        """`folder / onnxruntime`: encoder.onnx, decoder.onnx, artefact.json."""
+        record = Artefact(
+            runtime=NAME,
+            version=onnxruntime.__version__,
+            dtype=workload.dtype,
+            quantize=workload.quantize,
+            loading=_loading(self._rules, workload.threads),
+            settings={"decoding": self._rules.model_dump(mode="json"), "compared": self._compared},
+        )
+        with artefact.written(folder, record) as place:
+            for file in (ENCODER, DECODER):
+                _take_over(self._graphs / file, place / file, workload.quantize)
+
+
 class OnnxRuntime(Converting):
     """ONNX Runtime on CPUs, float32 or with int8 weights."""
 
@@ -137,28 +161,18 @@ class OnnxRuntime(Converting):
         rules = decoding.Rules.model_validate(record.settings["decoding"])
         return Engine(place, rules, workload.threads, {"compared": record.settings["compared"]})
 
-    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
-        """`folder / onnxruntime`: encoder.onnx, decoder.onnx, artefact.json."""
+    @contextmanager
+    def conversion(
+        self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None
+    ) -> Iterator[Graphs]:
+        """Its graphs in float32, which write what eager writes."""
         _check(workload)
         rules, model = decoding.rules_of(model, NAME), EAGER.placed(model, _plain(workload))
         with tempfile.TemporaryDirectory(prefix="nash-search-onnxruntime-") as name:
             graphs = Path(name)
             onnxruntime_graphs.export(model, graphs)
             whole = Engine(graphs, rules, workload.threads, {})
-            record = Artefact(
-                runtime=NAME,
-                version=onnxruntime.__version__,
-                dtype=workload.dtype,
-                quantize=workload.quantize,
-                loading=_loading(rules, workload.threads),
-                settings={
-                    "decoding": rules.model_dump(mode="json"),
-                    "compared": parity.agreed(model, whole.write, workload, rows),
-                },
-            )
-            with artefact.written(folder, record) as place:
-                for file in (ENCODER, DECODER):
-                    _take_over(graphs / file, place / file, workload.quantize)
+            yield Graphs(graphs, rules, parity.agreed(model, whole.write, workload, rows))
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
         """The engine's version, and how it quantises."""
@@ -189,7 +203,10 @@ def _take_over(source: Path, target: Path, quantize: str) -> None:
     keeps the quality where all matrices in int8 keep two thirds of it (results/LOG.md, 2026-11-27).
     """
     if quantize == "none":
-        source.rename(target)
+        try:
+            os.link(source, target)
+        except OSError:  # on another disk, or one without links
+            shutil.copyfile(source, target)
         return
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
