@@ -45,7 +45,7 @@ P95_SAMPLES = 130
 """Fewest samples for which a 95th percentile is reported."""
 
 AUTOCORRELATION = 0.4
-"""Of one occasion's effect with the next one's (results/reference/clock.json.gz: 0.41 to 0.44)."""
+"""Of one occasion's effect with the next one's (results/clock/clock.json.gz: 0.41 to 0.44)."""
 LEAST_DEGREES = 5.0
 """Degrees of freedom from which on a device's own occasions count; 9 occasions have them."""
 POWER = 0.9
@@ -53,7 +53,7 @@ POWER = 0.9
 as assumed; at least 0.8 are promised."""
 ROUND_SD, RATIO_ROUND_SD = 0.03, 0.0075
 """Standard deviations between the rounds of one occasion, of log medians and of log ratios, before any was taken
-(results/reference/clock.json.gz: 0.031 and 0.0074)."""
+(results/clock/clock.json.gz: 0.031 and 0.0074)."""
 
 NORMAL_QUANTILE = 1.96
 """Half-width of a normal 95 % interval, standard errors."""
@@ -77,7 +77,7 @@ class OccasionEffect(Frozen):
 
 
 DEFAULT_OCCASION = OccasionEffect(sd=0.04, degrees=14.0, assumed=True)
-"""What results/reference/clock.json.gz shows: 20 occasions on two idle cores, sd 3.5 to 3.9 %, which is 4.0 % when
+"""What results/clock/clock.json.gz shows: 20 occasions on two idle cores, sd 3.5 to 3.9 %, which is 4.0 % when
 their autocorrelation is allowed for."""
 
 

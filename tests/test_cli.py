@@ -99,13 +99,13 @@ def test_a_message_is_one_printable_line() -> None:
     assert "\n" not in found and "\x1b" not in found and len(found) <= 300
 
 
-REFERENCE = Path(__file__).parent.parent / "results" / "reference"
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 def test_a_committed_study_answers_and_reports(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(REFERENCE / "g2p", tmp_path / "g2p")
+    shutil.copytree(RESULTS / "g2p", tmp_path / "g2p")
     assert main(["pick", str(tmp_path / "g2p"), "--budget-ms", "60%"]) == 2
     assert "exports are gone" in capsys.readouterr().err
     for point in json.loads((tmp_path / "g2p" / "certification.json").read_text())["points"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TRACKED_MOST_BYTES = 24 * 10**6
 
 
 def test_every_package_folder_is_listed() -> None:
@@ -26,6 +27,22 @@ def test_constraints_pin_torch_and_every_dependency() -> None:
     names = {d.split(">")[0].split("[")[0].strip().lower() for d in asked}
     assert names <= pinned
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
+
+
+def tracked() -> list[Path]:
+    """Files that git has."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_what_is_tracked_is_small() -> None:
+    """Every user and every CI run fetches it."""
+    assert sum(path.stat().st_size for path in tracked()) <= TRACKED_MOST_BYTES
+
+
+def test_nothing_is_tracked_that_report_draws_again() -> None:
+    drawn = {"front.png", "front.svg", "front-dark.png", "front-dark.svg", "report.md", "report.html"}
+    assert not [path for path in tracked() if path.parents[1] == ROOT / "results" and path.name in drawn]
 
 
 @pytest.mark.slow
@@ -45,3 +62,4 @@ def test_the_wheel_carries_everything(tmp_path: Path) -> None:
     assert any(name.startswith("nash_search/report/templates/") for name in names)
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "nash_search").rglob("*.py")}
     assert modules <= names
+    assert {name.split("/")[0] for name in names} == {"nash_search", "nash_search-0.1.0.dist-info"}

@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 import nash_search
+from experiments.__main__ import listed
 from nash_search.cli import app
 from nash_search.search.summary import PUBLIC, PUBLIC_PARTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "nash_search/tasks/g2p_teacher/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "results/README.md", "experiments/README.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "nash_search/tasks/g2p_teacher/README.md",
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -30,11 +35,12 @@ def command_lines() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
-def test_every_make_target_named_exists() -> None:
-    text = "".join(page.read_text() for page in PAGES) + (ROOT / "results" / "LOG.md").read_text()
+def test_every_make_target_and_experiment_named_exists() -> None:
+    text = "".join(page.read_text() for page in PAGES)  # not the log: its entries keep the command of their day
     named = set(re.findall(r"`make ([a-z0-9-]+)", text)) | {w[1] for w in command_lines() if w[0] == "make"}
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert {"search", "test"} <= named <= targets
+    assert {"search", "test", "study"} <= named <= targets
+    assert set(re.findall(r"make study NAME=([a-z0-9-]+)", text)) <= set(listed())
 
 
 def test_every_command_and_flag_named_exists() -> None:
