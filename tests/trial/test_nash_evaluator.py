@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from tests.search.test_runner import ray_processes, wait_for
+from tests.search.test_ray_runner import ray_processes, wait_for
 
 from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
 from nash_search.recipes import PruningRecipe
