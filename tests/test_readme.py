@@ -69,6 +69,16 @@ def test_no_placeholder_is_left() -> None:
     assert not [page for page in PAGES if "@@" in page.read_text()]
 
 
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#: ]+)\)", page.read_text())]
+    assert not [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()]
+
+
+def test_every_page_of_the_docs_is_named_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in readme]
+
+
 def keys_returned(path: str, function: str) -> set[str]:
     """Keys of the first dictionary a function returns."""
     tree = ast.parse((ROOT / "nash_search" / path).read_text())
@@ -101,8 +111,10 @@ def test_every_command_documented_is_run_by_a_test() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md", "python"))))
-def test_python_blocks_run(number: int, tmp_path: Path) -> None:
-    program = "import torch\ntorch.set_num_threads(1)\n" + blocks(ROOT / "README.md", "python")[number]
+@pytest.mark.parametrize(
+    ("page", "block"), [pytest.param(p, b, id=f"{p.name}-{n}") for p in PAGES for n, b in enumerate(blocks(p, "python"))]
+)
+def test_python_blocks_run(page: Path, block: str, tmp_path: Path) -> None:
+    program = "import torch\ntorch.set_num_threads(1)\n" + block
     found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert found.returncode == 0, found.stderr[-2000:]
