@@ -20,9 +20,9 @@ MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
 
 
-ANCHORS = 5
-"""Most anchors that come before the sampler. Replayed on a trained grid, the sampler's own proposals are worth more
-from the sixth trial on, and with four anchors the first five trials find less (results/LOG.md, 2026-11-27)."""
+FEWEST, MOST = 2, 5
+"""Anchors before the sampler; between the two, half of the trials. Replayed on a trained grid, that finds no less after
+8 and 16 trials than five anchors always (results/LOG.md, 2026-11-27)."""
 
 
 def notes(filled: SearchSpace, trials: int) -> tuple[str, ...]:
@@ -56,11 +56,13 @@ def densest_that_fit(space: SearchSpace, table: LatencyTable, share: float) -> l
     return sorted(corners, key=lambda a: (a.encoder_sparsity_pct, -a.decoder_layers))
 
 
-def anchors(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBudget]) -> list[Architecture]:
+def anchors(
+    space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBudget], trials: int
+) -> list[Architecture]:
     """The first few corners of the budgets' staircases, in turn from each budget (loosest first), then the fastest.
 
-    Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2). Their number does not depend
-    on how many trials are asked for, so that a study goes on with more trials as if it had been asked for them.
+    Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2). At most half of the trials are
+    anchors, so that a study of fewer than ten that is asked for more of them trains those left out first.
     """
     shares = sorted({b.share_of(table.dense_ms) for b in budgets}, reverse=True)
     queues = [densest_that_fit(space, table, share) for share in shares]
@@ -70,7 +72,7 @@ def anchors(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBu
     fastest, share = floor(table, space.architectures())
     if share <= shares[0]:
         found.append(fastest)
-    return list(dict.fromkeys(found))[:ANCHORS]
+    return list(dict.fromkeys(found))[: min(MOST, max(FEWEST, trials // 2))]
 
 
 def admitted(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[str, Any]:

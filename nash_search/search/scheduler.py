@@ -64,9 +64,10 @@ class Scheduler:
         self.workers, self.listeners = workers, listeners
         facts = study.facts
         self.feasible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share]
-        corners = feasibility.anchors(facts.space, table, config.budgets)
+        corners = feasibility.anchors(facts.space, table, config.budgets, config.trials)
         wanted = corners if config.sampler not in ("grid", "random") else []
-        self.anchors = list(dict.fromkeys([*extra_anchors, *wanted]))
+        known = [a for a in extra_anchors if a in self.feasible]  # a fork's space may hold less than its parent's
+        self.anchors = list(dict.fromkeys([*known, *wanted]))
         self.why_done = ""
         self._began = time.monotonic() - spent_s
         self._limit_s = for_trials_s(config, facts.dense_ms, load_s)

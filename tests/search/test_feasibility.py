@@ -42,8 +42,8 @@ def test_shares_between_probed_widths_are_interpolated_and_monotone(table):
 
 
 def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(table, monkeypatch):
-    first = feasibility.anchors(SPACE, table, BUDGETS)
-    monkeypatch.setattr(feasibility, "ANCHORS", 100)
+    first = feasibility.anchors(SPACE, table, BUDGETS, 1000)
+    monkeypatch.setattr(feasibility, "MOST", 100)
     expected = set()
     for budget in BUDGETS:
         limit = budget.share_of(table.dense_ms)
@@ -56,10 +56,16 @@ def test_anchors_are_the_densest_encoder_per_depth_and_budget_and_the_fastest(ta
             if fits:
                 expected.add(min(fits, key=lambda a: a.encoder_sparsity_pct))
     fastest = Architecture(encoder_sparsity_pct=80, decoder_layers=1)
-    found = feasibility.anchors(SPACE, table, BUDGETS)
+    found = feasibility.anchors(SPACE, table, BUDGETS, 1000)
     assert set(found) == expected | {fastest} and len(found) == len(set(found))
     assert first == found[:5], "a few come before the sampler"
     assert found[0].encoder_sparsity_pct == 0, "low encoder sparsity first"
+
+
+def test_half_of_few_trials_is_left_to_the_sampler(table):
+    counts = {trials: len(feasibility.anchors(SPACE, table, BUDGETS, trials)) for trials in range(1, 41)}
+    assert all(counts[n] <= n // 2 for n in range(4, 41))
+    assert [counts[n] for n in (1, 2, 4, 5, 6, 8, 9, 10, 16, 40)] == [2, 2, 2, 2, 3, 4, 4, 5, 5, 5]
 
 
 def test_a_budget_below_the_floor_admits_nothing_and_names_the_nearest(table):

@@ -49,7 +49,7 @@ def test_quality_is_a_mean_over_seeds_and_validation_decides_which_is_exported(r
 
 
 def test_finalists_are_no_trials_and_move_no_sampler(rehearse, tmp_path):
-    rehearse(trials=6, finalist_seeds=3, results=tmp_path / "a")
+    rehearse(trials=10, finalist_seeds=3, results=tmp_path / "a")
     parts = rehearse(trials=12, finalist_seeds=2, results=tmp_path / "a")
     plain = rehearse(trials=12, results=tmp_path / "b")
     assert rows_of(parts) == rows_of(plain)
@@ -77,11 +77,11 @@ def test_an_interrupted_finalist_continues_and_none_is_trained_twice(rehearse, m
 
     monkeypatch.setattr(SyntheticEvaluator, "train", counted)
     with pytest.raises(KeyboardInterrupt):
-        rehearse(trials=6, finalist_seeds=3)
-    result = rehearse(trials=6, finalist_seeds=3)
+        rehearse(trials=10, finalist_seeds=3)
+    result = rehearse(trials=10, finalist_seeds=3)
     assert len(seen) == 5 and len(set(seen)) == 4 and seen[2] == seen[3]
     before = result.document["front"]
-    again = rehearse(trials=6, finalist_seeds=3)
+    again = rehearse(trials=10, finalist_seeds=3)
     assert len(seen) == 5 and again.document["front"] == before
     assert again.full_document["sealed_test_openings"] == 1
     assert not [p.name for p in (result.folder / "finalists").iterdir() if p.name.startswith(".")]

@@ -129,7 +129,7 @@ def test_the_same_command_finds_its_study_again_and_more_trials_go_on(rehearse, 
 
 def test_interrupting_by_trials_equals_one_go(rehearse, tmp_path):
     whole = rehearse(trials=14, results=tmp_path / "whole")
-    for trials in (1, 5, 9, 14):
+    for trials in (10, 11, 12, 14):  # of fewer, half are anchors
         parts = rehearse(trials=trials, results=tmp_path / "parts")
     values = [[(t.params, t.values) for t in study_of(r).trials] for r in (whole, parts)]
     assert values[0] == values[1]
@@ -141,6 +141,7 @@ def test_interrupting_by_trials_equals_one_go(rehearse, tmp_path):
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"sampler": "random"}, 'sampler: "tpe" -> "random"'),
         ({"search_space": SearchSpace(encoder_sparsity_pct=(0, 50, 10))}, r"encoder_sparsity_pct: \[0, .*50, 10\]"),
+        ({"search_space": SearchSpace(decoder_layers=(2,))}, "decoder_layers: .* -> .2."),
         ({"task": TaskConfig(name="rehearsal", metric="bleu")}, 'task.metric: null -> "bleu"'),
         ({"task": TaskConfig(name="rehearsal", train_examples=9)}, "task.train_examples: null -> 9"),
         ({"recipe": PruningRecipe(tune_steps=7)}, "recipe.tune_steps: .* -> 7"),
@@ -155,7 +156,8 @@ def test_another_question_is_refused_with_the_difference_unless_forked(rehearse,
     before = len(notebook.trials)
     forked = rehearse(trials=3, fork=True, **changes)
     assert forked.document["study"].startswith("s-")
-    assert notebook.trials[before + 1].architecture in {r.architecture for r in notebook.trials[:before]}
+    dense, *trained = (r.architecture for r in notebook.trials[:before])
+    assert next(r.architecture for r in notebook.trials[before:] if r.architecture != dense) in trained
 
 
 @pytest.mark.parametrize("sampler", ["random", "grid", "nsga2", "tpe", "gp"])
@@ -176,7 +178,7 @@ def test_a_space_can_be_exhausted(rehearse, notebook):
 
 
 def test_failures_end_a_trial_with_a_reason_and_do_not_count(rehearse, notebook):
-    result = rehearse(trials=5, orders="nan=enc0-dec2,error=enc10-dec1,oom=enc40-dec2")
+    result = rehearse(trials=8, orders="nan=enc0-dec2,error=enc10-dec1,oom=enc40-dec2")
     reasons = [(r.architecture.slug, r.failure) for r in notebook.trials if r.failure]
     assert reasons == [
         ("enc0-dec2", "nan"),
@@ -184,7 +186,7 @@ def test_failures_end_a_trial_with_a_reason_and_do_not_count(rehearse, notebook)
         ("enc40-dec2", "oom"),
         ("enc40-dec2", "oom"),  # one more try
     ]
-    assert result.document["trials"]["complete"] + result.document["trials"]["stopped"] == 5
+    assert result.document["trials"]["complete"] + result.document["trials"]["stopped"] == 8
     assert result.document["trials"]["failed"] == 4
 
 
