@@ -83,6 +83,22 @@ def test_modules_are_small_and_documented(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text)), "a module docstring says what it does and refuses to know"
 
 
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    names = {".".join(path.with_suffix("").parts[-len(path.relative_to(PACKAGE).parts) - 1 :]): path for path in FILES}
+    imports = {}
+    for name, path in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {m for a in node.names for m in (f"{node.module}.{a.name}", node.module) if m in names}
+        imports[name] = found
+    left = dict(imports)
+    while free := [name for name, found in left.items() if not found & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, "these, or some of them, need one another"
+
+
 def test_only_one_module_imports_ray() -> None:
     importers = [p for p in FILES if re.search(r"^\s*(import|from) ray\b", p.read_text(), re.MULTILINE)]
     assert [str(p.relative_to(PACKAGE)) for p in importers] == ["search/ray_cluster.py"]

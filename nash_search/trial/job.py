@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from nash_search.config import Architecture, Frozen, SearchConfig, Workload, digest
 from nash_search.files import ask_free
-from nash_search.records import TrialRecord
+from nash_search.records import FailureReason, TrialRecord
 from nash_search.storage.artifacts import FINALISTS, folder_key
 from nash_search.trial.early_stopping import Peer
 
@@ -78,6 +78,14 @@ class Job(Frozen):
 def device_id(fingerprint: dict[str, Any]) -> str:
     """Identity of device and software, whatever the environment's switches."""
     return digest({name: value for name, value in fingerprint.items() if name not in ("environment", "hash")})
+
+
+class Failed(Exception):
+    """A trial that ends with a reason of its own choosing."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Hooks:

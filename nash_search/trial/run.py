@@ -26,15 +26,7 @@ from nash_search.storage import artifacts
 from nash_search.storage.artifacts import RECORD, stored_record
 from nash_search.storage.provenance import stamp, versions
 from nash_search.trial.evaluator import open_evaluator
-from nash_search.trial.job import Hooks, Job, device_id
-
-
-class Failed(Exception):
-    """A trial that ends with a reason of its own choosing."""
-
-    def __init__(self, reason: FailureReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+from nash_search.trial.job import Failed, Hooks, Job, device_id
 
 
 def run_trial(

@@ -26,8 +26,7 @@ from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.early_stopping import reason_to_stop
-from nash_search.trial.job import Hooks, Job, check_free
-from nash_search.trial.run import Failed
+from nash_search.trial.job import Failed, Hooks, Job, check_free
 
 LAYERS = 6
 DENSE_MS = 100.0
