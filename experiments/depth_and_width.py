@@ -26,7 +26,7 @@ import transformers
 from experiments.shared.drawing import Interval, forest
 from nash_search import latency, pruner
 from nash_search.config import Architecture, Workload
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.records import Latency
 from nash_search.tasks.g2p import teacher_folder
 
@@ -56,7 +56,7 @@ def skeleton(dense: Any) -> Any:
 
 def models_of(dense: Any) -> dict[str, Any]:
     """Candidates by name."""
-    depth = len(adapter_of(dense).decoder_blocks(dense))
+    depth = len(family_of(dense).decoder_blocks(dense))
     shapes = {
         "half depth": (0, depth // 2),
         "sixth depth": (0, max(1, depth // 6)),

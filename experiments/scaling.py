@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments.shared.drawing import curves
 from nash_search import latency, pruner
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, TaskConfig, Workload
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.pruner.distillation import Batch
 from nash_search.search import probe
 from nash_search.trial import cost
@@ -100,7 +100,7 @@ def step_seconds(teacher: Any, shape: dict[str, int], steps: int) -> dict[str, f
 def probe_seconds(teacher: Any) -> tuple[float, int]:
     """Seconds until every shape that a search starts with is timed (a search stops at 60), and how many there are."""
     config = SearchConfig(task=TaskConfig(), budgets=(LatencyBudget.parse("50%"),))
-    layers = len(adapter_of(teacher).decoder_blocks(teacher))
+    layers = len(family_of(teacher).decoder_blocks(teacher))
     shapes = probe.shapes_to_probe(config.search_space.filled(layers))
     workload = Workload(input_tokens=INTO, output_tokens=OUT)
     began = time.monotonic()
@@ -113,7 +113,7 @@ def dispatch_ms(teacher: Any) -> float:
     """Milliseconds per generated token and decoder block of the smallest model at batch 1: nearly all of it is
     Python's, which a GPU's host pays too."""
     workload = Workload(input_tokens=8, output_tokens=32)
-    layers = len(adapter_of(teacher).decoder_blocks(teacher))
+    layers = len(family_of(teacher).decoder_blocks(teacher))
     found = latency.measure(teacher, teacher, workload, rounds=3, pairs=6, limit_s=60)
     return found.dense_ms / (32 * layers)
 

@@ -1,105 +1,240 @@
-"""Which encoder-decoder families can be pruned, and where each keeps what the pruner touches.
+"""The table of model families: one row for everything that differs between T5, BART, Marian and the others.
 
-One row of `FAMILIES` per `config.model_type`; a model whose own type is `nash_*` (already narrowed)
-is its family's row. Everything else in the pruner asks this table and refuses to know any family by
-name. A model that is not in the table is refused by name.
+A family is a `config.model_type`; a model of type `nash_*` (already narrowed) belongs to the family after the prefix.
+Preflight, generation settings, the pruner, fine-tuning from scratch and the engines ask the row; a family that is not
+in the table is refused by name. Reading the table imports no torch.
+
+To add a family: its row here; its narrow class in `modeling_nash`; where it shares no `Layout` with another one, a
+layout here, `modeling_nash.block_parts`, and a conversion in each engine (`latency/runtimes`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from nash_search import modeling_nash
 from nash_search.errors import InvalidInput
+
+PREFIX = "nash_"
+"""Of the model types of `modeling_nash`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Names of config fields and modules that several families share.
+
+    Modules are named from a block of the encoder or decoder on; tensors have the same names.
+    """
+
+    encoder_depth_key: str
+    """Config field with the number of encoder blocks."""
+    decoder_depth_key: str
+    """Config field with the number of decoder blocks; where it is missing, there are as many as encoder blocks."""
+    heads_keys: tuple[str, ...]
+    """Config fields with numbers of attention heads."""
+    head_width_key: str | None
+    """Config field with the width of a head (None: the model's width over the number of heads)."""
+    ffn_key: str
+    """Config field with the width of the encoder's FFN."""
+    encoder_ffn_key: str | None
+    """The same where it says nothing about the decoder, so that it can express a uniform width (None: it does)."""
+    blocks: str
+    """The blocks of the encoder or decoder."""
+    self_attention: str
+    cross_attention: str
+    query: str
+    key: str
+    value: str
+    head_width: str
+    """Attribute of an attention with the width of a head."""
+    ffn_in: tuple[str, ...]
+    """First matrices that an encoder block's FFN may have."""
+    ffn_out: str
+    """Last part of its second matrix's name."""
+
+
+T5_LAYOUT = Layout(
+    encoder_depth_key="num_layers",
+    decoder_depth_key="num_decoder_layers",
+    heads_keys=("num_heads",),
+    head_width_key="d_kv",
+    ffn_key="d_ff",
+    encoder_ffn_key=None,
+    blocks="block",
+    self_attention="layer.0.SelfAttention",
+    cross_attention="layer.1.EncDecAttention",
+    query="q",
+    key="k",
+    value="v",
+    head_width="key_value_proj_dim",
+    ffn_in=("layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wi_0"),
+    ffn_out="wo",
+)
+BART_LAYOUT = Layout(
+    encoder_depth_key="encoder_layers",
+    decoder_depth_key="decoder_layers",
+    heads_keys=("encoder_attention_heads", "decoder_attention_heads"),
+    head_width_key=None,
+    ffn_key="encoder_ffn_dim",
+    encoder_ffn_key="encoder_ffn_dim",
+    blocks="layers",
+    self_attention="self_attn",
+    cross_attention="encoder_attn",
+    query="q_proj",
+    key="k_proj",
+    value="v_proj",
+    head_width="head_dim",
+    ffn_in=("fc1",),
+    ffn_out="fc2",
+)
+LAYOUTS = (T5_LAYOUT, BART_LAYOUT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How one family of models is cut."""
+    """One family: how its models are built, started and cut."""
 
     model_type: str
-    narrow_class: type[Any]
-    """The class whose encoder blocks may differ in size."""
-    depth_key: str
-    """Config field with the number of decoder blocks."""
-    ffn_key: str | None
-    """Config field that can express a uniform encoder FFN width by itself (None: it cannot)."""
+    """Of its config."""
+    narrow: str
+    """Class of `modeling_nash` whose encoder blocks may differ in size."""
+    layout: Layout
+    positions: Literal["relative", "learned", "sinusoidal", "growing_sinusoidal"]
+    """How a token's position is told. Learned and sinusoidal tables end at `max_position_embeddings`."""
+    outputs_begin_with: Literal["named", "padding", "last_label"] = "named"
+    """The decoder's first token where the config leaves it open: the padding token; the labels' last token, moved to
+    the front (mBART; `generate` takes the beginning of a sentence instead); or it must be named."""
     first_block_has_bias: bool = False
     """The first block computes the relative position bias of all blocks."""
+    post_norm: bool = False
+    """A sublayer's sum is normalised, not its input: trains at a tenth of the others' rates."""
     says_tied: bool = False
     """transformers 5 sets `tie_word_embeddings` True whatever the file says (4 obeys the file)."""
-    answers_are_labels: bool = True
-    """What `generate` returns after the start token can be fed back as labels."""
+    scaled_states_key: str | None = None
+    """Config flag under which decoder states are divided by the square root of their width before the head."""
+    reads_text: bool = True
+    """Its batches hold token ids; False: audio features."""
+
+    @property
+    def narrow_class(self) -> type[Any]:
+        """The class whose encoder blocks may differ in size."""
+        from nash_search import modeling_nash
+
+        found: type[Any] = getattr(modeling_nash, self.narrow)
+        return found
 
     @property
     def stock_class(self) -> type[Any]:
         """The library's class that `narrow_class` extends."""
         return self.narrow_class.__bases__[1]
 
-    def decoder(self, model: Any) -> Any:
-        return model.get_decoder()
+    @property
+    def positions_end(self) -> bool:
+        """Sequences can be no longer than the config's `max_position_embeddings`."""
+        return self.positions in ("learned", "sinusoidal")
+
+    @property
+    def positions_are_sinusoidal(self) -> bool:
+        """Fixed positions of size 1, which drown embeddings as small as they start out unless these are scaled."""
+        return self.positions in ("sinusoidal", "growing_sinusoidal")
+
+    @property
+    def answers_are_labels(self) -> bool:
+        """What `generate` returns after the start token can be fed back as labels."""
+        return self.reads_text and self.outputs_begin_with != "last_label"
 
     def decoder_blocks(self, model: Any) -> Any:
-        decoder = self.decoder(model)
-        return decoder.block if hasattr(decoder, "block") else decoder.layers
+        """The decoder's blocks, in order (an `nn.ModuleList`)."""
+        return getattr(model.get_decoder(), self.layout.blocks)
+
+    def use_decoder_blocks(self, model: Any, blocks: Any) -> None:
+        """Let the decoder run with these blocks (an `nn.ModuleList`)."""
+        setattr(model.get_decoder(), self.layout.blocks, blocks)
 
     def decoder_attentions(self, block: Any) -> tuple[Any, Any]:
         """Self- and cross-attention of one decoder block."""
-        if hasattr(block, "self_attn"):
-            return block.self_attn, block.encoder_attn
-        return block.layer[0].SelfAttention, block.layer[1].EncDecAttention
+        return block.get_submodule(self.layout.self_attention), block.get_submodule(self.layout.cross_attention)
 
 
-def _t5(model_type: str, narrow_class: type[Any], first_block_has_bias: bool) -> Family:
+def _t5(model_type: str, narrow: str, **differs: Any) -> Family:
+    row: dict[str, Any] = {"first_block_has_bias": True, "says_tied": True, **differs}
     return Family(
         model_type=model_type,
-        narrow_class=narrow_class,
-        depth_key="num_decoder_layers",
-        ffn_key=None,
-        first_block_has_bias=first_block_has_bias,
-        says_tied=True,
+        narrow=narrow,
+        layout=T5_LAYOUT,
+        positions="relative",
+        outputs_begin_with="padding",
+        **row,
     )
 
 
-def _bart(model_type: str, narrow_class: type[Any], answers_are_labels: bool = True) -> Family:
-    return Family(
-        model_type=model_type,
-        narrow_class=narrow_class,
-        depth_key="decoder_layers",
-        ffn_key="encoder_ffn_dim",
-        answers_are_labels=answers_are_labels,
-    )
+def _bart(model_type: str, narrow: str, **differs: Any) -> Family:
+    return Family(model_type=model_type, narrow=narrow, layout=BART_LAYOUT, **differs)
 
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        _t5("t5", modeling_nash.NashT5ForConditionalGeneration, True),  # also v1.1, Flan, ByT5's T5 class
-        _t5("mt5", modeling_nash.NashMT5ForConditionalGeneration, True),
-        _t5("umt5", modeling_nash.NashUMT5ForConditionalGeneration, False),
-        _bart("bart", modeling_nash.NashBartForConditionalGeneration),
-        _bart("mbart", modeling_nash.NashMBartForConditionalGeneration, answers_are_labels=False),
-        _bart("pegasus", modeling_nash.NashPegasusForConditionalGeneration),
-        _bart("marian", modeling_nash.NashMarianMTModel),
-        _bart("m2m_100", modeling_nash.NashM2M100ForConditionalGeneration),  # also NLLB
-        # its batches hold features, not ids
-        _bart("whisper", modeling_nash.NashWhisperForConditionalGeneration, answers_are_labels=False),
+        # also v1.1, Flan, ByT5's T5 class
+        _t5("t5", "NashT5ForConditionalGeneration", scaled_states_key="scale_decoder_outputs"),
+        _t5("mt5", "NashMT5ForConditionalGeneration"),
+        _t5(
+            "umt5",
+            "NashUMT5ForConditionalGeneration",
+            first_block_has_bias=False,
+            scaled_states_key="tie_word_embeddings",
+        ),
+        _bart("bart", "NashBartForConditionalGeneration", positions="learned", post_norm=True),
+        _bart("mbart", "NashMBartForConditionalGeneration", positions="learned", outputs_begin_with="last_label"),
+        _bart("pegasus", "NashPegasusForConditionalGeneration", positions="sinusoidal"),
+        _bart("marian", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
+        # also NLLB
+        _bart("m2m_100", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
+        _bart("whisper", "NashWhisperForConditionalGeneration", positions="learned", reads_text=False),
     )
 }
 
 
-def adapter_of(model_or_config: Any) -> Family:
-    """The family of a model or config.
+def family_type(config: Mapping[str, Any]) -> str:
+    """The `model_type` of a config.json without our prefix, in the table or not."""
+    return str(config.get("model_type")).removeprefix(PREFIX)
+
+
+def find_family(model_type: str) -> Family | None:
+    """The row of a `model_type`, with or without our prefix; None: not in the table."""
+    return FAMILIES.get(model_type.removeprefix(PREFIX))
+
+
+def text_families() -> list[str]:
+    """Families that read text, which a search can prune."""
+    return [name for name, family in FAMILIES.items() if family.reads_text]
+
+
+def family_of(model_or_config: Any) -> Family:
+    """The row of a model or of its config.
 
     Raises:
-        InvalidInput: when its `model_type` is none of the supported ones, or it has no decoder to shorten.
+        InvalidInput: its `model_type` is not in the table, or it has no decoder to shorten.
     """
     config = getattr(model_or_config, "config", model_or_config)
     model_type = str(getattr(config, "model_type", "") or type(config).__name__)
-    family = FAMILIES.get(model_type.removeprefix("nash_"))
+    family = find_family(model_type)
     if family is None:
         raise InvalidInput(f"model must be one of {', '.join(sorted(FAMILIES))}, but got {model_type}")
     if model_or_config is not config and not isinstance(model_or_config, family.stock_class):
         raise InvalidInput(f"model must be a {family.stock_class.__name__}, but got {type(model_or_config).__name__}")
     return family
+
+
+def layout_of(model: Any) -> Layout:
+    """The layout of a model that is only timed, in the table or not.
+
+    Raises:
+        InvalidInput: it is built in none of the known ways.
+    """
+    decoder = model.get_decoder()
+    for layout in LAYOUTS:
+        if hasattr(decoder, layout.blocks):
+            return layout
+    raise InvalidInput(f"model must be built like a T5 or a BART, but got {type(model).__name__}")

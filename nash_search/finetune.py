@@ -23,6 +23,7 @@ import torch
 from nash_search import pruner
 from nash_search.config import SearchConfig, TeacherRecipe, digest
 from nash_search.errors import InvalidInput
+from nash_search.families import find_family
 from nash_search.plain_yaml import place
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import StateFile, linear_decay
@@ -34,8 +35,6 @@ from nash_search.tasks.task import Task
 
 EPOCH_EXAMPLES = 2000
 """Validation examples scored at the end of an epoch; all of them at the end of the last."""
-SINUSOIDAL = ("m2m_100", "marian", "pegasus")
-"""Families whose fixed positions drown embeddings as small as they start out, unless these are scaled."""
 Report = Callable[[int, int, float, Quality | None], None]
 """Called with (steps done, steps, loss, quality at the end of an epoch or None); loss is NaN before the first step."""
 
@@ -80,12 +79,13 @@ def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:
         raise InvalidInput("teacher.model must name a model_type, but got none")
     fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **fields}
     fields["eos_token_id"] = tokenizer.eos_token_id
-    # mBART is trained with the labels' last token, moved to the front, as start
-    start = tokenizer.eos_token_id if model_type == "mbart" else tokenizer.pad_token_id
+    family = find_family(str(model_type))
+    last_label = family is not None and family.outputs_begin_with == "last_label"
+    start = tokenizer.eos_token_id if last_label else tokenizer.pad_token_id
     fields.setdefault("decoder_start_token_id", start)
     for name in ("bos_token_id", "forced_eos_token_id"):  # BART-family defaults name ids of another vocabulary
         fields.setdefault(name, None)
-    if model_type in SINUSOIDAL:
+    if family is not None and family.positions_are_sinusoidal:
         fields.setdefault("scale_embedding", True)
     try:
         config = AutoConfig.for_model(model_type, **fields)

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.errors import InvalidInput, shown
+from nash_search.families import find_family
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 
 FILE = "generation_config.json"
-T5_LIKE = ("mt5", "t5", "umt5")
-"""Families whose outputs begin with the padding token: that is how they were pretrained."""
 
 Kind = tuple[str, Callable[[Any, int], bool]]
 """What a value must be, in words and as a test that is handed the size of the vocabulary."""
@@ -254,12 +253,13 @@ def _refuse(found: Mapping[str, Any], config: Mapping[str, Any], file: str, wher
 
 def _start(config: Mapping[str, Any], found: Mapping[str, Any], file: str, where: str) -> int:
     """The decoder's first token where the settings leave it open."""
-    family = str(config.get("model_type")).removeprefix("nash_")
+    family = find_family(str(config.get("model_type")))
+    begins_with = family.outputs_begin_with if family is not None else "named"
     start = config.get("decoder_start_token_id")
-    if start is None and family in T5_LIKE:
+    if start is None and begins_with == "padding":
         start = config.get("pad_token_id", 0)
         start = found.get("pad_token_id") or 0 if start is None else start
-    if start is None and family == "mbart":  # its labels' own end is moved to the front; generate takes bos
+    if start is None and begins_with == "last_label":
         start = found.get("bos_token_id")
     if start is None or not _whole(start):
         what = f"{file} must name decoder_start_token_id (what outputs begin with), but got {shown(start)}"

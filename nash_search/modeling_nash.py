@@ -7,11 +7,10 @@ own, listed in the config:
 
 A class below is the stock class, built full and then narrowed to `nash_shapes`; forward, caches and
 generation stay the library's. Importing this file registers the classes with the Auto API, and every
-`save_pretrained` copies it next to the weights, so it needs nothing but torch and transformers.
+`save_pretrained` copies it next to the weights, so it imports torch and transformers alone.
 
 T5's and mT5's first block computes the relative position bias for all blocks. Blocks of different
 head counts cannot share it, so each owns the columns of its own heads and ignores what it is handed.
-This file refuses to know why a head was removed, and anything else of nash_search.
 """
 
 import copy
@@ -169,8 +168,22 @@ def own_position_bias(model: Any) -> None:
             attention.relative_attention_bias = copy.deepcopy(first.relative_attention_bias)
 
 
-class _Narrow:
-    """The stock model, built full and then narrowed to what its config says."""
+class Narrow:
+    """The stock model, built full and then narrowed to what its config says; every subclass is known to the Auto API.
+
+    A subclass names this class first, its stock class second, and its `config_class`, whose `model_type` is the
+    stock one after `nash_`.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        model: Any = cls
+        config = model.config_class
+        auto = AutoModelForSeq2SeqLM if model.main_input_name == "input_ids" else AutoModelForSpeechSeq2Seq
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        auto.register(config, model, exist_ok=True)
+        config.register_for_auto_class()
+        model.register_for_auto_class(auto.__name__)
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
@@ -243,58 +256,37 @@ class NashWhisperConfig(WhisperConfig):
     model_type = "nash_whisper"
 
 
-class NashT5ForConditionalGeneration(_Narrow, T5ForConditionalGeneration):
+class NashT5ForConditionalGeneration(Narrow, T5ForConditionalGeneration):
     config_class = NashT5Config
 
 
-class NashMT5ForConditionalGeneration(_Narrow, MT5ForConditionalGeneration):
+class NashMT5ForConditionalGeneration(Narrow, MT5ForConditionalGeneration):
     config_class = NashMT5Config
 
 
-class NashUMT5ForConditionalGeneration(_Narrow, UMT5ForConditionalGeneration):
+class NashUMT5ForConditionalGeneration(Narrow, UMT5ForConditionalGeneration):
     config_class = NashUMT5Config
 
 
-class NashBartForConditionalGeneration(_Narrow, BartForConditionalGeneration):
+class NashBartForConditionalGeneration(Narrow, BartForConditionalGeneration):
     config_class = NashBartConfig
 
 
-class NashMBartForConditionalGeneration(_Narrow, MBartForConditionalGeneration):
+class NashMBartForConditionalGeneration(Narrow, MBartForConditionalGeneration):
     config_class = NashMBartConfig
 
 
-class NashPegasusForConditionalGeneration(_Narrow, PegasusForConditionalGeneration):
+class NashPegasusForConditionalGeneration(Narrow, PegasusForConditionalGeneration):
     config_class = NashPegasusConfig
 
 
-class NashMarianMTModel(_Narrow, MarianMTModel):
+class NashMarianMTModel(Narrow, MarianMTModel):
     config_class = NashMarianConfig
 
 
-class NashM2M100ForConditionalGeneration(_Narrow, M2M100ForConditionalGeneration):
+class NashM2M100ForConditionalGeneration(Narrow, M2M100ForConditionalGeneration):
     config_class = NashM2M100Config
 
 
-class NashWhisperForConditionalGeneration(_Narrow, WhisperForConditionalGeneration):
+class NashWhisperForConditionalGeneration(Narrow, WhisperForConditionalGeneration):
     config_class = NashWhisperConfig
-
-
-MODELS = (
-    NashT5ForConditionalGeneration,
-    NashMT5ForConditionalGeneration,
-    NashUMT5ForConditionalGeneration,
-    NashBartForConditionalGeneration,
-    NashMBartForConditionalGeneration,
-    NashPegasusForConditionalGeneration,
-    NashMarianMTModel,
-    NashM2M100ForConditionalGeneration,
-    NashWhisperForConditionalGeneration,
-)
-
-for _model in MODELS:
-    _config = _model.config_class
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    _auto = AutoModelForSeq2SeqLM if _model.main_input_name == "input_ids" else AutoModelForSpeechSeq2Seq
-    _auto.register(_config, _model, exist_ok=True)
-    _config.register_for_auto_class()
-    _model.register_for_auto_class(_auto.__name__)

@@ -45,7 +45,7 @@ def test_the_stock_class_becomes_the_size_its_config_says():
 
 
 def test_every_narrow_class_is_registered_and_says_so_in_what_it_saves(tmp_path):
-    for model in modeling_nash.MODELS:
+    for model in modeling_nash.Narrow.__subclasses__():
         config = model.config_class()
         assert type(transformers.AutoConfig.for_model(config.model_type)) is model.config_class
         assert config.model_type.startswith("nash_")

@@ -17,7 +17,7 @@ from typing import Any
 
 from nash_search import loading
 from nash_search.errors import InvalidInput
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.surgery import is_narrow
 
@@ -33,7 +33,7 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
     """
     if format not in ("auto", "stock"):
         raise InvalidInput(f"format must be auto or stock, but got {format}")
-    adapter_of(model)
+    family_of(model)
     if format == "stock" and is_narrow(model):
         raise InvalidInput(
             "format stock must be able to say the model's shape, "
@@ -88,7 +88,7 @@ def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any 
 
 def _say_untied(model: Any, config_file: Path) -> None:
     """An untied head must be said in config.json where transformers 5 says "tied" of every model."""
-    if not adapter_of(model).says_tied or model.lm_head.weight is model.shared.weight:
+    if not family_of(model).says_tied or model.lm_head.weight is model.shared.weight:
         return
     config = json.loads(config_file.read_text())
     config["tie_word_embeddings"] = False
@@ -120,7 +120,7 @@ def load(path: str | Path) -> Any:
     raw = json.loads(config_file.read_text())
     if raw.get("auto_map") and not str(raw.get("model_type", "")).startswith("nash_"):
         raise InvalidInput(f"model must not carry code of its own (auto_map), but got {folder}")
-    adapter_of(_TypeOnly(str(raw.get("model_type"))))  # refuses what is not supported before it is read
+    family_of(_TypeOnly(str(raw.get("model_type"))))  # refuses what is not supported before it is read
     model = loading.load(folder)
     sizes = (getattr(model.config, "nash_shapes", None) or {}).get("encoder")
     if sizes is not None:

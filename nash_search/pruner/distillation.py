@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nash_search.config import PruningRecipe
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.modeling_nash import encoder_blocks
 from nash_search.pruner.teacher_cache import TeacherCache
 
@@ -142,7 +142,7 @@ class BlockOutputs:
     """The outputs of a model's blocks in its last forward, while `attached`."""
 
     def __init__(self, model: Any) -> None:
-        family = adapter_of(model)
+        family = family_of(model)
         self._blocks = [list(encoder_blocks(model)), list(family.decoder_blocks(model))]
         self.encoder: list[Any] = [None] * len(self._blocks[0])
         self.decoder: list[Any] = [None] * len(self._blocks[1])
@@ -195,7 +195,7 @@ class Distillation:
         self.hidden = hidden and recipe.hidden_weight > 0
         self.outputs = None if self.hidden else outputs
         if recipe.kd_weight > 0 or self.hidden:
-            last = len(adapter_of(teacher).decoder_blocks(teacher)) - 1
+            last = len(family_of(teacher).decoder_blocks(teacher)) - 1
             self.matched = [*decoder_blocks[:-1], last]
         self._mine = BlockOutputs(student) if self.hidden else None
         self._theirs = BlockOutputs(teacher) if self.hidden else None

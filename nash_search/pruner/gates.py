@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from nash_search.config import PruningRecipe
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.sparsity import Units
 from nash_search.pruner.surgery import encoder_parameters, head_parameters, neuron_parameters
@@ -144,7 +144,7 @@ class Gates(nn.Module):
 
 def gates_of(model: Any, recipe: PruningRecipe) -> Gates:
     """Gates on all that may go: heads stay where uniform widths are to keep the model stock."""
-    return Gates(model, heads=recipe.widths == "free" or adapter_of(model).ffn_key is None)
+    return Gates(model, heads=recipe.widths == "free" or family_of(model).layout.encoder_ffn_key is None)
 
 
 def units_of(model: Any, gates: Gates, scores_G: torch.Tensor) -> Units:

@@ -24,6 +24,7 @@ from torch import nn
 
 from nash_search import loading
 from nash_search.errors import InvalidInput
+from nash_search.families import family_of
 
 SELECTIONS: tuple[str, ...] = ("uniform", "scored", "low", "high")
 EXAMPLES = 256
@@ -82,10 +83,8 @@ class ElasticDecoder:
     """
 
     def __init__(self, model: Any) -> None:
-        from nash_search.families import adapter_of
-
-        family = adapter_of(model)
-        self._decoder = family.decoder(model)
+        self._model, self._family = model, family_of(model)
+        family = self._family
         self._blocks = list(family.decoder_blocks(model))
         self._lent: list[Any] = []
         if family.first_block_has_bias:  # whichever block comes first computes the position bias
@@ -98,7 +97,7 @@ class ElasticDecoder:
     def use(self, blocks: Sequence[int]) -> None:
         """Run with these blocks, in this order."""
         kept = nn.ModuleList(self._blocks[index] for index in blocks)
-        setattr(self._decoder, "block" if hasattr(self._decoder, "block") else "layers", kept)
+        self._family.use_decoder_blocks(self._model, kept)
 
     def restore(self) -> None:
         """The model as it was: all blocks, the position bias in the first."""

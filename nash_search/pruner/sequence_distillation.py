@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from nash_search.errors import InvalidInput
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.pruner.distillation import Batch, source_of
 from nash_search.pruner.teacher_cache import TeacherCache
 
@@ -40,7 +40,7 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None) -
         InvalidInput: for a family whose labels are not what it generates (mBART wraps its last label
             around to the front, Whisper's prompt is left out of its answers).
     """
-    family = adapter_of(teacher)
+    family = family_of(teacher)
     if not family.answers_are_labels:
         raise InvalidInput(f"answers must be labels as they are generated, but got {family.model_type}'s")
     known: dict[bytes, torch.Tensor] = {}

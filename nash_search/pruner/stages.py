@@ -23,7 +23,7 @@ import torch
 from nash_search import loading
 from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import importance
 from nash_search.pruner.distillation import Batch, Distillation
@@ -93,7 +93,7 @@ class Trial:
     shared: Supernet | None
 
     def __post_init__(self) -> None:
-        family = adapter_of(self.teacher)
+        family = family_of(self.teacher)
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
         if self.teacher.training or self.teacher.device != self.device:

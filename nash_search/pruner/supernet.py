@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from nash_search.config import Architecture, PruningRecipe, digest
 from nash_search.errors import InvalidInput
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import checkpoint, importance
 from nash_search.pruner.distillation import Batch, Distillation
@@ -129,7 +129,7 @@ def train_supernet(
     """
     device = torch.device(device)
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
-    total = len(adapter_of(teacher).decoder_blocks(teacher))
+    total = len(family_of(teacher).decoder_blocks(teacher))
     data = answered(teacher, data, teacher_cache) if recipe.labels == "teacher" else data
     model = undisturbed(keep_decoder_blocks(teacher, tuple(range(total))).float())
     gates = gates_of(model, recipe)
@@ -180,7 +180,7 @@ def _name(selection: str, decoder_layers: int) -> str:
 
 
 def _frozen(teacher: Any, device: torch.device) -> Any:
-    return keep_decoder_blocks(teacher, range(len(adapter_of(teacher).decoder_blocks(teacher)))).to(device).eval()
+    return keep_decoder_blocks(teacher, range(len(family_of(teacher).decoder_blocks(teacher)))).to(device).eval()
 
 
 def _blocks(

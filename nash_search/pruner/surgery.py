@@ -5,7 +5,7 @@
              folded into the output projections:  W_out[:, kept] * z
 
 Every function returns a new model and leaves its input as it was. The config records what is left
-under `nash_shapes`. This module refuses to know why something is kept, and training.
+under `nash_shapes`. What is kept is chosen elsewhere (`layer_selection`, `sparsity`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from nash_search import loading, modeling_nash
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
-from nash_search.families import Family, adapter_of
+from nash_search.families import Family, family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
 from nash_search.records import Shapes
@@ -41,19 +41,19 @@ def shorten(
         selection: which ones (`layer_selection.SELECTIONS`).
         data: step -> batch, for a selection that looks at data.
     """
-    total = len(adapter_of(model).decoder_blocks(model))
+    total = len(family_of(model).decoder_blocks(model))
     score = DecoderScore(model, data, model.device) if selection == "scored" and data is not None else None
     return keep_decoder_blocks(model, selected_blocks(total, decoder_layers, selection, score))
 
 
 def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
     """A copy with exactly these decoder blocks, given in increasing order."""
-    family = adapter_of(model)
+    family = family_of(model)
     total = len(family.decoder_blocks(model))
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < total:
         raise InvalidInput(f"decoder blocks must be increasing indices below {total}, but got {list(kept)}")
     student = loading.copied(model)
-    decoder, blocks = family.decoder(student), family.decoder_blocks(student)
+    decoder, blocks = student.get_decoder(), family.decoder_blocks(student)
     first_attention, _ = family.decoder_attentions(blocks[0])
     for index in reversed(range(total)):
         if index not in kept:
@@ -65,9 +65,9 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
         attention, _ = family.decoder_attentions(blocks[0])
         attention.relative_attention_bias = first_attention.relative_attention_bias
         attention.has_relative_attention_bias = True
-    setattr(student.config, family.depth_key, len(kept))
+    setattr(student.config, family.layout.decoder_depth_key, len(kept))
     if decoder.config is not student.config:  # T5's decoder has a copy in which `num_layers` is its own depth
-        setattr(decoder.config, family.depth_key, len(kept))
+        setattr(decoder.config, family.layout.decoder_depth_key, len(kept))
         decoder.config.num_layers = len(kept)
     timing = getattr(student.generation_config, "alignment_heads", None)
     if timing:  # Whisper's (block, head) pairs that tell when a word was said; without any it says so itself
@@ -120,7 +120,7 @@ def _cut(
     neuron_gates: Sequence[torch.Tensor] | None = None,
 ) -> None:
     """`cut`, in place."""
-    family, blocks = adapter_of(student), encoder_blocks(student)
+    family, blocks = family_of(student), encoder_blocks(student)
     heads = [block_parts(block).heads for block in blocks]
     _check_kept("kept_heads", kept_heads, heads)
     _check_kept("kept_neurons", kept_neurons, [block_parts(block).neurons for block in blocks])
@@ -138,8 +138,8 @@ def _cut(
     sizes = [{"heads": len(h), "ffn": len(n)} for h, n in zip(kept_heads, kept_neurons, strict=True)]
     if is_narrow(student):
         _note_shapes(student.config, encoder=sizes)
-    elif family.ffn_key is not None:
-        setattr(student.config, family.ffn_key, sizes[0]["ffn"])
+    elif family.layout.encoder_ffn_key is not None:
+        setattr(student.config, family.layout.encoder_ffn_key, sizes[0]["ffn"])
 
 
 def _check_kept(name: str, kept: Kept, totals: Sequence[int]) -> None:
@@ -154,7 +154,7 @@ def _check_kept(name: str, kept: Kept, totals: Sequence[int]) -> None:
 
 def is_narrow(model: Any) -> bool:
     """Whether the model needs a class of `modeling_nash` (a stock config cannot say its shape)."""
-    return isinstance(model, modeling_nash.MODELS)
+    return isinstance(model, modeling_nash.Narrow)
 
 
 def _stock_width(family: Family, model: Any, kept_neurons: Kept) -> bool:
@@ -163,7 +163,7 @@ def _stock_width(family: Family, model: Any, kept_neurons: Kept) -> bool:
         return False
     widths = {len(kept) for kept in kept_neurons}
     full = {block_parts(block).neurons for block in encoder_blocks(model)}
-    return widths == full or (family.ffn_key is not None and len(widths) == 1)
+    return widths == full or (family.layout.encoder_ffn_key is not None and len(widths) == 1)
 
 
 def _become_narrow(model: Any, family: Family) -> None:
@@ -228,7 +228,7 @@ def encoder_parameters(model: Any) -> int:
 
 def shapes_of(model: Any) -> Shapes:
     """The physical size of a model, block by block."""
-    family = adapter_of(model)
+    family = family_of(model)
     parts = [block_parts(block) for block in encoder_blocks(model)]
     depth = len(family.decoder_blocks(model))
     noted = (getattr(model.config, "nash_shapes", None) or {}).get("decoder_blocks")

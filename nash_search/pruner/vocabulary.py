@@ -17,7 +17,7 @@ from torch import nn
 
 from nash_search import loading
 from nash_search.errors import InvalidInput
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 
 NEEDED = (
     "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id",
@@ -47,7 +47,7 @@ def trim_vocabulary(model: Any, kept_ids: Sequence[int]) -> Any:
     Raises:
         InvalidInput: when ids are missing or out of range, or source and target have vocabularies of their own.
     """
-    adapter_of(model)
+    family_of(model)
     kept, size = list(kept_ids), int(model.config.vocab_size)
     if not kept or kept != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < size:
         raise InvalidInput(f"kept_ids must be one or more increasing ids below {size}, but got {str(kept)[:80]}")

@@ -2,8 +2,7 @@
 
 A folder or hub id must be an encoder-decoder of a supported family, in safetensors that are whole
 and fit `config.json`, with a tokenizer and without code of its own. Exports of ours are known by
-their `nash_*` model type and load through our classes. Nothing is unpickled or executed. This
-module refuses to know how a model is pruned.
+their `nash_*` model type and load through our classes. Nothing is unpickled or executed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search import generation
 from nash_search.errors import InvalidInput, shown
-from nash_search.generation import T5_LIKE
+from nash_search.families import FAMILIES, PREFIX, Layout, family_type, find_family, text_families
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks import hub
@@ -23,10 +22,6 @@ from nash_search.tasks import hub
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FAMILIES = ("bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
-"""Model types that can be searched: what `nash_search.families` prunes and reads text (a test holds it)."""
-FIXED_POSITIONS = ("bart", "marian", "mbart", "pegasus")
-"""Families with one embedding per position: longer sequences have none."""
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = (
@@ -107,8 +102,7 @@ def vet_timed(folder: Path) -> dict[str, Any]:
     """
     where, config = place(folder), _own_config(folder)
     tensors = _tensors(folder, where)
-    known = str(config.get("model_type")).removeprefix("nash_") in FAMILIES
-    if known or not config.get("is_encoder_decoder"):
+    if family_type(config) in text_families() or not config.get("is_encoder_decoder"):
         _check_shapes(_family(config, config.get("model_type"), where), tensors, where)
     generation.of_folder(folder)
     return config
@@ -160,8 +154,8 @@ def load_tokenizer(model: ModelFolder) -> PreTrainedTokenizerBase:
 def positions(config: Mapping[str, Any]) -> int | None:
     """Longest input and output that a model (its config.json) has positions for, tokens; None: any length."""
     limit = config.get("max_position_embeddings")
-    fixed = str(config.get("model_type")).removeprefix("nash_") in FIXED_POSITIONS
-    return limit if fixed and isinstance(limit, int) else None
+    family = find_family(family_type(config))
+    return limit if family is not None and family.positions_end and isinstance(limit, int) else None
 
 
 def generation_settings(model: ModelFolder, beams: int | None = None) -> dict[str, Any]:
@@ -181,7 +175,7 @@ def generation_settings(model: ModelFolder, beams: int | None = None) -> dict[st
 
 
 def _refuse_foreign_code(folder: Path, config: Mapping[str, Any], model_type: str) -> None:
-    if model_type.startswith("nash_"):
+    if model_type.startswith(PREFIX):
         return  # its auto_map names the modelling file that we wrote; our own classes are used
     stored = folder / "tokenizer_config.json"
     tokenizer = read_object(stored) if stored.is_file() else {}
@@ -206,25 +200,27 @@ def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
 def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[str, Any]:
     if not isinstance(model_type, str):
         raise InvalidInput(f"config.json must name a model_type, but got {shown(model_type)}", where=where)
-    family = model_type.removeprefix("nash_")
-    if family not in FAMILIES:
+    family = find_family(model_type)
+    if family is None or not family.reads_text:
         kind = shown(model_type)
         if not config.get("is_encoder_decoder"):
             kind += ", which is no encoder-decoder"
         fix = "nash-search prunes encoder-decoder models"
-        if family == "whisper":
+        if family is not None:
             kind, fix = f"{kind}, whose input is not text", "nash_search.pruner prunes it from Python"
-        raise InvalidInput(f"model must be one of {', '.join(FAMILIES)}, but got {kind}", where=where, fix=fix)
-    names = ("num_layers", "num_decoder_layers") if family in T5_LIKE else ("encoder_layers", "decoder_layers")
+        raise InvalidInput(
+            f"model must be one of {', '.join(sorted(text_families()))}, but got {kind}", where=where, fix=fix
+        )
+    names = (family.layout.encoder_depth_key, family.layout.decoder_depth_key)
     layers = [config.get(name) for name in names]
     if layers[1] is None:
-        layers[1] = layers[0]  # T5 leaves num_decoder_layers out when it is num_layers
+        layers[1] = layers[0]
     for name, value in zip(names, layers, strict=True):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InvalidInput(f"{name} in config.json must be at least 1, but got {shown(value)}", where=where)
     return {
-        "model_type": family,
-        "ours": model_type != family,
+        "model_type": family.model_type,
+        "ours": model_type != family.model_type,
         "encoder_layers": layers[0],
         "decoder_layers": layers[1],
         "config": config,
@@ -268,29 +264,35 @@ def _tensors(folder: Path, where: str) -> dict[str, tuple[int, ...]]:
 
 def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Embedding, projection and depth as the config says them (the rest is checked when weights load)."""
-    config, is_t5 = found["config"], found["model_type"] in T5_LIKE
+    config, layout = found["config"], FAMILIES[found["model_type"]].layout
     width, vocabulary = config.get("d_model"), config.get("vocab_size")
     # a base model saved by itself (facebook/bart-base) has no `model.` in its names
     base = "model." if any(name.startswith("model.") for name in tensors) else ""
-    block = f"{base}encoder." + ("block.0.layer." if is_t5 else "layers.0.")
     expected: dict[str, tuple[Any, Any]] = {f"{base}shared.weight": (vocabulary, width)}
     if not found["ours"]:
-        for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            heads = config.get(name, 1)
-            if not is_t5 and isinstance(width, int) and (not isinstance(heads, int) or heads < 1 or width % heads):
-                what = f"{name} in config.json must divide d_model ({width}), but got {shown(heads)}"
-                raise InvalidInput(what, where=where)
-        inner = config.get("num_heads", 0) * config.get("d_kv", 0) if is_t5 else width
-        expected[block + ("0.SelfAttention.q.weight" if is_t5 else "self_attn.q_proj.weight")] = (inner, width)
-        ffn = config.get("d_ff" if is_t5 else "encoder_ffn_dim")
-        for name in ("1.DenseReluDense.wi.weight", "1.DenseReluDense.wi_0.weight") if is_t5 else ("fc1.weight",):
-            expected[block + name] = (ffn, width)
+        block = f"{base}encoder.{layout.blocks}.0."
+        inner = _attention_width(config, layout, where)
+        expected[f"{block}{layout.self_attention}.{layout.query}.weight"] = (inner, width)
+        expected |= {f"{block}{name}.weight": (config.get(layout.ffn_key), width) for name in layout.ffn_in}
     for name, shape in expected.items():
         if name in tensors and tensors[name] != shape:
             what = f"{name} must have the shape {shape} that config.json says, but got {tensors[name]}"
             raise InvalidInput(what, where=where)
-    prefix = f"{base}decoder." + ("block." if is_t5 else "layers.")
+    prefix = f"{base}decoder.{layout.blocks}."
     blocks = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
     if len(blocks) != found["decoder_layers"]:
         what = f"weights must hold the {found['decoder_layers']} decoder blocks config.json says, but got {len(blocks)}"
         raise InvalidInput(what, where=where)
+
+
+def _attention_width(config: Mapping[str, Any], layout: Layout, where: str) -> Any:
+    """All heads of an encoder block's attention together."""
+    if layout.head_width_key is not None:
+        return config.get(layout.heads_keys[0], 0) * config.get(layout.head_width_key, 0)
+    width = config.get("d_model")
+    for name in layout.heads_keys:
+        heads = config.get(name, 1)
+        if isinstance(width, int) and (not isinstance(heads, int) or heads < 1 or width % heads):
+            what = f"{name} in config.json must divide d_model ({width}), but got {shown(heads)}"
+            raise InvalidInput(what, where=where)
+    return width

@@ -1,16 +1,14 @@
 """`nash-search init`: a commented search space for a given model, to edit and keep.
 
-The model is vetted, its depth and family choose the defaults. This module refuses to write files.
+The model is vetted; its depth and family choose the defaults.
 """
 
 from __future__ import annotations
 
 import json
 
+from nash_search.families import FAMILIES
 from nash_search.tasks import models
-
-POST_LN = ("bart", "marian")
-"""Families that train at a tenth of the others' rates."""
 
 
 def search_space_text(model: str, revision: str | None = None) -> str:
@@ -20,7 +18,7 @@ def search_space_text(model: str, revision: str | None = None) -> str:
         InvalidInput: when the model cannot be searched.
     """
     found = models.find_model(model, revision)
-    rate, tune_rate = ("1e-5", "2e-5") if found.model_type in POST_LN else ("1e-4", "3e-4")
+    rate, tune_rate = ("1e-5", "2e-5") if FAMILIES[found.model_type].post_norm else ("1e-4", "3e-4")
     layers = ", ".join(str(n) for n in _depths(found.decoder_layers))
     name = json.dumps(model)  # a JSON string is a YAML string
     lines = (

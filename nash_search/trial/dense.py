@@ -58,7 +58,10 @@ class Dense:
         rule, where = "format stock must be able to say every shape of the search", "--format"
         if found.ours:
             raise InvalidInput(f"{rule}, but got a model that is narrow already", where=where, fix="use --format auto")
-        if FAMILIES[found.model_type].ffn_key is None and max(self.config.search_space.sparsities_pct) > 0:
+        if (
+            FAMILIES[found.model_type].layout.encoder_ffn_key is None
+            and max(self.config.search_space.sparsities_pct) > 0
+        ):
             raise InvalidInput(
                 f"{rule}, but got narrow encoders of {found.model_type}",
                 where=where,

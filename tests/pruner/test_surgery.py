@@ -14,7 +14,7 @@ from tiny import KINDS, batch_of, logits_of, model_of, some_kept
 
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import cut, random_cut, shapes_of, shorten
 from nash_search.pruner.distillation import source_of
@@ -76,7 +76,7 @@ def test_cut_equals_gated(kind, attention, soft, decoder):
 @pytest.mark.parametrize("kind", ALL)
 def test_shortened_decoder_equals_one_whose_dropped_blocks_do_nothing(kind, decoder):
     model = model_of(kind)
-    family = adapter_of(model)
+    family = family_of(model)
     oracle = copy.deepcopy(model)
     attention, _ = family.decoder_attentions(family.decoder_blocks(oracle)[0])
     has_bias = getattr(attention, "has_relative_attention_bias", False) and family.first_block_has_bias
@@ -203,7 +203,7 @@ def test_unsupported_models_are_refused_by_name():
 
     for config in (transformers.GPT2Config(), transformers.BertConfig(), transformers.LEDConfig()):
         with pytest.raises(InvalidInput, match=f"model must be one of bart, .*t5.*, but got {config.model_type}"):
-            adapter_of(config)
+            family_of(config)
     encoder = model_of("t5").get_encoder()
     with pytest.raises(InvalidInput, match="model must be a T5ForConditionalGeneration, but got T5Stack"):
-        adapter_of(encoder)
+        family_of(encoder)

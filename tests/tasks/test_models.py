@@ -12,12 +12,6 @@ from nash_search.tasks import models
 from nash_search.tasks.load import load_task
 
 
-def test_the_families_are_the_pruners():
-    from nash_search.families import FAMILIES
-
-    assert set(models.FAMILIES) == set(FAMILIES) - {"whisper"}
-
-
 def test_whisper_is_refused_for_what_it_hears(tmp_path):
     for model_type in ("whisper", "nash_whisper"):
         config = {"model_type": model_type, "is_encoder_decoder": True}

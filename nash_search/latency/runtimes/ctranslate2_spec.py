@@ -12,7 +12,7 @@ This module refuses to know clocks, files and generation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,9 @@ from ctranslate2.specs import common_spec, transformer_spec
 from torch import nn
 
 from nash_search.errors import InvalidInput
+from nash_search.families import BART_LAYOUT, FAMILIES, T5_LAYOUT, Family, Layout, family_type, text_families
 from nash_search.modeling_nash import block_parts, encoder_blocks
 
-T5_LIKE = ("t5", "mt5", "umt5")
-PRE_NORM = {"bart": False, "mbart": True, "pegasus": True, "marian": False, "m2m_100": True}
-"""The BART family: whether a sublayer is normalised before or after."""
 ACTIVATIONS = {
     "relu": common_spec.Activation.RELU,
     "gelu": common_spec.Activation.GELU,
@@ -46,15 +44,12 @@ def spec_of(model: Any) -> transformer_spec.TransformerSpec:
     Raises:
         InvalidInput: a family or activation that CTranslate2 cannot express exactly.
     """
-    kind = str(model.config.model_type).removeprefix("nash_")
-    if kind in T5_LIKE:
-        spec = _t5(model, kind)
-    elif kind in PRE_NORM:
-        spec = _bart(model, kind)
-    else:
-        known = ", ".join([*T5_LIKE, *PRE_NORM])
+    kind = family_type({"model_type": model.config.model_type})
+    if kind not in text_families():
+        known = ", ".join(text_families())
         raise InvalidInput(f"model must be one of {known} for runtime ctranslate2, but got {kind}")
-    return spec
+    family = FAMILIES[kind]
+    return CONVERSIONS[family.layout](model, family)
 
 
 def sizes_of(spec: transformer_spec.TransformerSpec) -> tuple[int, int]:
@@ -83,7 +78,7 @@ def _activation(name: str) -> common_spec.Activation:
 # -- T5, mT5, UMT5 ----------------------------------------------------------------------------------
 
 
-def _t5(model: Any, kind: str) -> transformer_spec.TransformerSpec:
+def _t5(model: Any, family: Family) -> transformer_spec.TransformerSpec:
     config = model.config
     spec = _stacks(
         encoder_blocks(model),
@@ -121,8 +116,7 @@ def _t5(model: Any, kind: str) -> transformer_spec.TransformerSpec:
             _linear(layer.ffn.linear_1, [ffn.DenseReluDense.wo])
             layer.ffn.layer_norm.gamma = _plain(ffn.layer_norm.weight)
     _linear(spec.decoder.projection, [model.lm_head])
-    scaled = {"t5": getattr(config, "scale_decoder_outputs", False), "umt5": config.tie_word_embeddings}
-    if scaled.get(kind, False):
+    if family.scaled_states_key is not None and getattr(config, family.scaled_states_key, False):
         spec.decoder.scale_outputs = float(config.d_model**-0.5)
     spec.config.layer_norm_epsilon = config.layer_norm_epsilon
     return spec
@@ -131,13 +125,13 @@ def _t5(model: Any, kind: str) -> transformer_spec.TransformerSpec:
 # -- BART, mBART, Pegasus, Marian, M2M100 -----------------------------------------------------------
 
 
-def _bart(model: Any, kind: str) -> transformer_spec.TransformerSpec:
+def _bart(model: Any, family: Family) -> transformer_spec.TransformerSpec:
     encoder, decoder = model.get_encoder(), model.get_decoder()
     spec = _stacks(
         encoder.layers,
         decoder.layers,
         decoder.layers[0].self_attn.num_heads,
-        pre_norm=PRE_NORM[kind],
+        pre_norm=not family.post_norm,
         activation=_activation(model.config.activation_function),
         layernorm_embedding=hasattr(encoder, "layernorm_embedding"),
     )
@@ -147,7 +141,7 @@ def _bart(model: Any, kind: str) -> transformer_spec.TransformerSpec:
         stack.scale_embeddings = float(scale)
         _embedding(stack, module.embed_tokens)
         stack.position_encodings.encodings = _positions(module.embed_positions)
-        if PRE_NORM[kind]:
+        if not family.post_norm:
             _norm(stack.layer_norm, module.layer_norm)
         if hasattr(module, "layernorm_embedding"):
             _norm(stack.layernorm_embedding, module.layernorm_embedding)
@@ -170,6 +164,11 @@ def _bart(model: Any, kind: str) -> transformer_spec.TransformerSpec:
 
 
 _BART = ("q_proj", "k_proj", "v_proj", "out_proj")
+CONVERSIONS: dict[Layout, Callable[[Any, Family], transformer_spec.TransformerSpec]] = {
+    T5_LAYOUT: _t5,
+    BART_LAYOUT: _bart,
+}
+"""One per layout of `families`."""
 
 
 def _positions(table: Any) -> torch.Tensor:

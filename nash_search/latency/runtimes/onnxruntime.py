@@ -23,6 +23,7 @@ import onnxruntime
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
+from nash_search.families import LAYOUTS
 from nash_search.latency.runtimes import artefact, decoding, onnxruntime_graphs, parity
 from nash_search.latency.runtimes.conversion import Converting, EngineSession
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
@@ -31,8 +32,6 @@ from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
 NAME = "onnxruntime"
-SECOND_FFN = ("wo", "fc2")
-"""A feed-forward layer's second matrix, as T5 and the BART family call it and its node in a graph."""
 INT8 = "per channel, 7 bits, encoder's second feed-forward matrices in float32"
 """How weights are quantised; part of the fingerprint, since times and qualities of another way do not compare."""
 
@@ -212,7 +211,7 @@ def _take_over(source: Path, target: Path, quantize: str) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     names = [node.name for node in onnx.load(source).graph.node if node.op_type == "MatMul"]
-    wide = [name for name in names if any(f"/{part}/" in name for part in SECOND_FFN)]
+    wide = [name for name in names if any(f"/{layout.ffn_out}/" in name for layout in LAYOUTS)]
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)  # it advises a preprocessing that changes nothing here, on the root logger

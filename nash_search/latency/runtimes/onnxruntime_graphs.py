@@ -6,7 +6,6 @@
 The family's own modules run under the trace, so that cut shapes need nothing here; i counts keys and values of
 the decoder blocks in turn, and P may be 0. Traced and written by PyTorch's older exporter: half a second per
 model, where torch.export (which `transformers.exporters` wraps) takes 16 to 20 s for the same tokens.
-This module refuses to know ONNX Runtime and loops.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from nash_search.families import layout_of
+
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 OPSET = 17
 
@@ -35,11 +36,12 @@ class _Encoder(nn.Module):
         """Keys and values of every decoder block's cross-attention, from one pass of the encoder."""
         hidden_BSD = self.model.get_encoder()(input_ids=input_ids, attention_mask=_added(attention_mask))[0]
         found = []
-        for attention in _cross_attentions(self.model):
-            bart = hasattr(attention, "k_proj")
-            width = attention.head_dim if bart else attention.key_value_proj_dim
-            for project in (attention.k_proj, attention.v_proj) if bart else (attention.k, attention.v):
-                projected = project(hidden_BSD)
+        layout = layout_of(self.model)
+        for block in getattr(self.model.get_decoder(), layout.blocks):
+            attention = block.get_submodule(layout.cross_attention)
+            width = getattr(attention, layout.head_width)
+            for name in (layout.key, layout.value):
+                projected = getattr(attention, name)(hidden_BSD)
                 found.append(projected.view(*projected.shape[:2], -1, width).transpose(1, 2))
         return tuple(found)
 
@@ -110,13 +112,6 @@ def _added(mask_BS: torch.Tensor) -> torch.Tensor:
     """A mask as families add it to their scores, so that none builds its own under the trace."""
     lowest = torch.finfo(torch.float32).min
     return (1.0 - mask_BS[:, None, None, :].to(torch.float32)) * lowest
-
-
-def _cross_attentions(model: Any) -> list[Any]:
-    decoder = model.get_decoder()
-    if hasattr(decoder, "block"):
-        return [block.layer[1].EncDecAttention for block in decoder.block]
-    return [block.encoder_attn for block in decoder.layers]
 
 
 def _axes(names: list[str], length: str) -> dict[str, dict[int, str]]:
