@@ -2,6 +2,7 @@
 
 write_atomic   a reader sees the old file or the new one, and so does a machine that lost its power
 replace        the same without the wait for the disk: for what can be drawn again
+staged_file, staged_folder   the same two ways for whoever writes by path: it takes the name when it is whole
 ask_free       ENOSPC before the work instead of in the middle of it
 csv_cell       a cell that no spreadsheet runs as a formula
 sqlite_url     the storage URL of an SQLite file, whatever characters its path has
@@ -14,6 +15,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -70,6 +73,44 @@ def replace(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def staged_file(path: Path, *, durable: bool) -> Iterator[Path]:
+    """A path beside `path` to write to; the file takes the name at the end, and is gone after an error.
+
+    Args:
+        path: in a folder that exists.
+        durable: a machine that lost its power has the old file or the new one.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield scratch
+        if durable:
+            fsync_file(scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    if durable:
+        fsync_folder(path.parent)
+
+
+@contextmanager
+def staged_folder(path: Path, *, durable: bool) -> Iterator[Path]:
+    """An empty folder (mode 0700) beside `path` to fill; it takes the place of `path` at the end, as `staged_file`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield scratch
+        if durable:
+            for entry in (*scratch.rglob("*"), scratch):
+                (fsync_folder if entry.is_dir() else fsync_file)(entry)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if durable:
+        fsync_folder(path.parent)
 
 
 def ask_free(folder: Path, needed_bytes: int, who: str) -> None:

@@ -5,15 +5,13 @@
 Any change is a miss. An entry that cannot be read, was altered, or answers another question is a
 miss too, with one warning. The dense model is timed again before any entry is used: where it has
 drifted more than 3 % beyond an entry's interval, the machine is no longer the one that was measured
-and all is timed anew. This module refuses to know what the latencies are for.
+and all is timed anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -26,6 +24,7 @@ from pydantic import ValidationError
 from nash_search import device as devices
 from nash_search.config import Workload, digest
 from nash_search.errors import NashSearchWarning
+from nash_search.files import replace
 from nash_search.latency import runtimes, timing
 from nash_search.latency.workload import PROTOCOL
 from nash_search.records import REMEMBERED, Latency
@@ -140,11 +139,7 @@ class LatencyCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         entry = {"key": dict(key), "latency": latency.model_dump(mode="json")}
-        text = json.dumps(entry | {"sha256": _checksum(entry)})
-        file, staged = tempfile.mkstemp(dir=self.folder, prefix=".part-")
-        with os.fdopen(file, "w") as out:
-            out.write(text)
-        os.replace(staged, self._path(key))
+        replace(self._path(key), json.dumps(entry | {"sha256": _checksum(entry)}).encode())
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         return self.folder / f"{digest(dict(key))[:32]}.json"

@@ -35,9 +35,9 @@ def main(job_file: str, result_file: str) -> int:
 
 
 def _keep(result: dict[str, Any], result_file: str) -> None:
-    staged = Path(result_file + ".part")
-    staged.write_text(json.dumps(result))
-    staged.replace(result_file)
+    from nash_search.files import replace
+
+    replace(Path(result_file), json.dumps(result).encode())
 
 
 def _time(job: dict[str, Any]) -> dict[str, Any]:

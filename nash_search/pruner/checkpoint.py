@@ -9,8 +9,6 @@ never code from the folder. This module refuses to know how a model was made.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 from nash_search import loading
 from nash_search.errors import InvalidInput
 from nash_search.families import family_of
+from nash_search.files import staged_folder
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.surgery import is_narrow
 
@@ -40,20 +39,12 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
             f"but got encoder blocks of their own sizes ({type(model).__name__})"
         )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with staged_folder(target, durable=True) as staging:
         with loading.no_progress_bar():
             model.save_pretrained(staging)
         if tokenizer is not None:
             save_tokenizer(tokenizer, staging)
         _say_untied(model, staging / "config.json")
-        _fsync(staging)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
@@ -93,15 +84,6 @@ def _say_untied(model: Any, config_file: Path) -> None:
     config = json.loads(config_file.read_text())
     config["tie_word_embeddings"] = False
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _fsync(folder: Path) -> None:
-    for file in [*folder.rglob("*"), folder]:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def load(path: str | Path) -> Any:

@@ -7,8 +7,7 @@ for any vocabulary and temperature.
 
 A batch is known by its content, so a wrong hit is impossible and the seed does not matter. Hit or miss,
 the student is taught the stored numbers: a trial does not depend on who came first (answers: up to rounding,
-for an example is answered in whichever batch brings it first).
-This module refuses to know the student, the head and the optimizer. Shapes: N labels that count, D width, T target.
+for an example is answered in whichever batch brings it first). Shapes: N labels that count, D width, T target.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from nash_search.files import staged_file
 
 Batch = dict[str, torch.Tensor]
 STATES, ANSWERS = "states", "answers"
@@ -90,12 +91,8 @@ class TeacherCache:
             return
         if shutil.disk_usage(self.folder).free < size + LEFT_FREE_BYTES:
             return
-        staging = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with staged_file(path, durable=False) as staging:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
-            os.replace(staging, path)
-        finally:
-            staging.unlink(missing_ok=True)
 
     def _held_bytes(self, kind: str) -> int:
         """Size of the files of this kind, whoever wrote them."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +25,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from nash_search.files import staged_file
 from nash_search.pruner.accumulation import Pieces
 
 Batch = dict[str, torch.Tensor]
@@ -97,16 +97,9 @@ class StateFile:
         """Replace the file: written beside it, flushed to disk, renamed."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"question": self.question, "details": self.details, **header})
-        staging = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, staging, metadata={"nash_search": text})
-        for file in (staging, self.path.parent):
-            if file is not staging:
-                os.replace(staging, self.path)
-            handle = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        with staged_file(self.path, durable=True) as staging:
+            save_file(kept, staging, metadata={"nash_search": text})
 
 
 def linear_decay(steps: int, warmup: int = 0) -> Callable[[int], float]:

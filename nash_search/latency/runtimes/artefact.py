@@ -4,14 +4,11 @@
                 ctranslate2/ artefact.json, and the engine's own files
 
 `found` answers only for the precision that was asked for: a quantised artefact must never be timed as
-a full one, nor the other way round. This module refuses to know any engine.
+a full one, nor the other way round.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +17,7 @@ from pydantic import ValidationError
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
+from nash_search.files import staged_folder
 from nash_search.records import Artefact
 
 FILE = "artefact.json"
@@ -46,13 +44,7 @@ def found(folder: str | Path, runtime: str, workload: Workload) -> tuple[Path, A
 def written(folder: str | Path, record: Artefact) -> Iterator[Path]:
     """A staging folder to fill; becomes `folder / record.runtime` whole, with its record, or not at all."""
     target = Path(folder) / record.runtime
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with staged_folder(target, durable=False) as staging:
         yield staging
         (staging / FILE).write_text(record.model_dump_json(indent=1), "utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(staging, target)
-        target.chmod(0o755)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        staging.chmod(0o755)

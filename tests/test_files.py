@@ -1,0 +1,58 @@
+"""What is written by path takes its name whole or not at all, and reaches the disk before the name does."""
+
+from __future__ import annotations
+
+import pytest
+
+from nash_search import files
+
+
+def fill(path, text):
+    """One file, or a folder with one in a folder."""
+    if path.is_dir():
+        (path / "deep").mkdir()
+        path = path / "deep" / "file"
+    path.write_text(text)
+
+
+def texts(path):
+    return {p.relative_to(path).as_posix(): p.read_text() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("staged", [files.staged_file, files.staged_folder])
+def test_a_reader_sees_the_old_until_the_new_is_whole(staged, tmp_path):
+    target = tmp_path / "name"
+    seen = []
+    for text in ("old", "new"):
+        with staged(target, durable=True) as scratch:
+            fill(scratch, text)
+            seen.append([words for name, words in texts(tmp_path).items() if name.startswith("name")])
+    assert seen == [[], ["old"]]
+    assert list(texts(tmp_path).values()) == ["new"]
+
+
+@pytest.mark.parametrize("staged", [files.staged_file, files.staged_folder])
+def test_an_error_leaves_the_old_and_no_litter(staged, tmp_path):
+    target = tmp_path / "name"
+    with staged(target, durable=False) as scratch:
+        fill(scratch, "old")
+    with pytest.raises(RuntimeError), staged(target, durable=False) as scratch:
+        fill(scratch, "half")
+        raise RuntimeError
+    assert list(texts(tmp_path).values()) == ["old"] and [p.name for p in tmp_path.iterdir()] == ["name"]
+
+
+@pytest.mark.parametrize("staged", [files.staged_file, files.staged_folder])
+def test_a_durable_one_is_synced_before_it_takes_the_name_and_its_folder_after(staged, tmp_path, monkeypatch):
+    target, synced = tmp_path / "name", []
+    for name in ("fsync_file", "fsync_folder"):
+        own = getattr(files, name)
+        monkeypatch.setattr(files, name, lambda path, own=own: (own(path), synced.append((path.name, target.exists()))))
+    with staged(target, durable=True) as scratch:
+        fill(scratch, "text")
+    inside = ["deep", "file", scratch.name] if staged is files.staged_folder else [scratch.name]
+    assert synced == [*((name, False) for name in inside), (tmp_path.name, True)]
+    synced.clear()
+    with staged(target, durable=False) as scratch:
+        fill(scratch, "text")
+    assert not synced
