@@ -36,6 +36,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True, scope="session")
+def migrations_are_read_once():
+    """Optuna runs its dozen migration scripts anew for every storage that is opened: a third of a synthetic study."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    read, found = _VersionManager._create_alembic_script, []
+
+    def once(self):
+        found[:] = found or [read(self)]
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", once)
+        yield
+
+
 SPEC = importlib.util.spec_from_file_location("nash_search_crash", Path(__file__).parent / "crash.py")
 crash = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(crash)
@@ -63,16 +79,28 @@ def notebook():
     return Notebook()
 
 
-@pytest.fixture
-def rehearse(tmp_path, notebook, monkeypatch):
-    """Run a serial rehearsal: `rehearse(trials=4, orders="nan=enc0-dec2")`."""
+def rehearsals(folder, listener, patch):
+    """A function that runs a serial search on the synthetic evaluator: `rehearse(trials=4, orders="nan=enc0-dec2")`."""
     from nash_search.search import search
     from nash_search.trial import evaluator
 
-    def run(trials=4, orders="", fork=False, results=tmp_path, **changes):
-        monkeypatch.setenv("NASH_SEARCH_REHEARSAL", orders)
+    def run(trials=4, orders="", fork=False, results=folder, **changes):
+        patch.setenv("NASH_SEARCH_REHEARSAL", orders)
         evaluator._open.clear()
-        return search(crash.config(trials, **changes), results=results, listeners=[notebook], fork=fork)
+        return search(crash.config(trials, **changes), results=results, listeners=[listener], fork=fork)
 
     yield run
     evaluator._open.clear()
+
+
+@pytest.fixture
+def rehearse(tmp_path, notebook, monkeypatch):
+    """See `rehearsals`; into the test's own folder, with its own `notebook`."""
+    yield from rehearsals(tmp_path, notebook, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def rehearse_once(tmp_path_factory):
+    """See `rehearsals`; for a study that all tests of a module read and none changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield from rehearsals(tmp_path_factory.mktemp("studies"), Notebook(), patch)

@@ -17,9 +17,9 @@ BEFORE = [(True, {8: 98.44, 16: 99.49}), (False, {8: 98.48, 16: 99.73})]
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))
 
 
-@pytest.fixture
-def table(rehearse, tmp_path):
-    result = rehearse(
+@pytest.fixture(scope="module")
+def table(rehearse_once, tmp_path_factory):
+    result = rehearse_once(
         trials=500,
         sampler="grid",
         early_stopping=False,
@@ -31,8 +31,9 @@ def table(rehearse, tmp_path):
     known = LatencyTable.model_validate_json((result.folder / "probe.json").read_bytes())
     found = replay.table_of(study.records(), known, study.facts, 500)
     study.close()
-    replay.write(found, tmp_path / "table.json.gz")
-    assert replay.read(tmp_path / "table.json.gz") == found
+    file = tmp_path_factory.mktemp("table") / "table.json.gz"
+    replay.write(found, file)
+    assert replay.read(file) == found
     return found
 
 

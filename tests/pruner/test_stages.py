@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -61,7 +61,9 @@ class KillAt:
         return None
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart", "m2m_100", "whisper"])
+@pytest.mark.parametrize(
+    "kind", ["t5", "bart", *(pytest.param(k, marks=pytest.mark.slow) for k in ("m2m_100", "whisper"))]
+)
 def test_a_trial_ends_at_its_architecture_and_leaves_the_teacher_alone(kind):
     teacher = model_of(kind)
     before = copy.deepcopy(teacher.state_dict())
@@ -117,7 +119,7 @@ def test_what_hardening_folds_in_is_the_evaluation_gates(monkeypatch):
     assert difference <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("multiplier", ["solved", "ascent"])
+@pytest.mark.parametrize("multiplier", ["solved", pytest.param("ascent", marks=pytest.mark.slow)])
 def test_rungs_and_the_loss_before_hardening_see_the_evaluation_gates(multiplier):
     """At rates that move nothing these are exactly 1: the shortened teacher. A draw would not be."""
     still = {name: 1e-9 for name in ("learning_rate", "gate_learning_rate", "multiplier_learning_rate")}
@@ -197,6 +199,7 @@ def test_every_way_to_narrow_hits_the_sparsity_in_the_same_number_of_steps(chang
     assert sum(stage["steps"] for stage in pruned.stages.values()) == 16
 
 
+@pytest.mark.slow
 def test_scored_blocks_are_kept_through_a_resume(tmp_path):
     architecture = Architecture(encoder_sparsity_pct=40, decoder_layers=2, decoder_selection="scored")
     whole = run(model_of("bart"), architecture, RECIPE, data)
@@ -253,18 +256,29 @@ def test_speech_trials_share_teacher_outputs_and_hear_every_frame(tmp_path):
     assert teacher.config.apply_spec_augment
 
 
-RESUMES = [
-    pytest.param(kill_at, multiplier, every, marks=[] if (multiplier, every) == ("solved", 20.0) else pytest.mark.slow)
-    for kill_at in (0, 5, 11, 12, 13, 14, 15)
-    for multiplier in ("solved", "ascent")
-    for every in (0.0, 20.0)
+# killed inside stage 2 with a state of each step, and behind the cut with the states of the stages alone; the other
+# moments are the first step, the last of a stage and the first of the next
+RESUMES = [(5, "solved", 0.0), (13, "solved", 20.0)]
+RESUMES += [
+    pytest.param(kill_at, multiplier, every, marks=pytest.mark.slow)
+    for multiplier, every, kills in (
+        ("solved", 0.0, (12, 15)),
+        ("solved", 20.0, (0, 11, 12)),
+        ("ascent", 0.0, (5, 11, 14)),
+    )
+    for kill_at in kills
 ]
+
+
+@cache
+def undisturbed(multiplier):
+    """The trial that nobody killed, trained once."""
+    return run(model_of("t5"), ARCHITECTURE, RECIPE.model_copy(update={"multiplier": multiplier}), data)
 
 
 @pytest.mark.parametrize(("kill_at", "multiplier", "save_every_s"), RESUMES)
 def test_a_killed_trial_continues_to_the_same_bits(kill_at, multiplier, save_every_s, tmp_path):
-    recipe = RECIPE.model_copy(update={"multiplier": multiplier})
-    whole = run(model_of("t5"), ARCHITECTURE, recipe, data)
+    recipe, whole = RECIPE.model_copy(update={"multiplier": multiplier}), undisturbed(multiplier)
     rungs = []
 
     def on_rung(step, model):
@@ -290,11 +304,15 @@ def test_a_killed_trial_continues_to_the_same_bits(kill_at, multiplier, save_eve
     again = run(model_of("t5"), ARCHITECTURE, recipe, data, on_rung=on_rung, folder=tmp_path)
     assert same_weights(whole.model, again.model)
     assert len(rungs) == 4
-    another = run(model_of("t5"), ARCHITECTURE, recipe, data, seed=3, folder=tmp_path)
+
+
+def test_a_finished_trial_of_another_seed_is_not_taken_for_this_one(tmp_path):
+    whole = run(model_of("t5"), ARCHITECTURE, RECIPE, data, folder=tmp_path)
+    another = run(model_of("t5"), ARCHITECTURE, RECIPE, data, seed=3, folder=tmp_path)
     assert not same_weights(whole.model, another.model)
 
 
-@pytest.mark.parametrize("multiplier", ["solved", "ascent"])
+@pytest.mark.parametrize("multiplier", ["solved", pytest.param("ascent", marks=pytest.mark.slow)])
 def test_an_attempt_that_ran_out_of_memory_leaves_nothing_in_the_gates(multiplier, monkeypatch):
     recipe = RECIPE.model_copy(update={"multiplier": multiplier})
 
@@ -358,6 +376,7 @@ def test_progress_counts_over_the_whole_trial():
     assert {("narrow", 10, 16), ("narrow", 12, 16), ("tune", 16, 16)} <= set(seen)
 
 
+@pytest.mark.slow
 def test_labels_of_the_teacher_are_its_answers_and_a_resume_hears_the_same(tmp_path):
     teacher = model_of("t5")
     taught = RECIPE.model_copy(update={"labels": "teacher"})

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from tests.search.test_ray_runner import ray_processes, wait_for
 
 from nash_search.config import Architecture, SearchConfig, SearchSpace, TaskConfig, WorkloadRequest
 from nash_search.recipes import PruningRecipe
@@ -24,6 +23,7 @@ from nash_search.trial import shared_training
 from nash_search.trial.evaluator import open_evaluator
 from nash_search.trial.job import Hooks, Job
 from nash_search.trial.run import run_trial
+from tests.search.test_ray_runner import ray_processes, wait_for
 
 pytestmark = pytest.mark.slow
 
