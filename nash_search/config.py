@@ -1,8 +1,8 @@
 """What was asked: frozen values, checked once, before anything is spent.
 
-A search space file (`search_spaces/*.yaml`) plus flags becomes one `SearchConfig`. Every field
-says its unit first. This module refuses to know torch, the disk beyond the one YAML file it
-is handed, and what any of these numbers will turn out to cost.
+A search space file (`search_spaces/*.yaml`) plus flags becomes one `SearchConfig`. A field of `SearchConfig`,
+`TaskConfig` or `WorkloadRequest` is a flag too (`cli.flags`), and its docstring is the flag's help: a new knob is
+one field.
 """
 
 from __future__ import annotations
@@ -14,102 +14,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nash_search.architecture import Architecture as Architecture
+from nash_search.architecture import DecoderSelection as DecoderSelection
+from nash_search.architecture import SearchSpace as SearchSpace
 from nash_search.budget import LatencyBudget as LatencyBudget
-from nash_search.errors import InvalidInput
 from nash_search.recipes import Frozen as Frozen
+from nash_search.recipes import Knobs
 from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
 
 Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
-DecoderSelection = Literal["uniform", "scored", "low", "high"]
-"""Names of `nash_search.pruner.layer_selection` (a test holds them equal)."""
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
-
-
-class Architecture(Frozen):
-    """What is kept of the teacher: the point a trial is a function of."""
-
-    encoder_sparsity_pct: int = Field(ge=0, le=95)
-    """Percent of the encoder's attention and FFN weights removed (an int, so keys are exact)."""
-    decoder_layers: int = Field(ge=1)
-    """Decoder blocks kept."""
-    decoder_selection: str = "uniform"
-    """Which blocks are kept (`nash_search.pruner.layer_selection`)."""
-
-    @property
-    def slug(self) -> str:
-        """Short name, e.g. `enc30-dec3`; the selection is named unless it is uniform."""
-        tail = "" if self.decoder_selection == "uniform" else f"-{self.decoder_selection}"
-        return f"enc{self.encoder_sparsity_pct}-dec{self.decoder_layers}{tail}"
-
-
-class SearchSpace(Frozen):
-    """The architectures that may be proposed."""
-
-    encoder_sparsity_pct: tuple[int, int, int] = (0, 80, 10)
-    """(low, high, step) in percent; 0 must be on the grid so that the baseline is in the space."""
-    decoder_layers: tuple[int, ...] = ()
-    """Decoder blocks to try; empty means 1 to the model's own depth."""
-    decoder_selection: tuple[DecoderSelection, ...] = ("uniform",)
-
-    @field_validator("encoder_sparsity_pct")
-    @classmethod
-    def _check_sparsity(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
-        low, high, step = value
-        if low > 0 and high <= 95:
-            raise ValueError(f"encoder_sparsity_pct must start at 0 (the baseline is in every space), but got {low}")
-        if not 0 <= low <= high <= 95:
-            raise ValueError(f"encoder_sparsity_pct must be 0 <= low <= high <= 95, but got {low} to {high}")
-        if step < 1:
-            raise ValueError(f"encoder_sparsity_pct step must be at least 1, but got {step}")
-        return value
-
-    @field_validator("decoder_layers")
-    @classmethod
-    def _check_layers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        for layers in value:
-            if layers < 1:
-                raise ValueError(f"decoder_layers must be at least 1, but got {layers}")
-        return tuple(sorted(set(value)))
-
-    @field_validator("decoder_selection")
-    @classmethod
-    def _check_selection(cls, value: tuple[DecoderSelection, ...]) -> tuple[DecoderSelection, ...]:
-        if not value:
-            raise ValueError("decoder_selection must name at least one strategy, but got none")
-        return value
-
-    @property
-    def sparsities_pct(self) -> tuple[int, ...]:
-        """Every encoder sparsity on the grid, percent, increasing."""
-        low, high, step = self.encoder_sparsity_pct
-        return tuple(range(low, high + 1, step))
-
-    def filled(self, decoder_layers: int) -> SearchSpace:
-        """The space with its depths filled in from the model's number of decoder blocks.
-
-        Raises:
-            InvalidInput: when a depth is asked for that the model does not have.
-        """
-        if not self.decoder_layers:
-            return self.model_copy(update={"decoder_layers": tuple(range(1, decoder_layers + 1))})
-        most = max(self.decoder_layers)
-        if most > decoder_layers:
-            raise InvalidInput(f"decoder_layers must be between 1 and {decoder_layers} (the model's), but got {most}")
-        return self
-
-    def architectures(self) -> tuple[Architecture, ...]:
-        """All points of the space (depth must have been filled in from the model)."""
-        return tuple(
-            Architecture(encoder_sparsity_pct=s, decoder_layers=n, decoder_selection=d)
-            for n in self.decoder_layers
-            for s in self.sparsities_pct
-            for d in self.decoder_selection
-        )
 
 
 class Workload(Frozen):
@@ -136,18 +55,27 @@ class Workload(Frozen):
         return self.dtype if self.runtime in ("eager", "compile") else "float32"
 
 
-class WorkloadRequest(Frozen):
+class WorkloadRequest(Knobs):
     """What the user fixed of the workload; None means "from the task's data and the teacher"."""
 
     device: str = "auto"
+    """Device to train and time on."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Precision of the timed model."""
     threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads of the timed process."""
     batch_size: int | None = Field(default=None, ge=1, le=8192)
+    """Sequences per generate call."""
     input_tokens: int | None = Field(default=None, ge=1, le=65_536)
+    """Encoder tokens after padding (default: the data's median)."""
     output_tokens: int | None = Field(default=None, ge=1, le=16_384)
+    """Decoder steps, forced exactly (default: the references' median)."""
     beams: int | None = Field(default=None, ge=1, le=64)
+    """Beams (default: the teacher's generation config)."""
     runtime: Runtime = "eager"
+    """What runs the model; ctranslate2 and onnxruntime come with nash-search[ctranslate2,onnxruntime]."""
     quantize: Literal["none", "int8"] = "none"
+    """Quantisation, where the runtime has it."""
 
     @field_validator("device")
     @classmethod
@@ -157,32 +85,43 @@ class WorkloadRequest(Frozen):
         return value
 
 
-class TaskConfig(Frozen):
+class TaskConfig(Knobs):
     """Text in, text out: an embedded task by name, or the user's own data."""
 
     name: str = "g2p"
-    """Embedded task (`g2p`), or the name a task over `data` goes by."""
+    """Embedded task (g2p), or the name your own data goes by."""
     data: str | None = None
-    """File, folder or hub dataset id; None for an embedded task."""
+    """Your data: JSONL, JSON, CSV, TSV or Parquet, a folder of them or of parallel text, or a hub dataset."""
     data_config: str | None = None
+    """Configuration of a hub dataset."""
     train_split: str = "train"
+    """Name of the train split."""
     validation_split: str = "validation"
+    """Name of the validation split."""
     test_split: str = "test"
+    """Name of the test split; it stays sealed until certification."""
     source_column: str | None = None
+    """Column of the inputs (guessed when not given)."""
     target_column: str | None = None
+    """Column of the references (guessed when not given)."""
     prefix: str = ""
-    """Prompt put before every source."""
+    """Prompt put before every input."""
     metric: str | None = None
-    """rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, exact_match, accuracy, f1, per, wer or `module:Class`."""
+    """rouge1|2|L|Lsum, bleu, chrf, exact_match, accuracy, f1, per, wer or module:Class."""
     metric_direction: Literal["maximize", "minimize"] | None = None
+    """Direction of a metric of your own."""
     max_input_tokens: int | None = Field(default=None, ge=1)
+    """Inputs are cut to this many tokens."""
     max_output_tokens: int | None = Field(default=None, ge=1)
+    """Longest output when scoring."""
     validation_examples: int | None = Field(default=None, ge=1)
-    """Examples of the validation split that the search scores (None: all)."""
+    """Validation examples each trial is scored on (default: all)."""
     test_examples: int | None = Field(default=None, ge=1)
+    """Test examples that certification scores (default: all)."""
     train_examples: int | None = Field(default=None, ge=1)
-    """Examples of the train split that are used (None: all)."""
+    """Train examples that are used (default: all)."""
     allow_overlap: bool = False
+    """Keep and count sources that stand in two splits."""
 
     @field_validator("metric")
     @classmethod
@@ -199,49 +138,58 @@ PROFILES: dict[Profile, float] = {"quick": 0.5, "balanced": 1.0, "thorough": 3.0
 Trials = Annotated[int, Field(ge=1)]
 
 
-class SearchConfig(Frozen):
+class SearchConfig(Knobs):
     """Everything one search is asked; `question` is the part that makes it *this* study."""
 
     task: TaskConfig = TaskConfig()
     model: str | None = None
-    """Folder or hub id of the fine-tuned dense model; None: the teacher shipped with the task."""
+    """The fine-tuned model to prune (default: the teacher shipped with the task)."""
     revision: str | None = None
+    """Revision of a hub model."""
     trim_vocab: bool = False
-    """Before the search, the teacher loses every token that train does not need (`nash_search.tasks.vocabulary`)."""
+    """First drop every token that the train split does not need."""
     budgets: tuple[LatencyBudget, ...] = ()
+    """Latency budget: 40 (ms) or 50% of the dense latency. Repeatable."""
     search_space: SearchSpace = SearchSpace()
     recipe: PruningRecipe = PruningRecipe()
     workload: WorkloadRequest = WorkloadRequest()
     teacher: TeacherRecipe | None = None
     trials: Trials = 16
-    """Trials that train (complete or stopped); failures and refused proposals do not count."""
+    """Trials that train; failures and refused proposals do not count."""
     workers: int | None = Field(default=None, ge=1)
-    """Trials that train side by side (None: one per GPU, or one per CPU core)."""
+    """Trials that train side by side (default: one per GPU, or one per CPU core)."""
     serial: bool = False
     """Run trials in this process, without Ray."""
-    sampler: Literal["gp", "tpe", "random", "grid", "nsga2"] = "gp"
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Seed of the search and of every trial."""
+    sampler: Literal["gp", "tpe", "random", "grid", "nsga2"] = "gp"
+    """Who proposes architectures."""
     study: str | None = None
+    """Name of the study (default: task and a hash of the question)."""
     max_drop_pct: float | None = Field(default=None, gt=0, le=100)
-    """Quality floor: largest drop relative to the teacher, percent."""
+    """Largest quality drop relative to the teacher."""
     trial_timeout_s: float | None = Field(default=None, gt=0)
+    """A trial ends after this long (90s, 10m, 2h)."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    early_stopping: bool = True
+    """The whole search ends about after this long."""
     engines: bool = True
-    """Before anything is spent, try the dense model, nothing pruned, on every other engine installed here."""
+    """First try the unpruned model on every other engine installed here."""
+    early_stopping: bool = True
+    """End a trial at a rung where it is clearly dominated."""
+    finalist_seeds: int = Field(default=1, ge=1, le=20)
+    """Train each budget's winner with N seeds: quality as mean and interval, the best validated is exported."""
     keep_all: bool = False
     """Keep the weights of dominated trials."""
     format: Literal["auto", "stock"] = "auto"
-    """`stock`: every export loads with plain transformers; needs `recipe.widths: uniform`."""
-    finalist_seeds: int = Field(default=1, ge=1, le=20)
-    """Seeds each budget's winner is trained with; more than the search's own give quality an interval over seeds."""
+    """stock: every export loads without code of ours (uniform widths)."""
     certify_rounds: int = Field(default=5, ge=2)
     """Fresh processes that re-time the front."""
     certify_pairs: int = Field(default=40, ge=3)
     """Timed pairs per point of the front and process."""
     storage: str | None = Field(default=None, repr=False)
-    """Optuna storage URL (None: SQLite in the study's folder); never echoed."""
+    """Optuna storage URL (default: SQLite in the study's folder); may hold a password, so it is never echoed."""
     ray_address: str | None = None
+    """Join a Ray cluster (auto) instead of starting one."""
 
     @field_validator("study")
     @classmethod

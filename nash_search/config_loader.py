@@ -10,27 +10,21 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput, shown
 from nash_search.plain_yaml import place, read_mapping
 
-FLAGS = {
-    "early_stopping": "--no-early-stopping",
-    "engines": "--no-engines",
-    "budgets": "--budget-ms",
-    "task.name": "--task",
-    "trial_timeout_s": "--trial-timeout",
-    "time_budget_s": "--time-budget",
-    "max_drop_pct": "--max-drop",
-}
-"""Flags whose name is not their field's with dashes."""
+FLAGS = {"budgets": "--budget-ms", "task.name": "--task"}
+"""Flags whose name is not their field's."""
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _WHOLE = re.compile(r"[-+]?\d{1,18}")
 _DURATION = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>s|m|min|h)?")
@@ -91,12 +85,16 @@ def _names_task(fields: Mapping[str, Any]) -> bool:
 
 
 def flag_of(field: str) -> str:
-    """The flag that sets a dotted field, e.g. `--batch-size` for `workload.batch_size`."""
-    return FLAGS.get(field, "--" + field.rpartition(".")[2].replace("_", "-"))
+    """The flag that sets a dotted field, e.g. `--batch-size` for `workload.batch_size`.
+
+    A flag's name is the field's without its unit, which is typed with the value (90s, 2%).
+    """
+    name = field.rpartition(".")[2].removesuffix("_s").removesuffix("_pct")
+    return FLAGS.get(field, "--" + name.replace("_", "-"))
 
 
-def seconds(asked: str | float) -> float:
-    """A duration as a flag takes it: `90`, `90s`, `15m`, `2h`.
+def seconds(asked: str | float, where: str = "") -> float:
+    """A duration as a flag takes it: `90`, `90s`, `15m`, `2h`; `where` is the flag, for the error.
 
     Raises:
         InvalidInput: when it is none of these, or not greater than 0.
@@ -104,7 +102,9 @@ def seconds(asked: str | float) -> float:
     match = _DURATION.fullmatch(str(asked).strip())
     found = float(match["number"]) * _UNIT_S[match["unit"]] if match else 0.0
     if not 0 < found < 1e9:
-        raise InvalidInput(f"duration must be more than 0, like 90s, 15m or 2h, but got {shown(str(asked))}")
+        raise InvalidInput(
+            f"duration must be more than 0, like 90s, 15m or 2h, but got {shown(str(asked))}", where=where
+        )
     return found
 
 
@@ -114,13 +114,13 @@ def _name_of(data: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", stem)[:40].lstrip("-_") or "own"
 
 
-def _put(fields: dict[str, Any], names: list[str], value: Any) -> None:
-    for name in names[:-1]:
-        inner = fields.get(name)
-        if not isinstance(inner, dict):
-            inner = fields[name] = {}
-        fields = inner
-    fields[names[-1]] = value
+def _put(fields: Any, path: Sequence[str | int], value: Any) -> None:
+    """Set a value at a path of keys and list indices; a mapping on the way is made where there is none."""
+    for part, next_part in pairwise(path):
+        if isinstance(next_part, str) and not (part in fields and isinstance(fields[part], dict)):
+            fields[part] = {}
+        fields = fields[part]
+    fields[path[-1]] = value
 
 
 def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) -> None:
@@ -158,7 +158,7 @@ def _validated(fields: dict[str, Any], *, flags: set[str], path: Path | None) ->
     where = flag_of(flag) if flag is not None else f"{shown('.'.join(names))[1:-1]} in {place(path)}" if path else field
     fix = ""
     if first["type"] == "extra_forbidden":
-        known = _fields_at(names[:-1])
+        known = list(fields_at(names[:-1]))
         nearest = difflib.get_close_matches(names[-1], known, 1, 0.5)
         fix = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known[:12])}, …"
     what = _rule(first, name) + (f"; {len(found) - 1} more" if len(found) > 1 else "")
@@ -170,14 +170,14 @@ def _texts_read_as_numbers(fields: dict[str, Any], errors: list[Any], flags: set
     changed = False
     for error in errors:
         value, names = error["input"], error["loc"]
-        flagged = ".".join(str(name) for name in names) in flags
+        flagged = ".".join(str(name) for name in names if not isinstance(name, int)) in flags
         read: Any = None
         if isinstance(value, str) and error["type"] == "float_type" and _NUMBER.fullmatch(value):
             read = float(value)
         elif isinstance(value, str) and flagged and error["type"] == "int_type" and _WHOLE.fullmatch(value):
             read = int(value)
         if read is not None:
-            _put(fields, [str(name) for name in names], read)
+            _put(fields, names, read)
             changed = True
     return changed
 
@@ -215,8 +215,8 @@ def _rule(error: Any, name: str) -> str:
     return f"{name}: {error['msg']}, but got {got}"
 
 
-def _fields_at(names: list[str]) -> list[str]:
-    """The field names known at a place of `SearchConfig`."""
+def fields_at(names: list[str]) -> dict[str, FieldInfo]:
+    """The fields known at a place of `SearchConfig`, e.g. at ["task"], by name."""
     model: type[BaseModel] = SearchConfig
     for name in names:
         if name not in model.model_fields:
@@ -225,4 +225,4 @@ def _fields_at(names: list[str]) -> list[str]:
         for inner in (annotation, *get_args(annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 model = inner
-    return list(model.model_fields)
+    return model.model_fields

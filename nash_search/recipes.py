@@ -1,7 +1,4 @@
-"""How a model trains: a trial's recipe and a teacher's, frozen values checked at construction.
-
-This module refuses to know what is trained, and whether a recipe is any good.
-"""
+"""How a model trains: a trial's recipe and a teacher's, frozen values checked at construction."""
 
 from __future__ import annotations
 
@@ -14,6 +11,10 @@ class Frozen(BaseModel):
     """A value: immutable, keyword-only, no unknown field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Knobs(Frozen, use_attribute_docstrings=True):
+    """What a file and the command line set: each plain field is a flag (`cli.flags`), its docstring the flag's help."""
 
 
 class PruningRecipe(Frozen):
@@ -38,14 +39,17 @@ class PruningRecipe(Frozen):
     ramp_fraction: float = Field(default=0.5, gt=0, le=1)
     """Share of stage 2 over which the sparsity target rises from 0 to the asked one."""
     ce_weight: float = Field(default=0.5, ge=0)
+    """Weight of the cross-entropy with the labels."""
     kd_weight: float = Field(default=0.5, ge=0)
     """Weight of the temperature-scaled KL to the teacher's logits."""
     hidden_weight: float = Field(default=0.001, ge=0)
     """Weight of the hidden-state MSE (normalised by the teacher's variance), stage 2 only."""
     temperature: float = Field(default=2.0, gt=0)
+    """Of the KL: both models' logits are divided by it."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm of the weights (gates and multipliers are not clipped)."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay of the weights."""
     narrowing: Literal["gates", "shared", "fisher", "magnitude", "random"] = "gates"
     """Stage 2: trained gates; `shared`: once for the whole study, trials only tune; or a baseline that cuts by a
     score at once and trains all steps after."""
@@ -53,11 +57,13 @@ class PruningRecipe(Frozen):
     """What a student learns to write: the data's targets, or what the teacher writes for the same inputs
     (sequence-level distillation; not with mBART), generated once per example and study."""
     gate_init: Literal["open", "fisher"] = "open"
+    """Where gates start: all open, or the less open the lower their Fisher score."""
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
     width_multiple: int = Field(default=1, ge=1)
     """FFN widths are rounded to a multiple of this."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: autocast, for CUDA."""
     rungs: int = Field(default=4, ge=1)
     """How often quality is scored during training (the last one is the result)."""
 
@@ -67,7 +73,7 @@ class PruningRecipe(Frozen):
         return self.tune_steps + (0 if self.narrowing == "shared" else self.narrow_steps)
 
 
-class TeacherRecipe(Frozen):
+class TeacherRecipe(Knobs):
     """Stage 0: how the teacher is made by `nash-search finetune`."""
 
     init: str = "scratch"
@@ -77,14 +83,24 @@ class TeacherRecipe(Frozen):
     tokenizer: dict[str, Any] = Field(default_factory=dict)
     """Tokenizer to train from scratch (`kind`, `vocabulary`)."""
     epochs: float = Field(default=10, gt=0)
+    """Passes over the train split."""
     batch_size: int = Field(default=64, ge=1)
+    """Sequences per optimizer step."""
     learning_rate: float = Field(default=3e-4, gt=0)
+    """Peak learning rate."""
     warmup_steps: int = Field(default=100, ge=0)
+    """Optimizer steps over which the learning rate rises."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target's probability that is spread over all tokens."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout while training."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16`: autocast; for CUDA."""
+    """bf16: autocast, for CUDA."""
     seed: int = Field(default=0, ge=0)
+    """Seed of weights and batches."""
     threads: int | None = Field(default=None, ge=1)
+    """CPU threads to train with."""

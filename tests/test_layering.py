@@ -17,6 +17,7 @@ LEAVES = {
     "errors",
     "recipes",
     "budget",
+    "architecture",
     "config",
     "plain_yaml",
     "plain_json",

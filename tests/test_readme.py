@@ -47,8 +47,9 @@ def test_every_command_and_flag_named_exists() -> None:
     import typer.main
 
     group = typer.main.get_command(app)
-    known = {"": {o for p in group.params for o in p.opts}}
-    known |= {name: {o for p in command.params for o in p.opts} for name, command in group.commands.items()}
+    known = {"": {o for p in group.params for o in (*p.opts, *p.secondary_opts)}}
+    for name, command in group.commands.items():
+        known[name] = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     text = "".join(page.read_text() for page in PAGES)
     spans = [shlex.split(span) for span in re.findall(r"`(nash-search(?: [^`\n]*)?)`", text)]
     for words in [*spans, *(w for w in command_lines() if w[0] == "nash-search")]:

@@ -6,28 +6,29 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nash_search.cli.flags import MODEL, TASK, ConfigFile, Flag
+from nash_search.cli.flags import MODEL, TASK, WORKLOAD, ConfigFile, flags_of, named
 from nash_search.cli.search import Json, Quiet, aloud, quiet_libraries
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
-from nash_search.report.words import format_duration
 from nash_search.tasks.preflight import check, check_folder
 
+SAID_OTHERWISE = {
+    "model": "Start from this model instead of the recipe's init.",
+    "workload.device": "Device to train on.",
+}
+"""Help of flags that mean something else here than in a search."""
 FLAGS = (
     *TASK,
-    Flag(field="model", metavar="PATH|HUB-ID", help="Start from this model instead of the recipe's `init`."),
-    MODEL[1],
-    Flag(field="workload.device", metavar="auto|cpu|cuda[:N]", help="Device to train on."),
-    Flag(field="teacher.epochs", metavar="N", help="Passes over the train split."),
-    Flag(field="teacher.learning_rate", metavar="RATE", help="Peak learning rate."),
-    Flag(field="teacher.batch_size", metavar="N", help="Sequences per optimizer step."),
-    Flag(field="teacher.threads", metavar="N", help="CPU threads to train with."),
-    Flag(field="teacher.seed", metavar="N", help="Seed of weights and batches."),
+    *(replace(flag, help=SAID_OTHERWISE[flag.field]) for flag in named(MODEL, "model")),
+    *named(MODEL, "revision"),
+    *(replace(flag, help=SAID_OTHERWISE[flag.field]) for flag in named(WORKLOAD, "workload.device")),
+    *(flag for flag in flags_of("teacher") if flag.field != "teacher.init"),  # --model says it
 )
 
 
@@ -55,6 +56,8 @@ class EpochLines:
         if quality is not None:
             words += f", {quality.metric} {quality.value:.2f}"
         if first < step < steps:
+            from nash_search.report.words import format_duration
+
             words += f", about {format_duration((now - since) / (step - first) * (steps - step))} left"
         print(words, file=sys.stderr)
 

@@ -1,7 +1,16 @@
-"""Flags that several commands share, as one table: the flag, the field it sets, what to say about it.
+"""Flags made of fields: every plain field of `SearchConfig`, its task, workload and teacher recipe is a flag.
 
-Values stay strings until `config_loader` checks them, so a flag and a file are refused in the same
-words. `configured` turns a command that takes `overrides` into one with these flags.
+The flag's name, its metavar and how its text is read follow from the field's name and type, its help is the
+field's docstring: a new knob is one field. The command line says something else only in `METAVARS`.
+
+    field            flag                  on the command line
+    batch_size       --batch-size N
+    serial: bool     --serial/--no-serial
+    max_drop_pct     --max-drop PERCENT    2% or 2
+    trial_timeout_s  --trial-timeout TIME  90s, 15m, 2h
+    task.name        --task NAME
+
+Values stay strings until `config_loader` checks them, so a flag and a file are refused in the same words.
 """
 
 from __future__ import annotations
@@ -9,12 +18,37 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from nash_search.config_loader import flag_of, seconds
-from nash_search.errors import InvalidInput
+from nash_search.config_loader import fields_at, flag_of, seconds
+from nash_search.errors import InvalidInput, shown
+
+
+def percent(asked: str, where: str) -> float:
+    """`2%` or `2` as 2.0; `where` is the flag, for the error."""
+    try:
+        return float(asked.strip().removesuffix("%"))
+    except ValueError:
+        raise InvalidInput(f"percentage must be like 2%, but got {shown(asked)}", where=where) from None
+
+
+UNITS: dict[str, tuple[str, Callable[[str, str], float]]] = {"s": ("TIME", seconds), "pct": ("PERCENT", percent)}
+"""By the last part of a field's name, the unit: its metavar, and what reads the text."""
+METAVARS = {
+    "budgets": "MS|SHARE",
+    "model": "PATH|HUB-ID",
+    "revision": "REF",
+    "ray_address": "ADDRESS",
+    "task.data": "PATH|HUB-ID",
+    "task.prefix": "TEXT",
+    "workload.device": "auto|cpu|cuda[:N]",
+}
+"""Where it is neither a number, a choice nor a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,125 +56,76 @@ class Flag:
     """One flag of the command line and the dotted field of `SearchConfig` it sets."""
 
     field: str
+    kind: Any
+    """What typer gives: text, a list of texts (repeatable), or a bool (a switch with its negation)."""
     help: str
-    metavar: str = "TEXT"
-    many: bool = False
-    switch: Any = None
-    """The value the field takes when a flag without a value is given."""
-    read: Callable[[str], Any] | None = None
-    """Turns the text into the field's value."""
+    metavar: str | None = None
+    read: Callable[[str, str], Any] | None = None
+    """Turns the text into the field's value; it is also told the flag, for errors."""
 
     @property
     def parameter(self) -> inspect.Parameter:
         """How typer sees it."""
+        name = flag_of(self.field)
         option = typer.Option(
-            flag_of(self.field),
+            f"{name}/--no-{name[2:]}" if self.kind is bool else name,
             help=self.help,
-            metavar=None if self.switch is not None else self.metavar,
+            metavar=self.metavar,
         )
-        kind: Any = bool if self.switch is not None else list[str] if self.many else str
-        name = self.field.replace(".", "__")
-        default: Any = False if self.switch is not None else None
         return inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, option]
+            self.field.replace(".", "__"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[self.kind | None, option],
         )
 
-
-def percent(asked: str) -> float:
-    """`2%` or `2` as 2.0."""
-    try:
-        return float(asked.strip().removesuffix("%"))
-    except ValueError:
-        raise InvalidInput(f"max_drop must be a percentage like 2%, but got {asked!r}", where="--max-drop") from None
+    def value(self, given: Any) -> Any:
+        """What was given on the command line, as `config_loader` takes it."""
+        return self.read(given, flag_of(self.field)) if self.read else given
 
 
-TASK = (
-    Flag(field="task.name", metavar="NAME", help="Embedded task, or the name your own data goes by."),
-    Flag(
-        field="task.data",
-        metavar="PATH|HUB-ID",
-        help="Your data: JSONL, JSON, CSV, TSV or Parquet, a folder of them or of parallel text, or a hub dataset.",
-    ),
-    Flag(field="task.data_config", metavar="NAME", help="Configuration of a hub dataset."),
-    Flag(field="task.train_split", metavar="NAME", help="Name of the train split."),
-    Flag(field="task.validation_split", metavar="NAME", help="Name of the validation split."),
-    Flag(field="task.test_split", metavar="NAME", help="Name of the test split; it stays sealed until certification."),
-    Flag(field="task.source_column", metavar="NAME", help="Column of the inputs (guessed when not given)."),
-    Flag(field="task.target_column", metavar="NAME", help="Column of the references (guessed when not given)."),
-    Flag(field="task.prefix", help="Prompt put before every input."),
-    Flag(
-        field="task.metric",
-        metavar="NAME",
-        help="rouge1|2|L|Lsum, bleu, chrf, exact_match, accuracy, f1, per, wer or module:Class.",
-    ),
-    Flag(field="task.metric_direction", metavar="maximize|minimize", help="Direction of a metric of your own."),
-    Flag(field="task.max_input_tokens", metavar="N", help="Inputs are cut to this many tokens."),
-    Flag(field="task.max_output_tokens", metavar="N", help="Longest output when scoring."),
-    Flag(field="task.validation_examples", metavar="N", help="Validation examples each trial is scored on."),
-    Flag(field="task.test_examples", metavar="N", help="Test examples that certification scores."),
-    Flag(field="task.allow_overlap", switch=True, help="Keep and count sources that stand in two splits."),
-)
-MODEL = (
-    Flag(
-        field="model",
-        metavar="PATH|HUB-ID",
-        help="The fine-tuned model to prune (default: the teacher shipped with the task).",
-    ),
-    Flag(field="revision", metavar="REF", help="Revision of a hub model."),
-    Flag(field="trim_vocab", switch=True, help="First drop every token that the train split does not need."),
-)
-WORKLOAD = (
-    Flag(field="workload.device", metavar="auto|cpu|cuda[:N]", help="Device to train and time on."),
-    Flag(field="workload.dtype", metavar="float32|bfloat16|float16", help="Precision of the timed model."),
-    Flag(field="workload.threads", metavar="N", help="CPU threads of the timed process."),
-    Flag(field="workload.batch_size", metavar="N", help="Sequences per generate call."),
-    Flag(field="workload.input_tokens", metavar="N", help="Encoder tokens after padding (default: the data's median)."),
-    Flag(
-        field="workload.output_tokens",
-        metavar="N",
-        help="Decoder steps, forced exactly (default: the references' median).",
-    ),
-    Flag(field="workload.beams", metavar="N", help="Beams (default: the teacher's generation config)."),
-    Flag(
-        field="workload.runtime",
-        metavar="NAME",
-        help="eager, compile, ctranslate2 or onnxruntime (the last two: nash-search[ctranslate2,onnxruntime]).",
-    ),
-    Flag(field="workload.quantize", metavar="none|int8", help="Quantisation, where the runtime has it."),
-)
-ENGINES = Flag(
-    field="engines", switch=False, help="Do not first try the unpruned model on every other engine installed here."
-)
-BUDGETS = (
-    Flag(
-        field="budgets",
-        metavar="MS|SHARE",
-        many=True,
-        help="Latency budget: 40 (ms) or 50% of the dense latency. Repeatable.",
-    ),
-)
-SEARCH = (
-    *BUDGETS,
-    Flag(field="trials", metavar="N", help="Trials that train."),
-    Flag(field="workers", metavar="N", help="Trials that train side by side."),
-    Flag(field="serial", switch=True, help="Run trials in this process, without Ray."),
-    Flag(field="seed", metavar="N", help="Seed of the search and of every trial."),
-    Flag(field="sampler", metavar="gp|tpe|random|grid|nsga2", help="Who proposes."),
-    Flag(field="study", metavar="NAME", help="Name of the study (default: task and a hash of the question)."),
-    Flag(field="max_drop_pct", metavar="PERCENT", read=percent, help="Largest quality drop relative to the teacher."),
-    Flag(field="trial_timeout_s", metavar="TIME", read=seconds, help="A trial ends after this long (90s, 10m, 2h)."),
-    Flag(field="time_budget_s", metavar="TIME", read=seconds, help="The whole search ends about after this long."),
-    ENGINES,
-    Flag(field="early_stopping", switch=False, help="Train every trial to its end, dominated or not."),
-    Flag(
-        field="finalist_seeds",
-        metavar="N",
-        help="Train each budget's winner with N seeds: quality as mean and interval, the best validated is exported.",
-    ),
-    Flag(field="keep_all", switch=True, help="Keep the weights of dominated trials."),
-    Flag(field="format", metavar="auto|stock", help="stock: every export loads without code of ours (uniform widths)."),
-    Flag(field="ray_address", metavar="ADDRESS", help="Join a Ray cluster (auto) instead of starting one."),
-)
+def flag_for(path: str, field: FieldInfo) -> Flag | None:
+    """The flag of a field at a dotted path; None where the field is no plain value, or secret (`repr=False`).
+
+    A process's command line is seen by everyone on the machine, so nothing secret is a flag.
+    """
+    optional = get_origin(field.annotation) in (Union, UnionType)
+    kinds = [k for k in (get_args(field.annotation) if optional else (field.annotation,)) if k is not type(None)]
+    kind, choices = kinds[0], get_origin(kinds[0]) is Literal
+    many = get_origin(kind) is tuple
+    section = kind is dict or get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, BaseModel))
+    if section or not field.repr:
+        return None
+    metavar, read = UNITS.get(path.rpartition("_")[2], ("N" if kind is int else "X" if kind is float else "NAME", None))
+    if choices:
+        metavar = "|".join(get_args(kind))
+    return Flag(
+        field=path,
+        kind=list[str] if many else bool if kind is bool else str,
+        help=inspect.cleandoc(field.description or ""),
+        metavar=None if kind is bool else METAVARS.get(path, metavar),
+        read=read,
+    )
+
+
+def flags_of(section: str = "") -> tuple[Flag, ...]:
+    """The flags of a section of `SearchConfig` ("" for its own fields), in the order of the fields."""
+    prefix = section + "." if section else ""
+    fields = fields_at([section] if section else [])
+    return tuple(flag for name, field in fields.items() if (flag := flag_for(prefix + name, field)) is not None)
+
+
+def named(flags: tuple[Flag, ...], *fields: str) -> tuple[Flag, ...]:
+    """Of these flags those that set these fields."""
+    return tuple(flag for flag in flags if flag.field in fields)
+
+
+TASK = flags_of("task")
+WORKLOAD = flags_of("workload")
+MODEL = named(flags_of(), "model", "revision", "trim_vocab")
+BUDGETS = named(flags_of(), "budgets")
+ENGINES = named(flags_of(), "engines")
+SEARCH = (*BUDGETS, *(flag for flag in flags_of() if flag not in (*BUDGETS, *MODEL)))
 EVERYTHING = (*SEARCH, *MODEL, *TASK, *WORKLOAD)
 
 ConfigFile = Annotated[
@@ -154,17 +139,10 @@ def configured(flags: tuple[Flag, ...]) -> Callable[[Callable[..., Any]], Callab
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True)
-        by_name = {flag.field.replace(".", "__"): flag for flag in flags}
 
         def run(**given: Any) -> Any:
-            overrides = {}
-            for name, flag in by_name.items():
-                value = given.pop(name)
-                if value is None or value is False or value == []:
-                    continue
-                overrides[flag.field] = (
-                    flag.switch if flag.switch is not None else flag.read(value) if flag.read else value
-                )
+            asked = {flag: given.pop(flag.parameter.name) for flag in flags}
+            overrides = {flag.field: flag.value(value) for flag, value in asked.items() if value not in (None, [])}
             return command(**given, overrides=overrides)
 
         kept = [

@@ -18,7 +18,7 @@ from nash_search.errors import InvalidInput
 from nash_search.tasks import models
 from nash_search.tasks.preflight import check, check_workload
 
-PROBE = (*BUDGETS, ENGINES, *MODEL, *TASK, *WORKLOAD)
+PROBE = (*BUDGETS, *ENGINES, *MODEL, *TASK, *WORKLOAD)
 DATA = (
     *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
     *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),

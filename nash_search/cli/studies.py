@@ -12,7 +12,6 @@ import typer
 from nash_search.cli.search import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput, shown
-from nash_search.report.words import at_most, looks_words, renewing
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a study.")]
 
@@ -103,7 +102,7 @@ def pick(
     from nash_search.config import LatencyBudget
     from nash_search.config_loader import load_config
 
-    drop = load_config(None, {"max_drop_pct": percent(max_drop) if max_drop else None}).max_drop_pct
+    drop = load_config(None, {"max_drop_pct": percent(max_drop, "--max-drop") if max_drop else None}).max_drop_pct
     folder = folder_of(study, results)
     try:
         asked = LatencyBudget.parse(budget)
@@ -123,6 +122,8 @@ def pick(
 
 def picked(document: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """A budget's answer in one line or two."""
+    from nash_search.report.words import at_most, looks_words, renewing
+
     if not found["checkpoint"]:
         words = f"no architecture meets {found['asked']} (the floor is {found['floor_ms']:.4g} ms)"
         nearest = found.get("nearest_feasible")
