@@ -1,14 +1,14 @@
 """Which points are worth having: dominance, the Pareto front, hypervolume, best under a budget.
 
-Latency is to be small, quality to be large or small as its `direction` says; signs are flipped
-once, by `losses`, and from there everything is an array of *losses* (n, 2), lower is better:
+Latency is to be small, quality to be large or small as its `direction` says. Only this module knows what a direction
+means: `loss` flips the sign, and from there everything is a *loss*, lower is better; `losses` makes an (n, 2) array:
 
     quality ^   x                 a dominates b  <=>  a <= b everywhere and a < b somewhere
             |  .  o               (equal points dominate neither one another nor themselves,
             | x   .                so ties stay on the front together)
             +----------> latency
 
-This module refuses to know where a number came from: no trials, no studies, only numpy.
+Numbers in, numbers out: it needs numpy and knows no trials and no studies.
 """
 
 from __future__ import annotations
@@ -23,6 +23,22 @@ Array = npt.NDArray[np.float64]
 Direction = Literal["maximize", "minimize"]
 
 
+def higher_is_better(direction: Direction) -> bool:
+    """Which way a quality's axis points."""
+    return direction == "maximize"
+
+
+def loss(quality: float, direction: Direction) -> float:
+    """A quality as a loss: lower is better."""
+    return -quality if higher_is_better(direction) else quality
+
+
+def dropped(quality: float, percent: float, direction: Direction) -> float:
+    """A quality made worse by so many percent of itself."""
+    change = abs(quality) * percent / 100
+    return quality - change if higher_is_better(direction) else quality + change
+
+
 def losses(latencies: Sequence[float], qualities: Sequence[float], direction: Direction = "maximize") -> Array:
     """Latency and quality as an (n, 2) array in which lower is better.
 
@@ -31,8 +47,8 @@ def losses(latencies: Sequence[float], qualities: Sequence[float], direction: Di
     """
     if len(latencies) != len(qualities):
         raise ValueError(f"latencies and qualities must be as many, but got {len(latencies)} and {len(qualities)}")
-    sign = -1.0 if direction == "maximize" else 1.0
-    points = np.column_stack([np.asarray(latencies, float), sign * np.asarray(qualities, float)]).reshape(-1, 2)
+    found = [loss(float(quality), direction) for quality in qualities]
+    points = np.column_stack([np.asarray(latencies, float), np.asarray(found, float)]).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise ValueError("latencies and qualities must be finite, but got NaN or infinity")
     return points

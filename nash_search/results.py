@@ -1,22 +1,28 @@
 """What crosses from the search to whoever reads it: each type defined once.
 
     CertifiedPoint, Certification   `certification.json`: every point of the front with its certificate
-    DenseOnEngine, Engines          the dense model, nothing pruned, on every engine that is installed
+    Terms, BudgetAnswer, Answers    what each budget gets from it: console, card, page and JSON all read these
 
-Values only: how a point is timed, chosen and scored stands in `search`.
+A front is judged here and nowhere else (`judged`), once, when it was certified or read back. Verdicts are not stored:
+they follow from the samples in `certification.json`. How a point is timed and scored stands in `search`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from nash_search import intervals
-from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
-from nash_search.fidelity import KEPT_SHARE, Fidelity
+from nash_search import intervals, pareto
+from nash_search.config import Architecture, Frozen, LatencyBudget
+from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, Verdict
+
+CERTIFICATION = "certification.json"
+"""In the study's folder."""
 
 
 class Training(Frozen):
@@ -69,6 +75,28 @@ class CertifiedPoint(Frozen):
         """The export is what was trained: it writes the same tokens and is as good as its float twin."""
         return self.same_tokens and (self.fidelity is None or self.fidelity.holds)
 
+    @property
+    def quality(self) -> Quality:
+        """On the sealed test split where it was scored there, else on validation."""
+        return self.test or self.validation
+
+    @property
+    def quality_by_seed(self) -> dict[int, Quality]:
+        """Of every training of a finalist, on the test split where all were scored there; empty where there is one."""
+        tested = {t.seed: t.test for t in self.seeds if t.test is not None}
+        return tested if len(tested) == len(self.seeds) else {t.seed: t.validation for t in self.seeds}
+
+    def shown_ms(self, dense_ms: float | None) -> tuple[float, float, float]:
+        """Latency and its 95 % bounds as they are shown, milliseconds (infinite where nothing bounds them).
+
+        Args:
+            dense_ms: the dense latency that the paired ratio is taken of; None: wall times.
+        """
+        if dense_ms is None:
+            return self.latency.median_ms, *self.latency.bounds_ms
+        low, high = self.latency.ratio_bounds
+        return self.latency.ratio * dense_ms, low * dense_ms, high * dense_ms
+
 
 class Certification(Frozen):
     """The whole front, certified together."""
@@ -83,6 +111,14 @@ class Certification(Frozen):
     dense_test: Quality | None = None
     opened: int = 0
     """How often the sealed test split was opened in this study."""
+
+    @classmethod
+    def stored(cls, folder: Path) -> Certification | None:
+        """The study's, whether its exports are still there or not; None where there is none that can be read."""
+        try:
+            return cls.model_validate_json((folder / CERTIFICATION).read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def latencies(self) -> dict[str, Latency]:
         """Every latency that was certified, by folder name."""
@@ -108,8 +144,7 @@ def over_seeds(point: CertifiedPoint) -> dict[str, Any] | None:
     The bounds say how much of the number was the seed's luck. What else a quality is uncertain by (the split's
     examples) all seeds share: that is the standard error's matter.
     """
-    tested = [t.test for t in point.seeds if t.test is not None]
-    found = tested if tested and len(tested) == len(point.seeds) else [t.validation for t in point.seeds]
+    found = list(point.quality_by_seed.values())
     if not found:
         return None
     values = [q.value for q in found]
@@ -125,67 +160,121 @@ def over_seeds(point: CertifiedPoint) -> dict[str, Any] | None:
     }
 
 
-class DenseOnEngine(Frozen):
-    """The dense model on one runtime in one precision."""
+class Terms(Frozen):
+    """What a front is judged by: the budgets, and what was known of the study before anything was trained."""
 
-    workload: Workload
-    """The asked call, on this runtime."""
-    latency: Latency | None = None
-    """Paired with the dense model on the asked runtime; None: see `reason`."""
-    quality: Quality | None = None
-    """Of what it writes on the first validation examples; None where that would have taken too long."""
-    kept: float | None = None
-    """That quality, of the float dense model's on the same examples (1: all of it)."""
-    reason: str = ""
-    """Why it has no latency."""
-    refused: bool = False
-    """It cannot serve this model at all; otherwise another try may tell more."""
+    budgets: tuple[LatencyBudget, ...]
+    dense_ms: float
+    """Dense latency of the study's first probe, milliseconds: what a share is said to be in milliseconds."""
+    floor_share: float
+    """Fastest shape of the search space, fraction of the dense latency."""
+    quality_floor: float | None = None
+    """Worst validation quality that an answer may have (None: no limit)."""
 
-    def verdict(self, share: float, margin: float = 0.0) -> Literal["met", "missed", "ambiguous"]:
-        """Would a certificate say that it meets this share of the dense latency? One process's word, so none itself.
+    @classmethod
+    def of_summary(
+        cls, summary: Mapping[str, Any], budgets: Sequence[LatencyBudget], max_drop_pct: float | None
+    ) -> Terms:
+        """The terms of a study that ended, by its `summary.json`.
 
-        Args:
-            share: of the dense latency on the asked runtime.
-            margin: how far below it (fraction) a certificate wants the median; between the two it is ambiguous.
+        Raises:
+            KeyError: the document is of a plan, or of something else.
         """
-        if self.latency is None or not self.latency.ratio <= share:
-            return "missed"
-        clear = self.latency.ratio <= share * (1 - margin)
-        return "met" if clear and intervals.verdict(self.latency.ratio_bounds, share) == "met" else "ambiguous"
-
-
-class Engines(Frozen):
-    """The dense model on every runtime installed here but the one that was asked for."""
-
-    tried: tuple[DenseOnEngine, ...] = ()
-    absent: tuple[str, ...] = ()
-    """Extras that would bring more."""
-    reference: Quality | None = None
-    """The float dense model on the same examples."""
-    seconds: float = 0.0
-    remembered: bool = False
-    """Taken from a probe or search of before."""
+        floor = None
+        if max_drop_pct is not None:
+            floor = pareto.dropped(summary["dense"]["validation_quality"], max_drop_pct, summary["direction"])
+        known = {"dense_ms": summary["probe_dense_ms"], "floor_share": summary["floor"]["share"]}
+        return cls(budgets=tuple(budgets), quality_floor=floor, **known)
 
     @property
-    def whole(self) -> bool:
-        """Nothing was left out for want of time, so that it need not be tried again."""
-        return self.reference is not None and all(e.refused or e.quality is not None for e in self.tried)
-
-    def answer(self, share: float, margin: float = 0.0, max_drop_pct: float | None = None) -> DenseOnEngine | None:
-        """What meets a share of the dense latency with nothing pruned, else what may: most quality, then fastest.
-
-        Args:
-            share: of the dense latency on the asked runtime.
-            margin: as of `DenseOnEngine.verdict`.
-            max_drop_pct: largest drop of quality that was allowed.
-        """
-        least = max(KEPT_SHARE, 1 - (max_drop_pct if max_drop_pct is not None else 100) / 100)
-        whole = [e for e in self.tried if e.kept is not None and e.kept >= least]
-        able = [e for e in whole if e.verdict(share, margin) != "missed"]
-        return min(able, key=lambda e: (e.verdict(share, margin) != "met", *_worse(e)), default=None)
+    def shown_dense_ms(self) -> float | None:
+        """What latencies are shown as shares of, milliseconds; None where a budget is milliseconds: wall times then."""
+        return self.dense_ms if all(b.share is not None for b in self.budgets) else None
 
 
-def _worse(engine: DenseOnEngine) -> tuple[float, float]:
-    """To a tenth of a percent, since the examples say no more; what it keeps beyond the whole counts as the whole."""
-    assert engine.latency is not None and engine.kept is not None
-    return -min(1.0, round(engine.kept, 3)), engine.latency.ratio
+class BudgetAnswer(Frozen):
+    """One budget, asked of the certified front. Console, card, page and JSON all read this."""
+
+    budget: LatencyBudget
+    verdict: Literal["met", "ambiguous", "infeasible"]
+    point: CertifiedPoint | None
+    """Best validation quality whose certificate has this verdict; None: infeasible."""
+    floor_share: float
+    """Fastest shape of the search space, fraction of the dense latency."""
+    dense_ms: float
+    """Dense latency of the study's first probe, milliseconds."""
+
+    @property
+    def budget_ms(self) -> float:
+        """The budget; a share's milliseconds are those of the study's first probe."""
+        return self.budget.ms_at(self.dense_ms)
+
+    @property
+    def floor_ms(self) -> float:
+        """The fastest shape of the search space."""
+        return self.floor_share * self.dense_ms
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The point's, as it was judged: the paired ratio for a share, wall time for milliseconds."""
+        return self._shown_ms[0] if self._shown_ms else None
+
+    @property
+    def upper_ms(self) -> float | None:
+        """Upper end of its 95 % interval; None where nothing bounds it."""
+        return self._shown_ms[2] if self._shown_ms and math.isfinite(self._shown_ms[2]) else None
+
+    @property
+    def _shown_ms(self) -> tuple[float, float, float] | None:
+        return self.point.shown_ms(None if self.budget.share is None else self.dense_ms) if self.point else None
+
+
+class Answers(Frozen):
+    """A certification and what each budget gets from it."""
+
+    certification: Certification
+    terms: Terms
+    budgets: tuple[BudgetAnswer, ...]
+    """In the order of the terms' budgets."""
+
+    @property
+    def winners(self) -> dict[str, CertifiedPoint]:
+        """The points that meet a budget and are its answer, by the budget's folder."""
+        return {a.budget.folder: a.point for a in self.budgets if a.verdict == "met" and a.point is not None}
+
+    def of(self, certification: Certification) -> Answers:
+        """The same answers of the same points, which have an export or a score of the sealed split by now."""
+        points = {p.key: p for p in certification.points}
+        found = tuple(
+            a.model_copy(update={"point": points[a.point.key]}) if a.point is not None else a for a in self.budgets
+        )
+        return self.model_copy(update={"certification": certification, "budgets": found})
+
+
+def judged(certification: Certification, terms: Terms) -> Answers:
+    """The one place where a front is judged: each point once per budget."""
+    return Answers(
+        certification=certification,
+        terms=terms,
+        budgets=tuple(_choose(certification.points, budget, terms) for budget in terms.budgets),
+    )
+
+
+def _choose(points: Sequence[CertifiedPoint], budget: LatencyBudget, terms: Terms) -> BudgetAnswer:
+    """`met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
+    found = [(p, p.verdict(budget)) for p in ranked(points, terms.quality_floor)]
+    known: dict[str, Any] = {"budget": budget, "floor_share": terms.floor_share, "dense_ms": terms.dense_ms}
+    for wanted in ("met", "ambiguous"):
+        best = next((p for p, verdict in found if verdict == wanted), None)
+        if best is not None:
+            return BudgetAnswer(verdict=wanted, point=best, **known)
+    return BudgetAnswer(verdict="infeasible", point=None, **known)
+
+
+def ranked(points: Sequence[CertifiedPoint], quality_floor: float | None) -> list[CertifiedPoint]:
+    """Candidates for any budget, best validation quality first (ties: the faster); none below the quality floor."""
+    losses = {p.key: pareto.loss(p.validation.value, p.validation.direction) for p in points}
+    worst = math.inf
+    if points and quality_floor is not None:
+        worst = pareto.loss(quality_floor, points[0].validation.direction)
+    return sorted((p for p in points if losses[p.key] <= worst), key=lambda p: (losses[p.key], p.latency.ratio))

@@ -41,7 +41,8 @@ def probe(
     asked = load_config(config, overrides)
     notes = check(asked)
     with quiet_libraries():
-        from nash_search.report.probe import named, save_staircase, show
+        from nash_search.report.probe import save_staircase, show
+        from nash_search.report.words import named
         from nash_search.search.probe_only import survey
 
         found = survey(asked, results, _told(quiet))

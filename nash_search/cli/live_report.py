@@ -17,6 +17,7 @@ from nash_search.errors import InvalidInput
 from nash_search.report import exports, load, page
 from nash_search.report.dashboard import ARTIFACTS, Dashboard, database_url, open_storage
 from nash_search.report.optuna_artifacts import StudyPlots
+from nash_search.results import Answers
 
 if TYPE_CHECKING:
     from nash_search.report.view import StudyView
@@ -70,11 +71,11 @@ class LiveDashboard:
         """The page asks by itself."""
 
 
-def finish(study: Path, config: SearchConfig, plots: StudyPlots) -> tuple[StudyView, list[str]]:
+def finish(study: Path, config: SearchConfig, plots: StudyPlots, answers: Answers) -> tuple[StudyView, list[str]]:
     """Cards, pictures and the report of a finished study; the view, and the files to look at."""
-    found = load.load(study)
+    found = load.load(study, answers)
     files = restate(study, config, found)
-    plots.finish(found, exports.cards(study))
+    plots.finish(found, exports.cards(found, study))
     return found, files
 
 

@@ -122,7 +122,7 @@ def run_search(
         said = Opening(results, typed, quiet=quiet)
         result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
         if result.front:
-            table.finish(*live_report.finish(result.folder, config, plots))
+            table.finish(*live_report.finish(result.folder, config, plots, result.answers))
     if as_json:
         print(json.dumps(result.document))
     if result.exit_code == 3:

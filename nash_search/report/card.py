@@ -2,13 +2,13 @@
 
 Hub format: YAML metadata between `---` lines (written by `huggingface_hub`, so it is valid by
 construction), then Markdown in which everything foreign is escaped. A number appears with its
-conditions or not at all. This module refuses to know the disk and the Hub.
+conditions or not at all. What lies on the disk is read by `exports`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -29,9 +29,11 @@ from nash_search.report.words import (
     format_quality,
     format_spread,
     looks_words,
+    named,
     renewing,
     vocabulary_words,
 )
+from nash_search.results import CertifiedPoint
 
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
@@ -40,86 +42,112 @@ LIMITS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the model was made of, in the words of who publishes it."""
+
+    teacher: str = ""
+    """The dense model's Hub id, or words (an existing path must not be handed in as `a/b`)."""
+    data: str = ""
+    """The data set's Hub id, or words."""
+    license: str = ""
+    """Its Hub id; empty: none is claimed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A certified point's folder, as its card describes it."""
+
+    name: str
+    """What the artefact is called, e.g. `g2p-8.4ms-per7.9-epyc1t`."""
+    point: CertifiedPoint
+    record: TrialRecord | None = None
+    """The export's own, where it is another seed's than the trial's."""
+    dense_test: Quality | None = None
+    """The dense model on the sealed test split."""
+    engines: Sequence[Artefact] = ()
+    """What serving engines load from this folder, as their records say."""
+    stock: bool = False
+    """The folder loads without the modelling file that exports carry."""
+
+
 def card(
-    view: StudyView,
-    number: int,
-    *,
-    name: str,
-    teacher: str = "",
-    data: str = "",
-    license: str = "",
-    stock: bool = False,
-    exported: bool = True,
-    latency: Latency | None = None,
-    test: Quality | None = None,
-    dense_test: Quality | None = None,
-    examples: Sequence[tuple[str, str, str]] = (),
-    engines: Sequence[Artefact] = (),
-    record: TrialRecord | None = None,
-    seeds: Mapping[int, Quality] | None = None,
+    view: StudyView, export: Export, source: Source = Source(), examples: Sequence[tuple[str, str, str]] = ()
 ) -> str:
-    """The README.md of the export of trial `number`.
+    """The README.md of an export.
 
     Args:
         view: the study.
-        number: the trial.
-        name: what the artefact is called, e.g. `g2p-8.4ms-per7.9-epyc1t`.
-        teacher: the dense model's Hub id, or words (an existing path must not be handed in as `a/b`).
-        data: the data set's Hub id, or words.
-        license: its Hub id; empty: none is claimed.
-        stock: the folder loads without the modelling file that exports carry.
-        exported: there is a folder to load; else the card speaks of a trial.
-        latency: the certified one; the trial's own where it was not certified.
-        test: quality on the sealed test split, for winners.
-        dense_test: the dense model's on the same split.
+        export: what it is of.
+        source: teacher, data and license as they are to be named.
         examples: (source, this model's output, the teacher's output).
-        engines: what serving engines load from this folder, as their records say.
-        record: the export's own, where it is another seed's than the trial's.
-        seeds: quality of every seed that its architecture was trained with, one split.
     """
-    point = next(p for p in view.points if p.number == number)
-    if record is not None:
-        point = replace(point, record=record)
-    timed = latency or point.record.latency
-    found = test or point.record.quality
-    title = f"# {escape.markdown(name)}"
-    parts = [f"---\n{metadata(view, name, found, teacher=teacher, data=data, license=license)}---", title]
-    parts.append(
-        f"{_origin(teacher)} made faster by [NASH](https://arxiv.org/abs/2310.10054) pruning: "
-        f"{counted(point.architecture.decoder_layers, 'decoder block')} "
-        f"and {100 - point.architecture.encoder_sparsity_pct}% of the encoder's attention and feed-forward weights "
-        "are kept, then tuned by distillation. It is physically smaller; nothing is masked."
-    )
-    parts += ["## Measured", _numbers(view, point, timed, found, dense_test)]
+    found = export.point
+    point = next(p for p in view.points if p.number == found.number)
+    if export.record is not None:
+        point = replace(point, record=export.record)
+    seeds = found.quality_by_seed
+    parts = [*_top(view, point, export.name, found.quality, source)]
+    parts += ["## Measured", _numbers(view, point, found.latency, found.quality, export.dense_test)]
+    parts += [line for line in [_budgets_met(view, point)] if line]
     if seeds:
         parts.append(_over_seeds(seeds, point.record.seed))
-    parts += ["## Conditions", _conditions(view, timed, found)]
+    parts += ["## Conditions", _conditions(view, found.latency, found.quality)]
     parts += ["## What was kept", _kept(point)]
-    if exported:
-        parts += ["## Load it", *input_words(view.inputs), fenced(_loading(name, timed, view, stock), "python")]
-    for engine in engines:
-        parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(name, engine, view.inputs)]
+    loading = _loading(export.name, found.latency, view, export.stock)
+    parts += ["## Load it", *input_words(view.inputs), fenced(loading, "python")]
+    for engine in export.engines:
+        parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(export.name, engine, view.inputs)]
     if examples:
         rows = [[escape.markdown(cell, 120) for cell in row] for row in examples]
         parts += ["## Examples", aligned(["input", "this model", "dense model"], rows, "lll")]
-    parts += ["## How it was made", _provenance(view, point, data, len(seeds or ()))]
-    parts += ["## Limits", "\n".join(f"- {line}" for line in LIMITS)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *_bottom(view, point, source.data, len(seeds))]) + "\n"
 
 
-def metadata(
-    view: StudyView, name: str, quality: Quality | None, *, teacher: str = "", data: str = "", license: str = ""
-) -> str:
+def trial_card(view: StudyView, point: Point) -> str:
+    """A trial that was not certified, in the same words; there is no folder to load."""
+    latency, quality = point.record.latency, point.record.quality
+    name = f"{view.study}, trial {point.number}"
+    parts = [*_top(view, point, name, quality, Source()), "## Measured", _numbers(view, point, latency, quality, None)]
+    parts += ["## Conditions", _conditions(view, latency, quality), "## What was kept", _kept(point)]
+    return "\n\n".join([*parts, *_bottom(view, point, "", 0)]) + "\n"
+
+
+def _top(view: StudyView, point: Point, name: str, quality: Quality | None, source: Source) -> tuple[str, ...]:
+    """Metadata, title, and what was done to the teacher."""
+    return (
+        f"---\n{metadata(view, name, quality, source)}---",
+        f"# {escape.markdown(name)}",
+        f"{_origin(source.teacher)} made faster by [NASH](https://arxiv.org/abs/2310.10054) pruning: "
+        f"{counted(point.architecture.decoder_layers, 'decoder block')} "
+        f"and {100 - point.architecture.encoder_sparsity_pct}% of the encoder's attention and feed-forward weights "
+        "are kept, then tuned by distillation. It is physically smaller; nothing is masked.",
+    )
+
+
+def _bottom(view: StudyView, point: Point, data: str, runs: int) -> tuple[str, ...]:
+    limits = "\n".join(f"- {line}" for line in LIMITS)
+    return "## How it was made", _provenance(view, point, data, runs), "## Limits", limits
+
+
+def _budgets_met(view: StudyView, point: Point) -> str:
+    """The budgets whose answer this is; nothing where it is none's."""
+    met = " and ".join(escape.markdown(named(asked)) for asked in view.picked_for(point))
+    return f"Of the study's models that are certified to meet {met}, it is the best on validation." if met else ""
+
+
+def metadata(view: StudyView, name: str, quality: Quality | None, source: Source) -> str:
     """The YAML between the `---` lines."""
+    data = source.data
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text2text-generation",
         "tags": ["nash-search", "pruning", "distillation", "encoder-decoder"],
     }
-    if license:
-        fields["license"] = escape.plain(license, 60)
-    if hub_id(teacher):
-        fields["base_model"] = teacher
+    if source.license:
+        fields["license"] = escape.plain(source.license, 60)
+    if hub_id(source.teacher):
+        fields["base_model"] = source.teacher
         fields["base_model_relation"] = "finetune"
     if hub_id(data):
         fields["datasets"] = [data]

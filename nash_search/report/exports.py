@@ -1,8 +1,7 @@
 """A model card into every export of a finished study, and into the copies under `best/`.
 
-Reads `certification.json` for the certified timings and the sealed test's scores, and each
-export's `config.json` for whether it needs our modelling file. Writes `README.md` and nothing
-else. A path that leaves the study's folder is refused.
+Certified timings and the sealed test's scores are the view's; each export's `config.json` says whether it needs our
+modelling file. Writes `README.md` and nothing else. A path that leaves the study's folder is refused.
 """
 
 from __future__ import annotations
@@ -10,56 +9,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.files import replace
-from nash_search.records import Artefact, Latency, Quality, TrialRecord
-from nash_search.report.card import card
+from nash_search.records import Artefact, TrialRecord
+from nash_search.report.card import Export, Source, card
 from nash_search.report.view import StudyView
-
-
-class Training(BaseModel):
-    """One seed of an architecture that was trained with several."""
-
-    seed: int
-    checkpoint: str
-    validation: Quality
-    test: Quality | None = None
-
-
-class Certified(BaseModel):
-    """A point of the front as certification left it."""
-
-    number: int
-    architecture: Architecture
-    checkpoint: str
-    latency: Latency
-    validation: Quality
-    test: Quality | None = None
-    seed: int = 0
-    seeds: tuple[Training, ...] = ()
-
-    def over_seeds(self) -> dict[int, Quality]:
-        """Quality by seed, on the test split where all were scored there."""
-        tested = {t.seed: t.test for t in self.seeds if t.test is not None}
-        return tested if len(tested) == len(self.seeds) else {t.seed: t.validation for t in self.seeds}
-
-    def record(self, folder: Path) -> TrialRecord | None:
-        """The export's own record, where it is a finalist's."""
-        for training in self.seeds:
-            path = (folder / training.checkpoint).parent / "record.json"
-            if training.seed == self.seed and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
-                return TrialRecord.model_validate_json(path.read_bytes()).model_copy(update={"number": self.number})
-        return None
-
-
-class Certification(BaseModel):
-    """`certification.json`, as far as a card needs it."""
-
-    points: tuple[Certified, ...] = ()
-    dense_test: Quality | None = None
+from nash_search.results import CertifiedPoint
 
 
 def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str = "", license: str = "") -> list[Path]:
@@ -75,51 +32,44 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
     Raises:
         InvalidInput: when an export's path leaves the folder.
     """
-    found = certification(folder)
     words = _no_path(teacher) or Path(view.dense.checkpoint or "" if view.dense else "").name
-    copies: dict[int, list[Path]] = {}
-    for pick in view.picks:
-        if pick.point is not None and pick.verdict == "met":
-            copy = folder / "best" / LatencyBudget.parse(pick.asked).folder
-            copies.setdefault(pick.point.number, []).append(copy)
+    winners = view.answers.winners if view.answers else {}
     written = []
-    for point in found.points:
+    for point in view.certified:
         export = folder / point.checkpoint
         if not export.resolve().is_relative_to(folder.resolve()):
             raise InvalidInput(f"checkpoint must lie in the study's folder, but got {point.checkpoint}")
         if not export.is_dir():
             continue
-        text = card(
-            view,
-            point.number,
+        about = Export(
             name=export.name,
-            teacher=words,
-            data=_no_path(data),
-            license=license,
-            stock=is_stock(export),
-            latency=point.latency,
-            test=point.test,
-            dense_test=found.dense_test,
+            point=point,
+            record=_record(point, folder),
+            dense_test=view.answers.certification.dense_test if view.answers else None,
             engines=engines(export),
-            record=point.record(folder),
-            seeds=point.over_seeds(),
+            stock=is_stock(export),
         )
-        for place in (export, *copies.get(point.number, ())):
+        text = card(view, about, Source(teacher=words, data=_no_path(data), license=license))
+        copies = [folder / "best" / name for name, winner in winners.items() if winner.key == point.key]
+        for place in (export, *copies):
             if place.is_dir():
                 replace(place / "README.md", text.encode("utf-8"))
                 written.append(place / "README.md")
     return written
 
 
-def certification(folder: Path) -> Certification:
-    """What `certification.json` says; nothing where there is none yet."""
-    path = folder / "certification.json"
-    return Certification.model_validate_json(path.read_bytes()) if path.exists() else Certification()
+def _record(point: CertifiedPoint, folder: Path) -> TrialRecord | None:
+    """The export's own record, where it is a finalist's."""
+    for training in point.seeds:
+        path = (folder / training.checkpoint).parent / "record.json"
+        if training.seed == point.seed and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+            return TrialRecord.model_validate_json(path.read_bytes()).model_copy(update={"number": point.number})
+    return None
 
 
-def cards(folder: Path) -> dict[int, str]:
+def cards(view: StudyView, folder: Path) -> dict[int, str]:
     """Trial number to its export's card, for those that have one."""
-    found = {point.number: folder / point.checkpoint / "README.md" for point in certification(folder).points}
+    found = {point.number: folder / point.checkpoint / "README.md" for point in view.certified}
     return {number: path.read_text("utf-8") for number, path in found.items() if path.is_file()}
 
 

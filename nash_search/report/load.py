@@ -1,30 +1,37 @@
-"""A study's folder, read back: `summary.json`, `probe.json` and the trials' records become a view.
+"""A study's folder, read back: certificate, summary, probe and the trials' records become a view.
 
-    results/<study>/summary.json           the search's document
+    results/<study>/certification.json     the front, judged here once (`results.judged`)
+                    summary.json           what else the search found out, and the budgets that were asked
+                    config.json            the largest drop of quality that was allowed
                     probe.json             shapes timed before training   (missing: no probe drawn)
-                    trials/*/record.json   one record each                (unreadable: left out)
-                    certification.json     the front's points, where their records are not there (a committed
-                                           study comes without its trials)
+                    trials/*/record.json   one record each                (unreadable: left out; a committed study
+                                           comes without its trials, then the front alone is shown)
 
-Reads only; never opens the database and never imports the search.
+Reads files only, never the database.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from nash_search.config import Architecture
+from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.records import Latency, TrialRecord
-from nash_search.report.exports import certification
 from nash_search.report.view import Cell, StudyView, build
+from nash_search.results import Answers, Certification, CertifiedPoint, Terms, judged
 
 
-def load(folder: Path) -> StudyView:
+def load(folder: Path, answers: Answers | None = None) -> StudyView:
     """The study in a folder.
+
+    Args:
+        folder: the study's.
+        answers: its certified front as this process has judged it (None: judged now, from `certification.json`).
 
     Raises:
         InvalidInput: when there is no finished study in it.
@@ -37,16 +44,41 @@ def load(folder: Path) -> StudyView:
     except ValueError:
         raise InvalidInput(f"summary.json must be JSON, but got {path}") from None
     sizes = {entry.get("number"): entry.get("parameters") for entry in document.get("front") or ()}
+    answers = answers or judged_of(folder, document)
     found = [
         r if r.parameters is not None else r.model_copy(update={"parameters": sizes.get(r.number)})
-        for r in records(folder)
+        for r in records(folder, answers.certification if answers else None)
     ]
-    return build(found, document, probe(folder))
+    return build(found, document, answers, probe=probe(folder), folder=folder)
 
 
-def records(folder: Path) -> list[TrialRecord]:
-    """Every readable record of a study's trials, by number; the newest where a number occurs twice."""
-    found = {record.number: record for record in _certified(folder)}
+def judged_of(folder: Path, document: Mapping[str, Any]) -> Answers | None:
+    """What the study's certificate gives each budget of its document; None where nothing is certified."""
+    found = Certification.stored(folder)
+    if found is None or not found.points:
+        return None
+    try:
+        budgets = [LatencyBudget.parse(entry["asked"]) for entry in document.get("budgets") or ()]
+        return judged(found, Terms.of_summary(document, budgets, _max_drop_pct(folder)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"summary.json must be a finished study's, but got {folder}") from error
+
+
+def _max_drop_pct(folder: Path) -> float | None:
+    """The study's own; read alone, for a configuration of before may name what is unknown by now."""
+    try:
+        found: float | None = json.loads((folder / "config.json").read_text("utf-8")).get("max_drop_pct")
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def records(folder: Path, certification: Certification | None = None) -> list[TrialRecord]:
+    """Every readable record of a study's trials, by number; the newest where a number occurs twice.
+
+    A certified point stands in for a trial whose record is not there.
+    """
+    found = {p.number: _stand_in(p) for p in certification.points} if certification else {}
     for path in sorted((folder / "trials").glob("*/record.json"), key=lambda p: p.stat().st_mtime_ns):
         try:
             record = TrialRecord.model_validate_json(path.read_bytes())
@@ -56,18 +88,15 @@ def records(folder: Path) -> list[TrialRecord]:
     return [found[number] for number in sorted(found)]
 
 
-def _certified(folder: Path) -> list[TrialRecord]:
-    """The front as certification left it: latencies and validation qualities, nothing about training."""
-    return [
-        TrialRecord(
-            number=point.number,
-            architecture=point.architecture,
-            latency=point.latency,
-            quality=point.validation,
-            checkpoint=point.checkpoint,
-        )
-        for point in certification(folder).points
-    ]
+def _stand_in(point: CertifiedPoint) -> TrialRecord:
+    """What certification knows of a trial: latency and validation quality, nothing about training."""
+    return TrialRecord(
+        number=point.number,
+        architecture=point.architecture,
+        latency=point.latency,
+        quality=point.validation,
+        checkpoint=point.checkpoint,
+    )
 
 
 def probe(folder: Path) -> list[Cell]:

@@ -26,7 +26,7 @@ from typing import Any
 
 from nash_search.records import TrialRecord
 from nash_search.report import escape, learning_curve, plots
-from nash_search.report.card import card
+from nash_search.report.card import trial_card
 from nash_search.report.console import StudyState
 from nash_search.report.dashboard import ARTIFACTS
 from nash_search.report.markdown import aligned
@@ -140,7 +140,7 @@ def _artifact(name: str, p: Point, view: StudyView) -> str:
     """The file's text; empty where the trial has none."""
     if name == CURVE:
         return learning_curve.svg(p, view)
-    return card(view, p.number, name=f"{view.study}, trial {p.number}", exported=False) if p.measured else ""
+    return trial_card(view, p) if p.measured else ""
 
 
 def note(p: Point, view: StudyView) -> str:

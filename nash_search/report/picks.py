@@ -1,24 +1,26 @@
 """A trial as a point, and a budget's answer as a pick with its reason.
 
-    pick   what the document answered for one budget, the point it names, why that one,
-           and what the next milliseconds would buy
+    certified_pick   a `BudgetAnswer` in words: the point, why that one, and what the next milliseconds would buy
+    promised_pick    a budget before anything is certified, as a plan or an unfinished study says it
 
-This module refuses to decide anything: which point is picked is the search's answer, it only
-puts it into words.
+Nothing is decided here: which point is picked is the answer's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from nash_search import pareto
 from nash_search.config import Architecture
+from nash_search.pareto import Direction
 from nash_search.records import Status, TrialRecord
 from nash_search.report import escape
 from nash_search.report.words import describe, format_ms, format_quality, looks_words
+from nash_search.results import BudgetAnswer, CertifiedPoint
 
-Direction = Literal["maximize", "minimize"]
 Document = Mapping[str, Any]
 
 
@@ -91,6 +93,21 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study:
+    """What the reason for a pick needs of its study."""
+
+    document: Document = field(repr=False)
+    direction: Direction
+    folder: Path
+    """Where its exports lie."""
+
+    def nearest(self, asked: str) -> str | None:
+        """The tightest budget that can be met, as the document says it beside a budget."""
+        entries = self.document.get("budgets") or ()
+        return next((e.get("nearest_feasible") for e in entries if e.get("asked") == asked), None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pick:
     """One budget's answer."""
 
@@ -114,31 +131,53 @@ class Pick:
     """What the next point of the front would buy: `2 ms more buys +0.6`."""
 
 
-def pick_of(entry: Document, points: Sequence[Point], direction: Direction, document: Document) -> Pick:
-    """Join one budget of the document with the point it chose, and say why."""
-    budget_ms = float(entry["budget_ms"])
-    chosen = _find(entry, points)
-    ranked = sorted((p for p in points if p.on_front and p.measured), key=lambda p: p.xy[0])
+def certified_pick(answer: BudgetAnswer, points: Sequence[Point], study: Study) -> Pick:
+    """A certified front's answer, with the reason for it."""
+    found = answer.point
+    row = next((p for p in points if found is not None and p.number == found.number), None)
     why, more = "", ""
-    if chosen is not None and chosen.measured:
-        inside = {p.number for p in ranked if p.high_ms is not None and p.high_ms <= budget_ms} | {chosen.number}
-        among = f"the best of {len(inside)} points of the front" if len(inside) > 1 else "the only point of the front"
-        why = f"{among} whose 95% upper bound stays within {format_ms(budget_ms)} ms"
-        if entry.get("verdict") == "ambiguous":
-            why = "the best point of the front that may meet it; none does for certain"
-            if document.get("unfinished"):
-                why = "by its trial's own timing; nothing is certified yet"
-        asked_again = looks_words(entry.get("looks") or 1, entry.get("rounds") or 0)
-        why += f"; {asked_again}" if asked_again else ""
-        more = _more(chosen, ranked, direction)
+    if found is not None and row is not None:
+        latency = found.latency
+        why = _why(answer, row, points)
+        if asked_again := looks_words(latency.looks, len(latency.rounds)):
+            why += f"; {asked_again}"
+        more = _more(row, points, study.direction)
+    elif answer.verdict == "infeasible":
+        why = _why_not(answer.budget_ms, answer.floor_ms, study.nearest(answer.budget.asked))
+    return Pick(
+        asked=answer.budget.asked,
+        budget_ms=answer.budget_ms,
+        floor_ms=answer.floor_ms,
+        verdict=answer.verdict,
+        point=row,
+        latency_ms=answer.latency_ms,
+        upper_ms=answer.upper_ms,
+        speedup=found.latency.speedup if found else None,
+        quality=found.quality.value if found else None,
+        quality_error=found.quality.standard_error if found else None,
+        quality_split=found.quality.split if found else "",
+        checkpoint=str(study.folder / found.checkpoint) if found else None,
+        beside=_beside(found, study) if found else "",
+        why=why,
+        more=more,
+    )
+
+
+def promised_pick(entry: Document, points: Sequence[Point], study: Study) -> Pick:
+    """A budget before its front is certified: of a plan, or by a trial's own timing where certification failed."""
+    budget_ms = float(entry["budget_ms"])
+    row = _find(entry, points)
+    why, more = "", ""
+    if row is not None and row.measured:
+        why, more = "by its trial's own timing; nothing is certified yet", _more(row, points, study.direction)
     elif entry.get("verdict") == "infeasible":
-        why = _why_not(entry, budget_ms)
+        why = _why_not(budget_ms, entry.get("floor_ms"), entry.get("nearest_feasible"))
     return Pick(
         asked=str(entry.get("asked", "")),
         budget_ms=budget_ms,
         floor_ms=entry.get("floor_ms"),
         verdict=str(entry.get("verdict", "")),
-        point=chosen,
+        point=row,
         latency_ms=entry.get("latency_ms"),
         upper_ms=entry.get("upper_ms"),
         speedup=entry.get("speedup"),
@@ -146,46 +185,59 @@ def pick_of(entry: Document, points: Sequence[Point], direction: Direction, docu
         quality_error=entry.get("quality_standard_error"),
         quality_split=str(entry.get("quality_split") or ""),
         checkpoint=entry.get("checkpoint"),
-        beside=_beside(chosen, document),
+        beside="",
         why=why,
         more=more,
     )
 
 
-def _why_not(entry: Document, budget_ms: float) -> str:
+def ranked(points: Sequence[Point]) -> list[Point]:
+    """The front, fastest first."""
+    return sorted((p for p in points if p.on_front and p.measured), key=lambda p: p.xy[0])
+
+
+def _why(answer: BudgetAnswer, row: Point, points: Sequence[Point]) -> str:
+    if answer.verdict == "ambiguous":
+        return "the best point of the front that may meet it; none does for certain"
+    inside = {p.number for p in ranked(points) if p.high_ms is not None and p.high_ms <= answer.budget_ms}
+    count = len(inside | {row.number})
+    among = f"the best of {count} points of the front" if count > 1 else "the only point of the front"
+    return f"{among} whose 95% upper bound stays within {format_ms(answer.budget_ms)} ms"
+
+
+def _why_not(budget_ms: float, floor_ms: float | None, nearest: str | None) -> str:
     """Below the floor, or simply not found; with the nearest budget that can be met where it is known."""
-    floor_ms = entry.get("floor_ms")
     if floor_ms is None or floor_ms <= budget_ms:
         return "no certified point of the front meets it"
-    nearest = entry.get("nearest_feasible")
     tail = f"; the nearest budget that can be met is {escape.plain(nearest, 20)}" if nearest else ""
     return f"no architecture of the search space meets it: the fastest takes {format_ms(float(floor_ms))} ms{tail}"
 
 
-def _beside(chosen: Point | None, document: Document) -> str:
+def _beside(found: CertifiedPoint, study: Study) -> str:
     """A share of one metric can flatter (95% of 100-PER allows half as many errors again): say the others too."""
-    dense = (document.get("dense") or {}).get("beside") or {}
-    entries = [e for e in document.get("front") or () if chosen and e.get("number") == chosen.number]
-    found = (entries[0].get("beside") or {}) if entries else {}
-    complement = str(document.get("metric", "")).upper().removeprefix("100-")
+    dense = (study.document.get("dense") or {}).get("beside") or {}
+    theirs = found.quality.beside
+    complement = str(study.document.get("metric", "")).upper().removeprefix("100-")
     return ", ".join(
-        f"{name.upper()} {found[name]:.1f} (dense {dense[name]:.1f})"
-        for name in found
+        f"{name.upper()} {theirs[name]:.1f} (dense {dense[name]:.1f})"
+        for name in theirs
         if name in dense and name.upper() != complement
     )
 
 
-def _more(chosen: Point, ranked: Sequence[Point], direction: Direction) -> str:
+def _more(chosen: Point, points: Sequence[Point], direction: Direction) -> str:
     """What the next milliseconds buy: the first slower point that is better by a standard error or more."""
-    (ms, quality), sign = chosen.xy, 1 if direction == "maximize" else -1
+    ms, quality = chosen.xy
     noise = chosen.record.quality.standard_error if chosen.record.quality else 0.0
-    better = [p for p in ranked if p.xy[0] > ms and sign * (p.xy[1] - quality) > 0]
+    slower = [p for p in ranked(points) if p.xy[0] > ms]
+    better = [p for p in slower if pareto.loss(p.xy[1], direction) < pareto.loss(quality, direction)]
     clear = [p for p in better if abs(p.xy[1] - quality) >= noise]
     if not better:
         return "nothing slower on the front is better"
     point = (clear or better)[0]
     gain = format_quality(abs(point.xy[1] - quality), quality)
-    buys = f"buys {'+' if sign > 0 else '−'}{gain}" if clear else f"buys {gain}, within its noise"
+    sign = "+" if pareto.higher_is_better(direction) else "−"
+    buys = f"buys {sign}{gain}" if clear else f"buys {gain}, within its noise"
     return f"{format_ms(point.xy[0] - ms)} ms more {buys} ({point.label})"
 
 

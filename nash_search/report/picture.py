@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nash_search import pareto
 from nash_search.files import replace
 from nash_search.report import escape
 from nash_search.report.labels import place_labels
@@ -84,7 +85,7 @@ def caption(view: StudyView) -> str:
 
 
 def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
-    arrow = "higher" if view.direction == "maximize" else "lower"
+    arrow = "higher" if pareto.higher_is_better(view.direction) else "lower"
     title = escape.matplotlib_label(f"{view.study or view.task}: quality against latency", 70)
     figure.text(0.035, 0.945, title, color=theme.ink, fontsize=13, fontweight="bold", va="center")
     figure.text(0.035, 0.899, caption(view), color=theme.muted, fontsize=8.5, va="center")
@@ -118,7 +119,7 @@ def _limits(axes: Axes, view: StudyView) -> None:
     if ys:
         pad = 0.08 * (max(ys) - min(ys) or 1.0)
         axes.set_ylim(min(ys) - pad, max(ys) + pad)
-    if view.direction == "minimize":
+    if not pareto.higher_is_better(view.direction):
         axes.invert_yaxis()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from nash_search import pareto
 from nash_search.report import evidence
 from nash_search.report.escape import plot_label
 from nash_search.report.evidence import style
@@ -94,14 +95,14 @@ def front(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
             hovertemplate="dense<br>%{x:.3g} ms<br>%{y:.4g}<extra></extra>",
         )
     _budget_lines(figure, view, theme, vertical=True)
-    better = "higher" if view.direction == "maximize" else "lower"
+    better = "higher" if pareto.higher_is_better(view.direction) else "lower"
     style(
         figure,
         theme,
         "latency of one generate call, ms",
         f"{plot_label(view.metric)} ({view.split}), {better} is better",
     )
-    if view.direction == "minimize":
+    if not pareto.higher_is_better(view.direction):
         figure.update_yaxes(autorange="reversed")
     return figure
 

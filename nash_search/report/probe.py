@@ -21,7 +21,7 @@ from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.palette import LIGHT, level
 from nash_search.report.text import plan_rows
-from nash_search.report.words import counted, format_ms
+from nash_search.report.words import counted, format_ms, named
 
 Survey = Mapping[str, Any]
 
@@ -46,11 +46,6 @@ def _line(label: str, words: str) -> Text:
 def show(survey: Survey) -> None:
     """Print the table to stderr."""
     Console(stderr=True, highlight=False).print(probe_table(survey), crop=False)
-
-
-def named(asked: str) -> str:
-    """A budget with its unit."""
-    return plain(asked, 20) + ("" if asked.endswith(("%", "ms")) else " ms")
 
 
 def _rows(survey: Survey) -> list[tuple[str, str]]:

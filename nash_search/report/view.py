@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,10 +21,12 @@ from pydantic import ValidationError
 from nash_search import pareto
 from nash_search.config import Workload
 from nash_search.intervals import normal_bounds
+from nash_search.pareto import Direction
 from nash_search.records import Latency, TrialRecord
 from nash_search.report import escape
-from nash_search.report.picks import Direction, Document, Pick, Point, pick_of
+from nash_search.report.picks import Document, Pick, Point, Study, certified_pick, promised_pick, ranked
 from nash_search.report.words import certifies_words, renewing
+from nash_search.results import Answers, CertifiedPoint
 
 Placed = tuple[float | None, float | None, float | None]
 """Latency on the study's one scale and its 95 % bounds, milliseconds."""
@@ -70,6 +73,8 @@ class StudyView:
     device: str
     dense: Dense | None
     points: tuple[Point, ...]
+    answers: Answers | None = field(repr=False)
+    """The certified front; None: nothing is certified yet."""
     picks: tuple[Pick, ...]
     hypervolume: tuple[tuple[float, float], ...]
     """(training seconds so far, hypervolume of the front so far), one pair per trained trial."""
@@ -81,21 +86,26 @@ class StudyView:
     @property
     def front(self) -> tuple[Point, ...]:
         """The front, fastest first."""
-        return tuple(sorted((p for p in self.points if p.on_front and p.measured), key=lambda p: p.xy[0]))
+        return tuple(ranked(self.points))
 
     @property
     def clock_words(self) -> tuple[str, ...]:
         """What this machine can certify, and whether the study was certified by the old protocol."""
         found = self.document.get("certifies")
         return (
-            *((f"this machine certifies: {certifies_words(found)}",) if found and self.document.get("front") else ()),
+            *((f"this machine certifies: {certifies_words(found)}",) if found and self.certified else ()),
             *((renewing(self.study),) if self.old_protocol else ()),
         )
 
     @property
     def old_protocol(self) -> bool:
         """Certified before bounds in milliseconds carried the occasion effect."""
-        return any(p.get("occasion_sd") is None for p in self.document.get("front") or ())
+        return any(p.latency.effect is None for p in self.certified)
+
+    @property
+    def certified(self) -> tuple[CertifiedPoint, ...]:
+        """The front's certificates, fastest first."""
+        return self.answers.certification.points if self.answers else ()
 
     @property
     def picked(self) -> tuple[Point, ...]:
@@ -139,21 +149,36 @@ class StudyView:
         return tuple(p for p in self.points if p.measured and (p.on_front or not p.dense))
 
 
-def build(records: Sequence[TrialRecord], document: Document, probe: Sequence[Cell] = ()) -> StudyView:
-    """Join the trials with the search's document (both may be incomplete while a search runs).
+def build(
+    records: Sequence[TrialRecord],
+    document: Document,
+    answers: Answers | None = None,
+    *,
+    probe: Sequence[Cell] = (),
+    folder: Path = Path(),
+) -> StudyView:
+    """Join the trials with the search's document and its certified front.
 
     Args:
-        records: what the trials found, in any order.
+        records: what the trials found, in any order (some are missing while a search runs).
         document: `summary.json`, or the `plan` stage's detail before there is one.
+        answers: the certified front and what each budget gets from it; None: nothing is certified yet.
         probe: the (depth x width) shapes timed before training.
+        folder: the study's, in which the exports lie.
     """
     records = sorted(records, key=lambda r: r.number)
     scored = [r.quality for r in records if r.quality is not None]
     direction: Direction = scored[0].direction if scored else document.get("direction", "maximize")
     split = scored[0].split if scored else "validation"
     dense = _dense(document.get("dense") or {}, records, split)
-    certified = {entry["number"]: entry for entry in document.get("front") or () if "number" in entry}
-    placed = {r.number: _place(r.latency, certified.get(r.number), dense) for r in records}
+    certified = {p.number: p for p in answers.certification.points} if answers else {}
+    scale_ms = answers.terms.shown_dense_ms if answers else None
+    placed = {
+        r.number: _bounded(certified[r.number].shown_ms(scale_ms))
+        if r.number in certified
+        else _promised(r.latency, dense)
+        for r in records
+    }
     unpruned = {r.number for r in records if _is_dense(r, document)}
     on_front = set(certified) or _front(records, placed, unpruned, direction)
     points = tuple(
@@ -182,7 +207,8 @@ def build(records: Sequence[TrialRecord], document: Document, probe: Sequence[Ce
         device=_device(document, latency),
         dense=dense,
         points=points,
-        picks=tuple(pick_of(entry, points, direction, document) for entry in document.get("budgets") or ()),
+        answers=answers,
+        picks=_picks(answers, points, Study(document=document, direction=direction, folder=folder)),
         hypervolume=_hypervolume(records, direction, dense, document.get("reference")),
         probe=tuple(probe),
         environment=_environment(document, records),
@@ -241,33 +267,44 @@ def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense
     )
 
 
-def _place(latency: Latency | None, certified: Document | None, dense: Dense | None) -> Placed:
-    """(ms, lower, upper) on the study's one scale: see the module docstring."""
-    if certified is not None and certified.get("latency_ms") is not None:
-        ms = float(certified["latency_ms"])
-        upper = certified.get("upper_ms")
-        lower = certified.get("lower_ms", None if upper is None else 2 * ms - float(upper))
-        return ms, None if lower is None else float(lower), None if upper is None else float(upper)
+def _picks(answers: Answers | None, points: Sequence[Point], study: Study) -> tuple[Pick, ...]:
+    """Every budget's, in the document's order; where certification failed, what the trials' timings promise."""
+    entries = study.document.get("budgets") or ()
+    if answers is None:
+        return tuple(promised_pick(entry, points, study) for entry in entries)
+    promised = {entry["asked"]: entry for entry in entries} if study.document.get("unfinished") else {}
+    return tuple(
+        promised_pick(promised[a.budget.asked], points, study)
+        if a.verdict != "met" and a.budget.asked in promised
+        else certified_pick(a, points, study)
+        for a in answers.budgets
+    )
+
+
+def _promised(latency: Latency | None, dense: Dense | None) -> Placed:
+    """Latency and bounds before certification: the paired ratio on the study's one scale."""
     if latency is None:
         return None, None, None
     scale = dense.ms if dense else latency.dense_ms
     low, high = latency.ratio_bounds
-    if not math.isfinite(high):  # too few samples to bound anything
-        return latency.ratio * scale, None, None
-    return latency.ratio * scale, low * scale, high * scale
+    return _bounded((latency.ratio * scale, low * scale, high * scale))
+
+
+def _bounded(found: tuple[float, float, float]) -> Placed:
+    """(ms, lower, upper); no bounds where there were too few samples to bound anything."""
+    ms, low, high = found
+    return (ms, low, high) if math.isfinite(high) else (ms, None, None)
 
 
 def _drop(record: TrialRecord, dense: Dense | None, direction: Direction) -> float | None:
     if record.quality is None or dense is None or dense.quality is None:
         return None
-    lost = dense.quality - record.quality.value
-    return lost if direction == "maximize" else -lost
+    return pareto.loss(record.quality.value, direction) - pareto.loss(dense.quality, direction)
 
 
-def _speedup(record: TrialRecord, certified: Document | None) -> float | None:
-    if certified is not None and certified.get("speedup") is not None:
-        return float(certified["speedup"])
-    return record.latency.speedup if record.latency else None
+def _speedup(record: TrialRecord, certified: CertifiedPoint | None) -> float | None:
+    latency = certified.latency if certified is not None else record.latency
+    return latency.speedup if latency else None
 
 
 def _hypervolume(

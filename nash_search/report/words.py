@@ -35,6 +35,11 @@ def one_call(work: Mapping[str, Any]) -> str:
     )
 
 
+def named(asked: str) -> str:
+    """A budget with its unit."""
+    return escape.plain(asked, 20) + ("" if asked.endswith(("%", "ms")) else " ms")
+
+
 def counted(count: int, noun: str) -> str:
     """`1 model`, `3 models`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

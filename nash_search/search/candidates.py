@@ -86,8 +86,7 @@ class Candidates:
         """Of all measured trials, the dense model included: share of dense latency x quality."""
         facts = self._study.facts
         beside = [r for r in self._study.records() if r.infeasible is not None and r.quality is not None]
-        sign = 1.0 if facts.direction == "minimize" else -1.0
-        reference = (facts.reference_share, sign * facts.reference_quality)
+        reference = (facts.reference_share, pareto.loss(facts.reference_quality, facts.direction))
         return pareto.hypervolume(self._losses([*self.front(), *beside]), reference)
 
     def _losses(self, records: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:

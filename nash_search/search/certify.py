@@ -3,7 +3,7 @@
     front, contenders, finalists -> export each -> fresh processes time the dense model and all exports, interleaved
           -> exports write the same tokens as the trained models; quantised ones keep their float twins' quality
           -> one point per architecture (`elected`)
-          -> budgets are answered (`choose`), what is neither an answer nor on the certified front goes (`on_front`)
+          -> budgets are answered (`results.judged`), what is neither an answer nor on the certified front goes
           -> the sealed test split is another module's (`held_out_test`)
 
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
@@ -11,7 +11,7 @@ budget is judged on the paired ratio, milliseconds on wall times and on how far 
 A point that is ambiguous gets more rounds, and an interval widened for having looked; what was found when it was
 asked before is pooled. Of an architecture trained with several seeds the one is exported that meets most budgets
 and is best on validation: the test split chooses nothing. The result is one file, `certification.json`; later
-questions (`pick`) are answered from it. This module refuses to know how models are made and timed.
+questions (`pick`) are answered from it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.files import ask_free, fsync_folder, write_atomic
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import Latency, TrialRecord
-from nash_search.results import Certification as Certification
-from nash_search.results import CertifiedPoint as CertifiedPoint
-from nash_search.results import Training as Training
+from nash_search.results import (
+    CERTIFICATION,
+    Answers,
+    BudgetAnswer,
+    Certification,
+    CertifiedPoint,
+    Terms,
+    Training,
+    judged,
+)
 from nash_search.search import margins
 from nash_search.search.candidates import near
 from nash_search.search.export_names import MEASUREMENT, export_name, measurement
@@ -37,7 +44,6 @@ from nash_search.storage import artifacts, failpoints
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.evaluator import Evaluator
 
-FILE = "certification.json"
 CHECKPOINTS = "checkpoints"
 LIMIT_S = 1800.0
 """Longest time for all fresh rounds together, seconds."""
@@ -45,39 +51,13 @@ LIMIT_S = 1800.0
 
 def read(folder: Path) -> Certification | None:
     """The study's certification, if its exports are still there."""
-    found = _stored(folder)
+    found = Certification.stored(folder)
     return found if found is not None and all((folder / p.checkpoint).is_dir() for p in found.points) else None
-
-
-def _stored(folder: Path) -> Certification | None:
-    try:
-        return Certification.model_validate_json((folder / FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def write(folder: Path, certification: Certification) -> None:
     """Keep it, durably."""
-    write_atomic(folder / FILE, certification.model_dump_json(indent=1))
-
-
-def ranked(points: Sequence[CertifiedPoint], floor: float | None) -> list[CertifiedPoint]:
-    """Candidates for any budget, best quality first (ties: the faster); none below the quality floor."""
-    sign = 1.0 if not points or points[0].validation.direction == "maximize" else -1.0
-    allowed = [p for p in points if floor is None or sign * p.validation.value >= sign * floor]
-    return sorted(allowed, key=lambda p: (-sign * p.validation.value, p.latency.ratio))
-
-
-def choose(
-    points: Sequence[CertifiedPoint], budget: LatencyBudget, floor: float | None
-) -> tuple[str, CertifiedPoint | None]:
-    """A budget's answer: `met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
-    order = ranked(points, floor)
-    for wanted in ("met", "ambiguous"):
-        for point in order:
-            if point.verdict(budget) == wanted:
-                return wanted, point
-    return "infeasible", None
+    write_atomic(folder / CERTIFICATION, certification.model_dump_json(indent=1))
 
 
 def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> dict[str, list[LatencyBudget]]:
@@ -85,26 +65,31 @@ def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudg
     return {_key(record): [b for b in budgets if near(record, b)] for record in records}
 
 
-def elected(points: Sequence[CertifiedPoint], budgets: Sequence[LatencyBudget]) -> list[CertifiedPoint]:
-    """One point per trial: the seed that meets most budgets, then the best on validation (ties: the first seed)."""
+def elected(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]) -> list[CertifiedPoint]:
+    """One point per trial: the seed that meets most budgets, then the best on validation (ties: the first seed).
+
+    Args:
+        points: as timed, every seed one.
+        meets: by point, the budgets that it meets; nothing of a point whose trial has no other seed.
+    """
     groups: dict[int, list[CertifiedPoint]] = {}
     for point in points:
         groups.setdefault(point.number, []).append(point)
 
     def worth(point: CertifiedPoint) -> tuple[int, float]:
-        met = sum(point.verdict(b) == "met" for b in budgets)
-        return met, point.validation.value * (1 if point.validation.direction == "maximize" else -1)
+        quality = point.validation
+        return len(meets.get(point.key, ())), -pareto.loss(quality.value, quality.direction)
 
     return [max(sorted(group, key=lambda p: p.seed), key=worth) for group in groups.values()]
 
 
-def on_front(points: Sequence[CertifiedPoint], budgets: Sequence[LatencyBudget]) -> list[CertifiedPoint]:
+def on_front(points: Sequence[CertifiedPoint], answers: Sequence[BudgetAnswer]) -> list[CertifiedPoint]:
     """The front by certified latency, every budget's answer, and what is not what was trained."""
     sound = [p for p in points if p.sound]
     direction = points[0].validation.direction if points else "maximize"
     losses = pareto.losses([p.latency.ratio for p in sound], [p.validation.value for p in sound], direction)
     kept = {p.key for p, best in zip(sound, pareto.front_mask(losses), strict=True) if best}
-    kept |= {p.key for b in budgets if (p := choose(points, b, None)[1]) is not None}
+    kept |= {a.point.key for a in answers if a.point is not None}
     return [p for p in points if not p.sound or p.key in kept]
 
 
@@ -114,9 +99,9 @@ def certify(
     evaluator: Evaluator,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
-    dense_ms: float | None = None,
-) -> Certification:
-    """Export and time the front and its contenders; what was certified before is kept, unless it left a budget open.
+    terms: Terms,
+) -> Answers:
+    """Export, time and judge the front and its contenders; a certificate of before that left no budget open is kept.
 
     Args:
         folder: the study's folder.
@@ -124,34 +109,24 @@ def certify(
         evaluator: loads, times and scores.
         config: budgets, rounds and pairs.
         say: told of each step.
-        dense_ms: the dense latency that shares are shares of, where every budget is a share.
+        terms: what the points are judged by.
     """
     before = read(folder)
-    if before is not None and _still_answers(before, candidates, config.budgets):
-        found = before
-    elif not candidates:
-        found = Certification(points=(), dense_checkpoint=str(evaluator.dense_folder()))
-    else:
-        known = _stored(folder)
-        looked = known.latencies() if known is not None else {}
-        found = _time(folder, candidates, evaluator, config, say, dense_ms, looked)
-        if known is not None:  # what was scored on the sealed split stays known where an export was deleted
-            kept = {"dense_test": known.dense_test, "opened": known.opened}
-            found = found.with_tests(known.tests()).model_copy(update=kept)
-        write(folder, found)
+    if before is not None and set(before.timed or [p.key for p in before.points]) == {_key(r) for r in candidates}:
+        found = judged(before, terms)
+        if all(a.verdict != "ambiguous" for a in found.budgets):  # another look could decide nothing
+            return found
+    if not candidates:
+        return judged(Certification(points=(), dense_checkpoint=str(evaluator.dense_folder())), terms)
+    known = Certification.stored(folder)
+    looked = known.latencies() if known is not None else {}
+    timed = _time(folder, candidates, evaluator, config, say, looked)
+    found = _export(folder, timed, candidates, evaluator, config, terms)
+    if known is not None:  # what was scored on the sealed split stays known where an export was deleted
+        kept = {"dense_test": known.dense_test, "opened": known.opened}
+        found = found.of(found.certification.with_tests(known.tests()).model_copy(update=kept))
+    write(folder, found.certification)
     return found
-
-
-def _still_answers(before: Certification, candidates: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> bool:
-    """The same candidates, and nothing that another look could decide."""
-    same = set(before.timed or [p.key for p in before.points]) == {_key(r) for r in candidates}
-    return same and all(choose(before.points, budget, None)[0] != "ambiguous" for budget in budgets)
-
-
-def winners(found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> dict[str, CertifiedPoint]:
-    """The points that meet a budget and are its answer, by the budget's folder."""
-    answers = {budget.folder: choose(found.points, budget, floor) for budget in budgets}
-    return {name: point for name, (verdict, point) in answers.items() if verdict == "met" and point is not None}
 
 
 def _key(record: TrialRecord) -> str:
@@ -165,10 +140,9 @@ def _time(
     evaluator: Evaluator,
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
-    dense_ms: float | None,
     looked: Mapping[str, Latency],
 ) -> Certification:
-    exports = folder / CHECKPOINTS
+    """Every candidate as it would be exported, timed in fresh processes; its points have no export yet."""
     scratch = _unannounced(folder, candidates)
     failpoints.hit("export")
     settings = {"rounds": config.certify_rounds, "pairs": config.certify_pairs}
@@ -189,7 +163,7 @@ def _time(
     fidelity = evaluator.fidelity(scratch)
     if fidelity:
         say("fidelity", {"found": tuple(fidelity.values())})
-    timed = [
+    points = tuple(
         CertifiedPoint(
             number=r.number,
             key=_key(r),
@@ -203,35 +177,56 @@ def _time(
             parameters=r.parameters,
         )
         for r in candidates
-    ]
+    )
+    return Certification(
+        points=points,
+        timed=tuple(p.key for p in points),
+        others={**looked, **latencies},
+        dense_checkpoint=str(evaluator.dense_folder()),
+    )
+
+
+def _export(
+    folder: Path,
+    timed: Certification,
+    records: Sequence[TrialRecord],
+    evaluator: Evaluator,
+    config: SearchConfig,
+    terms: Terms,
+) -> Answers:
+    """One point per architecture is judged; what is an answer or on the front becomes an export, the rest goes."""
+    exports, dense, inputs = folder / CHECKPOINTS, evaluator.dense_folder(), evaluator.inputs()
+    numbers = [p.number for p in timed.points]
+    meets = {
+        p.key: tuple(b.asked for b in terms.budgets if p.verdict(b) == "met")
+        for p in timed.points
+        if numbers.count(p.number) > 1
+    }
+    able = tuple(elected(timed.points, meets))
+    found = judged(timed.model_copy(update={"points": able}), terms)
     points: list[CertifiedPoint] = []
-    for point in on_front(elected(timed, config.budgets), config.budgets):
-        point = point.model_copy(update={"seeds": _trainings(point, timed, candidates, config.budgets)})
+    for point in on_front(able, found.budgets):
         name = export_name(
-            config.task.name, point.architecture, point.latency, point.validation, dense_ms=dense_ms,
+            config.task.name, point.architecture, point.latency, point.validation, dense_ms=terms.shown_dense_ms,
             taken=frozenset(Path(p.checkpoint).name for p in points),
         )  # fmt: skip
-        target = exports / name
+        scratch, target = _scratch(exports, point.key), exports / name
         shutil.rmtree(target, ignore_errors=True)
-        dense, inputs = evaluator.dense_folder(), evaluator.inputs()
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
-        (scratch[point.key] / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
-        scratch[point.key].rename(target)
-        points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}"}))
+        (scratch / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
+        scratch.rename(target)
+        seeds = _trainings(point, timed.points, records, meets)
+        points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}", "seeds": seeds}))
     fsync_folder(exports)
     kept = {Path(p.checkpoint).name for p in points}
     for path in exports.iterdir():
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
-    margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
+    margins.keep_fresh(folder, timed.points[0].latency, dense)
     on = {p.key for p in points}
-    return Certification(
-        points=tuple(points),
-        timed=tuple(p.key for p in timed),
-        others={key: latency for key, latency in ({**looked, **latencies}).items() if key not in on},
-        dense_checkpoint=str(evaluator.dense_folder()),
-    )
+    others = {key: latency for key, latency in timed.others.items() if key not in on}
+    return found.of(timed.model_copy(update={"points": tuple(points), "others": others}))
 
 
 def _unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, Path]:
@@ -246,10 +241,14 @@ def _unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, P
         shutil.rmtree(litter)
     weights = {_key(record): _home(folder, record) / WEIGHTS for record in candidates}
     ask_free(exports, 2 * artifacts.second_bytes(list(weights.values()), exports), "certification")
-    scratch = {key: exports / f".tmp-{key}" for key in weights}
+    scratch = {key: _scratch(exports, key) for key in weights}
     for key, path in weights.items():
         artifacts.second(path, scratch[key])
     return scratch
+
+
+def _scratch(exports: Path, key: str) -> Path:
+    return exports / f".tmp-{key}"
 
 
 def _home(folder: Path, record: TrialRecord) -> Path:
@@ -262,7 +261,7 @@ def _trainings(
     point: CertifiedPoint,
     timed: Sequence[CertifiedPoint],
     records: Sequence[TrialRecord],
-    budgets: Sequence[LatencyBudget],
+    meets: Mapping[str, tuple[str, ...]],
 ) -> tuple[Training, ...]:
     """All seeds of a point's architecture, in their order; nothing where there is one."""
     own = [(p, r) for p, r in zip(timed, records, strict=True) if p.number == point.number]
@@ -272,7 +271,7 @@ def _trainings(
             key=p.key,
             checkpoint=str(r.checkpoint),
             share=p.latency.ratio,
-            meets=tuple(b.asked for b in budgets if p.verdict(b) == "met"),
+            meets=meets[p.key],
             train_s=r.train_s,
             train_steps=r.train_steps,
             validation=p.validation,

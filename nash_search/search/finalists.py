@@ -6,20 +6,21 @@ A finalist is a decided architecture, not a proposal: it gets no row in the stud
 no sampler, so a study goes on with more trials as if nobody had looked. Its sealed folder is its truth: a whole
 one is not trained again, a begun one continues. Which seed's model is exported is decided on the validation
 split (`elected`), for the search chose there already; deciding on the test split would spoil the one number
-that nothing was chosen by. This module refuses to know processes, and what training is.
+that nothing was chosen by.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nash_search import pareto
-from nash_search.config import LatencyBudget
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
+from nash_search.results import Terms
 from nash_search.search.feasibility import MARGIN
 from nash_search.search.scheduler import RETRIED, Scheduler
 from nash_search.storage import artifacts, recovery
@@ -27,29 +28,25 @@ from nash_search.storage.artifacts import FINALISTS
 from nash_search.trial.job import Job, Nothing
 
 
-def expected_winners(
-    records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget], floor: float | None, dense_ms: float
-) -> list[TrialRecord]:
+def expected_winners(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
     """Per budget, the best validated quality that the trials' own timings admit, a certificate's half-width below it.
 
     Certification may decide otherwise; its winners are then trained too, and all is certified once more.
 
     Args:
         records: complete trials.
-        budgets: the study's.
-        floor: worst quality a winner may have (None: no limit).
-        dense_ms: dense median of the study's first probe, for budgets in milliseconds.
+        terms: what the front will be judged by.
     """
     found: dict[int, TrialRecord] = {}
     known = [(r, r.latency, r.quality) for r in records]
     timed = [(r, latency.ratio, quality) for r, latency, quality in known if latency and quality]
     if timed:
         direction = timed[0][2].direction
-        sign = 1.0 if direction == "maximize" else -1.0
-        timed = [t for t in timed if floor is None or sign * t[2].value >= sign * floor]
+        worst = math.inf if terms.quality_floor is None else pareto.loss(terms.quality_floor, direction)
+        timed = [t for t in timed if pareto.loss(t[2].value, direction) <= worst]
         points = pareto.losses([t[1] for t in timed], [t[2].value for t in timed], direction)
-        for budget in budgets:
-            best = pareto.best_under(points, budget.share_of(dense_ms) / (1 + MARGIN))
+        for budget in terms.budgets:
+            best = pareto.best_under(points, budget.share_of(terms.dense_ms) / (1 + MARGIN))
             if best is not None:
                 found[timed[best][0].number] = timed[best][0]
     return list(found.values())

@@ -1,19 +1,17 @@
 """The one moment at which the sealed test split is opened: every budget has its winner, nothing is left to choose.
 
-    winners, all their seeds, the dense model -> one opening -> their qualities; winners -> best/<budget>/
-
-This module refuses to know how a winner was found.
+winners, all their seeds, the dense model -> one opening -> their qualities; winners -> best/<budget>/
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nash_search.config import LatencyBudget
-from nash_search.search.certify import Certification, winners, write
+from nash_search.results import Answers
+from nash_search.search.certify import write
 from nash_search.storage import artifacts
 from nash_search.trial.evaluator import Evaluator
 
@@ -22,21 +20,14 @@ DENSE = "dense"
 """The dense model among what is scored."""
 
 
-def answer(
-    folder: Path,
-    found: Certification,
-    evaluator: Evaluator,
-    budgets: Sequence[LatencyBudget],
-    floor: float | None,
-    say: Callable[[str, dict[str, Any]], None],
-) -> Certification:
+def score(folder: Path, answers: Answers, evaluator: Evaluator, say: Callable[[str, dict[str, Any]], None]) -> Answers:
     """Score the winners, all their seeds and the dense model on the sealed test split, opened once for all of them.
 
     The opening is counted before it happens; what was scored before is not scored again. Winners get a second
     folder in `best/`.
     """
-    won = winners(found, budgets, floor)
-    known, keys = found.tests(), {p.key for p in won.values()}
+    found = answers.certification
+    known, keys = found.tests(), {p.key for p in answers.winners.values()}
     wanted: dict[str, Path] = {}
     for point in [p for p in found.points if p.key in keys]:
         wanted |= {t.key: folder / t.checkpoint for t in point.seeds} | {point.key: folder / point.checkpoint}
@@ -51,20 +42,19 @@ def answer(
         found = found.model_copy(update={"dense_test": tests.pop(DENSE, found.dense_test)})
         found = found.with_tests(known | tests)
         write(folder, found)
-    place(folder, found, budgets, floor)
-    return found
+    place(folder, answers)
+    return answers.of(found)
 
 
-def place(folder: Path, found: Certification, budgets: Sequence[LatencyBudget], floor: float | None) -> None:
+def place(folder: Path, answers: Answers) -> None:
     """A second folder in `best/` for every winner, and none for a budget that has no winner."""
-    won = winners(found, budgets, floor)
     (folder / BEST).mkdir(exist_ok=True)
-    for name, point in won.items():
+    for name, point in answers.winners.items():
         scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
         shutil.rmtree(scratch, ignore_errors=True)
         artifacts.second(folder / point.checkpoint, scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
-    for budget in budgets:  # a copy of an earlier answer that no longer holds
-        if budget.folder not in won:
+    for budget in answers.terms.budgets:  # a copy of an earlier answer that no longer holds
+        if budget.folder not in answers.winners:
             shutil.rmtree(folder / BEST / budget.folder, ignore_errors=True)

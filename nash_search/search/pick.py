@@ -2,7 +2,7 @@
 
 The whole front was certified when the study ended, so the answer may say `met`. Only winners of the study's
 own budgets were scored on the sealed test split; another point's quality is the validation split's, and says so.
-With `certify` the front is timed again in fresh processes first. This module refuses to know the database.
+With `certify` the front is timed again in fresh processes first.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
-from nash_search.files import write_atomic
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.latency_table import LatencyTable
-from nash_search.results import Certification
+from nash_search.results import CERTIFICATION, Certification, Terms, judged
 from nash_search.search import certify as certification
 from nash_search.search import margins
 from nash_search.search import summary as document
@@ -48,17 +47,16 @@ def pick(
     except (OSError, ValueError):
         found = None
     if found is None:
-        gone = (folder / certification.FILE).is_file()
+        gone = (folder / CERTIFICATION).is_file()
         got = "a certified front whose exports are gone" if gone else "no certified front"
         raise InvalidInput(f"study must be finished to answer a budget, but got {got}", where=str(folder))
     if certify:
         found = _again(folder, found, config, budget, table)
     drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
-    floor = document.floor_of(summary, drop)
-    dense_ms = summary["probe_dense_ms"]
-    answer = document.budget_answer(budget, found.points, floor, dense_ms, summary["floor"]["share"], folder)
-    answer["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget, found.points)
-    return {**document.public(summary), "study": folder.name, "budgets": [answer]}
+    [answer] = judged(found, Terms.of_summary(summary, [budget], drop)).budgets
+    row = document.budget_row(answer, folder)
+    row["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget, found.points)
+    return {**document.public(summary), "study": folder.name, "budgets": [row]}
 
 
 def _again(
@@ -89,5 +87,5 @@ def _again(
         margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
         points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
         found = found.model_copy(update={"points": points})
-        write_atomic(folder / certification.FILE, found.model_dump_json(indent=1))
+        certification.write(folder, found)
     return found

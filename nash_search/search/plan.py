@@ -16,18 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nash_search import errors
+from nash_search import errors, pareto
 from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
 from nash_search.files import sqlite_url, write_atomic
 from nash_search.intervals import OccasionEffect
 from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.results import Engines
-from nash_search.search import feasibility, margins, probe, summary
+from nash_search.results import Terms
+from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.trial import cost, dense_engines
+from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Case(Protocol):
     dense: Quality
     engines: Engines
     facts: StudyFacts
+    terms: Terms
     workload: Workload
     workers: int
     effect: OccasionEffect
@@ -215,8 +217,17 @@ def study_facts(case: Case) -> StudyFacts:
         dense_quality=dense.value,
         quality_metric=dense.metric,
         direction=dense.direction,
-        reference_quality=summary.dropped(dense.value, drop, dense.direction),
+        reference_quality=pareto.dropped(dense.value, drop, dense.direction),
     )
+
+
+def terms(config: SearchConfig, facts: StudyFacts, table: LatencyTable) -> Terms:
+    """What the front will be judged by."""
+    floor = None
+    if config.max_drop_pct is not None:
+        floor = pareto.dropped(facts.dense_quality, config.max_drop_pct, facts.direction)
+    _, share = probe.floor(table, facts.space.architectures())
+    return Terms(budgets=config.budgets, dense_ms=facts.dense_ms, floor_share=share, quality_floor=floor)
 
 
 def check_loosest(facts: StudyFacts, config: SearchConfig) -> None:
@@ -271,8 +282,7 @@ def told_engines(case: Case) -> dict[str, Any]:
 def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:
     """Everything known before spending; arguments as for `estimate`."""
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
-    architectures = facts.space.architectures()
-    fastest, floor_share = probe.floor(table, architectures)
+    fastest, floor_share = probe.floor(table, facts.space.architectures())
     lower_ms, upper_ms = table.dense_bounds_ms(case.effect)
     return {
         "study": config.study_name,

@@ -16,11 +16,11 @@ import numpy as np
 from nash_search.config import SearchConfig
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import REMEMBERED
-from nash_search.results import Engines
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
 from nash_search.search.plan import timed_table
 from nash_search.trial import dense_engines
+from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import open_evaluator
 
 

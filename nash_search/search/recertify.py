@@ -2,9 +2,7 @@
 
     remeasure -> certification.json, best/, measurement.json of each export, summary.json, front.csv, front.json
 
-Nothing is trained and the sealed test split stays closed: a winner that was none before keeps its validation score.
-This module refuses to know how the front was timed.
-"""
+Nothing is trained and the sealed test split stays closed: a winner that was none before keeps its validation score."""
 
 from __future__ import annotations
 
@@ -14,9 +12,8 @@ from pathlib import Path
 
 from nash_search.config import SearchConfig
 from nash_search.files import write_atomic
-from nash_search.latency.measurement import known
 from nash_search.records import Latency, pooled
-from nash_search.results import Certification
+from nash_search.results import Certification, Terms, judged
 from nash_search.search import certify, held_out_test, margins
 from nash_search.search import summary as document
 from nash_search.search.export_names import MEASUREMENT, measurement
@@ -62,8 +59,7 @@ def _documents(folder: Path, found: Certification) -> str:
     try:
         config = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
         summary = json.loads((folder / "summary.json").read_bytes())
-        floor = document.floor_of(summary, config.max_drop_pct)
-        dense_ms, fastest = summary["probe_dense_ms"], summary["floor"]["share"]
+        answers = judged(found, Terms.of_summary(summary, config.budgets, config.max_drop_pct))
         sizes = {p.get("number"): p.get("parameters") for p in summary["front"]}
     except (OSError, ValueError, KeyError):
         return "the certificate is renewed, but the study has no summary.json to say it in"
@@ -71,22 +67,14 @@ def _documents(folder: Path, found: Certification) -> str:
         dense, inputs = Path(found.dense_checkpoint), summary.get("inputs")
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
-    held_out_test.place(folder, found, config.budgets, floor)
+    held_out_test.place(folder, answers)
     before = {b["asked"]: b for b in summary["budgets"]}
-    latency = found.points[0].latency
+    latency, scale_ms = found.points[0].latency, answers.terms.shown_dense_ms
     assert latency.effect is not None
-    shown_ms = summary["dense"]["latency_ms"] = dense_ms if config.relative else latency.dense_ms
-    scale = shown_ms / latency.dense_ms
-    summary["dense"]["lower_ms"], summary["dense"]["upper_ms"] = (known(x * scale) for x in latency.dense_bounds_ms)
+    summary["dense"] |= document.dense_times(answers)
     summary |= {
-        "budgets": [
-            before.get(b.asked, {}) | document.budget_answer(b, found.points, floor, dense_ms, fastest, folder)
-            for b in config.budgets
-        ],
-        "front": [
-            document.front_row(p, folder, p.parameters or sizes.get(p.number), dense_ms if config.relative else None)
-            for p in found.points
-        ],
+        "budgets": [before.get(a.budget.asked, {}) | document.budget_row(a, folder) for a in answers.budgets],
+        "front": [document.front_row(p, folder, p.parameters or sizes.get(p.number), scale_ms) for p in found.points],
         "certifies": margins.certifies(config.budgets, latency.effect, config.certify_rounds, latency),
     }
     document.write_summary(folder, summary)

@@ -20,14 +20,13 @@ from nash_search import errors
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
 from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
-from nash_search.results import Certification, CertifiedPoint
+from nash_search.results import Answers, Certification, CertifiedPoint, judged
 from nash_search.search import (
     certify,
     feasibility,
     finalists,
     held_out_test,
     margins,
-    probe,
     serial_runner,
     summary,
     unfinished,
@@ -44,6 +43,8 @@ from nash_search.trial.job import TEACHER_OUTPUTS, JobSource
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+NOTHING = Certification(points=(), dense_checkpoint="")
+"""Of a front that was not certified: it meets no budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +52,32 @@ class SearchResult:
     """What a search answers."""
 
     folder: Path
-    front: tuple[CertifiedPoint, ...]
+    answers: Answers
+    """The certified front, and what each budget gets from it."""
     document: dict[str, Any]
     """The `--json` document."""
     full_document: dict[str, Any]
     """The same with what reports need beside it; equals `summary.json`."""
-    exit_code: int
-    quality_floor: float | None = None
+
+    @property
+    def front(self) -> tuple[CertifiedPoint, ...]:
+        """The certified points, fastest first."""
+        return self.answers.certification.points
+
+    @property
+    def quality_floor(self) -> float | None:
+        """Worst validation quality that an answer may have; None: no limit."""
+        return self.answers.terms.quality_floor
+
+    @property
+    def exit_code(self) -> int:
+        """0: a budget is met; 3: none is."""
+        return 0 if self.answers.winners else 3
 
     def best_under(self, budget: float | str) -> CertifiedPoint | None:
         """The best certified point under a budget (milliseconds, or `"50%"`); None when nothing meets it."""
-        verdict, point = certify.choose(self.front, LatencyBudget.parse(budget), self.quality_floor)
-        return point if verdict == "met" else None
+        terms = self.answers.terms.model_copy(update={"budgets": (LatencyBudget.parse(budget),)})
+        return next(iter(judged(self.answers.certification, terms).winners.values()), None)
 
 
 @dataclass
@@ -168,16 +183,17 @@ class _Run:
             self._settle()
             self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
+        self.terms = opening.terms(config, self.facts, self.table)
         opening.check_loosest(self.facts, config)
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             plan = opening.plan(self, study.records() if study is not None else (), load_s)
         say("plan", plan)
-        _, floor_share = probe.floor(self.table, filled.architectures())
-        if floor_share > self.facts.loosest_share:
-            answer = self._document(None, Scheduler.NO_TRIALS, 0.0, [])
+        if self.terms.floor_share > self.facts.loosest_share:
+            nothing = judged(NOTHING, self.terms)
+            answer = self._document(nothing, Scheduler.NO_TRIALS, 0.0, [])
             say("infeasible", answer)
-            return self._result(answer, None)
+            return self._result(answer, nothing)
         scheduler = Scheduler(
             study or opening.new_study(config, self.folder, self.facts),
             self.table,
@@ -236,11 +252,11 @@ class _Run:
 
     def _leave_unfinished(self, scheduler: Scheduler, error: Exception) -> None:
         """What is known, as `summary.json` and tables: a search that cost hours ends with an answer."""
-        records, floor = scheduler.study.records(), summary.quality_floor(self.facts, self.config)
+        records = scheduler.study.records()
         try:
-            found = certify.read(self.folder)
+            found = judged(certify.read(self.folder) or NOTHING, self.terms)
             answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
-            answer["budgets"] = unfinished.answers(answer, records, self.config.budgets, floor, self.folder)
+            answer["budgets"] = unfinished.answers(answer["budgets"], records, self.terms, self.folder)
             summary.write_tables(self.folder, records, answer | {unfinished.KEY: " ".join(str(error).split())})
         except Exception as beside:  # a full disk takes this too; the first error is the one to tell
             log.warning("no answer could be left: %s: %s", type(beside).__name__, beside)
@@ -258,24 +274,21 @@ class _Run:
         if guide is not None:
             self.say("shared", guide)
         self.say("front", {"points": len(candidates) - beside, "beside": beside, "why": scheduler.why_done})
-        floor = summary.quality_floor(self.facts, self.config)
-        found = self._with_finalists(scheduler, candidates, floor)
+        found = self._with_finalists(scheduler, candidates)
         with self.interruption.interruptible():
-            found = held_out_test.answer(self.folder, found, self.evaluator, self.config.budgets, floor, self.say)
-            self._settle(opened=found.opened > 0)
+            found = held_out_test.score(self.folder, found, self.evaluator, self.say)
+            self._settle(opened=found.certification.opened > 0)
         answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
         summary.write_tables(self.folder, records, answer)
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
         self.say("done", answer)
         return self._result(answer, found)
 
-    def _with_finalists(
-        self, scheduler: Scheduler, candidates: list[TrialRecord], floor: float | None
-    ) -> Certification:
+    def _with_finalists(self, scheduler: Scheduler, candidates: list[TrialRecord]) -> Answers:
         """The candidates certified; where finalists are asked for, every winner's other seeds with it."""
         config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
         picked: list[TrialRecord] = []
-        more = finalists.expected_winners(able, config.budgets, floor, self.facts.dense_ms)
+        more = finalists.expected_winners(able, self.terms)
         while True:
             picked += more
             again: list[TrialRecord] = []
@@ -283,9 +296,9 @@ class _Run:
                 self._run_jobs(finalists.Finalists(scheduler, picked, self.say))
                 again = finalists.trained(self.folder, self.facts.question_digest, picked)
             with self.interruption.interruptible():
-                dense_ms = self.facts.dense_ms if config.relative else None
-                found = certify.certify(self.folder, [*candidates, *again], self.evaluator, config, self.say, dense_ms)
-            won = {p.architecture for p in certify.winners(found, config.budgets, floor).values()}
+                everything = [*candidates, *again]
+                found = certify.certify(self.folder, everything, self.evaluator, config, self.say, self.terms)
+            won = {p.architecture for p in found.winners.values()}
             more = [r for r in able if r.architecture in won and r not in picked]
             if config.finalist_seeds == 1 or not more:
                 return found
@@ -295,38 +308,17 @@ class _Run:
         return architecture != self.facts.baseline or self.facts.loosest_share >= 1
 
     def _document(
-        self,
-        certification: Certification | None,
-        counts: dict[str, int],
-        hypervolume: float,
-        records: Sequence[TrialRecord],
+        self, answers: Answers, counts: dict[str, int], hypervolume: float, records: Sequence[TrialRecord]
     ) -> dict[str, Any]:
         return summary.full(
-            name=self.config.study_name,
-            folder=self.folder,
-            config=self.config,
-            facts=self.facts,
-            workload=self.workload,
-            table=self.table,
-            certification=certification,
-            dense_validation=self.dense,
-            effect=self.effect,
-            vocabulary=self.vocabulary,
-            data=self.evaluator.data(),
-            engines=opening.told_engines(self),
-            inputs=self.evaluator.inputs(),
+            self,
+            answers,
+            records,
             counts=counts,
             hypervolume=hypervolume,
             elapsed_s=time.monotonic() - self.began,
-            records=records,
+            vocabulary=self.vocabulary,
         )
 
-    def _result(self, answer: dict[str, Any], certification: Certification | None) -> SearchResult:
-        return SearchResult(
-            folder=self.folder,
-            front=certification.points if certification is not None else (),
-            document=summary.public(answer),
-            full_document=answer,
-            exit_code=0 if any(b["verdict"] == "met" for b in answer["budgets"]) else 3,
-            quality_floor=summary.quality_floor(self.facts, self.config),
-        )
+    def _result(self, answer: dict[str, Any], answers: Answers) -> SearchResult:
+        return SearchResult(folder=self.folder, answers=answers, document=summary.public(answer), full_document=answer)

@@ -2,7 +2,7 @@
 
 The document's keys are a promise (issue 2, point 7): `public` is what `--json` prints; `summary.json` holds
 the same with what the reports need beside it (reference point, standard errors, intervals).
-Everything here is an export: the study and the trial folders are the truth. How it was found out is unknown here.
+Everything here is an export: the study, its certificate and the trial folders are the truth.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import intervals
-from nash_search.config import LatencyBudget, SearchConfig, Workload
+from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.fidelity import Fidelity
 from nash_search.files import csv_cell, write_atomic
 from nash_search.latency_table import LatencyTable
-from nash_search.records import Quality, TrialRecord
-from nash_search.results import over_seeds
-from nash_search.search import margins, probe
-from nash_search.search.certify import Certification, CertifiedPoint, Training, choose
+from nash_search.records import TrialRecord
+from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Training, over_seeds
+from nash_search.search import margins, plan, probe
+from nash_search.search.plan import Case
 from nash_search.storage import provenance
-from nash_search.storage.study import StudyFacts
 from nash_search.trial import shared_training
 
 PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
@@ -33,101 +32,62 @@ PUBLIC_PARTS = {
 }
 
 
-def quality_floor(facts: StudyFacts, config: SearchConfig) -> float | None:
-    """Worst quality an answer may have under `--max-drop` (None: no limit)."""
-    if config.max_drop_pct is None:
-        return None
-    return dropped(facts.dense_quality, config.max_drop_pct, facts.direction)
-
-
-def floor_of(summary: dict[str, Any], max_drop_pct: float | None) -> float | None:
-    """The same from a study's summary."""
-    if max_drop_pct is None:
-        return None
-    return dropped(summary["dense"]["validation_quality"], max_drop_pct, summary["direction"])
-
-
-def dropped(value: float, percent: float, direction: str) -> float:
-    """A quality made worse by so many percent of itself."""
-    change = abs(value) * percent / 100
-    return value - change if direction == "maximize" else value + change
-
-
 def full(
+    case: Case,
+    answers: Answers,
+    records: Sequence[TrialRecord],
     *,
-    name: str,
-    folder: Path,
-    config: SearchConfig,
-    facts: StudyFacts,
-    workload: Workload,
-    table: LatencyTable,
-    certification: Certification | None,
-    dense_validation: Quality,
     counts: dict[str, int],
     hypervolume: float,
     elapsed_s: float,
-    effect: intervals.OccasionEffect = intervals.DEFAULT_OCCASION,
-    records: Sequence[TrialRecord] = (),
     vocabulary: dict[str, Any] | None = None,
-    data: dict[str, Any] | None = None,
-    engines: dict[str, Any] | None = None,
-    inputs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole document; see `public` for the part that is promised."""
-    points = certification.points if certification is not None else ()
-    effect = next((p.latency.effect for p in points if p.latency.effect is not None), effect)
+    """The whole document; see `public` for the part that is promised.
+
+    Args:
+        case: what was known before anything was trained.
+        answers: what the certified front gives each budget; a front without points meets none.
+        records: of the study's trials.
+        counts: trials by status.
+        hypervolume: of all measured trials.
+        elapsed_s: of this run.
+        vocabulary: what trimming it gained and cost (None: it was not trimmed).
+    """
+    config, facts, found = case.config, case.facts, answers.certification
+    points, folder, scale_ms = found.points, case.folder, answers.terms.shown_dense_ms
+    effect = next((p.latency.effect for p in points if p.latency.effect is not None), case.effect)
     again = [t for p in points for t in p.seeds if t.seed != config.seed]
-    floor_at, floor_share = probe.floor(table, facts.space.architectures())
-    quality_limit = quality_floor(facts, config)
+    fastest, _ = probe.floor(case.table, facts.space.architectures())
     parameters = {r.number: r.parameters for r in records}
-    dense_ms = facts.dense_ms if config.relative or not points else points[0].latency.dense_ms
-    test = certification.dense_test if certification is not None else None
-    dense: dict[str, Any] = {
-        "latency_ms": dense_ms,
-        "quality": test.value if test else dense_validation.value,
-        "quality_split": "test" if test else dense_validation.split,
-        "checkpoint": certification.dense_checkpoint if certification is not None else None,
-        "quality_standard_error": test.standard_error if test else dense_validation.standard_error,
-        "beside": test.beside if test else dense_validation.beside,
-        "validation_quality": dense_validation.value,
-        "validation_standard_error": dense_validation.standard_error,
-        "parameters": next((r.parameters for r in records if r.architecture == facts.baseline), None),
-    }
-    if points:
-        scale = dense_ms / points[0].latency.dense_ms
-        dense["lower_ms"], dense["upper_ms"] = (_number(x * scale) for x in points[0].latency.dense_bounds_ms)
     return {
-        "study": name,
+        "study": config.study_name,
         "task": config.task.name,
-        "device": workload.device,
-        "workload": workload.model_dump(mode="json"),
-        "dense": dense,
+        "device": case.workload.device,
+        "workload": case.workload.model_dump(mode="json"),
+        "dense": dense_row(case, answers, records),
         "budgets": [
             {
-                **budget_answer(b, points, quality_limit, facts.dense_ms, floor_share, folder),
-                "nearest_feasible": nearest(table, config, facts.baseline.decoder_layers, b, points),
+                **budget_row(a, folder),
+                "nearest_feasible": nearest(case.table, config, facts.baseline.decoder_layers, a.budget, points),
             }
-            for b in config.budgets
+            for a in answers.budgets
         ],
-        "front": [
-            front_row(p, folder, p.parameters or parameters.get(p.number), dense_ms if config.relative else None)
-            for p in points
-        ],
+        "front": [front_row(p, folder, p.parameters or parameters.get(p.number), scale_ms) for p in points],
         "trials": counts,
         "hypervolume": hypervolume,
         "elapsed_s": round(elapsed_s, 3),
-        "data": data,
+        "data": case.evaluator.data(),
         "certifies": margins.certifies(
             config.budgets, effect, config.certify_rounds, points[0].latency if points else None
         ),
-        "inputs": inputs,
+        "inputs": case.evaluator.inputs(),
         "vocabulary": vocabulary,
-        "engines": engines,
-        "device_name": device_name(table.fingerprint),
+        "engines": plan.told_engines(case),
+        "device_name": device_name(case.table.fingerprint),
         "metric": facts.quality_metric,
         "direction": facts.direction,
         "decoder_layers": facts.baseline.decoder_layers,
-        "floor": {"architecture": floor_at.slug, "share": floor_share},
+        "floor": {"architecture": fastest.slug, "share": answers.terms.floor_share},
         "probe_dense_ms": facts.dense_ms,
         "reference": {
             "latency_ms": facts.reference_share * facts.dense_ms,
@@ -139,10 +99,38 @@ def full(
         "train_steps": sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
         "device_s": sum(r.wall_s for r in records),
         "shared": shared_training.summary(records),
-        "sealed_test_openings": certification.opened if certification is not None else 0,
+        "sealed_test_openings": found.opened,
         "unfinished": None,
-        **provenance.told(folder, table.fingerprint),
+        **provenance.told(folder, case.table.fingerprint),
     }
+
+
+def dense_row(case: Case, answers: Answers, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """The dense model, on the test split where it was scored there."""
+    found, validation = answers.certification, case.dense
+    quality = found.dense_test or validation
+    return {
+        **dense_times(answers),
+        "quality": quality.value,
+        "quality_split": quality.split,
+        "checkpoint": found.dense_checkpoint or None,
+        "quality_standard_error": quality.standard_error,
+        "beside": quality.beside,
+        "validation_quality": validation.value,
+        "validation_standard_error": validation.standard_error,
+        "parameters": next((r.parameters for r in records if r.architecture == case.facts.baseline), None),
+    }
+
+
+def dense_times(answers: Answers) -> dict[str, Any]:
+    """The dense model's latency beside the front, with bounds; the first probe's where there is no front."""
+    terms, points = answers.terms, answers.certification.points
+    if not points:
+        return {"latency_ms": terms.dense_ms}
+    latency = points[0].latency
+    shown_ms = terms.shown_dense_ms or latency.dense_ms
+    lower, upper = (_number(x * shown_ms / latency.dense_ms) for x in latency.dense_bounds_ms)
+    return {"latency_ms": shown_ms, "lower_ms": lower, "upper_ms": upper}
 
 
 def nearest(
@@ -172,49 +160,28 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def budget_answer(
-    budget: LatencyBudget,
-    points: Sequence[CertifiedPoint],
-    floor: float | None,
-    dense_ms: float,
-    floor_share: float,
-    folder: Path,
-) -> dict[str, Any]:
+def budget_row(answer: BudgetAnswer, folder: Path) -> dict[str, Any]:
     """One budget's answer; a share's milliseconds are those of the study's first probe."""
-    verdict, point = choose(points, budget, floor)
-    budget_ms = budget.ms_at(dense_ms)
-    seeds = over_seeds(point) if point is not None else None
-    answer: dict[str, Any] = {
-        "asked": budget.asked,
-        "budget_ms": budget_ms,
-        "floor_ms": floor_share * dense_ms,
-        "verdict": verdict,
-        "latency_ms": None,
-        "upper_ms": None,
-        "speedup": None,
-        "quality": None,
-        "quality_standard_error": None,
-        "quality_split": None,
-        "checkpoint": None,
-        "architecture": None,
-        "seeds": seeds,
+    point = answer.point
+    row: dict[str, Any] = {
+        "asked": answer.budget.asked,
+        "budget_ms": answer.budget_ms,
+        "floor_ms": answer.floor_ms,
+        "verdict": answer.verdict,
+        "latency_ms": answer.latency_ms,
+        "upper_ms": answer.upper_ms,
+        "speedup": point.latency.speedup if point else None,
+        "quality": point.quality.value if point else None,
+        "quality_standard_error": point.quality.standard_error if point else None,
+        "quality_split": point.quality.split if point else None,
+        "checkpoint": str(folder / point.checkpoint) if point else None,
+        "architecture": point.architecture.model_dump(mode="json") if point else None,
+        "seeds": over_seeds(point) if point else None,
     }
     if point is None:
-        return answer
-    latency, quality = point.latency, point.test or point.validation
-    if budget.share is not None:  # judged on the paired ratio; said in the probe's milliseconds
-        ms, upper = latency.ratio * dense_ms, latency.ratio_bounds[1] * dense_ms
-    else:
-        ms, upper = latency.median_ms, latency.bounds_ms[1]
-    return answer | {
-        "latency_ms": ms,
-        "upper_ms": _number(upper),
-        "speedup": latency.speedup,
-        "quality": quality.value,
-        "quality_standard_error": quality.standard_error,
-        "quality_split": quality.split,
-        "checkpoint": str(folder / point.checkpoint),
-        "architecture": point.architecture.model_dump(mode="json"),
+        return row
+    latency = point.latency
+    return row | {
         "looks": latency.looks,
         "rounds": len(latency.rounds),
         "occasion_sd": latency.effect.sd if latency.effect is not None else None,
@@ -238,11 +205,8 @@ def _finalist(point: CertifiedPoint, training: Training) -> dict[str, Any]:
 
 def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense_ms: float | None) -> dict[str, Any]:
     """A point of the front; with only shares asked, its milliseconds are ratio x the first probe's dense ones."""
-    latency, quality = point.latency, point.test or point.validation
-    if dense_ms is None:
-        ms, (lower, upper) = latency.median_ms, latency.bounds_ms
-    else:
-        ms, lower, upper = (x * dense_ms for x in (latency.ratio, *latency.ratio_bounds))
+    latency, quality = point.latency, point.quality
+    ms, lower, upper = point.shown_ms(dense_ms)
     return {
         "number": point.number,
         "architecture": point.architecture.model_dump(mode="json"),

@@ -1,10 +1,8 @@
 """What a search leaves behind when something after its trials fails, and what the next start then skips.
 
-    every trial failed            said with the first reason, never as "no architecture meets the budget"
-    certification, test, tables   `summary.json` with what the trials' own timings say, nothing of it called met
-    the next start                the same question again: no trial is trained, what failed is done again
-
-This module refuses to know how anything is trained and certified.
+every trial failed            said with the first reason, never as "no architecture meets the budget"
+certification, test, tables   `summary.json` with what the trials' own timings say, nothing of it called met
+the next start                the same question again: no trial is trained, what failed is done again
 """
 
 from __future__ import annotations
@@ -15,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import errors
-from nash_search.config import Architecture, LatencyBudget, SearchConfig
+from nash_search.config import Architecture, SearchConfig
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.records import TrialRecord
+from nash_search.results import Terms
 from nash_search.search import finalists
 from nash_search.trial.run import reason_of
 
@@ -59,28 +58,23 @@ def as_told(error: Exception, name: str) -> Exception:
 
 
 def answers(
-    document: dict[str, Any],
-    records: Sequence[TrialRecord],
-    budgets: Sequence[LatencyBudget],
-    floor: float | None,
-    folder: Path,
+    rows: Sequence[dict[str, Any]], records: Sequence[TrialRecord], terms: Terms, folder: Path
 ) -> list[dict[str, Any]]:
     """The document's budgets where certification did not end: `ambiguous`, with what the trials' own timings promise.
 
     Args:
-        document: of the study, certified as far as it is.
-        records: its trials.
-        budgets: in the document's order.
-        floor: worst quality a winner may have (None: no limit).
+        rows: of the document, certified as far as it is, in the order of the terms' budgets.
+        records: of the study's trials.
+        terms: what the front is judged by.
         folder: the study's.
     """
-    dense_ms, found = document["probe_dense_ms"], []
-    for budget, told in zip(budgets, document["budgets"], strict=True):
-        below = document["floor"]["share"] > budget.share_of(dense_ms)
-        if told["verdict"] == "met" or below:
+    dense_ms, found = terms.dense_ms, []
+    for budget, told in zip(terms.budgets, rows, strict=True):
+        if told["verdict"] == "met" or terms.floor_share > budget.share_of(dense_ms):
             found.append(told)
             continue
-        best = finalists.expected_winners([r for r in records if r.checkpoint], [budget], floor, dense_ms)
+        asked = terms.model_copy(update={"budgets": (budget,)})
+        best = finalists.expected_winners([r for r in records if r.checkpoint], asked)
         answer = told | {"verdict": "ambiguous"}
         for record in best:
             assert record.latency is not None and record.quality is not None

@@ -27,10 +27,10 @@ from nash_search.latency import alone, fresh
 from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
-from nash_search.results import DenseOnEngine, Engines
 from nash_search.tasks.scoring import quality_of
 from nash_search.tasks.task import Task
 from nash_search.trial.dense import Dense
+from nash_search.trial.engines import DenseOnEngine, Engines
 
 PROTOCOL = 1
 """Raise when timing or scoring changes: what was kept of before is then not used."""

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.fidelity import Fidelity
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.results import Engines
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
+from nash_search.trial.engines import Engines
 from nash_search.trial.job import Hooks, Job
 
 

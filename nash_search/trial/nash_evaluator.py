@@ -27,7 +27,6 @@ from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.records import Latency, Quality, TrialRecord
-from nash_search.results import Engines
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.tasks.dense_check import check_finetuned
 from nash_search.tasks.scoring import score
@@ -37,6 +36,7 @@ from nash_search.trial.cost import TrialCost, timed_steps
 from nash_search.trial.curve import Curve
 from nash_search.trial.dense import Dense
 from nash_search.trial.deployment import Serving
+from nash_search.trial.engines import Engines
 from nash_search.trial.job import TEACHER_OUTPUTS, Hooks, Job, check_free
 
 PROTOCOL = 4

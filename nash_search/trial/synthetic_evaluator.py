@@ -21,11 +21,11 @@ from typing import Any
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.fidelity import Fidelity
 from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
-from nash_search.results import DenseOnEngine, Engines
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.early_stopping import reason_to_stop
+from nash_search.trial.engines import DenseOnEngine, Engines
 from nash_search.trial.job import Failed, Hooks, Job, check_free
 
 LAYERS = 6

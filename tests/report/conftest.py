@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nash_search.config import Architecture, Workload
+from nash_search.config import Architecture, LatencyBudget, Workload
 from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord
+from nash_search.report.card import Export
+from nash_search.results import Answers, Certification, CertifiedPoint, Terms, judged
+from nash_search.search import summary
 
-Study = tuple[list[TrialRecord], dict[str, Any]]
+Study = tuple[list[TrialRecord], dict[str, Any], Answers]
 
 WORKLOAD = Workload(device="cpu", threads=1, batch_size=64, input_tokens=9, output_tokens=8)
 DENSE_MS = 68.2
+TERMS = Terms(
+    budgets=tuple(LatencyBudget.parse(asked) for asked in ("70%", "50%", "25%")), dense_ms=DENSE_MS, floor_share=0.3
+)
 HEADS, NEURONS, BLOCKS = 4, 256, 6
 PLAN = [
     (3, 0),
@@ -141,55 +148,17 @@ def make_study() -> Study:
             best = r.quality.value
             front.append(r)
     records.append(record_of(16, 6, 0, quality=found, **dense))
-    entries = []
-    for r in front:
-        certified = latency_of(
-            r.architecture.decoder_layers, r.architecture.encoder_sparsity_pct, 900 + r.number, rounds=5
+    answers = judged(Certification(points=tuple(map(certified, front)), dense_checkpoint="teacher"), TERMS)
+    tests = {
+        p.key: p.validation.model_copy(
+            update={"value": p.validation.value - 0.4, "standard_error": 0.25, "split": "test"}
         )
-        assert r.quality is not None
-        entries.append(
-            {
-                "number": r.number,
-                "architecture": r.architecture.model_dump(mode="json"),
-                "latency_ms": certified.median_ms,
-                "lower_ms": certified.bounds_ms[0],
-                "upper_ms": certified.bounds_ms[1],
-                "speedup": certified.speedup,
-                "quality": r.quality.value,
-                "quality_split": "validation",
-                "beside": {"per": 100 - r.quality.value, "wer": 3.1 * (100 - r.quality.value)},
-                "same_tokens": True,
-                "status": "clean",
-                "parameters": r.parameters,
-                "checkpoint": r.checkpoint,
-            }
-        )
-
-    def answer(asked: str, share: float) -> dict[str, Any]:
-        fits = [e for e in entries if e["upper_ms"] <= share * DENSE_MS]
-        nearest = "30%" if share < 0.3 else asked
-        base: dict[str, Any] = {
-            "asked": asked, "budget_ms": share * DENSE_MS, "floor_ms": 20.4, "nearest_feasible": nearest
-        }  # fmt: skip
-        if not fits:
-            return base | {
-                "verdict": "infeasible",
-                "latency_ms": None,
-                "upper_ms": None,
-                "speedup": None,
-                "quality": None,
-                "quality_split": None,
-                "checkpoint": None,
-                "architecture": None,
-            }
-        e = fits[-1]
-        return base | {
-            "verdict": "met",
-            "quality": e["quality"] - 0.4,
-            "quality_standard_error": 0.25,
-            "quality_split": "test",
-            **{k: e[k] for k in ("latency_ms", "upper_ms", "speedup", "checkpoint", "architecture")},
-        }
+        for p in answers.winners.values()
+    }
+    dense_test = found.model_copy(update={"value": 91.1, "split": "test", "beside": {"per": 8.9, "wer": 27.6}})
+    scored = answers.certification.with_tests(tests).model_copy(update={"dense_test": dense_test})
+    answers = answers.of(scored)
+    nearest = {"70%": "70%", "50%": "50%", "25%": "30%"}
 
     document = {
         "study": "g2p-3f9a1c",
@@ -209,13 +178,17 @@ def make_study() -> Study:
             "parameters": 310_000,
             "checkpoint": "teacher",
         },
-        "budgets": [answer("70%", 0.70), answer("50%", 0.50), answer("25%", 0.25)],
-        "front": entries,
+        "budgets": [
+            summary.budget_row(a, Path()) | {"nearest_feasible": nearest[a.budget.asked]} for a in answers.budgets
+        ],
+        "front": [summary.front_row(p, Path(), p.parameters, DENSE_MS) for p in scored.points],
         "trials": {"complete": 13, "stopped": 1, "infeasible": 1, "failed": 1},
         "reference": {"latency_ms": 1.1 * DENSE_MS, "share": 1.1, "quality": 80.0},
         "hypervolume": 7.6,
         "metric": "100-PER",
         "direction": "maximize",
+        "probe_dense_ms": DENSE_MS,
+        "floor": {"share": TERMS.floor_share},
         "decoder_layers": 6,
         "elapsed_s": 612.0,
         "command": "nash-search --budget-ms 70% --budget-ms 50% --budget-ms 25%",
@@ -227,13 +200,41 @@ def make_study() -> Study:
             "threads": 1,
         },
     }
-    return records, document
+    return records, document, answers
+
+
+def certified(record: TrialRecord) -> CertifiedPoint:
+    """A trial's certificate: five fresh rounds."""
+    layers, sparsity = record.architecture.decoder_layers, record.architecture.encoder_sparsity_pct
+    assert record.quality is not None
+    return CertifiedPoint(
+        number=record.number,
+        key=f"{record.number:016x}",
+        architecture=record.architecture,
+        checkpoint=str(record.checkpoint),
+        latency=latency_of(layers, sparsity, 900 + record.number, rounds=5),
+        same_tokens=True,
+        validation=record.quality,
+        parameters=record.parameters,
+    )
 
 
 @pytest.fixture
 def study() -> Study:
-    """A finished study: records and document."""
+    """A finished study: records, document and answers."""
     return make_study()
+
+
+def export_of(answers: Answers, number: int, name: str = "x", **changes: Any) -> Export:
+    """The export of a certified trial, for its card."""
+    point = next(p for p in answers.certification.points if p.number == number)
+    return Export(name=name, point=point, **changes)
+
+
+@pytest.fixture
+def export_at() -> Callable[..., Export]:
+    """`export_at(answers, number, name, **changes)`."""
+    return export_of
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ PAYLOADS = (
 
 def make_hostile() -> Study:
     """A study in which every text that may come from outside is an attack."""
-    records, document = make_study()
+    records, document, answers = make_study()
     spare = iter(PAYLOADS * 4)
     found = []
     for record in records:
@@ -326,9 +327,30 @@ def make_hostile() -> Study:
         entry["beside"] = {payload: 1.0}
     document["dense"]["beside"] = {p: 1.0 for p in PAYLOADS}
     for budget, payload in zip(document["budgets"], PAYLOADS, strict=False):
-        budget["asked"] = budget["verdict"] = payload
+        budget["asked"] = budget["verdict"] = budget["nearest_feasible"] = payload
         budget["number"] = 4
-    return found, document
+    return found, document, attacked(answers)
+
+
+def attacked(answers: Answers) -> Answers:
+    """A certificate in which every text is an attack."""
+    payloads = iter(PAYLOADS * 9)
+
+    def of(quality: Quality) -> Quality:
+        beside = {next(payloads): 1.0 for _ in range(5)}
+        return quality.model_copy(update={"metric": PAYLOADS[0], "signature": next(payloads), "beside": beside})
+
+    points = []
+    for point in answers.certification.points:
+        changes: dict[str, Any] = {"checkpoint": next(payloads), "validation": of(point.validation)}
+        changes["test"] = of(point.test) if point.test else None
+        changes["latency"] = point.latency.model_copy(update={"fingerprint": {next(payloads): next(payloads)}})
+        points.append(point.model_copy(update=changes))
+    budgets = [
+        a.model_copy(update={"budget": a.budget.model_copy(update={"asked": next(payloads)})}) for a in answers.budgets
+    ]
+    certification = answers.certification.model_copy(update={"points": tuple(points)})
+    return answers.model_copy(update={"budgets": tuple(budgets)}).of(certification)
 
 
 @pytest.fixture

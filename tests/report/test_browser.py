@@ -255,11 +255,13 @@ def test_hostile_text_executes_nothing_in_the_report(hostile: Any, tmp_path: Pat
 
 
 def test_hostile_markdown_executes_nothing_without_any_policy(
-    hostile: Any, payloads: Any, tmp_path: Path, tab: Tab
+    hostile: Any, export_at: Any, payloads: Any, tmp_path: Path, tab: Tab
 ) -> None:
     seen = view.build(*hostile)
     sources = [markdown.render(seen)]
-    sources += [card.card(seen, 4, name=p, teacher=p, data=p, license=p, examples=[(p, p, p)]) for p in payloads]
+    for p in payloads:
+        source = card.Source(teacher=p, data=p, license=p)
+        sources.append(card.card(seen, export_at(hostile[2], 4, p), source, examples=[(p, p, p)]))
     body = "\n".join(_markdown(source.removeprefix("---").split("\n---\n")[-1]) for source in sources)
     (tmp_path / "cards.html").write_text(f"<!doctype html><meta charset=utf-8><body>{body}", "utf-8")
     for name in ("front.png", "front-dark.png"):

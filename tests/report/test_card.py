@@ -19,7 +19,7 @@ from nash_search.report import card, exports, load, page, view
 @pytest.fixture
 def on_disk(study: Any, tmp_path: Path) -> Path:
     """A study's folder as the search leaves it."""
-    records, document = study
+    records, document, answers = study
     made = tmp_path / "g2p-3f9a1c"
     for record in records:
         place = made / "trials" / f"{record.number:016x}"
@@ -32,25 +32,18 @@ def on_disk(study: Any, tmp_path: Path) -> Path:
         {"architecture": r.architecture.model_dump(), "latency": r.latency.model_dump()} for r in records if r.latency
     ]
     (made / "probe.json").write_text(json.dumps({"entries": cells, "key": "x"}))
-    points = []
-    for record in (r for r in records if r.number in (0, 4)):
-        export = made / "checkpoints" / f"g2p-{record.number}"
+    for number in (0, 4):
+        export = made / "checkpoints" / f"g2p-{number}"
         export.mkdir(parents=True)
-        (export / "config.json").write_text(json.dumps({"auto_map": {}} if record.number == 4 else {}))
-        found = record.model_dump(mode="json")
-        test = found["quality"] | {"split": "test"}
-        points.append(
-            {"number": record.number, "checkpoint": f"checkpoints/g2p-{record.number}", "latency": found["latency"],
-             "architecture": found["architecture"], "validation": found["quality"], "test": test, "same_tokens": True}
-        )  # fmt: skip
+        (export / "config.json").write_text(json.dumps({"auto_map": {}} if number == 4 else {}))
     (made / "best" / "50pct").mkdir(parents=True)
-    (made / "certification.json").write_text(json.dumps({"points": points, "dense_test": points[0]["test"]}))
+    (made / "certification.json").write_text(answers.certification.model_dump_json())
     return made
 
 
 def test_a_folder_reads_back_as_the_study(on_disk: Path, study: Any) -> None:
     seen = load.load(on_disk)
-    expected = view.build(*study)
+    expected = view.build(*study, folder=on_disk)
     assert [p.record for p in seen.points] == [p.record for p in expected.points], "a torn record is left out"
     assert seen.picks == expected.picks and len(seen.probe) == 15
 
@@ -58,7 +51,7 @@ def test_a_folder_reads_back_as_the_study(on_disk: Path, study: Any) -> None:
 def test_a_study_that_came_without_its_trials_shows_its_front(on_disk: Path) -> None:
     shutil.rmtree(on_disk / "trials")
     seen = load.load(on_disk)
-    assert {p.number for p in seen.front} == {0, 4}
+    assert {p.number for p in seen.front} == {p.number for p in seen.certified}
     assert all(p.record.parameters and p.measured for p in seen.front)
     text = page.render(seen)
     assert "13 complete, 1 stopped, 1 infeasible, 1 failed" in text and "The front alone is listed" in text
@@ -73,11 +66,11 @@ def test_an_unfinished_folder_is_said(tmp_path: Path) -> None:
 def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
     written = exports.write_cards(on_disk, load.load(on_disk), license="apache-2.0")
     assert [p.relative_to(on_disk).as_posix() for p in written] == [
-        "checkpoints/g2p-0/README.md",
         "checkpoints/g2p-4/README.md",
         "best/50pct/README.md",
+        "checkpoints/g2p-0/README.md",
     ]
-    found = ModelCard(written[1].read_text())
+    found = ModelCard(written[0].read_text())
     data = found.data.to_dict()
     assert data["license"] == "apache-2.0" and data["library_name"] == "transformers"
     [result] = data["model-index"][0]["results"]
@@ -85,7 +78,7 @@ def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
     for words in ("2 decoder blocks and 60%", "batch 64", "WER", "trust_remote_code"):
         assert words in found.text
     assert "decoder blocks of the teacher: 0, 5" in found.text and "## Limits" in found.text
-    assert "trust_remote_code" not in written[0].read_text(), "a stock checkpoint needs none of our code"
+    assert "trust_remote_code" not in written[2].read_text(), "a stock checkpoint needs none of our code"
 
 
 def test_a_card_says_how_the_engine_loads_what_it_was_timed_on(on_disk: Path) -> None:
@@ -96,22 +89,23 @@ def test_a_card_says_how_the_engine_loads_what_it_was_timed_on(on_disk: Path) ->
         loading=("import ctranslate2", 'engine = ctranslate2.Translator(f"{folder}/ctranslate2")'),
     )  # fmt: skip
     (place / "artefact.json").write_text(record.model_dump_json())
-    stock, narrow, copy = (path.read_text() for path in exports.write_cards(on_disk, load.load(on_disk)))
+    narrow, copy, stock = (path.read_text() for path in exports.write_cards(on_disk, load.load(on_disk)))
     assert "ctranslate2" not in stock
     for text in (narrow, copy):
         assert "folder = 'g2p-4'\nimport ctranslate2\nengine = ctranslate2.Translator(f" in text
         assert "int8, float32 beside it" in text and "4.8.5" in ModelCard(text).text.replace("\\", "")
     (place / "artefact.json").write_text("{")
-    assert "ctranslate2" not in exports.write_cards(on_disk, load.load(on_disk))[1].read_text()
+    assert "ctranslate2" not in exports.write_cards(on_disk, load.load(on_disk))[0].read_text()
 
 
-def test_a_card_says_what_a_trimmed_vocabulary_gained_by_itself(study: Any) -> None:
-    records, document, *rest = study
-    assert "vocabulary" not in card.card(view.build(*study), 4, name="x")
+def test_a_card_says_what_a_trimmed_vocabulary_gained_by_itself(study: Any, export_at: Any) -> None:
+    records, document, answers = study
+    export = export_at(answers, 4)
+    assert "vocabulary" not in card.card(view.build(*study), export)
     lost = {"validation": {"dropped_share": 0.0012}}
     found = {"kept": 9214, "of": 32128, "share": 0.61, "share_bounds": [0.6, 0.62], "metric": "BLEU", "lost": lost}
     trimmed = {**document, "vocabulary": {**found, "quality": 35.1, "given_quality": 35.2}}
-    text = card.card(view.build(records, trimmed, *rest), 4, name="x").replace("\\", "")
+    text = card.card(view.build(records, trimmed, answers), export).replace("\\", "")
     assert "vocabulary: 9,214 of 32,128 tokens kept, which leaves 61.0% (60.0% to 62.0%)" in text
     assert "0.12% of validation; every speed-up here is beyond that" in text
 
@@ -124,8 +118,9 @@ def test_a_local_teacher_is_no_hub_id(on_disk: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_card_says_what_was_not_certified(study: Any) -> None:
-    text = card.card(view.build(*study), 4, name="x")
-    assert "not certified" in text
+    seen = view.build(*study)
+    text = card.trial_card(seen, next(p for p in seen.points if p.number == 4))
+    assert "not certified" in text and "Load it" not in text
 
 
 def test_an_export_outside_the_folder_is_refused(on_disk: Path) -> None:
@@ -138,9 +133,10 @@ def test_an_export_outside_the_folder_is_refused(on_disk: Path) -> None:
 
 
 def test_paths_stay_out_of_the_metadata(study: Any) -> None:
-    header = card.metadata(view.build(*study), "x", None, teacher="/home/me/teacher", data="g2p")
+    header = card.metadata(view.build(*study), "x", None, card.Source(teacher="/home/me/teacher", data="g2p"))
     assert "base_model" not in header and "datasets" not in header
-    header = card.metadata(view.build(*study), "x", None, teacher="google-t5/t5-small", data="knkarthick/samsum")
+    source = card.Source(teacher="google-t5/t5-small", data="knkarthick/samsum")
+    header = card.metadata(view.build(*study), "x", None, source)
     assert "base_model: google-t5/t5-small" in header and "- knkarthick/samsum" in header
 
 

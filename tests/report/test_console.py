@@ -36,7 +36,7 @@ def _plan(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(study: Any, *, terminal: bool, quiet: bool = False, width: int = 140) -> str:
-    records, document = study
+    records, document, answers = study
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=width, height=60, highlight=False, color_system=None)
     seconds = iter(range(0, 100_000, 20))
@@ -47,7 +47,7 @@ def _run(study: Any, *, terminal: bool, quiet: bool = False, width: int = 140) -
         for record in records:
             table.on_progress(record.number, "narrow", 120, 300, 1.25)
             table.on_trial(record, None)
-    table.finish(view.build(records, document), ["results/g2p/front.png"])
+    table.finish(view.build(records, document, answers), ["results/g2p/front.png"])
     return out.getvalue()
 
 
@@ -94,15 +94,15 @@ def _printed(table: Any) -> str:
 
 
 def test_what_only_may_meet_a_budget_is_picked_for_none(study: Any) -> None:
-    records, document = study
-    open_ = [b | {"verdict": "ambiguous"} if b["asked"] == "50%" else b for b in document["budgets"]]
-    shown = view.build(records, document | {"budgets": open_})
+    records, document, answers = study
+    open_ = [a.model_copy(update={"verdict": "ambiguous"}) if a.budget.asked == "50%" else a for a in answers.budgets]
+    shown = view.build(records, document, answers.model_copy(update={"budgets": tuple(open_)}))
     (number,) = [pick.point.number for pick in shown.picks if pick.asked == "50%" and pick.point]
     (point,) = [p for p in shown.front if p.number == number]
     assert shown.picked_for(point) == () and point not in shown.picked
-    assert view.build(records, document).picked_for(point) == ("50%",)
+    assert view.build(records, document, answers).picked_for(point) == ("50%",)
     for drawn in (lambda v: _printed(answer.leaderboard(v, 140)), markdown.table):
-        assert drawn(view.build(records, document)).count("50%") == drawn(shown).count("50%") + 1
+        assert drawn(view.build(records, document, answers)).count("50%") == drawn(shown).count("50%") + 1
     for pick in shown.picks:
         assert (shown.loaded == pick.checkpoint) == (pick.verdict == "met"), "nobody is told to load what may be slower"
 
@@ -133,13 +133,13 @@ def test_answer_names_the_pick_why_and_what_more_buys(study: Any) -> None:
     assert "the best of 4 points of the front whose 95% upper bound stays within 34.1 ms" in text
     assert "ms more buys +0.36 (3 dec · enc 50%)" in text
     assert "✗ 25% (17.1 ms) infeasible" in text
-    assert "the fastest takes 20.4 ms; the nearest budget that can be met is 30%" in text
+    assert "the fastest takes 20.5 ms; the nearest budget that can be met is 30%" in text
     assert "from_pretrained('checkpoints/g2p-4', dtype='float32')" in text
 
 
 def test_fits_eighty_columns(study: Any) -> None:
-    records, document = study
-    board = answer.leaderboard(view.build(records, document), 80)
+    records, document, answers = study
+    board = answer.leaderboard(view.build(records, document, answers), 80)
     out = io.StringIO()
     Console(file=out, width=80, color_system=None).print(board)
     lines = out.getvalue().splitlines()

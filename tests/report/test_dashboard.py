@@ -191,7 +191,7 @@ def test_a_taken_port_is_said(opened: Open, database: str) -> None:
 @pytest.fixture
 def told(tmp_path: Path, study: Any) -> Any:
     """A database with the study's trials told, and its records and document."""
-    records, document = study
+    records, document, _ = study
     url = f"sqlite:///{tmp_path / 'told.db'}"
     made = optuna.create_study(storage=url, study_name="g2p", directions=["minimize", "maximize"])
     for record in records:
@@ -284,8 +284,8 @@ def test_the_dashboard_serves_a_trial_s_artifacts(told: Any, tmp_path: Path) -> 
 
 
 def test_a_curve_is_one_small_picture(study: Any, hostile: Any, payloads: Any) -> None:
-    for records, document in (study, hostile):
-        seen = view.build(records, document)
+    for found in (study, hostile):
+        seen = view.build(*found)
         for p in seen.points:
             text = learning_curve.svg(p, seen)
             assert bool(text) == bool(p.record.curve)
@@ -314,7 +314,7 @@ def test_a_storage_that_fails_does_not_end_the_search(
     def broken(name: str) -> Any:
         raise OSError("gone")
 
-    records, _ = study
+    records, *_ = study
     listener = optuna_artifacts.StudyPlots(broken, tmp_path)
     state = SimpleNamespace(records=tuple(records), hypervolume=1.0, eta_s=None)
     listener.on_trial(records[0], state)

@@ -33,7 +33,7 @@ def test_there_are_enough_payloads(payloads: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_terminal_shows_text_and_obeys_none(hostile: Any, payloads: tuple[str, ...], terminal: bool) -> None:
-    records, summary = hostile
+    records, summary, answers = hostile
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=160, height=80)
     table = RunTable(console=console)
@@ -48,7 +48,7 @@ def test_terminal_shows_text_and_obeys_none(hostile: Any, payloads: tuple[str, .
             table.on_progress(1, payload, 1, 2, 0.5)
         for record in records:
             table.on_trial(record)
-    table.finish(view.build(records, summary), list(payloads))
+    table.finish(view.build(records, summary, answers), list(payloads))
     text = out.getvalue()
     left = ALLOWED.sub("", text) if terminal else text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", left.replace("\r", ""))
@@ -76,18 +76,11 @@ _TAGS = {
 }
 
 
-def test_cards_render_no_tag_and_no_link_of_others(hostile: Any, payloads: tuple[str, ...]) -> None:
+def test_cards_render_no_tag_and_no_link_of_others(hostile: Any, export_at: Any, payloads: tuple[str, ...]) -> None:
     seen = view.build(*hostile)
     for payload in payloads:
-        text = card.card(
-            seen,
-            4,
-            name=payload,
-            teacher=payload,
-            data=payload,
-            license=payload,
-            examples=[(payload, payload, payload)],
-        )
+        source = card.Source(teacher=payload, data=payload, license=payload)
+        text = card.card(seen, export_at(hostile[2], 4, payload), source, examples=[(payload, payload, payload)])
         _, header, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
         html = _opened(body)
         assert set(re.findall(r"<(\w+)", html)) <= _TAGS
@@ -98,8 +91,8 @@ def test_cards_render_no_tag_and_no_link_of_others(hostile: Any, payloads: tuple
         assert data["library_name"] == "transformers" and data.get("license") != "evil"
 
 
-def test_no_template_is_expanded(hostile: Any) -> None:
-    source = markdown.render(view.build(*hostile)) + card.card(view.build(*hostile), 4, name="x")
+def test_no_template_is_expanded(hostile: Any, export_at: Any) -> None:
+    source = markdown.render(view.build(*hostile)) + card.card(view.build(*hostile), export_at(hostile[2], 4))
     assert "1337" not in source, "7*191"
     assert "{{" not in re.sub(r"```.*?```", "", source, flags=re.S), "site generators expand braces in Markdown"
 
@@ -113,7 +106,7 @@ def test_cells_are_no_formulas(payloads: tuple[str, ...]) -> None:
 
 
 def test_exported_tables_hold_no_formulas(hostile: Any, tmp_path: Path) -> None:
-    records, answer = hostile
+    records, answer, _ = hostile
     summary.write_tables(tmp_path, records, answer)
     for name in ("trials.csv", "front.csv"):
         text = (tmp_path / name).read_text("utf-8")

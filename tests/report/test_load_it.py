@@ -70,7 +70,7 @@ def load_it(text):
 
 
 def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp_path):
-    records, document = study
+    records, document, answers = study
     expected, snippets = {}, {}
     for kind in tiny.TEXT_FAMILIES:
         for dtype, stock in (("float16", False), ("bfloat16", True)):
@@ -80,9 +80,10 @@ def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp
             model.generation_config.update(num_beams=2, max_new_tokens=6, do_sample=False)
             save(loading.in_precision(model, dtype), tmp_path / name)
             expected[name] = timed_as(tmp_path / name, workload)
-            seen = view.build(records, document | {"workload": workload.model_dump()})
-            taken = records[0].latency.model_copy(update={"workload": workload})
-            snippets[name] = load_it(card.card(seen, records[0].number, name=name, stock=stock, latency=taken))
+            seen = view.build(records, document | {"workload": workload.model_dump()}, answers)
+            point = answers.certification.points[0]
+            timed = point.model_copy(update={"latency": point.latency.model_copy(update={"workload": workload})})
+            snippets[name] = load_it(card.card(seen, card.Export(name=name, point=timed, stock=stock)))
     done = subprocess.run(
         [sys.executable, "-c", LOADER],
         cwd=tmp_path,
@@ -112,9 +113,9 @@ def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp
     ],
 )
 def test_every_load_it_names_the_precision_of_the_weights(study, said, dtype):
-    records, document = study
+    records, document, answers = study
     plain = {k: v for k, v in document.get("workload", {}).items() if k not in ("dtype", "runtime")}
-    seen = view.build(records, document | {"workload": plain | said})
+    seen = view.build(records, document | {"workload": plain | said}, answers)
     wanted = f"from_pretrained({seen.loaded!r}, dtype={dtype!r})"
     assert wanted in "\n".join(answer.load_lines(seen.loaded, seen.dtype))
     assert wanted in markdown.render(seen)
@@ -154,7 +155,7 @@ def tokenizer_for(kind, prefix):
     return train_tokenizer({"vocabulary": 80}, [*WORDS, prefix])
 
 
-def test_the_card_of_every_family_writes_what_was_scored(study, tmp_path):
+def test_the_card_of_every_family_writes_what_was_scored(study, export_at, tmp_path):
     """Prefix, cut, special tokens, language codes and generation settings: the snippet as it stands, from texts."""
     from dataclasses import replace
 
@@ -163,7 +164,7 @@ def test_the_card_of_every_family_writes_what_was_scored(study, tmp_path):
     from nash_search.tasks.load import load_task
     from nash_search.tasks.scoring import predict
 
-    records, document = study
+    records, document, answers = study
     prefix, texts = "say: `it`\n", ["red cat", "now the large bird sleeps here then eats and runs", "dog"]
     data = tmp_path / "data.jsonl"
     rows = [{"source": f"{a} {b}", "target": f"{b} {a}"} for a in WORDS for b in WORDS if a != b]
@@ -194,7 +195,8 @@ def test_the_card_of_every_family_writes_what_was_scored(study, tmp_path):
         without = predict(student, replace(task, prefix="", max_input_tokens=None), texts)
         assert expected[kind] != without, f"{kind}: prefix and cut must matter for this test"
         inputs = {"prefix": task.prefix, "max_tokens": task.max_input_tokens}
-        text = card.card(view.build(records, document | {"inputs": inputs}), records[0].number, name=kind, stock=True)
+        seen = view.build(records, document | {"inputs": inputs}, answers)
+        text = card.card(seen, export_at(answers, records[0].number, kind, stock=True))
         snippets[kind] = re.search(r"## Load it\n\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
         assert json.loads((tmp_path / kind / "config.json").read_text())["prefix"] == prefix
     done = subprocess.run(
@@ -209,14 +211,14 @@ def test_the_card_of_every_family_writes_what_was_scored(study, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1]) == expected
 
 
-def test_the_prefix_stands_wherever_a_model_is_loaded(study):
-    records, document = study
-    seen = view.build(records, document | {"inputs": {"prefix": "summarize: ", "max_tokens": 512}})
+def test_the_prefix_stands_wherever_a_model_is_loaded(study, export_at):
+    records, document, answers = study
+    seen = view.build(records, document | {"inputs": {"prefix": "summarize: ", "max_tokens": 512}}, answers)
     fed = """texts = ['summarize: ' + text for text in ["a text"]]"""
     cut = "truncation=True, max_length=512"
-    for text in (markdown.render(seen), card.card(seen, seen.front[0].number, name="x"), page.render(seen)):
+    for text in (markdown.render(seen), card.card(seen, export_at(answers, seen.front[0].number)), page.render(seen)):
         text = text.replace("&#39;", "'").replace("&#34;", '"').replace("&quot;", '"')
         assert fed in text and cut in text
     assert "Every input begins with" in markdown.render(seen)
-    plain = view.build(records, {k: v for k, v in document.items() if k != "inputs"})
+    plain = view.build(records, {k: v for k, v in document.items() if k != "inputs"}, answers)
     assert 'texts = ["a text"]' in markdown.render(plain), "an older study says nothing about its inputs"

@@ -39,9 +39,9 @@ def test_labels_do_not_overlap_and_picks_are_labelled(study: Any) -> None:
 
 
 def test_words_of_budgets_close_together_do_not_overlap(study: Any) -> None:
-    records, document, *rest = study
+    records, document, _ = study
     near = [{**document["budgets"][0], "asked": asked, "budget_ms": ms} for asked, ms in CLOSE]
-    figure = picture.draw_front(view.build(records, {**document, "budgets": near}, *rest))
+    figure = picture.draw_front(view.build(records, {**document, "budgets": near}))
     [axes] = figure.axes
     boxes = [t.get_window_extent() for t in axes.texts if " = " in t.get_text()]
     assert len(boxes) == 2, "a third has no room"
@@ -51,7 +51,7 @@ def test_words_of_budgets_close_together_do_not_overlap(study: Any) -> None:
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_small_studies_draw(study: Any, cut: int) -> None:
-    records, document = study
+    records, *_ = study
     picture.draw_front(view.build(records[:cut], {"study": "tiny"}))
     plots.figures(view.build(records[:cut], {"study": "tiny"}))
 

@@ -11,9 +11,9 @@ from nash_search.records import TrialRecord
 from nash_search.report import view, words
 
 
-def test_certified_points_stand_at_their_wall_time_others_at_the_paired_ratio(study: Any) -> None:
-    records, document = study
-    seen = view.build(records, document)
+def test_points_stand_on_one_scale_the_paired_ratio_of_the_dense_latency(study: Any) -> None:
+    records, document, answers = study
+    seen = view.build(records, document, answers)
     entry = document["front"][0]
     certified = next(p for p in seen.points if p.number == entry["number"])
     assert (certified.ms, certified.high_ms) == (entry["latency_ms"], entry["upper_ms"])
@@ -22,17 +22,17 @@ def test_certified_points_stand_at_their_wall_time_others_at_the_paired_ratio(st
     assert other.ms == pytest.approx(other.record.latency.ratio * document["dense"]["latency_ms"])
 
 
-def test_without_a_document_front_it_is_computed_from_complete_trials(study: Any) -> None:
-    records, document = study
-    seen = view.build(records, {k: v for k, v in document.items() if k != "front"})
+def test_before_certification_the_front_is_computed_from_complete_trials(study: Any) -> None:
+    records, document, answers = study
+    seen = view.build(records, document)
     assert {p.number for p in seen.front} == {e["number"] for e in document["front"]}
     assert not next(p for p in seen.points if p.status == "stopped").on_front
 
 
 def test_drop_is_given_only_on_the_same_split(study: Any) -> None:
-    records, document = study
+    records, document, answers = study
     dense = {k: v for k, v in document["dense"].items() if not k.startswith("validation")}
-    seen = view.build(records, document | {"dense": dense})
+    seen = view.build(records, document | {"dense": dense}, answers)
     assert seen.dense is not None and seen.dense.quality is None and seen.dense.test_quality == 91.1
     assert all(p.drop is None for p in seen.points)
 
@@ -58,8 +58,8 @@ def test_an_empty_study_is_a_view() -> None:
 
 
 def test_hypervolume_grows_and_needs_a_reference(study: Any) -> None:
-    records, document = study
-    curve = [v for _, v in view.build(records, document).hypervolume]
+    records, document, answers = study
+    curve = [v for _, v in view.build(records, document, answers).hypervolume]
     assert curve == sorted(curve) and curve[-1] > 0
     assert view.build(records, document | {"reference": None}).hypervolume == ()
 
@@ -72,7 +72,7 @@ def test_more_within_noise_says_so(record_at: Callable[..., TrialRecord]) -> Non
 
 
 def test_a_pick_is_found_by_slug_or_fields(study: Any) -> None:
-    records, document = study
+    records, document, answers = study
     for name in ("enc40-dec2", {"encoder_sparsity_pct": 40, "decoder_layers": 2, "decoder_selection": "uniform"}):
         budget = {"asked": "34", "budget_ms": 34.0, "verdict": "met", "architecture": name}
         [pick] = view.build(records, document | {"budgets": [budget]}).picks
@@ -93,9 +93,9 @@ def test_numbers() -> None:
 
 
 def test_an_ambiguous_pick_claims_no_bound(study: Any) -> None:
-    records, document = study
-    assert any("95% upper bound stays within" in pick.why for pick in view.build(records, document).picks)
-    budgets = [b | {"verdict": "ambiguous"} if b["verdict"] == "met" else b for b in document["budgets"]]
-    for pick in view.build(records, document | {"budgets": budgets}).picks:
+    records, document, answers = study
+    assert any("95% upper bound stays within" in pick.why for pick in view.build(records, document, answers).picks)
+    unsure = tuple(a.model_copy(update={"verdict": "ambiguous"}) if a.point else a for a in answers.budgets)
+    for pick in view.build(records, document, answers.model_copy(update={"budgets": unsure})).picks:
         assert "stays within" not in pick.why
         assert pick.verdict != "ambiguous" or "none does for certain" in pick.why

@@ -10,6 +10,7 @@ from nash_search.report import load as stored
 from nash_search.report import markdown, page
 from nash_search.report.text import plan_lines
 from nash_search.report.words import OLD_PROTOCOL
+from nash_search.results import Terms, judged
 from nash_search.search import certify, margins, remeasure
 from nash_search.search.pick import pick
 from nash_search.trial.synthetic_evaluator import DENSE_MS
@@ -122,9 +123,10 @@ def test_a_study_of_the_old_protocol_says_so_in_pick_page_and_card_until_remeasu
         assert point.latency.looks == 2 and len(point.latency.rounds) == len(before.rounds) + 5
         assert point.latency.bounds_ms[1] - point.latency.bounds_ms[0] > before.bounds_ms[1] - before.bounds_ms[0]
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["budgets"][0]["verdict"] == certify.choose(renewed.points, budgets("60")[0], None)[0]
+    answers = judged(renewed, Terms.of_summary(summary, budgets("60", "50%"), None))
+    assert [b["verdict"] for b in summary["budgets"]] == [a.verdict for a in answers.budgets]
     copies = {path.name for path in (folder / "best").iterdir()}
-    assert copies == set(certify.winners(renewed, budgets("60", "50%"), None))
+    assert copies == set(answers.winners)
 
 
 def test_another_device_renews_nothing(rehearse, monkeypatch, capsys):

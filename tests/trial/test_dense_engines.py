@@ -18,10 +18,10 @@ from nash_search.config_loader import flag_of
 from nash_search.latency import alone, fresh
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
-from nash_search.results import DenseOnEngine, Engines
 from nash_search.search import margins
 from nash_search.search import plan as opening
 from nash_search.trial import dense_engines
+from nash_search.trial.engines import DenseOnEngine, Engines
 from nash_search.trial.nash_evaluator import NashEvaluator
 
 MEASURED = {flag_of(f"task.{name}") for name in dense_engines.MEASURED_DATA}
