@@ -1,15 +1,41 @@
-"""What goes wrong around a search has a name, and nothing that was trained is lost by it."""
+"""What goes wrong around a study has a name, and nothing that was trained is lost by it."""
 
+import json
 import shutil
 
 import pytest
-from safetensors import SafetensorError
 
 from nash_search.errors import StorageDamaged, Unfinished
 from nash_search.latency.fresh import MeasurementFailed
 from nash_search.storage import recovery
-from nash_search.trial.run import reason_of
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.opened import study_of
+
+
+def test_recovery_takes_up_again_what_lost_its_folder_and_adopts_what_the_backup_does_not_know(rehearse, notebook):
+    from nash_search.storage import recovery
+
+    result = rehearse(trials=8)
+    before = [(r.architecture, r.quality) for r in notebook.trials]
+    backups = sorted((result.folder / "backups").glob("*.db"))
+    for newer in backups[1:]:  # two trials newer than the backup
+        newer.unlink()
+    gone = next(r.architecture for r in notebook.trials[1:] if r.status == "complete")
+    keys = {trial_folder: json.loads((trial_folder / "record.json").read_text())["architecture"] for trial_folder in
+            (result.folder / "trials").iterdir()}  # fmt: skip
+    (lost,) = [path for path, architecture in keys.items() if architecture == gone.model_dump(mode="json")]
+    shutil.rmtree(lost)
+    (result.folder / "study.db").write_bytes(b"")
+    with pytest.raises(StorageDamaged, match="recover s"):
+        rehearse(trials=8)
+    assert recovery.rebuild(result.folder, "s") == len(before) - 1
+    again = rehearse(trials=8)
+    assert [r.architecture for r in notebook.trials[len(before) :]] == [gone]
+    assert again.document["trials"] == result.document["trials"] and lost.is_dir()
+    assert sorted(t.values for t in study_of(again).trials if t.values) == sorted(
+        t.values for t in study_of(result).trials if t.values
+    )
+    assert {t.state.name for t in study_of(again).trials} <= {"COMPLETE", "PRUNED", "FAIL"}
 
 
 def test_a_front_that_others_kept_from_being_timed_is_an_error_of_its_own(rehearse, monkeypatch):
@@ -42,9 +68,3 @@ def test_a_trial_whose_folder_is_damaged_is_named_with_what_mends_it(rehearse, d
         rehearse(trials=4)
     assert recovery.rebuild(folder, "s") >= 2
     assert rehearse(trials=4).exit_code == 0
-
-
-def test_a_full_disk_is_told_from_an_error_however_it_was_written(tmp_path):
-    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert reason_of(full)[0] == reason_of(OSError(28, "No space left on device"))[0] == "disk_full"
-    assert reason_of(SafetensorError("Error while serializing: I/O error: no (os error 2)"))[0] == "error"

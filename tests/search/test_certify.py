@@ -1,0 +1,51 @@
+"""What certification takes for an answer, and what it does not."""
+
+
+def test_an_export_that_writes_other_tokens_meets_nothing(rehearse, monkeypatch):
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+
+    monkeypatch.setattr(SyntheticEvaluator, "same_tokens", lambda self, exports, trials: dict.fromkeys(exports, False))
+    result = rehearse(trials=3)
+    assert result.exit_code == 3 and all(not p.same_tokens for p in result.front)
+
+
+def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, notebook, monkeypatch):
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+
+    measured = SyntheticEvaluator._latency
+
+    def elsewhere(self, architecture, *key, **options):
+        found = measured(self, architecture, *key, **options)
+        if key == ("trial",) and architecture.decoder_layers == 1:
+            return found.model_copy(update={"fingerprint": {**found.fingerprint, "device": "another"}})
+        return found
+
+    monkeypatch.setattr(SyntheticEvaluator, "_latency", elsewhere)
+    rehearse(trials=3)
+    failed = [r for r in notebook.trials if r.architecture.decoder_layers == 1]
+    assert failed and all(r.failure == "error" and "study's device" in r.message for r in failed)
+
+
+def test_an_answer_left_open_is_looked_at_again_and_a_settled_one_is_not(rehearse, notebook, monkeypatch):
+    from nash_search.records import Latency
+
+    rehearse(trials=4)
+    certified = [stage for stage, _ in notebook.stages].count("certify")
+    rehearse(trials=4)
+    assert [stage for stage, _ in notebook.stages].count("certify") == certified == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(Latency, "verdict", lambda self, budget: "ambiguous")
+        result = rehearse(trials=4)
+    assert [stage for stage, _ in notebook.stages].count("certify") == 2 and result.exit_code == 3
+
+
+def test_one_round_is_no_certificate(rehearse, monkeypatch):
+    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+
+    timed = SyntheticEvaluator.time_fresh
+    monkeypatch.setattr(
+        SyntheticEvaluator, "time_fresh", lambda self, *a, **given: timed(self, *a, **given | {"rounds": 1})
+    )
+    result = rehearse(trials=4)
+    assert result.exit_code == 3
+    assert {b["verdict"] for b in result.document["budgets"]} == {"ambiguous"}
