@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from nash_search import pareto
 from nash_search.config import Frozen
 from nash_search.intervals import chance_difference
 from nash_search.records import Quality
@@ -32,9 +33,8 @@ class Fidelity(Frozen):
     @property
     def share(self) -> float:
         """Part of the twin's quality that is kept; 1 loses nothing, also where lower values are better."""
-        worse = self.twin.value - self.served.value
-        if self.twin.direction == "minimize":
-            worse = -worse
+        direction = self.twin.direction
+        worse = pareto.loss(self.served.value, direction) - pareto.loss(self.twin.value, direction)
         if self.twin.value == 0:
             return 1.0 if worse <= 0 else -math.inf
         return 1 - worse / abs(self.twin.value)

@@ -105,6 +105,11 @@ def test_only_one_module_imports_ray() -> None:
     assert [str(p.relative_to(PACKAGE)) for p in importers] == ["search/ray_cluster.py"]
 
 
+def test_only_pareto_knows_which_way_quality_points() -> None:
+    asks = re.compile(r"[!=]= ['\"](maximize|minimize)")
+    assert [str(p.relative_to(PACKAGE)) for p in FILES if asks.search(p.read_text())] == ["pareto.py"]
+
+
 def test_no_drawer_modules() -> None:
     banned = {"utils", "helpers", "common", "manager", "handler", "factory"}
     assert not [p for p in FILES if p.stem in banned]

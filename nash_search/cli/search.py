@@ -78,20 +78,25 @@ def storage(asked: str | None = None) -> str | None:
 
 
 class Opening:
-    """A listener of the first stage: from then on model and data have proved good, and the study has a folder."""
+    """A listener of the first stage, when model and data have proved good and the study has a folder, and of the last
+    one where certification fails."""
 
     def __init__(self, results: Path, typed: str, *, quiet: bool) -> None:
         """`typed` is the command, kept with the study."""
         self._results, self._typed, self._quiet = results, typed, quiet
+        self.unfinished: dict[str, Any] | None = None
+        """What was known when certification failed."""
 
     def on_stage(self, stage: str, detail: Any) -> None:
-        """Say what was decided about the data, keep the command, begin the log."""
+        """Say what was decided about the data, keep the command, begin the log; keep an unfinished answer."""
         if stage == "workload":
             from nash_search.storage import log, provenance
 
             aloud(detail["notes"], self._quiet)
             log.to_file(self._results / detail["study"])
             provenance.remember(self._results / detail["study"], self._typed)
+        elif stage == "unfinished":
+            self.unfinished = detail
 
     def on_trial(self, record: Any, state: Any) -> None:
         """Nothing to say."""
@@ -113,6 +118,8 @@ def run_search(
     from nash_search.cli import live_report
     from nash_search.report.console import RunTable
     from nash_search.search import search
+    from nash_search.search.summary import public
+    from nash_search.search.unfinished import KEY as UNFINISHED
 
     with ExitStack() as open_:
         live = () if quiet else (open_.enter_context(live_report.LiveDashboard(config, results)),)
@@ -120,7 +127,12 @@ def run_search(
         open_.enter_context(quiet_libraries())
         plots = live_report.study_plots(config, results)
         said = Opening(results, typed, quiet=quiet)
-        result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
+        try:
+            result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
+        except Exception:
+            if as_json and said.unfinished is not None:
+                print(json.dumps(public(said.unfinished) | {UNFINISHED: said.unfinished[UNFINISHED]}))
+            raise
         if result.front:
             table.finish(*live_report.finish(result.folder, config, plots, result.answers))
     if as_json:

@@ -111,6 +111,10 @@ def pick(
     from nash_search.search.pick import pick as answer
 
     document = answer(folder, asked, max_drop_pct=drop, certify=certify)
+    if certify:
+        from nash_search.cli import live_report
+
+        live_report.restate(folder, stored_config(folder))
     found = document["budgets"][0]
     if not quiet:
         for line in picked(document, found):

@@ -75,6 +75,7 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         + (f"failed ({d['failure']})" if d.get("failure") else f"quality {format_quality(d['quality'])}")
     ),
     "infeasible": lambda d: "",
+    "unfinished": lambda d: "",
     "done": lambda d: "",
 }
 """Stage -> what to say; nothing where the plan or the answer says it better."""

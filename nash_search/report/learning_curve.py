@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape as quoted
 
+from nash_search.pareto import higher_is_better
 from nash_search.records import CurvePoint
 from nash_search.report import escape
 from nash_search.report.palette import DARK, LIGHT
@@ -46,7 +47,7 @@ def svg(p: Point, view: StudyView) -> str:
 
     def y(value: float) -> float:
         share = (value - low) / (high - low)
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share if view.direction == "maximize" else share)
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share if higher_is_better(view.direction) else share)
 
     def line(curve: Sequence[CurvePoint], kind: str) -> str:
         points = " ".join(f"{x(c.step):.1f},{y(c.value):.1f}" for c in curve)
@@ -56,7 +57,9 @@ def svg(p: Point, view: StudyView) -> str:
         return f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" class="{kind}" text-anchor="{anchor}">{quoted(text)}</text>'
 
     right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
-    metric = f"{escape.plain(view.metric, 40)} on {view.split}, {'higher' if view.direction == 'maximize' else 'lower'}"
+    metric = (
+        f"{escape.plain(view.metric, 40)} on {view.split}, {'higher' if higher_is_better(view.direction) else 'lower'}"
+    )
     parts = [
         words((16, 20), f"trial {p.number}: {p.label}", "title"),
         words((16, 36), f"{metric} is better"),

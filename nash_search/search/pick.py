@@ -17,7 +17,7 @@ from nash_search.latency.fresh import MeasurementFailed
 from nash_search.latency_table import LatencyTable
 from nash_search.results import CERTIFICATION, Certification, Terms, judged
 from nash_search.search import certify as certification
-from nash_search.search import margins
+from nash_search.search import margins, recertify
 from nash_search.search import summary as document
 from nash_search.storage import locks
 from nash_search.trial.evaluator import open_evaluator
@@ -52,6 +52,7 @@ def pick(
         raise InvalidInput(f"study must be finished to answer a budget, but got {got}", where=str(folder))
     if certify:
         found = _again(folder, found, config, budget, table)
+        summary = json.loads((folder / SUMMARY).read_bytes())
     drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
     [answer] = judged(found, Terms.of_summary(summary, [budget], drop)).budgets
     row = document.budget_row(answer, folder)
@@ -62,7 +63,7 @@ def pick(
 def _again(
     folder: Path, found: Certification, config: SearchConfig, budget: LatencyBudget, table: LatencyTable
 ) -> Certification:
-    """Fresh rounds for every point, kept in the study unless time ran out."""
+    """Fresh rounds for every point, kept and said in the study unless time ran out."""
     with locks.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
         evaluator = open_evaluator(config)
@@ -85,7 +86,10 @@ def _again(
         if min(len(now.rounds) - len(before[key].rounds) for key, now in latencies.items()) < 2:
             raise MeasurementFailed(f"the front must be timed twice within {certification.LIMIT_S:.0f} s, but was not")
         margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
-        points = tuple(p.model_copy(update={"latency": latencies[p.key]}) for p in found.points)
-        found = found.model_copy(update={"points": points})
+        points = sorted(
+            (p.model_copy(update={"latency": latencies[p.key]}) for p in found.points), key=lambda p: p.latency.ratio
+        )
+        found = found.model_copy(update={"points": tuple(points)})
         certification.write(folder, found)
+        recertify.restate(folder, found)
     return found

@@ -1,8 +1,9 @@
 """A study's certificate after its front was timed again on its own device: all rounds count, every document follows.
 
-    remeasure -> certification.json, best/, measurement.json of each export, summary.json, front.csv, front.json
+    remeasure, pick --certify -> certification.json, best/, measurement.json of each export, summary.json, front.*
 
-Nothing is trained and the sealed test split stays closed: a winner that was none before keeps its validation score."""
+Nothing is trained and the sealed test split stays closed: a winner that was none before keeps its validation score.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +52,16 @@ def renew(folder: Path, found: Mapping[str, Latency]) -> str:
         )
         renewed = before.model_copy(update={"points": tuple(sorted(points, key=lambda p: p.latency.ratio))})
         certify.write(folder, renewed)
-        return _documents(folder, renewed)
+        return restate(folder, renewed)
 
 
-def _documents(folder: Path, found: Certification) -> str:
-    """What is said elsewhere of the certificate; why it could not be said, or nothing."""
+def restate(folder: Path, found: Certification) -> str:
+    """Say the certificate in every document but the pages; why it could not be said, or nothing.
+
+    Args:
+        folder: the study's, whose lock is held.
+        found: its certificate, every point with an occasion effect.
+    """
     try:
         config = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
         summary = json.loads((folder / "summary.json").read_bytes())

@@ -257,7 +257,9 @@ class _Run:
             found = judged(certify.read(self.folder) or NOTHING, self.terms)
             answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
             answer["budgets"] = unfinished.answers(answer["budgets"], records, self.terms, self.folder)
-            summary.write_tables(self.folder, records, answer | {unfinished.KEY: " ".join(str(error).split())})
+            answer[unfinished.KEY] = " ".join(str(error).split())
+            summary.write_tables(self.folder, records, answer)
+            self.say("unfinished", answer)
         except Exception as beside:  # a full disk takes this too; the first error is the one to tell
             log.warning("no answer could be left: %s: %s", type(beside).__name__, beside)
 

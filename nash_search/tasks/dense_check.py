@@ -15,6 +15,7 @@ import numpy as np
 
 from nash_search.errors import InvalidInput
 from nash_search.intervals import chance_difference
+from nash_search.pareto import loss
 from nash_search.records import Quality
 from nash_search.tasks.scoring import generate, measured, quality_of
 from nash_search.tasks.task import Task
@@ -55,8 +56,8 @@ def check_finetuned(
     # references moved on by one: answers of the right kind to other questions
     others = [several[0] for several in (*examples.references[1:], examples.references[0])]
     chance, error, _ = measured(task.metric, others, examples.references)
-    sign = 1 if task.metric.direction == "maximize" else -1
-    if sign * (quality.value - chance) <= chance_difference(error, quality.standard_error):
+    gained = loss(chance, task.metric.direction) - loss(quality.value, task.metric.direction)
+    if gained <= chance_difference(error, quality.standard_error):
         name = task.metric.label
         what = f"model must be fine-tuned for the data, but got {name} {quality.value:.1f}, chance is {chance:.1f}"
         raise InvalidInput(what, where=where, fix=fix)

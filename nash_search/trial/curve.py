@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nash_search.files import write_atomic
 from nash_search.intervals import chance_difference
+from nash_search.pareto import higher_is_better
 from nash_search.records import CurvePoint, Quality
 from nash_search.trial.early_stopping import reason_to_stop
 from nash_search.trial.job import Hooks, Job
@@ -44,7 +45,7 @@ class Curve:
                 self._job.peers,
                 margin=chance_difference(quality.standard_error, quality.standard_error),
                 last_rung=last,
-                maximize=quality.direction == "maximize",
+                maximize=higher_is_better(quality.direction),
             )
         return self.stopped is not None
 

@@ -139,10 +139,14 @@ def test_another_device_renews_nothing(rehearse, monkeypatch, capsys):
     assert (folder / "certification.json").read_bytes() == before
 
 
-def test_pick_that_certifies_again_counts_its_look_too(rehearse):
+def test_pick_that_certifies_again_counts_its_look_and_every_document_says_so(rehearse, capsys):
     folder = rehearse(trials=4).folder
-    assert pick(folder, LatencyBudget.parse("50%"), certify=True)["budgets"][0]["looks"] == 2
-    assert pick(folder, LatencyBudget.parse("50%"))["budgets"][0]["rounds"] == 10
+    assert cli.main(["pick", str(folder), "--budget-ms", "50%", "--certify", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["budgets"]
+    assert told["looks"] == 2 and pick(folder, LatencyBudget.parse("50%"))["budgets"][0]["rounds"] == 10
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {b["looks"] for b in summary["budgets"] if b["checkpoint"]} == {2}
+    assert "asked 2 times: all 10 rounds count" in (folder / "report.md").read_text()
 
 
 def test_every_trial_and_every_certification_is_an_occasion_of_the_device(rehearse):

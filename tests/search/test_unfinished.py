@@ -9,6 +9,8 @@ from collections import namedtuple
 import pytest
 
 from nash_search import files
+from nash_search.cli.search import run_search
+from nash_search.cli.studies import stored_config
 from nash_search.config import LatencyBudget
 from nash_search.errors import NashSearchError, Unfinished
 from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
@@ -69,6 +71,18 @@ def test_what_fails_after_training_leaves_an_answer_that_the_next_start_complete
     again = rehearse(trials=6, finalist_seeds=2)
     assert again.exit_code == 0 and summary(tmp_path)["unfinished"] is None
     assert {b["verdict"] for b in again.document["budgets"]} == {"met"}
+
+
+def test_json_prints_what_was_known_when_certification_failed(rehearse, monkeypatch, tmp_path, capsys):
+    result = rehearse(trials=4, study="whole")
+    with monkeypatch.context() as failing:
+        failing.setattr(SyntheticEvaluator, "time_fresh", raising(OutOfMemory("killed")))
+        with pytest.raises(Unfinished):
+            config = stored_config(result.folder).model_copy(update={"study": "s"})
+            run_search(config, tmp_path, as_json=True, quiet=True)
+    told = json.loads(capsys.readouterr().out)
+    assert "killed" in told.pop("unfinished") and list(told) == list(result.document)
+    assert {b["verdict"] for b in told["budgets"]} == {"ambiguous"}
 
 
 def test_the_next_start_trains_nothing_though_time_was_left_or_trials_were_and_more_trials_train_again(
