@@ -24,7 +24,7 @@ from nash_search.pruner import random_cut, shorten
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.gates import Gates
 from nash_search.pruner.lagrangian import Solved
-from nash_search.pruner.training import train
+from nash_search.pruner.training import Group, Optimization, train
 
 BILL = "5 minutes"
 
@@ -85,10 +85,10 @@ class Arm:
         return trained / count
 
     def _train(self, loss: Any, after_step: Any, count: int) -> float:
-        groups = [{"params": list(self.student.parameters()), "lr": 1e-5}]
-        options: dict[str, Any] = {"batches": self.batch, "steps": count, "groups": groups, "device": self.device}
+        group = Group(params=list(self.student.parameters()), lr=1e-5)
+        moves = Optimization(groups=[group], after_step=after_step)
         started = time.perf_counter()
-        train(self.student, loss=loss, after_step=after_step, **options)
+        train(self.student, loss=loss, batches=self.batch, steps=count, optimization=moves)
         return time.perf_counter() - started
 
 

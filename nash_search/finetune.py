@@ -4,7 +4,7 @@ The model starts from scratch in the shape the search space's `teacher:` gives, 
 or hub id. A killed run continues where it was; at the end of each epoch the model is scored on
 validation, the sealed test stays sealed.
 
-This module refuses to know pruning, latency and search; it borrows the pruner's training loop.
+The training loop is the pruner's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from nash_search.errors import InvalidInput
 from nash_search.families import find_family
 from nash_search.plain_yaml import place
 from nash_search.pruner.distillation import cross_entropy, forward
-from nash_search.pruner.training import StateFile, linear_decay
+from nash_search.pruner.state_file import StateFile
+from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train
 from nash_search.records import CurvePoint, Quality
 from nash_search.tasks import exported, models
 from nash_search.tasks.load import load_scratch_task, load_task
@@ -176,23 +177,20 @@ def finetune(
         if report is not None:
             report(step, steps, seen[0], quality)
 
-    done = pruner.train(
+    group = Group(params=list(student.parameters()), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    done = train(
         student,
         loss=lambda batch, step: cross_entropy(forward(student, batch), batch["labels"], recipe.label_smoothing),
         batches=batches,
         steps=steps,
-        groups=[
-            {"params": list(student.parameters()), "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-        ],
-        schedule=linear_decay(steps, min(recipe.warmup_steps, steps - 1)),
-        clip=recipe.grad_clip,
-        precision=recipe.precision,
+        optimization=Optimization(
+            groups=[group],
+            schedule=linear_decay(steps, min(recipe.warmup_steps, steps - 1)),
+            clip=recipe.grad_clip,
+            precision=recipe.precision,
+        ),
         seed=recipe.seed,
-        device=device,
-        step_guard=step_guard,
-        on_step=on_step,
-        rungs=rungs,
-        on_rung=on_rung,
+        watch=Watch(step_guard=step_guard, on_step=on_step, rungs=rungs, on_rung=on_rung),
         state=state,
     )
     _set_dropout(student.config, 0.0)  # distillation must see the same teacher each time

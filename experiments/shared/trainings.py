@@ -28,7 +28,7 @@ from nash_search import pruner
 from nash_search.config import Architecture, Frozen, SearchConfig, digest
 from nash_search.config_loader import load_config
 from nash_search.pruner.distillation import cross_entropy, forward
-from nash_search.pruner.training import Group, train
+from nash_search.pruner.training import Group, Optimization, TrainingContext, train
 from nash_search.recipes import PruningRecipe
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import load_task
@@ -139,7 +139,9 @@ def one(asked: tuple[Arm, Setting]) -> Line:
         student = from_scratch(teacher, arm, recipe.narrow_steps + recipe.tune_steps, recipe.learning_rate, batches)
     else:
         outputs = pruner.TeacherCache(folder=WORK / f"teacher-{setting.config}")
-        found = pruner.run(teacher, arm.architecture, recipe, batches, seed=arm.seed, teacher_cache=outputs)
+        found = pruner.run(
+            teacher, arm.architecture, recipe, batches, TrainingContext(seed=arm.seed, teacher_cache=outputs)
+        )
         student, undecided = found.model, found.pruning.get("undecided_share")
     train_s = time.process_time() - began
     texts = generate(student.eval(), task, task.validation.input_ids)
@@ -174,7 +176,7 @@ def from_scratch(teacher: Any, arm: Arm, steps: int, rate: float, batches: Calla
         loss=lambda batch, step: cross_entropy(forward(student, batch), batch["labels"]),
         batches=batches,
         steps=steps,
-        groups=[Group(params=list(student.parameters()), lr=rate)],
+        optimization=Optimization(groups=[Group(params=list(student.parameters()), lr=rate)]),
         seed=f"{arm.seed}/scratch",
     )
     return student

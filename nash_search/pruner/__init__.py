@@ -4,8 +4,8 @@
     save(student, "student"); student = load("student")
 
 A smaller decoder by depth, a smaller encoder by width (Ko et al. 2023, arXiv 2310.10054). Names are
-imported when first used, so that `import nash_search.pruner` stays free of torch. This package
-refuses to know tasks, latency and searches: it is handed its batches and a guard around each step.
+imported when first used, so that `import nash_search.pruner` stays free of torch. It is handed its batches
+and a guard around each step, and needs no task, clock or search.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.supernet import Supernet, train_supernet
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
     from nash_search.pruner.teacher_cache import TeacherCache
-    from nash_search.pruner.training import train
+    from nash_search.pruner.training import Optimization, TrainingContext, Watch, train
     from nash_search.pruner.vocabulary import trim_vocabulary
 
 _HOME = {
@@ -40,6 +40,9 @@ _HOME = {
     "prune": "pruning",
     "run": "pruning",
     "TeacherCache": "teacher_cache",
+    "Optimization": "training",
+    "TrainingContext": "training",
+    "Watch": "training",
     "train": "training",
     "train_supernet": "supernet",
     "cut": "surgery",
@@ -50,10 +53,13 @@ _HOME = {
 }
 
 __all__ = [
+    "Optimization",
     "Pruned",
     "Supernet",
     "Stopped",
     "TeacherCache",
+    "TrainingContext",
+    "Watch",
     "answered",
     "check_export",
     "cut",

@@ -6,16 +6,14 @@
 Stage 2 trains weights, gates and multipliers together; the gates are then hardened to exactly s*, and
 the expected sparsity just before, the share of undecided gates and the loss on both sides of the cut
 are reported: a top-k that does the gates' work is a magnitude cut in disguise.
-This module refuses to know tasks, quality and latency: batches, a guard around each step and the rungs
-are handed in.
+Batches, a guard around each step and the rungs are handed in (`TrainingContext`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,16 +30,10 @@ from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
 from nash_search.pruner.sequence_distillation import answered
 from nash_search.pruner.sparsity import choose
+from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.supernet import Supernet
-from nash_search.pruner.surgery import (
-    cut,
-    encoder_parameters,
-    keep_decoder_blocks,
-    shapes_of,
-    undisturbed,
-)
-from nash_search.pruner.teacher_cache import TeacherCache
-from nash_search.pruner.training import Group, StateFile, Trained, linear_decay, train
+from nash_search.pruner.surgery import cut, encoder_parameters, keep_decoder_blocks, shapes_of, undisturbed
+from nash_search.pruner.training import Group, Optimization, Trained, TrainingContext, Watch, linear_decay, train
 from nash_search.records import Shapes
 
 Batches = Callable[[int], Batch]
@@ -82,18 +74,12 @@ class Trial:
     architecture: Architecture
     recipe: PruningRecipe
     data: Batches
-    seed: int
-    device: torch.device
-    step_guard: Callable[[], AbstractContextManager[Any]]
-    on_progress: Callable[[str, int, int, float], None] | None
-    on_rung: Callable[[int, Any], bool | None] | None
-    folder: Path | None
-    save_every_s: float
-    outputs: TeacherCache | None
+    context: TrainingContext
     shared: Supernet | None
 
     def __post_init__(self) -> None:
         family = family_of(self.teacher)
+        self.device, self.outputs = torch.device(self.context.device), self.context.teacher_cache
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
         if self.teacher.training or self.teacher.device != self.device:
@@ -112,7 +98,7 @@ class Trial:
         self.steps = self.recipe.trial_steps
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
-        self.question = digest([*asked, self.seed, str(self.device), self.outputs is not None])
+        self.question = digest([*asked, self.context.seed, str(self.device), self.outputs is not None])
         if self.recipe.labels == "teacher":
             self.data = answered(self.teacher, self.data, self.outputs)
         self.blocks: tuple[int, ...] = ()
@@ -150,7 +136,7 @@ class Trial:
     def _select_blocks(self) -> tuple[int, ...]:
         """Stage 1: the teacher's decoder blocks that the student keeps."""
         wanted, score = self.architecture, None
-        with self.step_guard() if wanted.decoder_selection == "scored" else nullcontext():
+        with self.context.step_guard() if wanted.decoder_selection == "scored" else nullcontext():
             if wanted.decoder_selection == "scored" and wanted.decoder_layers < self.total:
                 score = DecoderScore(self.teacher, self.data, self.device)
             return selected_blocks(self.total, wanted.decoder_layers, wanted.decoder_selection, score)
@@ -165,9 +151,9 @@ class Trial:
         if recipe.narrowing == "magnitude":
             scores_G = importance.magnitude(student, gates)
         elif recipe.narrowing == "random":
-            scores_G = importance.at_random(gates, self.seed)
+            scores_G = importance.at_random(gates, self.context.seed)
         elif recipe.narrowing == "fisher" or recipe.gate_init == "fisher":
-            with self.step_guard():
+            with self.context.step_guard():
                 scores_G = importance.fisher(student, gates, self.data, importance.FISHER_BATCHES, self.device)
         if recipe.narrowing != "gates":
             assert scores_G is not None
@@ -198,11 +184,11 @@ class Trial:
     def _train_gates(self, student: Any, gates: Gates, state: StateFile | None) -> None:
         """Stage 2: weights and gates together, the expected sparsity held to its ramp."""
         recipe = self.recipe
-        if state is not None:
-            state.details = {"blocks": self.blocks}
         distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=True)
         solved = Solved(gates, recipe.gate_learning_rate) if recipe.multiplier == "solved" else None
         ascent = Ascent(self.device)
+        if state is not None:
+            state.details, state.also = {"blocks": self.blocks}, solved.state() if solved is not None else {}
         groups: list[Group] = [
             {"params": _trainable(student), "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
         ]
@@ -227,51 +213,49 @@ class Trial:
 
         def at_rung(step: int) -> bool | None:
             gates.settle()
-            return self.on_rung(step, student) if self.on_rung is not None else None
+            return self.context.on_rung(step, student) if self.context.on_rung is not None else None
 
+        optimization = Optimization(
+            groups=groups,
+            schedule=linear_decay(self.steps),
+            clip=recipe.grad_clip,
+            precision=recipe.precision,
+            after_step=after_step,
+            moved_after=[gates.logits_G] if solved is not None else [],
+        )
         with gates.attached(student), distillation.attached() as distilled:
             trained = train(
                 student,
                 loss=loss,
                 batches=self.data,
                 steps=self.narrow_steps,
-                groups=groups,
-                schedule=linear_decay(self.steps),
-                clip=recipe.grad_clip,
-                seed=f"{self.seed}/narrow",
-                device=self.device,
-                precision=recipe.precision,
-                after_step=after_step,
-                moved_after=[gates.logits_G] if solved is not None else [],
-                step_guard=self.step_guard,
-                on_step=self._reporter("narrow", 0),
-                rungs={rung for rung in self.rungs if rung < self.narrow_steps},
-                on_rung=at_rung,
+                optimization=optimization,
+                seed=f"{self.context.seed}/narrow",
+                watch=self._watch("narrow", 0, {rung for rung in self.rungs if rung < self.narrow_steps}, at_rung),
                 state=state,
-                state_tensors=solved.state() if solved is not None else None,
             )
         gates.settle()
         self._finish("narrow", trained, 0)
 
     def _tune(self, student: Any, state: StateFile | None) -> None:
-        recipe = self.recipe
+        """Stage 4: the cut weights, distilled without hidden states."""
+        recipe, done = self.recipe, self.narrow_steps
+        on_rung = self.context.on_rung
         distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=False, outputs=self.outputs)
+        group = Group(params=_trainable(student), lr=recipe.tune_learning_rate, weight_decay=recipe.weight_decay)
         trained = train(
             student,
             loss=lambda batch, step: distillation.loss(batch),
-            batches=lambda step: self.data(self.narrow_steps + step),
-            steps=self.steps - self.narrow_steps,
-            groups=[
-                {"params": _trainable(student), "lr": recipe.tune_learning_rate, "weight_decay": recipe.weight_decay}
-            ],
-            clip=recipe.grad_clip,
-            seed=f"{self.seed}/tune",
-            device=self.device,
-            precision=recipe.precision,
-            step_guard=self.step_guard,
-            on_step=self._reporter("tune", self.narrow_steps),
-            rungs={rung - self.narrow_steps for rung in self.rungs if rung >= self.narrow_steps},
-            on_rung=lambda step: self.on_rung(self.narrow_steps + step, student) if self.on_rung else None,
+            batches=lambda step: self.data(done + step),
+            steps=self.steps - done,
+            optimization=Optimization(groups=[group], clip=recipe.grad_clip, precision=recipe.precision),
+            seed=f"{self.context.seed}/tune",
+            watch=self._watch(
+                "tune",
+                done,
+                {rung - done for rung in self.rungs if rung >= done},
+                lambda step: on_rung(done + step, student) if on_rung is not None else None,
+            ),
             state=state,
         )
         self._finish("tune", trained, self.narrow_steps)
@@ -285,23 +269,26 @@ class Trial:
         distillation = Distillation(model, self.teacher, self.blocks, self.recipe, hidden=False)
         model.eval()
         total = 0.0
-        with self.step_guard(), gates.attached(model) if gates is not None else nullcontext():
+        with self.context.step_guard(), gates.attached(model) if gates is not None else nullcontext():
             for step in range(PROBE_BATCHES):
                 batch = {k: v.to(self.device) for k, v in self.data(step).items()}
                 total += float(distillation.loss(batch)) / PROBE_BATCHES
         return total
 
     def _state(self, stage: str) -> StateFile | None:
-        if self.folder is None:
-            return None
-        path, question = self.folder / f"{stage}.safetensors", f"{self.question}/{stage}"
-        return StateFile(path=path, question=question, every_s=self.save_every_s)
+        return self.context.state(stage, f"{self.question}/{stage}")
 
-    def _reporter(self, stage: str, done_before: int) -> Callable[[int, int, float], None] | None:
-        report = self.on_progress
-        if report is None:
-            return None
-        return lambda step, _, loss: report(stage, done_before + step, self.steps, loss)
+    def _watch(
+        self, stage: str, done_before: int, rungs: Collection[int], on_rung: Callable[[int], bool | None]
+    ) -> Watch:
+        """One stage, watched as a part of the trial."""
+        report = self.context.on_progress
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            if report is not None:
+                report(stage, done_before + step, self.steps, loss)
+
+        return Watch(step_guard=self.context.step_guard, on_step=on_step, rungs=rungs, on_rung=on_rung)
 
     def _finish(self, stage: str, trained: Trained, done_before: int) -> None:
         self.stages[stage] = {"steps": trained.steps, "seconds": trained.seconds, "loss": trained.loss}

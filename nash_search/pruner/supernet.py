@@ -5,8 +5,7 @@
 
 Sandwich training (Yu & Huang 2019, arXiv 1903.05134) with the teacher itself for the largest. Which heads and
 neurons an architecture keeps is fixed beforehand by Fisher scores, so that narrower encoders nest in wider ones
-and the weights learn what will really be cut; trained gates have no place in such a trial.
-This module refuses to know tasks and what follows. Shapes: _G gates.
+and the weights learn what will really be cut; trained gates have no place in such a trial. Shapes: _G gates.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ from nash_search.pruner.layer_selection import DecoderScore, ElasticDecoder, sel
 from nash_search.pruner.sequence_distillation import answered
 from nash_search.pruner.sparsity import Kept, choose
 from nash_search.pruner.surgery import cut, keep_decoder_blocks, undisturbed
-from nash_search.pruner.teacher_cache import TeacherCache
-from nash_search.pruner.training import Group, StateFile, train
+from nash_search.pruner.training import ALONE, Group, Optimization, TrainingContext, Watch, train
 
+STAGE = "shared"
 RANKING = "ranking.safetensors"
 """Beside the weights; written last, so a folder that has it is whole."""
 
@@ -103,14 +102,7 @@ def train_supernet(
     architectures: Sequence[Architecture],
     recipe: PruningRecipe,
     data: Callable[[int], Batch],
-    *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    on_progress: Callable[[str, int, int, float], None] | None = None,
-    folder: Path | None = None,
-    save_every_s: float = 20.0,
-    teacher_cache: TeacherCache | None = None,
+    context: TrainingContext = ALONE,
 ) -> Supernet:
     """Train once, for all of these architectures, `recipe.narrow_steps` steps.
 
@@ -119,21 +111,16 @@ def train_supernet(
         architectures: what trials may ask for.
         recipe: rates, loss weights and how widths are chosen.
         data: step -> batch, a pure function.
-        seed: of what each step trains, and of dropout.
-        device: where training happens.
-        step_guard: entered around every optimizer step.
-        on_progress: called with ("shared", steps done, steps, loss).
-        folder: where a killed training continues from.
-        save_every_s: seconds of training between saves of the state.
-        teacher_cache: the teacher's states and answers, kept for the trials.
+        context: seed (of what each step trains, and of dropout), device, who watches (its stage is "shared"), where
+            state is kept.
     """
-    device = torch.device(device)
+    device, teacher_cache = torch.device(context.device), context.teacher_cache
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
     total = len(family_of(teacher).decoder_blocks(teacher))
     data = answered(teacher, data, teacher_cache) if recipe.labels == "teacher" else data
     model = undisturbed(keep_decoder_blocks(teacher, tuple(range(total))).float())
     gates = gates_of(model, recipe)
-    with step_guard():
+    with context.step_guard():
         scores_G = importance.fisher(model, gates, data, importance.FISHER_BATCHES, device)
         blocks = _blocks(teacher, architectures, total, data, device)
     open_G = {s: _open(model, gates, scores_G, s, recipe) for s in {a.encoder_sparsity_pct for a in architectures}}
@@ -150,24 +137,19 @@ def train_supernet(
         gates.use(open_G[drawn.encoder_sparsity_pct])
         return distillation.loss(batch)
 
-    state = None
-    if folder is not None:
-        asked = [recipe.model_dump(), sorted(a.slug for a in architectures), seed, str(device)]
-        state = StateFile(path=folder / "shared.safetensors", question=digest(asked), every_s=save_every_s)
+    asked = [recipe.model_dump(), sorted(a.slug for a in architectures), context.seed, str(device)]
+    group = Group(params=parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    on_step = partial(context.on_progress, STAGE) if context.on_progress is not None else None
     with gates.attached(model):
         trained = train(
             model,
             loss=loss,
             batches=data,
             steps=recipe.narrow_steps,
-            groups=[Group(params=parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)],
-            clip=recipe.grad_clip,
-            seed=f"{seed}/shared",
-            device=device,
-            precision=recipe.precision,
-            step_guard=step_guard,
-            on_step=(lambda *said: on_progress("shared", *said)) if on_progress is not None else None,
-            state=state,
+            optimization=Optimization(groups=[group], clip=recipe.grad_clip, precision=recipe.precision),
+            seed=f"{context.seed}/{STAGE}",
+            watch=Watch(step_guard=context.step_guard, on_step=on_step),
+            state=context.state(STAGE, digest(asked)),
         )
     decoder.restore()
     return Supernet(

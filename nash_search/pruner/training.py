@@ -3,30 +3,27 @@
     step k:  seed(k) -> batch(k) -> loss -> backward -> clip -> AdamW -> clamp
 
 Everything random in step k is seeded by (seed, k) and the batch is a function of k, so a step depends
-on the parameters and the optimizer's moments alone. Those are what a `StateFile` holds, in safetensors,
-renamed into place: kill the process at any step, run again, and the result is bit-identical on CPU.
-This module refuses to know what is trained and why.
+on the parameters and the optimizer's moments alone. Those are what a `StateFile` holds: kill the process
+at any step, run again, and the result is bit-identical on CPU.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from nash_search.files import staged_file
 from nash_search.pruner.accumulation import Pieces
+from nash_search.pruner.state_file import StateFile, restore, snapshot
+from nash_search.pruner.teacher_cache import TeacherCache
 
 Batch = dict[str, torch.Tensor]
 SAVE_SPACING = 20
@@ -47,6 +44,74 @@ class Group(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How parameters move."""
+
+    groups: Sequence[Group]
+    """AdamW parameter groups."""
+    schedule: Callable[[int], float] | None = None
+    """Rate factor by step for scheduled groups (None: linear decay)."""
+    clip: float | None = 1.0
+    """Largest gradient norm of the clipped groups (None: no clipping)."""
+    precision: str = "fp32"
+    """`fp32`, or `bf16` for autocast."""
+    after_step: Callable[[int], None] | None = None
+    """Called with the step after the update (clamp); gradients are still there."""
+    moved_after: Sequence[torch.nn.Parameter] = ()
+    """Parameters that `after_step` moves instead of AdamW."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What happens around the steps of one `train`; none of it changes what is trained."""
+
+    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Entered around every step."""
+    on_step: Callable[[int, int, float], None] | None = None
+    """Called with (steps done, steps, loss) every `report_every` steps, before a rung and at the last."""
+    report_every: int = 10
+    rungs: Collection[int] = ()
+    """Numbers of steps done after which `on_rung` is called, once each."""
+    on_rung: Callable[[int], bool | None] | None = None
+    """Returning True ends training; after a resume, rungs passed before are not called again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingContext:
+    """What a whole training (of a trial, of a supernet) is given beside the question: where it runs, who watches."""
+
+    seed: int = 0
+    """Of everything random; the same seed gives the same model on CPU."""
+    device: str | torch.device = "cpu"
+    """Where training happens."""
+    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Entered around every optimizer step."""
+    on_progress: Callable[[str, int, int, float], None] | None = None
+    """Called with (stage, steps done, steps, loss); steps count over the whole training."""
+    on_rung: Callable[[int, Any], bool | None] | None = None
+    """Called with (steps done, model) `recipe.rungs` times, the last one on the final model; True ends the trial. In
+    stage 2 the model has its gates attached (evaluation gates). A supernet has no rungs."""
+    folder: Path | None = None
+    """Where state is saved; a call with the same question continues from it. Rungs passed before are not called
+    again. The caller removes it once the result is safe."""
+    save_every_s: float = 20.0
+    """Seconds of training between saves of the state (0: after every step)."""
+    teacher_cache: TeacherCache | None = None
+    """The teacher's states and answers, kept from trial to trial; stage 4 then skips its forward pass wherever another
+    trial was before."""
+
+    def state(self, name: str, question: str) -> StateFile | None:
+        """The state of one part of the training, where there is a folder for it."""
+        if self.folder is None:
+            return None
+        return StateFile(path=self.folder / f"{name}.safetensors", question=question, every_s=self.save_every_s)
+
+
+ALONE = TrainingContext()
+"""On the CPU, unwatched, nothing kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """What one call of `train` came to."""
 
@@ -58,48 +123,6 @@ class Trained:
     """Last reported loss (NaN when no step was due)."""
     stopped: bool = False
     """A rung asked to end the trial."""
-
-
-@dataclass(kw_only=True)
-class StateFile:
-    """The one file that a killed stage continues from.
-
-    Args:
-        path: where; the folder is made when first needed.
-        question: what is being trained; a file that answers another question is ignored.
-        every_s: seconds of training between saves, and at least `SAVE_SPACING` times what the last one took;
-            0 saves after every step.
-        details: JSON kept beside the tensors for whoever resumes.
-    """
-
-    path: Path
-    question: str
-    every_s: float = 20.0
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def header(self) -> dict[str, Any] | None:
-        """What is said beside the tensors, or None when there is nothing (for this question) to continue from."""
-        if not self.path.is_file():
-            return None
-        with safe_open(self.path, framework="pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {}).get("nash_search", "{}"))
-        return header if header.get("question") == self.question else None
-
-    def read(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-        """Header and tensors, or None as above."""
-        header = self.header()
-        if header is None:
-            return None
-        with safe_open(self.path, framework="pt") as file:
-            return header, {name: file.get_tensor(name) for name in file.keys()}
-
-    def write(self, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        """Replace the file: written beside it, flushed to disk, renamed."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"question": self.question, "details": self.details, **header})
-        kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        with staged_file(self.path, durable=True) as staging:
-            save_file(kept, staging, metadata={"nash_search": text})
 
 
 def linear_decay(steps: int, warmup: int = 0) -> Callable[[int], float]:
@@ -119,56 +142,33 @@ def train(
     loss: Callable[[Batch, int], torch.Tensor],
     batches: Callable[[int], Batch],
     steps: int,
-    groups: list[Group],
-    schedule: Callable[[int], float] | None = None,
-    clip: float | None = 1.0,
+    optimization: Optimization,
     seed: int | str = 0,
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
-    after_step: Callable[[int], None] | None = None,
-    moved_after: Iterable[torch.nn.Parameter] = (),
-    step_guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    on_step: Callable[[int, int, float], None] | None = None,
-    report_every: int = 10,
-    rungs: Collection[int] = (),
-    on_rung: Callable[[int], bool | None] | None = None,
+    watch: Watch = Watch(),
     state: StateFile | None = None,
-    state_tensors: dict[str, torch.Tensor] | None = None,
 ) -> Trained:
     """Train in place and leave the model in eval mode.
 
     Args:
         model: put in train mode for the steps, in eval mode for rungs.
-        loss: of (batch on the device, step); called inside autocast when the precision is bf16, and piece by piece
-            (`accumulation.py`) when the batch does not fit the device's memory.
+        loss: of (batch on the parameters' device, step); called inside autocast when the precision is bf16, and piece
+            by piece (`accumulation.py`) when the batch does not fit the device's memory.
         batches: a pure function of the step, 0 first.
         steps: optimizer steps, those done before a resume included.
-        groups: AdamW parameter groups.
-        schedule: rate factor by step for scheduled groups (None: linear decay).
-        clip: largest gradient norm of the clipped groups (None: no clipping).
+        optimization: what moves, and how.
         seed: everything random in a step is seeded by this and the step.
-        device: where the model lives; batches are moved there.
-        precision: `fp32`, or `bf16` for autocast.
-        after_step: called with the step after the update (clamp); gradients are still there.
-        moved_after: parameters that `after_step` moves instead of AdamW.
-        step_guard: entered around every step.
-        on_step: called with (steps done, steps, loss) every `report_every` steps, before a rung and at the last.
-        rungs: numbers of steps done after which `on_rung` is called, once each.
-        on_rung: returning True ends training; after a resume, rungs passed before are not called again.
+        watch: who is told and asked between steps.
         state: where to continue from and to save to.
-        state_tensors: what else a resume needs, restored in place.
 
     Raises:
         FloatingPointError: when a reported loss is not finite.
     """
-    device = torch.device(device)
-    schedule = linear_decay(steps) if schedule is None else schedule
+    groups, rungs = optimization.groups, watch.rungs
+    schedule = optimization.schedule or linear_decay(steps)
     parameters = [p for group in groups for p in group["params"]]
+    device = parameters[0].device
     clipped = [p for group in groups if group.get("clipped", True) for p in group["params"]]
-    optimizer = torch.optim.AdamW(
-        [{"weight_decay": 0.0, **group} for group in groups],
-        fused=True,
-    )
+    optimizer = torch.optim.AdamW([{"weight_decay": 0.0, **group} for group in groups], fused=True)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     step, seconds, passed, last = 0, 0.0, -1, math.nan
@@ -176,9 +176,7 @@ def train(
     if found is not None:
         header, tensors = found
         step, seconds, passed, last = header["step"], header["seconds"], header["passed"], header["loss"]
-        _restore(parameters, optimizer, tensors)
-        for name, tensor in (state_tensors or {}).items():
-            tensor.copy_(tensors[f"also.{name}"])
+        restore(parameters, optimizer, tensors)
 
     saved = (step, passed) if found is not None else None
     saved_at, wait_s = time.perf_counter(), state.every_s if state is not None else 0.0
@@ -189,15 +187,14 @@ def train(
             return
         began = time.perf_counter()
         header = {"step": step, "seconds": seconds, "passed": passed, "loss": last}
-        also = {f"also.{name}": tensor for name, tensor in (state_tensors or {}).items()}
-        state.write(header, _snapshot(parameters, optimizer) | also)
+        state.write(header, snapshot(parameters, optimizer))
         saved, saved_at = (step, passed), time.perf_counter()
         took_s = saved_at - began
         seconds += took_s
         wait_s = max(state.every_s, SAVE_SPACING * took_s) if state.every_s else 0.0
 
     def precise(batch: Batch, step: int) -> torch.Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=optimization.precision == "bf16"):
             return loss(batch, step)
 
     def forget() -> None:
@@ -208,36 +205,36 @@ def train(
         _seed(seed, step, device)
         forget()  # what an attempt that ran out of memory had added
 
-    pieces, learned = Pieces(), [*parameters, *moved_after]
+    pieces, learned = Pieces(), [*parameters, *optimization.moved_after]
     model.train()
     stopped = False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while step < steps or (step in rungs and passed < step):
             if step in rungs and passed < step:
                 passed = step
-                stopped = _at_rung(model, step, on_rung)
+                stopped = _at_rung(model, step, watch.on_rung)
                 save()
                 if stopped or step == steps:
                     break
-            with step_guard():
+            with watch.step_guard():
                 started = time.perf_counter()  # waiting for the device is not training
                 batch = {k: v.to(device, non_blocking=True) for k, v in batches(step).items()}
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * (schedule(step) if group.get("scheduled", True) else 1.0)
                 value = pieces.backward(partial(precise, step=step), batch, partial(begin, step))
-                if clip is not None:
-                    torch.nn.utils.clip_grad_norm_(clipped, clip)
+                if optimization.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(clipped, optimization.clip)
                 optimizer.step()
-                if after_step is not None:
-                    after_step(step)
+                if optimization.after_step is not None:
+                    optimization.after_step(step)
                 forget()  # scoring and timing have the memory to themselves
             step += 1
-            if step % report_every == 0 or step == steps or step in rungs:
+            if step % watch.report_every == 0 or step == steps or step in rungs:
                 last = float(value)
                 if not math.isfinite(last):
                     raise FloatingPointError(f"loss must be finite, but got {last} at step {step} of {steps}")
-                if on_step is not None:
-                    on_step(step, steps, last)
+                if watch.on_step is not None:
+                    watch.on_step(step, steps, last)
             now = time.perf_counter()
             seconds += now - started
             if state is not None and now - saved_at >= wait_s:
@@ -264,27 +261,3 @@ def _seed(seed: int | str, step: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(value)
-
-
-def _snapshot(parameters: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for index, parameter in enumerate(parameters):
-        tensors[f"{index}"] = parameter.data
-        for name, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{index}.{name}"] = value
-    return tensors
-
-
-@torch.no_grad()
-def _restore(
-    parameters: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
-) -> None:
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, key = name.partition(".")
-        if key and number != "also":
-            moments.setdefault(int(number), {})[key] = tensor
-    for index, parameter in enumerate(parameters):
-        parameter.copy_(tensors[str(index)])
-        if index in moments:
-            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments[index].items()}

@@ -197,7 +197,8 @@ class NashEvaluator:
         recipe = shared_training.spread(recipe, self.config.trials).model_copy(update={"labels": "data"})
 
         def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
-            return pruner.run(self.teacher, architecture, few, data, device=self.device.name, step_guard=guard).stages
+            context = pruner.TrainingContext(device=self.device.name, step_guard=guard)
+            return pruner.run(self.teacher, architecture, few, data, context).stages
 
         train_s, timed = timed_steps(train, recipe, limit_s)
         train_s += shared_training.answers_s(self.teacher, data, self.config.recipe, guard) / self.config.trials
@@ -225,13 +226,19 @@ class NashEvaluator:
 
         job.work.mkdir(parents=True, exist_ok=True)
         check_free(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
-        training = self._training(job, hooks)
-        start = shared_training.start(job, self.teacher, self.decoder_layers(), training, self._at_rung)
+        data = self.task.train_batches(recipe.batch_size, job.seed)
+        context = pruner.TrainingContext(
+            seed=job.seed,
+            device=self.device.name,
+            step_guard=self._guard,
+            on_progress=lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
+            on_rung=on_rung,
+            folder=job.work,
+            teacher_cache=pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
+        )
+        start = shared_training.start(job, self.teacher, self.decoder_layers(), data, context, self._at_rung)
         try:
-            pruned = pruner.run(
-                self.teacher, job.architecture, recipe, on_rung=on_rung, folder=job.work, shared=start.shared,
-                **training,
-            )  # fmt: skip
+            pruned = pruner.run(self.teacher, job.architecture, recipe, data, context, shared=start.shared)
         except pruner.Stopped as end:
             return TrialRecord(
                 number=job.number, architecture=job.architecture, seed=job.seed, curve=curve.points,
@@ -261,17 +268,6 @@ class NashEvaluator:
 
     def _at_rung(self, model: Any) -> float:
         return score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard).value
-
-    def _training(self, job: Job, hooks: Hooks) -> dict[str, Any]:
-        """What every training of a job is handed."""
-        return {
-            "data": self.task.train_batches(job.config.recipe.batch_size, job.seed),
-            "seed": job.seed,
-            "device": self.device.name,
-            "step_guard": self._guard,
-            "on_progress": lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
-            "teacher_cache": pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
-        }
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as it is, timed next to itself."""

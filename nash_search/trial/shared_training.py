@@ -49,7 +49,12 @@ class Start:
 
 
 def start(
-    job: Job, teacher: Any, decoder_layers: int, training: dict[str, Any], quality: Callable[[Any], float]
+    job: Job,
+    teacher: Any,
+    decoder_layers: int,
+    data: Callable[[int], Any],
+    context: pruner.TrainingContext,
+    quality: Callable[[Any], float],
 ) -> Start:
     """The shared model from the study's folder, or trained now while other workers wait; nothing for other recipes.
 
@@ -57,7 +62,8 @@ def start(
         job: the trial.
         teacher: the dense model.
         decoder_layers: its depth.
-        training: what `pruner.train_supernet` is handed beside.
+        data: step -> batch.
+        context: of the trial's own training.
         quality: of an untrained student.
     """
     recipe = job.config.recipe
@@ -71,7 +77,7 @@ def start(
             largest = pruner.largest_sparsity_pct(teacher, recipe)
             space = job.config.search_space.filled(decoder_layers).architectures()
             every = [a for a in space if a.encoder_sparsity_pct <= largest]
-            trained = pruner.train_supernet(teacher, every, recipe, folder=work, **training)
+            trained = pruner.train_supernet(teacher, every, recipe, data, replace(context, folder=work))
             shared = replace(trained, made_by=job.key)
             shared.save(study / FOLDER)
             shutil.rmtree(work, ignore_errors=True)

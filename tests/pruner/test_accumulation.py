@@ -11,7 +11,7 @@ from tiny import batch_of, model_of
 from nash_search.errors import NashSearchWarning
 from nash_search.pruner.accumulation import Pieces
 from nash_search.pruner.distillation import cross_entropy, forward
-from nash_search.pruner.training import train
+from nash_search.pruner.training import Optimization, train
 
 
 def without_dropout(kind):
@@ -39,7 +39,7 @@ def trained(model, most_rows, seen):
         loss=loss,
         batches=lambda step: batch_of(step, batch=7),
         steps=3,
-        groups=[{"params": list(model.parameters()), "lr": 1e-3}],
+        optimization=Optimization(groups=[{"params": list(model.parameters()), "lr": 1e-3}]),
     )
     return done, dict(model.named_parameters())
 
@@ -95,7 +95,7 @@ def test_the_forward_runs_in_the_precision_asked_for_and_the_weights_stay_whole(
         seen.append(logits.dtype)
         return cross_entropy(logits, batch["labels"])
 
-    groups = [{"params": list(model.parameters()), "lr": 1e-3}]
-    train(model, loss=loss, batches=lambda step: batch_of(step), steps=1, groups=groups, precision=precision)
+    moves = Optimization(groups=[{"params": list(model.parameters()), "lr": 1e-3}], precision=precision)
+    train(model, loss=loss, batches=batch_of, steps=1, optimization=moves)
     assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -14,6 +14,7 @@ from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.pruner import (
     Stopped,
     TeacherCache,
+    TrainingContext,
     answered,
     cut,
     largest_sparsity_pct,
@@ -75,7 +76,9 @@ def test_a_trial_ends_at_its_architecture_and_leaves_the_teacher_alone(kind):
         asked.append(step)
         return batch_of(step, kind=kind)
 
-    pruned = run(teacher, ARCHITECTURE, RECIPE, batches, on_rung=lambda step, model: rungs.append(step))
+    pruned = run(
+        teacher, ARCHITECTURE, RECIPE, batches, TrainingContext(on_rung=lambda step, model: rungs.append(step))
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert pruned.shapes == shapes_of(pruned.model)
     assert pruned.shapes.decoder_blocks == (0, 3)
@@ -129,7 +132,7 @@ def test_rungs_and_the_loss_before_hardening_see_the_evaluation_gates(multiplier
     def on_rung(step, model):
         seen.append(logits_of(model, batch_of()))
 
-    pruned = run(teacher, ARCHITECTURE, recipe, data, on_rung=on_rung)
+    pruned = run(teacher, ARCHITECTURE, recipe, data, TrainingContext(on_rung=on_rung))
     short = shorten(teacher, 2)
     for logits in seen[:2]:
         assert float((logits - logits_of(short, batch_of())).abs().max()) < 1e-4
@@ -144,7 +147,8 @@ def test_ascent_trains_gates_at_a_constant_rate_within_reach(monkeypatch):
     real = stages.train
 
     def spied(*args, **options):
-        groups.append((options["groups"], options.get("schedule")))
+        optimization = options["optimization"]
+        groups.append((optimization.groups, optimization.schedule))
         return real(*args, **options)
 
     monkeypatch.setattr(stages, "train", spied)
@@ -206,8 +210,14 @@ def test_scored_blocks_are_kept_through_a_resume(tmp_path):
     assert whole.shapes.decoder_blocks == shapes_of(shorten(model_of("bart"), 2, "scored", data)).decoder_blocks
     for kill_at in (8, 6):
         with pytest.raises(Killed):
-            run(model_of("bart"), architecture, RECIPE, data, step_guard=KillAt(kill_at), folder=tmp_path)
-    resumed = run(model_of("bart"), architecture, RECIPE, data, folder=tmp_path)
+            run(
+                model_of("bart"),
+                architecture,
+                RECIPE,
+                data,
+                TrainingContext(step_guard=KillAt(kill_at), folder=tmp_path),
+            )
+    resumed = run(model_of("bart"), architecture, RECIPE, data, TrainingContext(folder=tmp_path))
     assert resumed.shapes == whole.shapes
     assert same_weights(whole.model, resumed.model)
 
@@ -290,25 +300,22 @@ def test_a_killed_trial_continues_to_the_same_bits(kill_at, multiplier, save_eve
             ARCHITECTURE,
             recipe,
             data,
-            step_guard=KillAt(kill_at),
-            on_rung=on_rung,
-            folder=tmp_path,
-            save_every_s=save_every_s,
+            TrainingContext(step_guard=KillAt(kill_at), on_rung=on_rung, folder=tmp_path, save_every_s=save_every_s),
         )
-    resumed = run(model_of("t5"), ARCHITECTURE, recipe, data, on_rung=on_rung, folder=tmp_path)
+    resumed = run(model_of("t5"), ARCHITECTURE, recipe, data, TrainingContext(on_rung=on_rung, folder=tmp_path))
     assert same_weights(whole.model, resumed.model)
     assert resumed.shapes == whole.shapes
     assert resumed.pruning == whole.pruning
     assert {n: s["steps"] for n, s in resumed.stages.items()} == {"narrow": 12, "tune": 4}
     assert [step for step, _ in rungs] == [4, 8, 12, 16]
-    again = run(model_of("t5"), ARCHITECTURE, recipe, data, on_rung=on_rung, folder=tmp_path)
+    again = run(model_of("t5"), ARCHITECTURE, recipe, data, TrainingContext(on_rung=on_rung, folder=tmp_path))
     assert same_weights(whole.model, again.model)
     assert len(rungs) == 4
 
 
 def test_a_finished_trial_of_another_seed_is_not_taken_for_this_one(tmp_path):
-    whole = run(model_of("t5"), ARCHITECTURE, RECIPE, data, folder=tmp_path)
-    another = run(model_of("t5"), ARCHITECTURE, RECIPE, data, seed=3, folder=tmp_path)
+    whole = run(model_of("t5"), ARCHITECTURE, RECIPE, data, TrainingContext(folder=tmp_path))
+    another = run(model_of("t5"), ARCHITECTURE, RECIPE, data, TrainingContext(seed=3, folder=tmp_path))
     assert not same_weights(whole.model, another.model)
 
 
@@ -339,7 +346,7 @@ def test_an_attempt_that_ran_out_of_memory_leaves_nothing_in_the_gates(multiplie
 
 def test_a_rung_can_end_the_trial():
     with pytest.raises(Stopped) as stopped:
-        run(model_of("t5"), ARCHITECTURE, RECIPE, data, on_rung=lambda step, model: step >= 8)
+        run(model_of("t5"), ARCHITECTURE, RECIPE, data, TrainingContext(on_rung=lambda step, model: step >= 8))
     assert stopped.value.step == 8
     assert stopped.value.stages["narrow"]["steps"] == 8
 
@@ -371,7 +378,7 @@ def test_what_does_not_fit_the_model_is_refused_before_training(architecture, me
 
 def test_progress_counts_over_the_whole_trial():
     seen = []
-    run(model_of("t5"), ARCHITECTURE, RECIPE, data, on_progress=lambda *args: seen.append(args[:3]))
+    run(model_of("t5"), ARCHITECTURE, RECIPE, data, TrainingContext(on_progress=lambda *args: seen.append(args[:3])))
     assert seen == sorted(seen, key=lambda report: report[1])
     assert {("narrow", 10, 16), ("narrow", 12, 16), ("tune", 16, 16)} <= set(seen)
 
@@ -387,9 +394,9 @@ def test_labels_of_the_teacher_are_its_answers_and_a_resume_hears_the_same(tmp_p
     outputs = TeacherCache(folder=tmp_path / "outputs")
     options = {"folder": tmp_path / "work", "save_every_s": 0, "teacher_cache": outputs}
     with pytest.raises(Killed):
-        run(teacher, ARCHITECTURE, taught, data, step_guard=KillAt(9), **options)
-    resumed = run(teacher, ARCHITECTURE, taught, data, **options).model
-    undisturbed = run(teacher, ARCHITECTURE, taught, data, teacher_cache=outputs).model
+        run(teacher, ARCHITECTURE, taught, data, TrainingContext(step_guard=KillAt(9), **options))
+    resumed = run(teacher, ARCHITECTURE, taught, data, TrainingContext(**options)).model
+    undisturbed = run(teacher, ARCHITECTURE, taught, data, TrainingContext(teacher_cache=outputs)).model
     assert same_weights(resumed, undisturbed)
 
 

@@ -12,7 +12,7 @@ from tiny import batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
-from nash_search.pruner import Supernet, answered, run, shapes_of, train_supernet
+from nash_search.pruner import Supernet, TrainingContext, answered, run, shapes_of, train_supernet
 from nash_search.pruner import supernet as module
 from nash_search.pruner.distillation import forward
 from nash_search.pruner.gates import gates_of
@@ -31,7 +31,7 @@ def data_of(kind):
 
 
 def shared_of(kind, **given):
-    return train_supernet(model_of(kind), ARCHITECTURES, RECIPE, data_of(kind), **given)
+    return train_supernet(model_of(kind), ARCHITECTURES, RECIPE, data_of(kind), TrainingContext(**given))
 
 
 @pytest.mark.parametrize("kind", ["t5", "umt5", "bart", "m2m_100"])
@@ -102,10 +102,8 @@ def test_saved_and_loaded_it_gives_the_same_students(tmp_path):
 
 def test_a_trial_from_it_only_tunes_and_resumes_to_the_same_bits(tmp_path: Path):
     shared, rungs = shared_of("t5"), []
-    asked = {"seed": 3, "shared": shared}
-    whole = run(
-        model_of("t5"), ARCHITECTURES[4], RECIPE, data_of("t5"), on_rung=lambda s, m: rungs.append(s) and None, **asked
-    )
+    told = TrainingContext(seed=3, on_rung=lambda s, m: rungs.append(s) and None)
+    whole = run(model_of("t5"), ARCHITECTURES[4], RECIPE, data_of("t5"), told, shared=shared)
     assert {name: stage["steps"] for name, stage in whole.stages.items()} == {"tune": 4}
     assert rungs == [2, 4]
     assert whole.sparsity_counted == pytest.approx(0.4, abs=0.005) and whole.sparsity_expected is None
@@ -116,10 +114,10 @@ def test_a_trial_from_it_only_tunes_and_resumes_to_the_same_bits(tmp_path: Path)
             raise Killed
         return batch_of(step, kind="t5")
 
-    given = {**asked, "folder": tmp_path, "save_every_s": 0}
+    kept = TrainingContext(seed=3, folder=tmp_path, save_every_s=0)
     with pytest.raises(Killed):
-        run(model_of("t5"), ARCHITECTURES[4], RECIPE, once, **given)
-    again = run(model_of("t5"), ARCHITECTURES[4], RECIPE, once, **given)
+        run(model_of("t5"), ARCHITECTURES[4], RECIPE, once, kept, shared=shared)
+    again = run(model_of("t5"), ARCHITECTURES[4], RECIPE, once, kept, shared=shared)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
 
 

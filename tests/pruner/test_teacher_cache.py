@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from tiny import batch_of, model_of
 
 from nash_search.config import Architecture, PruningRecipe
-from nash_search.pruner import TeacherCache, run, teacher_cache
+from nash_search.pruner import TeacherCache, TrainingContext, run, teacher_cache
 
 RECIPE = PruningRecipe(narrow_steps=4, tune_steps=6, rungs=1)
 
@@ -26,7 +26,9 @@ def test_a_trial_does_not_depend_on_who_filled_the_folder(tmp_path):
     def trial(sparsity):
         asked.clear()
         architecture = Architecture(encoder_sparsity_pct=sparsity, decoder_layers=2)
-        model = run(teacher, architecture, RECIPE, lambda step: batch_of(step), teacher_cache=outputs).model
+        model = run(
+            teacher, architecture, RECIPE, lambda step: batch_of(step), TrainingContext(teacher_cache=outputs)
+        ).model
         return model.state_dict(), len(asked)
 
     first, asked_first = trial(0)
@@ -46,7 +48,7 @@ def test_a_full_disk_costs_the_others_their_share_and_no_trial(tmp_path, monkeyp
     monkeypatch.setattr(teacher_cache, "save_file", full)
     outputs = TeacherCache(folder=tmp_path / "teacher")
     architecture = Architecture(encoder_sparsity_pct=0, decoder_layers=2)
-    run(model_of("t5"), architecture, RECIPE, batch_of, teacher_cache=outputs)
+    run(model_of("t5"), architecture, RECIPE, batch_of, TrainingContext(teacher_cache=outputs))
     assert not list((tmp_path / "teacher").iterdir())
 
 

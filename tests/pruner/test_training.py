@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nash_search.pruner import training
-from nash_search.pruner.training import Group, StateFile, linear_decay, train
+from nash_search.pruner.state_file import StateFile
+from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train
 
 
 class Toy(torch.nn.Module):
@@ -25,8 +26,10 @@ def updates(model, groups, slopes=(1.0, 1.0), **options):
         model,
         loss=lambda batch, step: -(slopes[0] * model.one + slopes[1] * model.other).sum(),
         batches=lambda step: {"x": torch.zeros(1)},
-        groups=groups,
-        after_step=lambda step: seen.append((float(model.one.detach()), float(model.other.detach()))),
+        optimization=Optimization(
+            groups=groups,
+            after_step=lambda step: seen.append((float(model.one.detach()), float(model.other.detach()))),
+        ),
         **options,
     )
     return torch.tensor([(0.0, 0.0), *seen]).diff(dim=0)
@@ -54,9 +57,7 @@ def test_only_clipped_groups_count_in_the_norm_and_are_clipped():
         loss=lambda batch, step: -(30 * model.one + 400 * model.other).sum(),
         batches=lambda step: {"x": torch.zeros(1)},
         steps=1,
-        groups=groups,
-        clip=2.0,
-        after_step=after_step,
+        optimization=Optimization(groups=groups, clip=2.0, after_step=after_step),
     )
     assert norms[-1] == pytest.approx((-2.0, -400.0), rel=1e-4)
 
@@ -68,9 +69,9 @@ def test_every_step_has_its_own_noise_and_the_callers_is_left_alone():
         noise.append(float(torch.rand(1)))
         return model.one.sum()
 
-    state = torch.get_rng_state()
+    state, moves = torch.get_rng_state(), Optimization(groups=[Group(params=[model.one], lr=0.1)])
     for _ in range(2):
-        train(model, loss=loss, batches=lambda step: {}, steps=4, groups=[Group(params=[model.one], lr=0.1)])
+        train(model, loss=loss, batches=lambda step: {}, steps=4, optimization=moves)
     assert torch.equal(torch.get_rng_state(), state)
     assert noise[:4] == noise[4:] and len(set(noise)) == 4
 
@@ -96,8 +97,8 @@ def test_saves_cost_a_twentieth_of_the_training_and_are_charged(save_s, gap_step
 
     model, written = Toy(), []
     state = Slow(path=tmp_path / "state.safetensors", question="q", every_s=20.0)
-    groups = [Group(params=[model.one], lr=0.1)]
-    done = train(model, loss=loss, batches=lambda step: {}, steps=190, groups=groups, rungs=[190], state=state)
+    moves, watch = Optimization(groups=[Group(params=[model.one], lr=0.1)]), Watch(rungs=[190])
+    done = train(model, loss=loss, batches=lambda step: {}, steps=190, optimization=moves, watch=watch, state=state)
     assert written == [20, *range(20 + gap_steps, 190, gap_steps), 190]  # the first as asked; the last rung only once
     assert done.seconds == pytest.approx(190 + save_s * len(written))
 
@@ -114,10 +115,8 @@ def test_no_gradient_outlives_its_step():
         loss=lambda batch, step: (model.one * model.other * moved).sum(),
         batches=lambda step: {},
         steps=4,
-        groups=[Group(params=list(model.parameters()), lr=0.1)],
-        moved_after=[moved],
-        rungs=[2, 4],
-        on_rung=on_rung,
+        optimization=Optimization(groups=[Group(params=list(model.parameters()), lr=0.1)], moved_after=[moved]),
+        watch=Watch(rungs=[2, 4], on_rung=on_rung),
     )
     assert held == [[None] * 3] * 2
     assert [p.grad for p in (*model.parameters(), moved)] == [None] * 3

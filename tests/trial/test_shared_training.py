@@ -81,7 +81,7 @@ def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypa
             number=number, architecture=where, seed=0, question="q", config=config, workload=workload, share=0.5,
             folder=str(tmp_path),
         )  # fmt: skip
-        return shared_training.start(job, teacher, 4, {"data": lambda step: batch_of(step)}, lambda model: 1.0)
+        return shared_training.start(job, teacher, 4, batch_of, pruner.TrainingContext(), lambda model: 1.0)
 
     first = started(1)
     assert first.stages[shared_training.STAGE]["steps"] == config.recipe.narrow_steps
