@@ -32,7 +32,7 @@ from experiments.shared.drawing import Interval, forest
 from nash_search import device, intervals, pruner
 from nash_search.config import Architecture, SearchConfig, Workload
 from nash_search.latency.runtimes import runtime_of
-from nash_search.latency.timing import DENSE, time_round
+from nash_search.latency.timing_round import DENSE, time_round
 from nash_search.search.certify import read
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.trial.deployment import Serving

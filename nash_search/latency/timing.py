@@ -1,18 +1,13 @@
 """Paired timing in one process: every candidate next to the dense model, everything else held still.
 
-    warm-up    sweeps over all models until the median sweep moves < 2 % twice
-    sweep i    dense a b c d | dense e f g h | ...      rotated by i//2, backwards when i is odd
-    pair       (candidate, its group's dense call) of one sweep
+    lock the device -> build every session -> rounds (`timing_round`) -> details -> Latency
 
-Sharing one dense call among four neighbours keeps pairs close in time and a front cheap. On a CPU
-no sample is dropped; on a GPU a disturbed one is retried at most 5 times and then kept, flagged.
-All time comes from the `Device`. This module refuses to know how a model is loaded or served.
+What a round is, and how its calls are ordered, is `timing_round`'s. All time comes from the `Device`.
 """
 
 from __future__ import annotations
 
 import gc
-import math
 import warnings as python_warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -24,21 +19,14 @@ import torch
 from nash_search import device as devices
 from nash_search.config import Workload
 from nash_search.device import Device, Sample
-from nash_search.errors import InvalidInput, NashSearchWarning
+from nash_search.errors import NashSearchWarning
 from nash_search.intervals import DEFAULT_OCCASION
-from nash_search.latency.runtimes import Runtime, Session, WrongOutputLength, fingerprint, runtime_of
+from nash_search.latency.runtimes import Runtime, Session, fingerprint, runtime_of
+from nash_search.latency.timing_round import DENSE, named, time_round
 from nash_search.records import Latency, Round
 
-GROUP = 4
-"""Candidates that share one dense call per sweep."""
-WARM_UP_CHANGE, WARM_UP_MIN, WARM_UP_MAX, WARM_UP_S = 0.02, 3, 30, 20.0
-WARM_UP_SHARE = 0.25
-"""Of a round's time, at most."""
-CROWDED_SHARE = 0.1
-"""A round is contended when for longer than this share of it some task waited for a CPU (idle machine: 1 %)."""
 DETAIL_CALLS, NATURAL_CALLS = 5, 4
 """Samples of each detail; a natural call may take as long as this many forced ones (runtimes end it there)."""
-DENSE = "\0dense"
 
 
 class NotCut(NashSearchWarning):
@@ -50,6 +38,8 @@ def measure(candidate: Any, dense: Any, workload: Workload, **settings: Any) -> 
     return measure_many({"candidate": candidate}, dense, workload, **settings)["candidate"]
 
 
+# 11 parameters: each bounds the work or says whose device it is, by keyword and with a default; callers name two or
+# three, and a value that grouped them would be unpacked again here.
 def measure_many(
     candidates: Mapping[str, Any],
     dense: Any,
@@ -91,7 +81,7 @@ def measure_many(
         stack.enter_context(_threads(workload.threads))
         sessions: dict[str, Session] = {}
         for name, model in {DENSE: dense, **candidates}.items():
-            with _named(name):
+            with named(name):
                 sessions[name] = _session(stack, runtime, model, workload, inputs)
         deadline = device.now_s() + limit_s
         stack.enter_context(_collector_off())
@@ -107,42 +97,6 @@ def measure_many(
             for name, session in sessions.items()
             if name != DENSE
         }
-
-
-def time_round(
-    sessions: Mapping[str, Session], device: Device, workload: Workload, *, pairs: int, deadline_s: float
-) -> dict[str, Round]:
-    """One warm-up and up to `pairs` sweeps over the sessions, of which `DENSE` is the reference; never none."""
-    start_s = device.now_s()
-    warm_up_s = min(WARM_UP_S, WARM_UP_SHARE * (deadline_s - start_s))
-    settled, calls = _warm_up(sessions, device, workload, deadline_s=start_s + warm_up_s)
-    before, timed_from_s = device.surroundings(), device.now_s()
-    names = [name for name in sessions if name != DENSE]
-    groups = [[DENSE, *names[i : i + GROUP]] for i in range(0, len(names), GROUP)]
-    samples: dict[str, list[tuple[Sample, Sample]]] = {name: [] for name in names}
-    discarded, sweep_s = 0, 0.0
-    for index in range(pairs):
-        began_s = device.now_s()
-        if index and began_s + sweep_s > deadline_s:
-            break
-        sweep: dict[str, tuple[Sample, Sample]] = {}
-        for group in groups:
-            taken: dict[str, Sample] = {}
-            for name in _order(group, index):
-                with _named(name):
-                    taken[name], lost = _take(sessions[name], device, workload, deadline_s)
-                discarded += lost
-            sweep |= {name: (taken[name], taken[DENSE]) for name in group[1:]}
-        for name, pair in sweep.items():
-            samples[name].append(pair)
-        sweep_s = device.now_s() - began_s
-    after = device.surroundings()
-    around: dict[str, Any] = {key: after[key] - before.get(key, 0.0) for key in after if key != "nvml"}
-    crowded = around.get("cpu_pressure_s", 0.0) > CROWDED_SHARE * (device.now_s() - timed_from_s)
-    around |= {"warm_up_sweeps": calls, "discarded": discarded, "seconds": device.now_s() - start_s}
-    if "nvml" in after:
-        around["nvml"] = bool(after["nvml"])
-    return {name: _round(found, settled, around, crowded) for name, found in samples.items()}
 
 
 def describe(
@@ -178,76 +132,6 @@ def describe(
             if peak is not None:
                 beside["peak_memory_bytes"] = session.weight_bytes() + peak
     return found
-
-
-def _warm_up(
-    sessions: Mapping[str, Session], device: Device, workload: Workload, *, deadline_s: float
-) -> tuple[bool, int]:
-    """Sweep until the median of three sweeps moves < 2 % twice in a row; (settled, sweeps)."""
-    sweeps: list[float] = []
-    last, still = math.inf, 0
-    while len(sweeps) < WARM_UP_MAX and (not sweeps or device.now_s() + sweeps[-1] / 1e3 <= deadline_s):
-        total_ms = 0.0
-        for name, session in sessions.items():
-            with _named(name):
-                sample, output = device.time(session.generate)
-                _check_length(session, output, workload)
-            total_ms += sample.wall_ms
-        sweeps.append(total_ms)
-        if len(sweeps) < WARM_UP_MIN:
-            continue
-        middle = median(sweeps[-3:])
-        still = still + 1 if abs(middle - last) < WARM_UP_CHANGE * last else 0
-        last = middle
-        if still == 2:
-            return True, len(sweeps)
-    return False, len(sweeps)
-
-
-def _order(group: Sequence[str], index: int) -> list[str]:
-    """ABBA and its rotations: no model is always first, and none always follows the same one."""
-    turn = (index // 2) % len(group)
-    order = [*group[turn:], *group[:turn]]
-    return order[::-1] if index % 2 else order
-
-
-def _take(session: Session, device: Device, workload: Workload, deadline_s: float) -> tuple[Sample, int]:
-    """One sample and how many disturbed ones were thrown away before it."""
-    lost = 0
-    while True:
-        sample, output = device.time(session.generate)
-        _check_length(session, output, workload)
-        if not sample.disturbed or lost == device.retries or device.now_s() >= deadline_s:
-            return sample, lost
-        lost += 1
-
-
-def _check_length(session: Session, output: Any, workload: Workload) -> None:
-    tokens = session.generated_tokens(output)
-    if tokens != workload.output_tokens:
-        raise WrongOutputLength(f"output_tokens must be exactly {workload.output_tokens}, but got {tokens} generated")
-
-
-def _round(found: Sequence[tuple[Sample, Sample]], settled: bool, around: dict[str, Any], crowded: bool) -> Round:
-    own, dense = [a for a, _ in found], [b for _, b in found]
-    reasons = sorted({reason for pair in found for sample in pair for reason in sample.disturbed})
-    reasons += ["others waited for a cpu"] if crowded else []
-    notes = {key: [s.notes[key] for s in own if key in s.notes] for key in sorted({k for s in own for k in s.notes})}
-    return Round(
-        runs_ms=tuple(s.wall_ms for s in own),
-        dense_runs_ms=tuple(s.wall_ms for s in dense),
-        cpu_ms=_known(s.cpu_ms for s in own),
-        dense_cpu_ms=_known(s.cpu_ms for s in dense),
-        device_ms=_known(s.device_ms for s in own),
-        dense_device_ms=_known(s.device_ms for s in dense),
-        contended=tuple(crowded or bool(a.disturbed or b.disturbed) for a, b in found),
-        settled=settled,
-        surroundings=around | ({"disturbed_by": reasons} if reasons else {}) | notes,
-    )
-
-
-def _known(values: Iterator[float | None]) -> tuple[float, ...]:
-    return tuple(v for v in values if v is not None)
 
 
 def _latency(
@@ -287,15 +171,6 @@ def _session(
     session = runtime.build(model, workload, inputs)
     stack.callback(session.close)
     return session
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """What is refused says which of the models it is."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise InvalidInput(f"{'the dense model' if name == DENSE else name}: {error}") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
-from nash_search.latency.fresh import MeasurementFailed
+from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency_table import LatencyTable
 from nash_search.results import CERTIFICATION, Certification, Terms, judged
 from nash_search.search import certify as certification

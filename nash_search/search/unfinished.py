@@ -14,7 +14,7 @@ from typing import Any
 
 from nash_search import errors
 from nash_search.config import Architecture, SearchConfig
-from nash_search.latency.fresh import MeasurementFailed
+from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.records import TrialRecord
 from nash_search.results import Terms
 from nash_search.search import finalists

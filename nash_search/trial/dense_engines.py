@@ -23,7 +23,7 @@ from nash_search.config_loader import flag_of
 from nash_search.errors import NashSearchError
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.files import write_atomic
-from nash_search.latency import alone, fresh
+from nash_search.latency import alone, fresh_process
 from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
@@ -171,7 +171,7 @@ def _taken(job: alone.Job, limit_s: float) -> list[alone.Taken]:
     """A process's lines; where there are none, one that says why."""
     named = Workload.model_validate(job.asked.model_dump() | {"runtime": job.runtime, "quantize": "none"})
     try:
-        result = fresh.run_job(job.model_dump(mode="json"), limit_s)
+        result = fresh_process.run_job(job.model_dump(mode="json"), limit_s)
     except NashSearchError as error:
         return [alone.Taken(workload=named, reason=str(error))]
     if result is None:

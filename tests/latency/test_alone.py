@@ -10,7 +10,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from nash_search.config import Workload
-from nash_search.latency import alone, fresh
+from nash_search.latency import alone, fresh_process
 from nash_search.latency.runtimes import parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 
@@ -33,7 +33,7 @@ def job(folder: Path, **changes) -> alone.Job:
 
 
 def test_every_precision_is_timed_beside_the_asked_runtime_and_writes(folder: Path) -> None:
-    result = fresh.run_job(job(folder).model_dump(mode="json"), 120)
+    result = fresh_process.run_job(job(folder).model_dump(mode="json"), 120)
     taken = {t.workload.quantize: t for t in map(alone.Taken.model_validate, result["taken"])}
     assert {"none", "int8"} <= set(taken)
     for one in taken.values():
@@ -90,8 +90,8 @@ def test_a_runtime_without_the_device_says_so(folder: Path) -> None:
 
 def test_what_was_kept_before_the_limit_is_not_lost(tmp_path: Path) -> None:
     program = "import pathlib, sys, time; pathlib.Path(sys.argv[2]).write_text('{\"taken\": []}'); time.sleep(60)"
-    assert fresh.run_job({}, 2.0, entry=("-c", program)) == {"taken": []}
-    assert fresh.run_job({}, 0.5, entry=("-c", "import time; time.sleep(60)")) is None
+    assert fresh_process.run_job({}, 2.0, entry=("-c", program)) == {"taken": []}
+    assert fresh_process.run_job({}, 0.5, entry=("-c", "import time; time.sleep(60)")) is None
 
 
 def test_rows_are_written_in_order_or_not_at_all() -> None:

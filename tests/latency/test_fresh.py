@@ -21,7 +21,7 @@ from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
 from nash_search.errors import InvalidInput
 from nash_search.intervals import DEFAULT_OCCASION
-from nash_search.latency import fresh, measurement, written_tokens
+from nash_search.latency import fresh, fresh_process, measurement, written_tokens
 from nash_search.records import Latency, Round
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4, batch_size=2)
@@ -286,19 +286,19 @@ latency.measure_fresh({{'m': {str(folders / "short")!r}}}, None, Workload(input_
 def test_a_dying_process_says_its_last_words():
     job = {"kind": "unknown", "folders": {}}
     with pytest.raises(
-        fresh.MeasurementFailed, match="must end with a result, but got exit code 1: KeyError: 'unknown'"
+        fresh_process.MeasurementFailed, match="must end with a result, but got exit code 1: KeyError: 'unknown'"
     ):
-        fresh.run_job(job, 60)
+        fresh_process.run_job(job, 60)
 
 
 @pytest.mark.parametrize("dying", ["import os; os.kill(os.getpid(), 9)", "raise MemoryError"])
 def test_a_process_that_had_too_little_memory_is_told_from_a_broken_one(dying):
-    with pytest.raises(fresh.OutOfMemory) as caught:
-        fresh.run_job({"kind": "time"}, 60, entry=("-c", dying))
+    with pytest.raises(fresh_process.OutOfMemory) as caught:
+        fresh_process.run_job({"kind": "time"}, 60, entry=("-c", dying))
     assert caught.value.exit_code == 5, "no bug of ours"
-    with pytest.raises(fresh.MeasurementFailed) as caught:
-        fresh.run_job({"kind": "time"}, 60, entry=("-c", "raise KeyError"))
-    assert not isinstance(caught.value, fresh.OutOfMemory)
+    with pytest.raises(fresh_process.MeasurementFailed) as caught:
+        fresh_process.run_job({"kind": "time"}, 60, entry=("-c", "raise KeyError"))
+    assert not isinstance(caught.value, fresh_process.OutOfMemory)
 
 
 @pytest.mark.parametrize("fit", [1, 2, 3])
@@ -310,7 +310,7 @@ def test_models_that_memory_does_not_hold_together_are_timed_in_smaller_companie
     def small(job, limit_s):
         tried.append(len(job["folders"]))
         if len(job["folders"]) > fit:
-            raise fresh.OutOfMemory("killed")
+            raise fresh_process.OutOfMemory("killed")
         return given(job, limit_s)
 
     monkeypatch.setattr(fresh, "run_job", small)
@@ -318,8 +318,10 @@ def test_models_that_memory_does_not_hold_together_are_timed_in_smaller_companie
     assert all(len(latency.rounds) == 5 and not latency.cut_short for latency in found.values())
     assert max(len(job["folders"]) for job in jobs) <= fit
     assert sum(n > fit for n in tried) <= 6, "what did not fit once is not tried in every round"
-    monkeypatch.setattr(fresh, "run_job", lambda job, limit_s: (_ for _ in ()).throw(fresh.OutOfMemory("killed")))
-    with pytest.raises(fresh.OutOfMemory):
+    monkeypatch.setattr(
+        fresh, "run_job", lambda job, limit_s: (_ for _ in ()).throw(fresh_process.OutOfMemory("killed"))
+    )
+    with pytest.raises(fresh_process.OutOfMemory):
         measure(ratios, rounds=5)
 
 

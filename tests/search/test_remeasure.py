@@ -13,7 +13,7 @@ from nash_search import cli
 from nash_search.config import LatencyBudget, TaskConfig, Workload
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
-from nash_search.latency.fresh import MeasurementFailed
+from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import Latency, Round
 from nash_search.search import probe, remeasure

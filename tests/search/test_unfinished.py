@@ -13,7 +13,7 @@ from nash_search.cli.search import run_search
 from nash_search.cli.studies import stored_config
 from nash_search.config import LatencyBudget
 from nash_search.errors import NashSearchError, Unfinished
-from nash_search.latency.fresh import MeasurementFailed, OutOfMemory
+from nash_search.latency.fresh_process import MeasurementFailed, OutOfMemory
 from nash_search.report import load as stored
 from nash_search.report import markdown
 from nash_search.search import certify

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nash_search.errors import StorageDamaged, Unfinished
-from nash_search.latency.fresh import MeasurementFailed
+from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.storage import recovery
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 from tests.opened import study_of

@@ -15,7 +15,7 @@ from nash_search.cli.latency import MEASURE
 from nash_search.cli.search import nothing_met
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
 from nash_search.config_loader import flag_of
-from nash_search.latency import alone, fresh
+from nash_search.latency import alone, fresh_process
 from nash_search.records import Latency, Quality, Round
 from nash_search.report import engines as words
 from nash_search.search import margins
@@ -167,11 +167,11 @@ def test_the_command_names_the_whole_call_and_a_quantised_one_s_data() -> None:
 
 def test_what_is_not_installed_costs_nothing_and_a_process_that_dies_costs_one_line(monkeypatch) -> None:
     def run_job(job, limit_s):
-        raise fresh.MeasurementFailed(
+        raise fresh_process.MeasurementFailed(
             "a fresh timing process must end with a result, but got signal 4: it said nothing"
         )
 
-    monkeypatch.setattr(fresh, "run_job", run_job)
+    monkeypatch.setattr(fresh_process, "run_job", run_job)
     monkeypatch.setattr(dense_engines, "absent", lambda: ("ctranslate2", "onnxruntime"))
     assert dense_engines.runtimes_here(CALL) == ()
     assert dense_engines.dense_on_engines(Path(), None, None, CALL, guard=nullcontext) == Engines(
@@ -182,7 +182,7 @@ def test_what_is_not_installed_costs_nothing_and_a_process_that_dies_costs_one_l
     )  # fmt: skip
     (line,) = dense_engines._taken(job, 1.0)
     assert line.latency is None and "signal 4" in line.reason and not line.refused
-    monkeypatch.setattr(fresh, "run_job", lambda job, limit_s: None)
+    monkeypatch.setattr(fresh_process, "run_job", lambda job, limit_s: None)
     assert dense_engines._taken(job, 1.0)[0].reason == "not done within 1 s"
 
 

@@ -10,7 +10,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from nash_search import latency, loading
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.latency import timing
+from nash_search.latency import timing_round
 from nash_search.latency.runtimes import compiled
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.pruner import shorten
@@ -79,7 +79,7 @@ def test_a_recompilation_in_a_timed_call_is_refused_by_name(captured):
     model = t5(2)
     session = Changing(model, WORKLOAD, EAGER.inputs(model, WORKLOAD, None))
     with pytest.raises(InvalidInput, match=r"^enc50-dec1: runtime compile must time .* but got a recompilation"):
-        with timing._named("enc50-dec1"):
+        with timing_round.named("enc50-dec1"):
             session.generate()
     session.close()
 
