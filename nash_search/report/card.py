@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
-
 from nash_search.intervals import mean_bounds
 from nash_search.records import Artefact, Latency, Quality, TrialRecord
 from nash_search.report import escape
+from nash_search.report.card_metadata import Source, hub_id, metadata
 from nash_search.report.markdown import aligned, fenced, input_words
-from nash_search.report.picks import Point
 from nash_search.report.picture import caption
+from nash_search.report.points import Point
 from nash_search.report.text import load_lines, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
@@ -35,23 +34,12 @@ from nash_search.report.words import (
 )
 from nash_search.results import CertifiedPoint
 
+UNNAMED = Source()
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
     "It was trained to imitate its teacher on one data set; what the teacher gets wrong, this model gets wrong too.",
     "Quality was measured on the named split only; inputs of another kind were not tried.",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What the model was made of, in the words of who publishes it."""
-
-    teacher: str = ""
-    """The dense model's Hub id, or words (an existing path must not be handed in as `a/b`)."""
-    data: str = ""
-    """The data set's Hub id, or words."""
-    license: str = ""
-    """Its Hub id; empty: none is claimed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +60,7 @@ class Export:
 
 
 def card(
-    view: StudyView, export: Export, source: Source = Source(), examples: Sequence[tuple[str, str, str]] = ()
+    view: StudyView, export: Export, source: Source = UNNAMED, examples: Sequence[tuple[str, str, str]] = ()
 ) -> str:
     """The README.md of an export.
 
@@ -108,7 +96,7 @@ def trial_card(view: StudyView, point: Point) -> str:
     """A trial that was not certified, in the same words; there is no folder to load."""
     latency, quality = point.record.latency, point.record.quality
     name = f"{view.study}, trial {point.number}"
-    parts = [*_top(view, point, name, quality, Source()), "## Measured", _numbers(view, point, latency, quality, None)]
+    parts = [*_top(view, point, name, quality, UNNAMED), "## Measured", _numbers(view, point, latency, quality, None)]
     parts += ["## Conditions", _conditions(view, latency, quality), "## What was kept", _kept(point)]
     return "\n\n".join([*parts, *_bottom(view, point, "", 0)]) + "\n"
 
@@ -134,50 +122,6 @@ def _budgets_met(view: StudyView, point: Point) -> str:
     """The budgets whose answer this is; nothing where it is none's."""
     met = " and ".join(escape.markdown(named(asked)) for asked in view.picked_for(point))
     return f"Of the study's models that are certified to meet {met}, it is the best on validation." if met else ""
-
-
-def metadata(view: StudyView, name: str, quality: Quality | None, source: Source) -> str:
-    """The YAML between the `---` lines."""
-    data = source.data
-    fields: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "text2text-generation",
-        "tags": ["nash-search", "pruning", "distillation", "encoder-decoder"],
-    }
-    if source.license:
-        fields["license"] = escape.plain(source.license, 60)
-    if hub_id(source.teacher):
-        fields["base_model"] = source.teacher
-        fields["base_model_relation"] = "finetune"
-    if hub_id(data):
-        fields["datasets"] = [data]
-    if quality is not None:
-        metric = escape.plain(quality.metric, 60)
-        fields["metrics"] = [metric]
-        fields["model_name"] = name
-        fields["eval_results"] = [
-            EvalResult(
-                task_type="text2text-generation",
-                dataset_type=escape.plain(data or view.task or "custom", 100),
-                dataset_name=escape.plain(data or view.task or "custom", 100),
-                dataset_split=quality.split,
-                metric_type=metric,
-                metric_name=metric,
-                metric_value=round(quality.value, 4),
-            )
-        ]
-    return str(ModelCardData(**fields).to_yaml()) + "\n"
-
-
-def hub_id(name: str) -> bool:
-    """Whether a name reads as a Hub repository `owner/name`; words like `g2p` stay out of the metadata's links."""
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except ValueError:
-        return False
-    return "/" in name and not name.startswith(".")
 
 
 def _origin(teacher: str) -> str:

@@ -23,18 +23,15 @@ from rich.text import Text
 from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.report import escape
-from nash_search.report.engines import trying
-from nash_search.report.picks import Point
-from nash_search.report.text import answer, panel, plan_lines
+from nash_search.report.plan_text import panel, plan_lines
+from nash_search.report.points import Point
+from nash_search.report.stages import STAGES
+from nash_search.report.text import answer
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
-    counted,
-    fidelity_words,
     format_duration,
     format_ms,
     format_quality,
-    shared_words,
-    vocabulary_words,
 )
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -42,43 +39,6 @@ _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", 
 _QUIET_S = 60.0
 """Into a pipe, progress inside a trial is told at most this often."""
 _REDRAW_S = 0.5
-
-
-_STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "workload": lambda d: "",
-    "probe": lambda d: (
-        f"timing {d.get('shapes', 'the')} shapes "
-        + ("again: their times did not grow with depth" if d.get("again") else "before training any")
-    ),
-    "engines": trying,
-    "vocabulary": vocabulary_words,
-    "shared": shared_words,
-    "search": lambda d: (
-        "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
-    ),
-    "front": lambda d: (
-        f"{counted(d.get('points', 0), 'point')} on the front"
-        + (f", {d['beside']} so close behind that the clock decides" if d.get("beside") else "")
-        + f" ({d.get('why') or 'done'})"
-    ),
-    "certify": lambda d: (
-        f"timing {counted(d.get('points', 0), 'point')} again, alone, in {d.get('rounds', 'several')} fresh processes"
-        + (f", asked {d['looks']} times: earlier rounds count too" if d.get("looks", 1) > 1 else "")
-    ),
-    "fidelity": fidelity_words,
-    "test": lambda d: f"scoring {counted(d.get('models', 1), 'model')} on the sealed test split, once",
-    "finalists": lambda d: (
-        f"training {counted(d['architectures'], 'winner')} with other seeds too, {counted(d['trainings'], 'training')}"
-    ),
-    "finalist": lambda d: (
-        f"trial {d['number']}, seed {d['seed']}: "
-        + (f"failed ({d['failure']})" if d.get("failure") else f"quality {format_quality(d['quality'])}")
-    ),
-    "infeasible": lambda d: "",
-    "unfinished": lambda d: "",
-    "done": lambda d: "",
-}
-"""Stage -> what to say; nothing where the plan or the answer says it better."""
 
 
 class StudyState(Protocol):
@@ -158,7 +118,7 @@ class RunTable:
                 None,
             )
             self._say_plan()
-        elif words := _STAGES.get(stage, lambda _: stage)(detail):
+        elif words := STAGES.get(stage, lambda _: stage)(detail):
             self.stage = escape.plain(words)
             self._refresh(self.stage)
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from nash_search.errors import InvalidInput
 from nash_search.files import replace
 from nash_search.records import Artefact, TrialRecord
-from nash_search.report.card import Export, Source, card
+from nash_search.report.card import Export, card
+from nash_search.report.card_metadata import Source
 from nash_search.report.view import StudyView
 from nash_search.results import CertifiedPoint
 

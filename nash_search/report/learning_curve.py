@@ -19,7 +19,7 @@ from nash_search.pareto import higher_is_better
 from nash_search.records import CurvePoint
 from nash_search.report import escape
 from nash_search.report.palette import DARK, LIGHT
-from nash_search.report.picks import Point
+from nash_search.report.points import Point
 from nash_search.report.view import StudyView
 from nash_search.report.words import format_quality
 

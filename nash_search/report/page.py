@@ -23,7 +23,8 @@ import jinja2
 
 from nash_search.files import replace
 from nash_search.report import engines, escape, markdown, picture, plots
-from nash_search.report.picks import Pick, Point
+from nash_search.report.picks import Pick
+from nash_search.report.points import Point
 from nash_search.report.text import load_lines, quality_words, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import (

@@ -1,4 +1,4 @@
-"""A trial as a point, and a budget's answer as a pick with its reason.
+"""A budget's answer as a pick, with its reason.
 
     certified_pick   a `BudgetAnswer` in words: the point, why that one, and what the next milliseconds would buy
     promised_pick    a budget before anything is certified, as a plan or an unfinished study says it
@@ -14,82 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import pareto
-from nash_search.config import Architecture
 from nash_search.pareto import Direction
-from nash_search.records import Status, TrialRecord
 from nash_search.report import escape
-from nash_search.report.words import describe, format_ms, format_quality, looks_words
-from nash_search.results import BudgetAnswer, CertifiedPoint
+from nash_search.report.points import Point, ranked
+from nash_search.report.words import format_ms, format_quality, looks_words
+from nash_search.results import Answers, BudgetAnswer, CertifiedPoint
 
 Document = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One trial as a row of every table and a mark of every plot."""
-
-    record: TrialRecord
-    ms: float | None
-    """Latency on the study's one scale, milliseconds."""
-    low_ms: float | None
-    high_ms: float | None
-    on_front: bool
-    certified: bool
-    dense: bool = False
-    """The unpruned model, told to the study as a trial."""
-    speedup: float | None
-    drop: float | None
-    """Quality lost against the dense model on the same split (positive: worse), in the metric's points."""
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return self.record.number
-
-    @property
-    def architecture(self) -> Architecture:
-        """What was kept."""
-        return self.record.architecture
-
-    @property
-    def label(self) -> str:
-        """Short words for a direct label: `2 dec · enc 70%` (percent of the encoder kept)."""
-        return "dense" if self.dense else describe(self.architecture)
-
-    @property
-    def baseline(self) -> bool:
-        """Encoder untouched: shrink-and-fine-tune, what one would do without NASH."""
-        return self.architecture.encoder_sparsity_pct == 0 and not self.dense
-
-    @property
-    def status(self) -> Status:
-        """The record's derived status."""
-        return self.record.status
-
-    @property
-    def quality(self) -> float | None:
-        """The metric's value."""
-        return self.record.quality.value if self.record.quality else None
-
-    @property
-    def measured(self) -> bool:
-        """Has both numbers, so it can be drawn."""
-        return self.ms is not None and self.record.quality is not None
-
-    @property
-    def xy(self) -> tuple[float, float]:
-        """(latency ms, quality) of a measured point."""
-        if self.ms is None or self.record.quality is None:
-            raise ValueError(f"a point must be measured to be placed, but trial {self.number} is {self.status}")
-        return self.ms, self.record.quality.value
-
-    @property
-    def reason(self) -> str:
-        """Why it has no numbers or ended early; empty for a complete trial."""
-        record = self.record
-        if record.failure is not None:
-            return f"{record.failure}: {record.message}" if record.message else record.failure
-        return record.infeasible or record.stopped or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +122,18 @@ def promised_pick(entry: Document, points: Sequence[Point], study: Study) -> Pic
     )
 
 
-def ranked(points: Sequence[Point]) -> list[Point]:
-    """The front, fastest first."""
-    return sorted((p for p in points if p.on_front and p.measured), key=lambda p: p.xy[0])
+def picks_of(answers: Answers | None, points: Sequence[Point], study: Study) -> tuple[Pick, ...]:
+    """Every budget's, in the document's order; where certification failed, what the trials' timings promise."""
+    entries = study.document.get("budgets") or ()
+    if answers is None:
+        return tuple(promised_pick(entry, points, study) for entry in entries)
+    promised = {entry["asked"]: entry for entry in entries} if study.document.get("unfinished") else {}
+    return tuple(
+        promised_pick(promised[a.budget.asked], points, study)
+        if a.verdict != "met" and a.budget.asked in promised
+        else certified_pick(a, points, study)
+        for a in answers.budgets
+    )
 
 
 def _why(answer: BudgetAnswer, row: Point, points: Sequence[Point]) -> str:

@@ -21,7 +21,7 @@ from nash_search.report import evidence
 from nash_search.report.escape import plot_label
 from nash_search.report.evidence import style
 from nash_search.report.palette import DARK, LIGHT, Theme, level
-from nash_search.report.picks import Point
+from nash_search.report.points import Point
 from nash_search.report.view import StudyView
 from nash_search.report.words import counted, format_duration, format_ms, format_quality
 

@@ -20,7 +20,7 @@ from nash_search.report import engines
 from nash_search.report.canvas import canvas, encoded
 from nash_search.report.escape import plain
 from nash_search.report.palette import LIGHT, level
-from nash_search.report.text import plan_rows
+from nash_search.report.plan_text import plan_rows
 from nash_search.report.words import counted, format_ms, named
 
 Survey = Mapping[str, Any]

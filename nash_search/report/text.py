@@ -1,11 +1,5 @@
-"""What is said before spending and after finishing, as text: the plan, the leaderboard, the picks.
-
-    plan    device, workload, dense model, what each budget admits, cost
-    answer  the front (ms, speed-up, quality, drop, size), the pick per budget and why,
-            the files written, Python that loads and writes
-
-The same sentences serve a terminal (rich) and a pipe (plain lines). This module refuses to
-know when it is called and what was measured how.
+"""The answer as text: the front (ms, speed-up, quality, drop, size), the pick per budget and why, the files written,
+Python that loads and writes. The same sentences serve a terminal (rich) and a pipe (plain lines).
 """
 
 from __future__ import annotations
@@ -14,148 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from nash_search.report import engines, escape
-from nash_search.report.picks import Pick, Point
-from nash_search.report.picture import caption
-from nash_search.report.view import StudyView, build
+from nash_search.report.picks import Pick
+from nash_search.report.points import Point
+from nash_search.report.view import StudyView
 from nash_search.report.words import (
     at_most,
-    certifies_words,
+    copied,
     counted,
-    data_words,
     format_count,
-    format_duration,
     format_ms,
     format_quality,
     format_scored,
     format_spread,
-    ranges,
 )
-
-
-def admits(total_layers: int, fits: Mapping[int, Sequence[Sequence[int]]], grid: Sequence[int]) -> str:
-    """What a budget leaves possible, in one sentence.
-
-    Args:
-        total_layers: decoder blocks of the dense model.
-        fits: decoder blocks -> runs [lowest, highest] of percent of the encoder removed that fit.
-        grid: the search space's own [lowest, highest] percent.
-    """
-    groups: dict[str, list[int]] = {}
-    for layers, runs in sorted(fits.items()):
-        groups.setdefault(_encoders(runs, grid), []).append(layers)
-    if not groups:
-        return "admits nothing in the search space"
-    blocks = f" of {total_layers} decoder blocks"
-    said = [f"{ranges(depths)}{'' if i else blocks} {words}" for i, (words, depths) in enumerate(groups.items())]
-    return f"admits {', '.join(said)}"
-
-
-def _encoders(runs: Sequence[Sequence[int]], grid: Sequence[int]) -> str:
-    """`with any encoder`, or `only with 20% or more of the encoder removed`."""
-    if [list(run) for run in runs] == [list(grid)]:
-        return "with any encoder"
-    parts = [
-        f"{low}% or more" if high == grid[-1] > low else f"{low}%" if low == high else f"{low}% to {high}%"
-        for low, high in runs
-    ]
-    return f"only with {' or '.join(parts)} of the encoder removed"
-
-
-def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, words) pairs of everything known before spending."""
-    view = build([], plan)
-    rows = [("study", escape.plain(view.study))] if view.study else []
-    if plan.get("model"):
-        rows.append(("model", escape.plain(plan["model"])))
-    if plan.get("data"):
-        rows.append(("data", data_words(plan["data"])))
-    if view.device or view.workload:
-        rows.append(("device", escape.plain(view.device)))
-        rows.append(("one call", caption(view).rpartition(" · ")[0]))
-    if view.dense:
-        dense = plan.get("dense") or {}
-        spread = format_spread(view.dense.low_ms, view.dense.high_ms)
-        words = f"{format_ms(view.dense.ms)} ms{spread}"
-        value = dense.get("validation_quality", dense.get("quality"))
-        if value is not None:
-            split = "validation" if "validation_quality" in dense else dense.get("quality_split", "")
-            error = dense.get(f"{split}_standard_error", dense.get("quality_standard_error"))
-            words += f", {escape.plain(view.metric, 30)} {format_scored(value, error or None)} ({split})"
-        rows.append(("dense", words))
-    for budget in plan.get("budgets") or ():
-        rows.append(("budget", _budget_words(budget, view, plan)))
-    if plan.get("certifies"):
-        rows.append(("certifies", certifies_words(plan["certifies"])))
-    goes_on = str((plan.get("workload") or {}).get("runtime", "eager")) if plan.get("trials") else ""
-    rows += engines.rows(plan.get("engines"), goes_on)
-    rows += _cost_rows(plan)
-    if plan.get("dashboard"):
-        rows.append(("dashboard", escape.plain(plan["dashboard"])))
-    return rows
-
-
-def _cost_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Trials, seconds, and how the seconds are known."""
-    cost = []
-    if plan.get("trials"):
-        cost.append(f"{plan['trials']} trials")
-    if plan.get("workers"):
-        cost.append(f"{plan['workers']} at a time")
-    if plan.get("seconds_per_trial"):
-        cost.append(f"about {format_duration(plan['seconds_per_trial'])} each")
-    if plan.get("eta_s"):
-        cost.append(f"done in about {format_duration(plan['eta_s'])}")
-    rows = [("cost", ", ".join(cost))] if cost else []
-    if plan.get("train_s") is not None and plan.get("device_s") is not None:
-        words = (
-            f"{format_duration(plan['train_s'])} of training, the device busy for {format_duration(plan['device_s'])}"
-        )
-        if plan.get("estimated"):
-            words += f"; estimated {escape.plain(plan['estimated'])}"
-        rows.append(("spends", words))
-    return rows
-
-
-def plan_lines(plan: Mapping[str, Any]) -> list[str]:
-    """The plan for a pipe."""
-    return [f"{label}: {words}" for label, words in plan_rows(plan)]
-
-
-def panel(plan: Mapping[str, Any]) -> Group:
-    """The plan for a terminal; commands stand below the box, where they can be copied."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    rows = plan_rows(plan)
-    for label, words in rows:
-        if label != engines.COMMAND:
-            grid.add_row(label, Text(words))
-    box = Panel(grid, title="before spending anything", title_align="left", border_style="dim", expand=False)
-    return Group(box, *(_copied(f"{label}: {words}") for label, words in rows if label == engines.COMMAND))
-
-
-def _budget_words(budget: Mapping[str, Any] | str, view: StudyView, plan: Mapping[str, Any]) -> str:
-    if not isinstance(budget, Mapping):
-        return escape.plain(budget)
-    asked = escape.plain(budget.get("asked", ""), 20)
-    words = asked if "ms" in asked or "%" in asked else f"{asked} ms"
-    if "%" in asked and budget.get("budget_ms"):
-        words += f" = {format_ms(budget['budget_ms'])} ms"
-    if view.dense and budget.get("budget_ms"):
-        words += f" ({view.dense.ms / budget['budget_ms']:.2f}× faster than dense)"
-    found = budget.get("fits")
-    if isinstance(found, Mapping):
-        layers = {int(k): v for k, v in found.items()}
-        total = int(plan.get("decoder_layers") or max(layers, default=0))
-        words += ": " + admits(total, layers, budget["sparsities_pct"])
-    if budget.get("verdict") == "infeasible":
-        words += f": below the floor of {format_ms(budget.get('floor_ms'))} ms"
-    return words
 
 
 def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> RenderableType:
@@ -170,19 +39,14 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     parts += [Text(line) for line in engines.reminders(view.document.get("engines"))]
     loaded = view.loaded
     if files:
-        parts += [Text(), Text("Written", "bold"), *(_copied(f"  {escape.plain(f)}") for f in files)]
+        parts += [Text(), Text("Written", "bold"), *(copied(f"  {escape.plain(f)}") for f in files)]
     if loaded:
         parts += [
             Text(),
             Text("Load it", "bold"),
-            *(_copied(f"  {line}", "cyan") for line in load_lines(loaded, view.dtype, inputs=view.inputs)),
+            *(copied(f"  {line}", "cyan") for line in load_lines(loaded, view.dtype, inputs=view.inputs)),
         ]
     return Group(*parts)
-
-
-def _copied(line: str, style: str = "") -> Text:
-    """A line somebody will copy: never broken, however narrow the terminal."""
-    return Text(line, style, no_wrap=True, overflow="ignore")
 
 
 def load_lines(

@@ -1,16 +1,12 @@
-"""What is shown: the records and the search's document, joined once into rows ready to draw.
+"""What is shown: the records, the search's document and its certified front, joined once into rows ready to draw.
 
-Every table, plot and page reads a `StudyView`, so that all of them say the same number. Two
-rules are kept here. (1) One latency scale: a certified point stands at its certified wall
-time; any other at `paired ratio x dense latency`, because milliseconds taken at different
-moments on a shared machine do not compare, while paired ratios do. (2) One split per
-comparison: a drop against the dense model is given only where both were scored on the same
-split. This module refuses to know colours, widgets and file formats.
+Every table, plot and page reads a `StudyView`, so that all of them say the same number. Two rules are kept: one
+latency scale (`points`), and one split per comparison: a drop against the dense model is given only where both were
+scored on the same split.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +20,10 @@ from nash_search.intervals import normal_bounds
 from nash_search.pareto import Direction
 from nash_search.records import Latency, TrialRecord
 from nash_search.report import escape
-from nash_search.report.picks import Document, Pick, Point, Study, certified_pick, promised_pick, ranked
+from nash_search.report.picks import Document, Pick, Study, picks_of
+from nash_search.report.points import Dense, Point, placed, ranked
 from nash_search.report.words import certifies_words, renewing
 from nash_search.results import Answers, CertifiedPoint
-
-Placed = tuple[float | None, float | None, float | None]
-"""Latency on the study's one scale and its 95 % bounds, milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +34,6 @@ class Cell:
     encoder_sparsity_pct: int
     ratio: float
     """Share of the dense latency, paired."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dense:
-    """The unpruned teacher, the row everything is compared with."""
-
-    ms: float
-    low_ms: float | None
-    high_ms: float | None
-    quality: float | None
-    low: float | None
-    high: float | None
-    split: str
-    parameters: int | None
-    checkpoint: str | None
-    test_quality: float | None
-    test_error: float | None
-    """Standard error of `test_quality`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,30 +147,7 @@ def build(
     direction: Direction = scored[0].direction if scored else document.get("direction", "maximize")
     split = scored[0].split if scored else "validation"
     dense = _dense(document.get("dense") or {}, records, split)
-    certified = {p.number: p for p in answers.certification.points} if answers else {}
-    scale_ms = answers.terms.shown_dense_ms if answers else None
-    placed = {
-        r.number: _bounded(certified[r.number].shown_ms(scale_ms))
-        if r.number in certified
-        else _promised(r.latency, dense)
-        for r in records
-    }
-    unpruned = {r.number for r in records if _is_dense(r, document)}
-    on_front = set(certified) or _front(records, placed, unpruned, direction)
-    points = tuple(
-        Point(
-            record=r,
-            ms=placed[r.number][0],
-            low_ms=placed[r.number][1],
-            high_ms=placed[r.number][2],
-            on_front=r.number in on_front,
-            certified=r.number in certified,
-            dense=r.number in unpruned,
-            speedup=_speedup(r, certified.get(r.number)),
-            drop=_drop(r, dense, direction),
-        )
-        for r in records
-    )
+    points = placed(records, answers, dense, direction, decoder_layers=document.get("decoder_layers"))
     latency = next((r.latency for r in records if r.latency is not None), None)
     workload = document.get("workload") or (latency.workload.model_dump() if latency else {})
     return StudyView(
@@ -208,7 +161,7 @@ def build(
         dense=dense,
         points=points,
         answers=answers,
-        picks=_picks(answers, points, Study(document=document, direction=direction, folder=folder)),
+        picks=picks_of(answers, points, Study(document=document, direction=direction, folder=folder)),
         hypervolume=_hypervolume(records, direction, dense, document.get("reference")),
         probe=tuple(probe),
         environment=_environment(document, records),
@@ -216,30 +169,11 @@ def build(
     )
 
 
-def _is_dense(record: TrialRecord, document: Document) -> bool:
-    """The dense model told to the study as a trial: a yardstick, not a find."""
-    asked = record.architecture
-    return asked.encoder_sparsity_pct == 0 and asked.decoder_layers == document.get("decoder_layers")
-
-
 def _device(document: Document, latency: Latency | None) -> str:
     """The device's own name where a fingerprint has it, else `cpu` or `cuda:0`."""
     named = latency.fingerprint.get("device") if latency else None
     asked = document.get("device") or (latency.workload.device if latency else "")
     return str(named if named and (asked == "cpu" or str(asked).startswith("cuda")) else asked)
-
-
-def _front(
-    records: Sequence[TrialRecord], placed: Mapping[int, Placed], unpruned: set[int], direction: Direction
-) -> set[int]:
-    """Trial numbers that no complete trial dominates (where no document says so yet)."""
-    rows = [
-        (r.number, ms, r.quality.value)
-        for r in records
-        if r.status == "complete" and r.quality and (ms := placed[r.number][0]) is not None and r.number not in unpruned
-    ]
-    losses = pareto.losses([ms for _, ms, _ in rows], [value for _, _, value in rows], direction)
-    return {number for (number, _, _), keep in zip(rows, pareto.front_mask(losses), strict=True) if keep}
 
 
 def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense | None:
@@ -265,46 +199,6 @@ def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense
         test_quality=found.get("quality") if found.get("quality_split", "test") == "test" else None,
         test_error=found.get("quality_standard_error"),
     )
-
-
-def _picks(answers: Answers | None, points: Sequence[Point], study: Study) -> tuple[Pick, ...]:
-    """Every budget's, in the document's order; where certification failed, what the trials' timings promise."""
-    entries = study.document.get("budgets") or ()
-    if answers is None:
-        return tuple(promised_pick(entry, points, study) for entry in entries)
-    promised = {entry["asked"]: entry for entry in entries} if study.document.get("unfinished") else {}
-    return tuple(
-        promised_pick(promised[a.budget.asked], points, study)
-        if a.verdict != "met" and a.budget.asked in promised
-        else certified_pick(a, points, study)
-        for a in answers.budgets
-    )
-
-
-def _promised(latency: Latency | None, dense: Dense | None) -> Placed:
-    """Latency and bounds before certification: the paired ratio on the study's one scale."""
-    if latency is None:
-        return None, None, None
-    scale = dense.ms if dense else latency.dense_ms
-    low, high = latency.ratio_bounds
-    return _bounded((latency.ratio * scale, low * scale, high * scale))
-
-
-def _bounded(found: tuple[float, float, float]) -> Placed:
-    """(ms, lower, upper); no bounds where there were too few samples to bound anything."""
-    ms, low, high = found
-    return (ms, low, high) if math.isfinite(high) else (ms, None, None)
-
-
-def _drop(record: TrialRecord, dense: Dense | None, direction: Direction) -> float | None:
-    if record.quality is None or dense is None or dense.quality is None:
-        return None
-    return pareto.loss(record.quality.value, direction) - pareto.loss(dense.quality, direction)
-
-
-def _speedup(record: TrialRecord, certified: CertifiedPoint | None) -> float | None:
-    latency = certified.latency if certified is not None else record.latency
-    return latency.speedup if latency else None
 
 
 def _hypervolume(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.text import Text
+
 from nash_search.config import Architecture
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.intervals import half_width
@@ -38,6 +40,11 @@ def one_call(work: Mapping[str, Any]) -> str:
 def named(asked: str) -> str:
     """A budget with its unit."""
     return escape.plain(asked, 20) + ("" if asked.endswith(("%", "ms")) else " ms")
+
+
+def copied(line: str, style: str = "") -> Text:
+    """A line somebody will copy: never broken, however narrow the terminal."""
+    return Text(line, style, no_wrap=True, overflow="ignore")
 
 
 def counted(count: int, noun: str) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
-    from nash_search.search.callbacks import Listener, StudyState
-    from nash_search.search.run import SearchResult, search
+    from nash_search.search.callbacks import Listener, SearchResult, StudyState
+    from nash_search.search.run import search
     from nash_search.search.signals import Interrupted
 
 __all__ = ["Interrupted", "Listener", "SearchResult", "StudyState", "search"]
@@ -18,7 +18,7 @@ __all__ = ["Interrupted", "Listener", "SearchResult", "StudyState", "search"]
 _HOMES = {
     "Interrupted": "signals",
     "Listener": "callbacks",
-    "SearchResult": "run",
+    "SearchResult": "callbacks",
     "StudyState": "callbacks",
     "search": "run",
 }

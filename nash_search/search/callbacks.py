@@ -1,11 +1,15 @@
-"""Who is told how a search goes, and what they are shown; `search` never imports a report."""
+"""What a caller of `search` hands in and gets back: listeners, what they are shown, and the result."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
+from nash_search.results import Answers, CertifiedPoint, judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +42,47 @@ class Listener(Protocol):
 
     def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
         """Training went on."""
+
+
+@dataclass
+class Listeners:
+    """Stages passed on to every listener."""
+
+    listeners: Sequence[Listener]
+
+    def __call__(self, stage: str, detail: dict[str, Any]) -> None:
+        for listener in self.listeners:
+            listener.on_stage(stage, detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search answers."""
+
+    folder: Path
+    answers: Answers
+    """The certified front, and what each budget gets from it."""
+    document: dict[str, Any]
+    """The `--json` document."""
+    full_document: dict[str, Any]
+    """The same with what reports need beside it; equals `summary.json`."""
+
+    @property
+    def front(self) -> tuple[CertifiedPoint, ...]:
+        """The certified points, fastest first."""
+        return self.answers.certification.points
+
+    @property
+    def quality_floor(self) -> float | None:
+        """Worst validation quality that an answer may have; None: no limit."""
+        return self.answers.terms.quality_floor
+
+    @property
+    def exit_code(self) -> int:
+        """0: a budget is met; 3: none is."""
+        return 0 if self.answers.winners else 3
+
+    def best_under(self, budget: float | str) -> CertifiedPoint | None:
+        """The best certified point under a budget (milliseconds, or `"50%"`); None when nothing meets it."""
+        terms = self.answers.terms.model_copy(update={"budgets": (LatencyBudget.parse(budget),)})
+        return next(iter(judged(self.answers.certification, terms).winners.values()), None)

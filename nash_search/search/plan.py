@@ -1,16 +1,13 @@
-"""Before anything is spent: the question in full, the probe's table, what is fixed of a new study, the plan and
-its cost.
+"""Before anything is spent: the study's latency table, what is fixed of a new study, the plan and its cost.
 
-    question   config + model, data, workload, device and protocol versions, by digest
-    table      the study's own `probe.json`; else what is known here of its shapes and a new timing of the rest
-
-A study that exists must have been asked the same question; a difference is named field by field.
-This module refuses to know what is proposed and how a trial goes.
+table      the study's own `probe.json` if it has begun; otherwise cached timings from this machine are reused and
+           only missing shapes are timed
+facts      what a new study fixes for good; `terms`: what its front will be judged by
+plan       what each budget admits, what a trial costs, when the search will be done
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +22,7 @@ from nash_search.records import Latency, Quality, TrialRecord
 from nash_search.results import Terms
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
+from nash_search.search.question import PROBE
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.trial import cost, dense_engines
@@ -33,7 +31,6 @@ from nash_search.trial.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
 
-PROBE = "probe.json"
 DENSE = "dense.json"
 ENGINES = "engines.json"
 PROBE_LIMIT_S = 60.0
@@ -58,52 +55,6 @@ class Case(Protocol):
     workload: Workload
     workers: int
     effect: OccasionEffect
-
-
-def resolved_question(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any]:
-    """The question with everything filled in: what a study is about, to the byte."""
-    filled = config.search_space.filled(evaluator.decoder_layers())
-    return {
-        **config.question(),
-        "search_space": filled.model_dump(mode="json"),
-        "workload": evaluator.workload().model_dump(mode="json"),
-        "device": str(evaluator.fingerprint()["hash"]),
-        **evaluator.facts(),
-    }
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
-    """What changed between two questions, one line each."""
-    found = []
-    for key in sorted({*before, *now}):
-        a, b, name = before.get(key), now.get(key), f"{path}{key}"
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{name}.")
-        elif a != b:
-            found.append(f"{name}: {json.dumps(a)} -> {json.dumps(b)}")
-    return found
-
-
-def same_question(
-    facts: StudyFacts, question: dict[str, Any], config: SearchConfig, evaluator: Evaluator, folder: Path
-) -> None:
-    """Refuse to go on with a study under another question, and name what changed.
-
-    Raises:
-        InvalidInput: one line.
-    """
-    if digest(question) == facts.question_digest:
-        return
-    before, now = dict(facts.question), dict(question)
-    if before["device"] != now["device"]:  # hashes: said by what they are hashes of
-        table = LatencyTable.model_validate_json((folder / PROBE).read_bytes())
-        before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, evaluator.fingerprint()))
-    changed = "; ".join(differences(before, now))[:400]
-    raise errors.InvalidInput(
-        f"a study must keep its question, but got {changed}",
-        where=config.study_name,
-        fix="use --fork or another --study",
-    )
 
 
 def latency_table(
@@ -161,7 +112,7 @@ def begun_study(config: SearchConfig, folder: Path) -> Study | None:
     """The study, if it was begun.
 
     Raises:
-        StorageDamaged: when it was, and its database is gone.
+        StorageDamaged: when it was, and its database or its table is gone.
     """
     path = folder / recovery.DATABASE
     if config.storage is None and not path.exists():
@@ -175,6 +126,11 @@ def begun_study(config: SearchConfig, folder: Path) -> Study | None:
     if not Study.exists(storage, config.study_name):
         storage.engine.dispose()
         return None
+    if not (folder / PROBE).exists():
+        raise errors.StorageDamaged(
+            f"study {config.study_name} must have its folder, but {folder} has no {PROBE}",
+            fix="give the --results it was begun with, or choose another --study",
+        )
     return Study(storage, config.study_name, folder, None)
 
 
@@ -228,22 +184,6 @@ def terms(config: SearchConfig, facts: StudyFacts, table: LatencyTable) -> Terms
         floor = pareto.dropped(facts.dense_quality, config.max_drop_pct, facts.direction)
     _, share = probe.floor(table, facts.space.architectures())
     return Terms(budgets=config.budgets, dense_ms=facts.dense_ms, floor_share=share, quality_floor=floor)
-
-
-def check_loosest(facts: StudyFacts, config: SearchConfig) -> None:
-    """The constraint is told once per trial, so it cannot be loosened afterwards.
-
-    Raises:
-        InvalidInput: when a budget is looser than the study's loosest.
-    """
-    loosest = probe.loosest(config.budgets, facts.dense_ms).share_of(facts.dense_ms)
-    if loosest > facts.loosest_share * (1 + 1e-9):
-        raise errors.InvalidInput(
-            f"the loosest budget must stay within the study's {facts.loosest_share:.1%} of the dense latency, "
-            f"but got {loosest:.1%}",
-            where=config.study_name,
-            fix="use --fork or another --study",
-        )
 
 
 def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[str, Any]:

@@ -12,15 +12,14 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nash_search import errors
-from nash_search.config import Architecture, LatencyBudget, SearchConfig, digest
+from nash_search.config import Architecture, SearchConfig, digest
 from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
-from nash_search.results import Answers, Certification, CertifiedPoint, judged
+from nash_search.results import Answers, Certification, judged
 from nash_search.search import (
     certify,
     feasibility,
@@ -32,7 +31,8 @@ from nash_search.search import (
     unfinished,
 )
 from nash_search.search import plan as opening
-from nash_search.search.callbacks import Listener
+from nash_search.search import question as questions
+from nash_search.search.callbacks import Listener, Listeners, SearchResult
 from nash_search.search.scheduler import Scheduler
 from nash_search.search.signals import Interruption
 from nash_search.storage import locks, recovery
@@ -45,50 +45,6 @@ log = logging.getLogger(__name__)
 CONFIG = "config.json"
 NOTHING = Certification(points=(), dense_checkpoint="")
 """Of a front that was not certified: it meets no budget."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """What a search answers."""
-
-    folder: Path
-    answers: Answers
-    """The certified front, and what each budget gets from it."""
-    document: dict[str, Any]
-    """The `--json` document."""
-    full_document: dict[str, Any]
-    """The same with what reports need beside it; equals `summary.json`."""
-
-    @property
-    def front(self) -> tuple[CertifiedPoint, ...]:
-        """The certified points, fastest first."""
-        return self.answers.certification.points
-
-    @property
-    def quality_floor(self) -> float | None:
-        """Worst validation quality that an answer may have; None: no limit."""
-        return self.answers.terms.quality_floor
-
-    @property
-    def exit_code(self) -> int:
-        """0: a budget is met; 3: none is."""
-        return 0 if self.answers.winners else 3
-
-    def best_under(self, budget: float | str) -> CertifiedPoint | None:
-        """The best certified point under a budget (milliseconds, or `"50%"`); None when nothing meets it."""
-        terms = self.answers.terms.model_copy(update={"budgets": (LatencyBudget.parse(budget),)})
-        return next(iter(judged(self.answers.certification, terms).winners.values()), None)
-
-
-@dataclass
-class Listeners:
-    """Stages passed on to every listener."""
-
-    listeners: Sequence[Listener]
-
-    def __call__(self, stage: str, detail: dict[str, Any]) -> None:
-        for listener in self.listeners:
-            listener.on_stage(stage, detail)
 
 
 def search(
@@ -117,7 +73,7 @@ def search(
     interruption = Interruption()
     with interruption.handled():
         with interruption.interruptible():
-            question = opening.resolved_question(config, evaluator)
+            question = questions.resolved_question(config, evaluator)
         folder = Path(results) / config.study_name
         seeds: list[Architecture] = []
         if fork and (folder / CONFIG).exists():
@@ -169,13 +125,8 @@ class _Run:
         )
         say("workload", {"workload": call, "study": config.study_name, "notes": notes})
         study = opening.begun_study(config, self.folder)
-        if study is not None and not (self.folder / opening.PROBE).exists():
-            raise errors.StorageDamaged(
-                f"study {config.study_name} must have its folder, but {self.folder} has no {opening.PROBE}",
-                fix="give the --results it was begun with, or choose another --study",
-            )
         if study is not None:
-            opening.same_question(study.facts, self.question, config, self.evaluator, self.folder)
+            questions.same_question(study.facts, self.question, config, self.evaluator, self.folder)
         with self.interruption.interruptible():
             begun = study is not None
             self.table = opening.latency_table(config, self.evaluator, self.folder, filled, say, begun=begun)
@@ -184,7 +135,7 @@ class _Run:
             self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         self.terms = opening.terms(config, self.facts, self.table)
-        opening.check_loosest(self.facts, config)
+        questions.check_loosest(self.facts, config)
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             plan = opening.plan(self, study.records() if study is not None else (), load_s)

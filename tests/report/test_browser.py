@@ -21,7 +21,7 @@ import optuna
 import optuna_dashboard
 import pytest
 
-from nash_search.report import card, dashboard, markdown, optuna_artifacts, page, view
+from nash_search.report import card, card_metadata, dashboard, markdown, optuna_artifacts, page, view
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
@@ -260,7 +260,7 @@ def test_hostile_markdown_executes_nothing_without_any_policy(
     seen = view.build(*hostile)
     sources = [markdown.render(seen)]
     for p in payloads:
-        source = card.Source(teacher=p, data=p, license=p)
+        source = card_metadata.Source(teacher=p, data=p, license=p)
         sources.append(card.card(seen, export_at(hostile[2], 4, p), source, examples=[(p, p, p)]))
     body = "\n".join(_markdown(source.removeprefix("---").split("\n---\n")[-1]) for source in sources)
     (tmp_path / "cards.html").write_text(f"<!doctype html><meta charset=utf-8><body>{body}", "utf-8")

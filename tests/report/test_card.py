@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from nash_search.config import LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.records import Artefact, TrialRecord
-from nash_search.report import card, exports, load, page, view
+from nash_search.report import card, card_metadata, exports, load, page, view
 
 
 @pytest.fixture
@@ -133,10 +133,12 @@ def test_an_export_outside_the_folder_is_refused(on_disk: Path) -> None:
 
 
 def test_paths_stay_out_of_the_metadata(study: Any) -> None:
-    header = card.metadata(view.build(*study), "x", None, card.Source(teacher="/home/me/teacher", data="g2p"))
+    header = card_metadata.metadata(
+        view.build(*study), "x", None, card_metadata.Source(teacher="/home/me/teacher", data="g2p")
+    )
     assert "base_model" not in header and "datasets" not in header
-    source = card.Source(teacher="google-t5/t5-small", data="knkarthick/samsum")
-    header = card.metadata(view.build(*study), "x", None, source)
+    source = card_metadata.Source(teacher="google-t5/t5-small", data="knkarthick/samsum")
+    header = card_metadata.metadata(view.build(*study), "x", None, source)
     assert "base_model: google-t5/t5-small" in header and "- knkarthick/samsum" in header
 
 
@@ -178,15 +180,14 @@ DROPPED = "23,925 train, 999 validation, 1,000 test rows, after 75 of train and 
     ],
 )
 def test_what_was_dropped_or_allowed_reaches_plan_card_and_pages(on_disk: Path, changes: Any, expected: str) -> None:
-    from nash_search.report import markdown
-    from nash_search.report import text as answer
+    from nash_search.report import markdown, plan_text
 
     path = on_disk / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data": DATA | changes}))
     seen = load.load(on_disk)
     exports.write_cards(on_disk, seen)
     texts = {
-        "plan": "\n".join(answer.plan_lines({"study": "s", "data": DATA | changes})),
+        "plan": "\n".join(plan_text.plan_lines({"study": "s", "data": DATA | changes})),
         "card": (on_disk / "checkpoints" / "g2p-4" / "README.md").read_text(),
         "page": page.render(seen),
         "markdown": markdown.render(seen),

@@ -11,7 +11,7 @@ from rich.console import Console
 from nash_search.config import Workload
 from nash_search.latency.measurement import rows
 from nash_search.records import Latency, Round
-from nash_search.report import markdown, view
+from nash_search.report import markdown, plan_text, view
 from nash_search.report import text as answer
 from nash_search.report.console import RunTable, sparkline
 from nash_search.report.words import at_most, format_spread
@@ -84,7 +84,7 @@ WHOLE = [[0, 80]]
 def test_admits_in_a_sentence_names_each_depth_once_and_none_that_is_not_asked_for(
     fits: dict[int, list[list[int]]], sentence: str
 ) -> None:
-    assert answer.admits(8, fits, [0, 80]) == f"admits {sentence}"
+    assert plan_text.admits(8, fits, [0, 80]) == f"admits {sentence}"
 
 
 def _printed(table: Any) -> str:

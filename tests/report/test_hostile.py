@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from nash_search.files import csv_cell
-from nash_search.report import card, escape, markdown, picture, plots, view
+from nash_search.report import card, card_metadata, escape, markdown, picture, plots, view
 from nash_search.report.console import RunTable
 from nash_search.search import summary
 
@@ -79,7 +79,7 @@ _TAGS = {
 def test_cards_render_no_tag_and_no_link_of_others(hostile: Any, export_at: Any, payloads: tuple[str, ...]) -> None:
     seen = view.build(*hostile)
     for payload in payloads:
-        source = card.Source(teacher=payload, data=payload, license=payload)
+        source = card_metadata.Source(teacher=payload, data=payload, license=payload)
         text = card.card(seen, export_at(hostile[2], 4, payload), source, examples=[(payload, payload, payload)])
         _, header, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
         html = _opened(body)

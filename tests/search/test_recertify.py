@@ -8,7 +8,7 @@ from nash_search.latency.occasions import Occasion, keep
 from nash_search.records import Latency
 from nash_search.report import load as stored
 from nash_search.report import markdown, page
-from nash_search.report.text import plan_lines
+from nash_search.report.plan_text import plan_lines
 from nash_search.report.words import OLD_PROTOCOL
 from nash_search.results import Terms, judged
 from nash_search.search import certify, margins, remeasure

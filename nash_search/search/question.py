@@ -1,0 +1,84 @@
+"""What a study is about, in full and by digest: the question it was begun with stays its question.
+
+    question   config + model, data, workload, device and protocol versions
+
+A study that exists must have been asked the same question; a difference is named field by field.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nash_search import errors
+from nash_search.config import SearchConfig, digest
+from nash_search.latency_table import LatencyTable
+from nash_search.search import probe
+from nash_search.storage.study import StudyFacts
+from nash_search.trial.evaluator import Evaluator
+
+PROBE = "probe.json"
+"""The study's latency table, in its folder."""
+
+
+def resolved_question(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any]:
+    """The question with everything filled in: what a study is about, to the byte."""
+    filled = config.search_space.filled(evaluator.decoder_layers())
+    return {
+        **config.question(),
+        "search_space": filled.model_dump(mode="json"),
+        "workload": evaluator.workload().model_dump(mode="json"),
+        "device": str(evaluator.fingerprint()["hash"]),
+        **evaluator.facts(),
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    """What changed between two questions, one line each."""
+    found = []
+    for key in sorted({*before, *now}):
+        a, b, name = before.get(key), now.get(key), f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{name}.")
+        elif a != b:
+            found.append(f"{name}: {json.dumps(a)} -> {json.dumps(b)}")
+    return found
+
+
+def same_question(
+    facts: StudyFacts, question: dict[str, Any], config: SearchConfig, evaluator: Evaluator, folder: Path
+) -> None:
+    """Refuse to go on with a study under another question, and name what changed.
+
+    Raises:
+        InvalidInput: one line.
+    """
+    if digest(question) == facts.question_digest:
+        return
+    before, now = dict(facts.question), dict(question)
+    if before["device"] != now["device"]:  # hashes: said by what they are hashes of
+        table = LatencyTable.model_validate_json((folder / PROBE).read_bytes())
+        before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, evaluator.fingerprint()))
+    changed = "; ".join(differences(before, now))[:400]
+    raise errors.InvalidInput(
+        f"a study must keep its question, but got {changed}",
+        where=config.study_name,
+        fix="use --fork or another --study",
+    )
+
+
+def check_loosest(facts: StudyFacts, config: SearchConfig) -> None:
+    """The constraint is told once per trial, so it cannot be loosened afterwards.
+
+    Raises:
+        InvalidInput: when a budget is looser than the study's loosest.
+    """
+    loosest = probe.loosest(config.budgets, facts.dense_ms).share_of(facts.dense_ms)
+    if loosest > facts.loosest_share * (1 + 1e-9):
+        raise errors.InvalidInput(
+            f"the loosest budget must stay within the study's {facts.loosest_share:.1%} of the dense latency, "
+            f"but got {loosest:.1%}",
+            where=config.study_name,
+            fix="use --fork or another --study",
+        )
