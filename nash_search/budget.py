@@ -1,7 +1,4 @@
-"""A latency budget: the upper bound that a user names, in milliseconds or as a share of the dense model's latency.
-
-This module refuses to know how latency is measured and what meets a budget.
-"""
+"""A latency budget: the upper bound that a user names, in milliseconds or as a share of the dense model's latency."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """How much of its quality a model keeps as an engine serves it, compared with the same weights in float32.
 
-Tokens cannot decide it where the arithmetic differs, so quality does, on the same examples. This module refuses to
-know how either was generated.
+Tokens cannot decide it where the arithmetic differs, so quality does, on the same examples.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A `Latency` keeps each timed call of the candidate and of the dense reference it was paired
 with; medians, intervals and verdicts are properties. A `TrialRecord`'s status is derived,
-never stored. This module refuses to know how anything was measured or trained.
+never stored.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 After each trial the front, the hypervolume and what belongs to the trial are saved into the Optuna study, and a
 guarded dashboard shows them while the search runs; at the end every export gets its card, and the study's folder
-its pictures. This module refuses to know how a picture is drawn and how a study is searched: it hands one to the
-other.
+its pictures.
 """
 
 from __future__ import annotations

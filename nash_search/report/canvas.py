@@ -1,7 +1,4 @@
-"""A small still plot: an empty figure in the report's type and colours, and its bytes.
-
-This module refuses to know what is drawn.
-"""
+"""A small still plot: an empty figure in the report's type and colours, and its bytes."""
 
 from __future__ import annotations
 

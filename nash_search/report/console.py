@@ -4,8 +4,7 @@
 writes plain lines; when quiet, nothing. It redraws only when told something, never on a timer:
 a refresh thread would disturb the very latencies that are being measured. Everything foreign
 goes through `escape.plain` into `Text`, so neither ANSI codes nor rich markup in it do anything.
-This module refuses to know how a search works and where stdout's JSON line comes from: it
-writes to the console it is handed (stderr by default).
+It writes to the console it is handed (stderr by default); stdout is the JSON line's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 The dashboard itself has no authentication, checks neither Host nor Origin, and deletes studies
 for any page that asks. Its CSV is passed on with formulas neutralised, its artifacts without
-permission to run scripts. This module refuses to know what is in a study.
+permission to run scripts.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
                       ONNX Runtime alone may meet 40 ms at 100.0% of the quality (certifying it needs 36.5 ms here)
     certify it        nash-search measure … --budget-ms 40
 
-One process timed it, so every sentence says that it is no certificate. This module refuses to know how it was timed.
+One process timed it, so every sentence says that it is no certificate.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Study names, error messages and dataset cells come from outside. Each function here answers one
 question, "what must I write so that this medium shows exactly these characters and does nothing
-else". HTML itself is Jinja2's autoescape, CSV is `nash_search.files.csv_cell`. This module refuses to
-know what the text means.
+else". HTML itself is Jinja2's autoescape, CSV is `nash_search.files.csv_cell`.
 """
 
 from __future__ import annotations

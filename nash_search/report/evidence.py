@@ -3,8 +3,7 @@
     widths    heads and neurons kept per encoder block, one row per point of the front
     samples   each timed call of the front in the order taken; none is dropped, contended ones are crossed
 
-The one quiet look of all Plotly figures (`style`) lives here too. This module refuses to know
-what makes a point good.
+The one quiet look of all Plotly figures (`style`) lives here too.
 """
 
 from __future__ import annotations

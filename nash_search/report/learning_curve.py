@@ -7,7 +7,7 @@
 
 A plotting library would take 200 ms of the machine that the next trial is being timed on; this takes one.
 Nothing foreign is in the file but the metric's name, escaped, and it follows the reader's light or dark
-theme. This module refuses to know the disk and the dashboard.
+theme.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`report.md`: the study for a pull request, in Markdown that renders the same on GitHub and on the Hub.
 
 Everything foreign passes `escape.markdown` or `escape.markdown_code`. The front is a `<picture>`
-with a dark twin, so the page fits the reader's theme. This module refuses to know the disk.
+with a dark twin, so the page fits the reader's theme.
 """
 
 from __future__ import annotations

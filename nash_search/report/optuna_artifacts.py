@@ -10,7 +10,7 @@ attributes, after the trial was told, so no tell waits for a picture or is lost 
 
 An artifact's id follows from study, trial and file name, so whatever is missing (a crash, a study rebuilt
 from its folders) is added at the next trial, and nothing twice. A lost plot is never worth a lost trial: a
-storage that fails is reported once and left alone. This module refuses to know how the study came about.
+storage that fails is reported once and left alone.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 
 The policy allows no network and no eval; a script that slipped in would have the wrong hash.
 Plotly draws with style attributes, so inline *styles* stay allowed. Pages are 5 MB: share them,
-commit `report.md`. This module refuses to know how a figure is made.
+commit `report.md`. Figures are made by `plots` and `picture`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
             +---------+----> latency of one generate call, ms (and speed-up)
 
 Labels lie beside their points, and a label without room is left out rather than piled up.
-This module refuses to know how any number was made: it draws a `StudyView`.
+Every number is the `StudyView`'s.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 
 The marks follow `palette`. All text that may be foreign passes `escape.plot_label`, because
 Plotly reads a subset of HTML in labels. Values are plain lists, so that a figure is JSON and
-nothing else. This module refuses to know pages, themes switched in a browser, and the network.
+nothing else.
 """
 
 from __future__ import annotations

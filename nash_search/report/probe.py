@@ -1,7 +1,7 @@
 """The probe's answer for a person: what every shape costs, the staircase each budget cuts, a small plot.
 
-The terminal gets a table and bars of plain ASCII, 80 columns wide; a file gets the picture. Reads the
-document of the probe only; refuses to measure and to know what the shapes are worth.
+The terminal gets a table and bars of plain ASCII, 80 columns wide; a file gets the picture. Both are
+drawn from the document of the probe alone.
 """
 
 from __future__ import annotations

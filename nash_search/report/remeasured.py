@@ -1,6 +1,6 @@
 """A front timed again: the table and the picture of both, and never two machines in one line unsaid.
 
-Reads the document of `nash-search remeasure` only; refuses to measure.
+Both are drawn from the document of `nash-search remeasure` alone.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@
 A trial is timed once, in the process that trained it. Certified in fresh processes its latency moved by -12 to
 +7 %, neighbours by up to 7 % against each other (results/LOG.md, 2026-11-25). A front drawn from such numbers may
 name the one point of a cluster that the certificate then refuses, so its neighbours are certified too.
-This module refuses to know Optuna and processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an export says about itself: its folder's name (task, latency, quality, device), and `measurement.json`.
 
 The latency is the one that the document shows: where every budget is a share, the paired ratio times the probe's
-dense latency, for wall times of another moment do not compare. This module refuses to know how either came about.
+dense latency, for wall times of another moment do not compare.
 """
 
 from __future__ import annotations

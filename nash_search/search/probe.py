@@ -13,7 +13,6 @@ own position bias), so the least sparsity of the grid is always timed:
 Latency grows with the decoder's depth. Where a table says otherwise, something else used the device while it was
 taken: it is timed again there, and a table that stays impossible is refused.
 The interpolation decides only what is *proposed*; every record carries its own measurement.
-This module refuses to know how a millisecond is taken, and quality altogether.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     dense x every (decoder depth, encoder width) shape -> table -> floor, staircase, budgets
 
-This module refuses to know what the shapes are worth, and how a person is shown them.
+The document is shown by `report.probe`.
 """
 
 from __future__ import annotations

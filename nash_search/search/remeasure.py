@@ -1,8 +1,7 @@
 """Checkpoints timed outside a search: any folder against its dense model, or a study's whole front again.
 
 An export of ours carries `measurement.json`, which names the workload it was certified on and its teacher;
-any other folder is timed on the lengths of the data that are named, or on assumed ones, which is said. This
-module refuses to know how a millisecond is taken and what the number is used for.
+any other folder is timed on the lengths of the data that are named, or on assumed ones, which is said.
 """
 
 from __future__ import annotations
@@ -235,7 +234,7 @@ def remeasure_study(
 
 
 def _again(point: CertifiedPoint, now: Latency, folder: Path) -> dict[str, Any]:
-    quality = point.test or point.validation
+    quality = point.quality
     lower_ms, upper_ms = now.bounds_ms
     return {
         "checkpoint": str(folder / point.checkpoint),

@@ -3,7 +3,7 @@
     workload -> probe (or the study's own) -> below the floor? -> study, settled -> trials -> certify -> document
 
 Each stage lives in its own module; this one only passes values on, says what happens, and decides the
-exit code: 0 when a budget is met, 3 when none is. It refuses to know models, Optuna and Ray.
+exit code: 0 when a budget is met, 3 when none is.
 """
 
 from __future__ import annotations
