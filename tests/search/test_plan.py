@@ -17,24 +17,29 @@ def test_budgets_below_the_floor_train_nothing_and_name_the_floor(rehearse, note
     assert set(result.document) == KEYS
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"seed": 1}, "seed: 0 -> 1"),
-        ({"sampler": "random"}, 'sampler: "tpe" -> "random"'),
-        ({"search_space": SearchSpace(encoder_sparsity_pct=(0, 50, 10))}, r"encoder_sparsity_pct: \[0, .*50, 10\]"),
-        ({"search_space": SearchSpace(decoder_layers=(2,))}, "decoder_layers: .* -> .2."),
-        ({"task": TaskConfig(name="rehearsal", metric="bleu")}, 'task.metric: null -> "bleu"'),
-        ({"task": TaskConfig(name="rehearsal", train_examples=9)}, "task.train_examples: null -> 9"),
-        ({"recipe": PruningRecipe(tune_steps=7)}, "recipe.tune_steps: .* -> 7"),
-        ({"max_drop_pct": 3.0}, "max_drop_pct: null -> 3.0"),
-        ({"budgets": (LatencyBudget.parse("80%"),)}, "loosest budget must stay within the study's 70.0%"),
-    ],
-)
-def test_another_question_is_refused_with_the_difference_unless_forked(rehearse, notebook, changes, words):
+OTHER_QUESTIONS = [
+    ({"seed": 1}, "seed: 0 -> 1"),
+    ({"sampler": "random"}, 'sampler: "tpe" -> "random"'),
+    ({"search_space": SearchSpace(encoder_sparsity_pct=(0, 50, 10))}, r"encoder_sparsity_pct: \[0, .*50, 10\]"),
+    ({"search_space": SearchSpace(decoder_layers=(2,))}, "decoder_layers: .* -> .2."),
+    ({"task": TaskConfig(name="rehearsal", metric="bleu")}, 'task.metric: null -> "bleu"'),
+    ({"task": TaskConfig(name="rehearsal", train_examples=9)}, "task.train_examples: null -> 9"),
+    ({"recipe": PruningRecipe(tune_steps=7)}, "recipe.tune_steps: .* -> 7"),
+    ({"max_drop_pct": 3.0}, "max_drop_pct: null -> 3.0"),
+    ({"budgets": (LatencyBudget.parse("80%"),)}, "loosest budget must stay within the study's 70.0%"),
+]
+
+
+def test_another_question_is_refused_with_the_difference(rehearse):
     rehearse(trials=3)
-    with pytest.raises(InvalidInput, match=words.replace("%", "%")):
-        rehearse(trials=3, **changes)
+    for changes, words in OTHER_QUESTIONS:
+        with pytest.raises(InvalidInput, match=words):
+            rehearse(trials=3, **changes)
+
+
+@pytest.mark.parametrize("changes", [OTHER_QUESTIONS[0][0], OTHER_QUESTIONS[6][0]], ids=["seed", "recipe"])
+def test_a_fork_answers_another_question_with_the_trials_there_are(rehearse, notebook, changes):
+    rehearse(trials=3)
     before = len(notebook.trials)
     forked = rehearse(trials=3, fork=True, **changes)
     assert forked.document["study"].startswith("s-")

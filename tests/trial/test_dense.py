@@ -54,6 +54,7 @@ def bench_of(**workload):
     return open_evaluator(load_config("smoke", {f"workload.{name}": value for name, value in workload.items()}))
 
 
+@pytest.mark.slow
 def test_the_beams_that_are_timed_are_those_that_are_scored_and_exported(tmp_path):
     assert bench_of().task.generation["num_beams"] == bench_of().workload().beams == 1
     several = bench_of(beams=3)
@@ -73,6 +74,7 @@ def test_the_beams_that_are_timed_are_those_that_are_scored_and_exported(tmp_pat
     assert kept["num_beams"] == 1 and kept.get("early_stopping") in (None, False)
 
 
+@pytest.mark.slow
 def test_what_is_scored_has_the_precision_that_is_timed(monkeypatch):
     seen = []
     generate = scoring.generate

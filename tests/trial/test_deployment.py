@@ -156,6 +156,7 @@ def test_a_dense_model_that_float16_ruins_is_refused_before_anything_is_spent(ov
     assert evaluators["bfloat16"].dense_quality().value == pytest.approx(given.value, abs=3)
 
 
+@pytest.mark.slow
 def test_half_precision_that_may_have_lost_by_chance_is_said_and_a_clear_loss_is_refused():
     serving = NashEvaluator(load_config("smoke", {"workload.dtype": "bfloat16"}))._serving
     with pytest.warns(NashSearchWarning, match="but got m 19 of float32's 20 .* that may be chance"):
