@@ -6,6 +6,7 @@ at once; noise, contention, a stopped, a failed and a refused trial are in it.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -363,3 +364,28 @@ def hostile() -> Study:
 def payloads() -> tuple[str, ...]:
     """The attacks."""
     return PAYLOADS
+
+
+@pytest.fixture
+def on_disk(study: Any, tmp_path: Path) -> Path:
+    """A study's folder as the search leaves it."""
+    records, document, answers = study
+    made = tmp_path / "g2p-3f9a1c"
+    for record in records:
+        place = made / "trials" / f"{record.number:016x}"
+        place.mkdir(parents=True)
+        (place / "record.json").write_text(record.model_dump_json())
+    (made / "trials" / "torn").mkdir()
+    (made / "trials" / "torn" / "record.json").write_text('{"number": ')
+    (made / "summary.json").write_text(json.dumps(document))
+    cells = [
+        {"architecture": r.architecture.model_dump(), "latency": r.latency.model_dump()} for r in records if r.latency
+    ]
+    (made / "probe.json").write_text(json.dumps({"entries": cells, "key": "x"}))
+    for number in (0, 4):
+        export = made / "checkpoints" / f"g2p-{number}"
+        export.mkdir(parents=True)
+        (export / "config.json").write_text(json.dumps({"auto_map": {}} if number == 4 else {}))
+    (made / "best" / "50pct").mkdir(parents=True)
+    (made / "certification.json").write_text(answers.certification.model_dump_json())
+    return made

@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from nash_search.report.probe import BAR_COLUMNS, bars, draw_staircase, probe_table, save_staircase
-from nash_search.report.remeasured import caption, draw, save_remeasured
 
 
 @pytest.fixture
@@ -91,23 +90,3 @@ def test_the_plot_has_a_line_per_depth_and_a_dashed_one_per_budget(survey: dict[
     for name, begin in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
         save_staircase(survey, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(begin)
-
-
-def test_two_machines_in_one_picture_are_said(tmp_path: Path) -> None:
-    row = {"share": 0.5, "share_bounds": [0.48, 0.52], "quality": 90.0, "before": {"share": 0.55}}
-    found: dict[str, Any] = {
-        "study": "s", "device": "cpu", "same_fingerprint": True, "front": [row],
-        "fingerprint": {"hash": "abcdef012345"}, "before": {"fingerprint": {}, "device": "cpu"},
-    }  # fmt: skip
-    assert "same device" in caption(found)
-    now = {"hash": "n", "device": "new", "torch": "2", "cores": 4, "dtype": "float32"}
-    old = now | {"hash": "o", "device": "old", "torch": "1"}
-    elsewhere = found | {"same_fingerprint": False, "fingerprint": now, "before": {"fingerprint": old, "device": "cpu"}}
-    assert caption(elsewhere).endswith("what changed: device old -> new, torch 1 -> 2")
-    assert "two different fingerprints" in caption(elsewhere)
-    assert caption(elsewhere) in [text.get_text() for text in draw(elsewhere).texts]
-    assert caption(found) in [text.get_text() for text in draw(found).texts]
-    many = elsewhere | {"before": {"fingerprint": {}, "device": "cpu"}}
-    assert caption(many).endswith("cores unknown -> 4, device unknown -> new, dtype unknown -> float32 and 1 more")
-    names = [path.name for path in save_remeasured(tmp_path, found)]
-    assert names == ["remeasured-abcdef01.json", "remeasured-abcdef01.png"]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nash_search.report import palette, picture, plots, view
+from nash_search.report import picture, plots, view
 
 CLOSE = (("70%", 47.7), ("68%", 46.4), ("66%", 45.0))
 
@@ -54,49 +54,3 @@ def test_small_studies_draw(study: Any, cut: int) -> None:
     records, *_ = study
     picture.draw_front(view.build(records[:cut], {"study": "tiny"}))
     plots.figures(view.build(records[:cut], {"study": "tiny"}))
-
-
-def test_every_figure_is_there_and_is_json(study: Any) -> None:
-    figures = plots.figures(view.build(*study))
-    assert list(figures) == ["front", "shapes", "progress", "widths", "samples"]
-    assert all("bdata" not in figure.to_json() for figure in figures.values())
-
-
-def test_kinds_differ_in_shape_and_fill(study: Any) -> None:
-    figure = plots.figures(view.build(*study))["front"]
-    symbols = {trace.name: trace.marker.symbol for trace in figure.data if trace.name}
-    assert symbols == {
-        "on the front": "circle",
-        "on the front, encoder whole": "square",
-        "dominated or stopped": "circle-open",
-        "dominated or stopped, encoder whole": "square-open",
-        "a budget's pick": "circle-open",
-        "dense": "diamond",
-    }
-
-
-def test_contended_samples_are_crossed_and_none_is_dropped(study: Any) -> None:
-    seen = view.build(*study)
-    clean, contended, _ = plots.figures(seen)["samples"].data
-    assert (clean.marker.symbol, contended.marker.symbol) == ("circle", "x")
-    kept = sum(len(p.record.latency.runs_ms) for p in seen.front if p.record.latency)
-    assert len(clean.x) + len(contended.x) == kept
-
-
-def _contrast(a: str, b: str) -> float:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("theme", [palette.LIGHT, palette.DARK])
-def test_colours_are_readable_on_their_paper(theme: palette.Theme) -> None:
-    for text in (theme.ink, theme.muted):
-        assert _contrast(text, theme.paper) >= 4.5  # WCAG AA, text
-    for mark in (theme.front, theme.baseline, theme.alert):
-        assert _contrast(mark, theme.paper) >= 3  # WCAG AA, graphics
-    assert _contrast(theme.front, theme.baseline) >= 1.3, "blue and orange must differ in lightness"
