@@ -18,7 +18,7 @@ hardly moves, for its two models move together. Bounds in milliseconds therefore
 
 where c is 1 for one occasion and less for the mean of several. With a single round there is no spread between
 rounds to look at: blocks of consecutive calls stand in for rounds and a round effect of 2 % is assumed on top. That
-is enough for a search to steer by, never for a certificate. This module refuses to know what was timed.
+is enough for a search to steer by, never for a certificate.
 """
 
 from __future__ import annotations

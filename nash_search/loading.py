@@ -5,7 +5,7 @@
 
 `from_pretrained` does more than a cast: in float16 T5 keeps its `wo` matrices in float32. What a model is timed
 in must be what users load, so nothing here casts by hand. Generation settings are settled on the way
-(`generation`). This module refuses to know what a model is for.
+(`generation`).
 """
 
 from __future__ import annotations

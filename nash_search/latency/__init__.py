@@ -3,7 +3,7 @@
     measure, measure_many    models already loaded, in this process: the search's own number
     measure_fresh            folders, each round a fresh process: the number that may be signed
 
-Times any model that generates or any folder that loads; refuses to know pruning, tasks and searches.
+Times any model that generates or any folder that loads.
 """
 
 from __future__ import annotations

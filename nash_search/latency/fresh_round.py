@@ -2,7 +2,7 @@
 
 Loads folders, times them or generates from them, or tries a dense model on another runtime; writes one JSON file,
 ends. Its standard input is a lifeline: when the parent dies, the pipe closes and so does this process. It takes the
-device's lock itself, after loading, so that trainers wait for the timing only. Refuses to know why it is asked.
+device's lock itself, after loading, so that trainers wait for the timing only.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Latency depends on shapes, so the tokens themselves may be random; their number may not. Every
 default is deterministic: the same request means the same workload on every machine of a kind.
-This module refuses to know models and clocks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Is the exported folder what was trained? The same tokens, all of them, from a fresh process.
 
 A latency is certified for the folder a user deploys, a quality was measured on a model in memory;
-this check ties the two together. It refuses to know either number.
+this check ties the two together.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     grad L(batch) = sum_i share_i * grad L(piece_i)        share_i: the piece's part of the target tokens
 
 for every loss that is a mean over target tokens plus terms that do not see the batch. A piece that does
-not fit is halved and so are all that follow; the optimizer still sees the whole batch. This module
-refuses to know the loss and the optimizer.
+not fit is halved and so are all that follow; the optimizer still sees the whole batch.
 """
 
 from __future__ import annotations

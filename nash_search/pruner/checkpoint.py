@@ -3,7 +3,7 @@
 `save` writes a stock checkpoint whenever the stock config can say the shape (decoder depth in every
 family; a uniform encoder FFN width in the BART family), else a self-contained one: `modeling_nash.py`,
 `auto_map` and `nash_shapes` beside the weights. `load` reads both. safetensors only, never a pickle,
-never code from the folder. This module refuses to know how a model was made.
+never code from the folder.
 """
 
 from __future__ import annotations

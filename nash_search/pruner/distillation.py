@@ -8,8 +8,7 @@ Pads are masked everywhere: labels of -100 in CE, KL and the decoder's MSE, the 
 encoder's. MSE is divided by the teacher's variance, so that c does not depend on the model's width.
 Encoder block l is matched with the teacher's l, decoder block i with the block it was copied from, and
 the last one with the teacher's last (its output goes straight to the head).
-This module refuses to know gates, optimizers and cuts. Shapes: B batch, S source, T target, D width, L blocks,
-N labels that count (not -100), V vocabulary.
+Shapes: B batch, S source, T target, D width, L blocks, N labels that count (not -100), V vocabulary.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ All gates of a model are one vector, heads of every block first and then neurons
 them with one call and blocks may differ in size. A gate multiplies the columns of the output projection
 it feeds (`W_out * z`): the same numbers as gating the projection's input, exact for whatever comes
 before it, cheaper when there are more tokens than columns, and word for word what the cut folds in. Only gates
-that differ from example to example multiply that input.
-This module refuses to know losses and targets. Shapes: _B batch, _G gates, _C columns of output projections.
+that differ from example to example multiply that input. Shapes: _B batch, _G gates, _C columns of output projections.
 """
 
 from __future__ import annotations

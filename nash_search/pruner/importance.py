@@ -5,7 +5,7 @@
     fisher:    sum over examples of (d log p(labels)/dz)^2 at z = 1, per weight the unit owns   (arXiv 2204.09656)
 
 The first is a baseline, the second can also tell gates where to start. Scores are per weight, so that
-heads and neurons compare at equal cost. This module refuses to know targets and what is then removed.
+heads and neurons compare at equal cost.
 """
 
 from __future__ import annotations

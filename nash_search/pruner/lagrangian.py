@@ -9,7 +9,7 @@ between 6 % and 88 % where 50 % was asked.
     a <- a - clamp(eta*m/sqrt(v) + l * share*p*(1-p)/sqrt(v), +- MOVE*eta)        p = P(z=0)
 
 with m, v the moments of the task's gradient, as in Adam: the gradient of task + l*s in Adam's metric. It
-is free of scale and of horizon. This module refuses to know models and how s turns into a cut.
+is free of scale and of horizon.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ the last block for e.g. L=16, n=12. n = 1 keeps block 0, n = L is the identity.
 
 over all subsets where there are few (C(6,3) = 20, C(12,3) = 220 decoder passes), else by removing the
 cheapest block again and again. `low` and `high`, the first and the last blocks, are there to be compared
-with. This module refuses to know training and what the choice is for.
+with.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ An answer is what `generate` returns with the teacher's own decoding settings, w
 with -100 after its end, so that everything that takes batches takes these. An example is answered once, however
 often it comes back in other batches, and where `TeacherCache` are given once for all trials of a study: greedy
 or with beams, an answer depends on its example alone (up to rounding, for padding differs from batch to batch).
-This module refuses to know losses and stages. Shapes: N rows, B batch, T target.
+Shapes: N rows, B batch, T target.
 """
 
 from __future__ import annotations

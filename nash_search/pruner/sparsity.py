@@ -2,7 +2,7 @@
 
 `choose` hardens: it keeps the best units so that the *counted* sparsity is the asked one to within one
 unit, at least one head and one neuron per block. Units are compared by whatever score they are given:
-learned gates, magnitudes or Fisher scores. This module refuses to know models and where scores come from.
+learned gates, magnitudes or Fisher scores.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     logits(trimmed)[i] = logits(model)[kept_ids[i]]   for the same text: a head has one row per token
 
 Every id that config and generation config name is renumbered; a list that forbids or rewards a token
-which is gone loses that entry. This module refuses to know tokenizers and why a token stays.
+which is gone loses that entry.
 """
 
 from __future__ import annotations

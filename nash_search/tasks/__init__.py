@@ -1,8 +1,8 @@
 """Text in, text out, quality: the room that knows data and metrics.
 
-`load_task` gives a `Task` (splits, tokenizer, metric, lengths); `quality.score` gives a `Quality`.
-Importing this package loads neither torch nor transformers. It refuses to know pruning, latency
-and search: any model with `generate` can be scored.
+`load_task` gives a `Task` (splits, tokenizer, metric, lengths); `scoring.score` gives a `Quality`.
+Importing this package loads neither torch nor transformers. Any model with
+`generate` can be scored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which column is the source and which the target: the named ones, or a guess by usual names.
-
-This module refuses to know rows.
-"""
+"""Which column is the source and which the target: the named ones, or a guess by usual names."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ A source is the same as another when they differ in case, white space or Unicode
 row whose source stands in validation or test is dropped, and so is a validation row whose source stands in test;
 both are counted. Everything decided is said in `Texts.notes`. A `Split` of the test rows is made by `read_test`
 alone, which only the sealed test's counted opening calls; before, hashes are made of its rows, one by one, and
-nothing else is kept. This module refuses to know tokenizers.
+nothing else is kept.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 A model that was not fine-tuned answers as if it had not read the question: its outputs score no
 better than the references of *other* examples, or are nowhere near as long as references are.
-This module refuses to know what is done about it beyond naming the command.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     statistics(predictions, references) -> counts_NK      one row per example
     value(counts_NK.sum(0))             -> the metric     pooled over the examples
 
-so that a bootstrap is a resampling of rows, for corpus metrics (BLEU, PER) too. This module
-refuses to know any particular metric.
+so that a bootstrap is a resampling of rows, for corpus metrics (BLEU, PER) too.
 """
 
 from __future__ import annotations

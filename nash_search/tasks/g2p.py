@@ -3,7 +3,7 @@
 A word's letters go in, its ARPAbet phonemes without stress digits come out ("pruning" to
 "P R UW N IH NG"); all of a word's pronunciations are references. Words are split by a hash of
 their spelling into train, validation and sealed test (90/5/5), so that the split never depends
-on the order of the file. This module refuses to know models and metrics.
+on the order of the file.
 """
 
 from __future__ import annotations

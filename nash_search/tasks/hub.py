@@ -2,7 +2,7 @@
 
 Without a network the Hugging Face libraries retry for 20 to 50 seconds. One short look at the hub
 comes first; when it fails they are put into offline mode, where what is cached loads at once and
-everything else fails at once. This module refuses to know what is loaded.
+everything else fails at once.
 """
 
 from __future__ import annotations

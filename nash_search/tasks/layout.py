@@ -7,7 +7,7 @@
     data/                                    any of these one folder down, as hub repositories have it
     rows.jsonl                               one file: the other splits are carved from it
 
-What else lies there is left alone, never read and never run. This module refuses to know what is in a file.
+What else lies there is left alone, never read and never run.
 """
 
 from __future__ import annotations

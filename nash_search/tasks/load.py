@@ -2,7 +2,7 @@
 
 Lengths come from the data's own distribution: the longest source or target counts when it is at
 most twice the 99th percentile, else that percentile (rounded up to a multiple of 8) does, and
-what is cut is said in `Task.notes`. This module refuses to know models: a tokenizer and generation
+what is cut is said in `Task.notes`. The tokenizer and the generation
 settings are handed to it.
 """
 

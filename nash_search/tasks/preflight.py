@@ -1,7 +1,7 @@
 """What can be refused before torch is loaded and anything is written: model, data, machine.
 
 Called by the command line once a configuration is valid in itself. What it read is kept for the
-task that is loaded after it. This module refuses to know what will be done with a good answer.
+task that is loaded after it.
 """
 
 from __future__ import annotations

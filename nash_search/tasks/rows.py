@@ -1,7 +1,4 @@
-"""Where rows come from: a file or folder (`layout.py`), or a hub dataset; nothing is ever executed or unpickled.
-
-This module refuses to know what the columns mean.
-"""
+"""Where rows come from: a file or folder (`layout.py`), or a hub dataset; nothing is ever executed or unpickled."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 Sources are sorted by length and generated in batches with the task's own settings, the ones that
 exports carry. The standard error is a bootstrap over examples: rows of counts are resampled, so
-pooled rates and corpus metrics get theirs as means do. This module refuses to know how the model
-was made and what else the device is used for: `guard` is entered around every batch.
+pooled rates and corpus metrics get theirs as means do. `guard` is entered around every batch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 One vocabulary for both sides, `<pad>` 0, `</s>` 1, `<unk>` 2; spaces are part of the tokens, so that
 decoding gives the text back. The same texts give the same tokenizer, so that a killed `finetune`
-goes on with the one it had (unigram training does not promise that). This module refuses to know
-the model.
+goes on with the one it had (unigram training does not promise that).
 """
 
 from __future__ import annotations

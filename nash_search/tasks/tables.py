@@ -1,7 +1,6 @@
 """What a reader of rows is, whatever the format: which columns a table has, and the cells of some of them.
 
-No reader loses, merges or shifts a row: as many come out as the file holds, or it is refused with the line. This
-module refuses to know formats.
+No reader loses, merges or shifts a row: as many come out as the file holds, or it is refused with the line.
 """
 
 from __future__ import annotations

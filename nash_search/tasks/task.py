@@ -8,8 +8,7 @@ number alone:
     order  = permutation(seed, epoch), sorted by length inside chunks of 50 batches,
              the batches then shuffled
 
-This module refuses to know where the text came from, what is trained on it, and the test split
-until it is opened through `Task.open_sealed_test`, which counts.
+The test split is read through `Task.open_sealed_test` alone, which counts.
 """
 
 from __future__ import annotations

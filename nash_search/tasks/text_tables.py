@@ -6,8 +6,7 @@
     Parallel       train.en beside train.de, line by line
 
 Not with `datasets`, because a reader that infers types changes texts: it makes timestamps of "2021-02-01 10:00",
-refuses a column that is null first and text later, and lets a stray quote swallow rows. This module refuses to know
-what columns mean.
+refuses a column that is null first and text later, and lets a stray quote swallow rows.
 """
 
 from __future__ import annotations

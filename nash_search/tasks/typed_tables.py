@@ -1,7 +1,4 @@
-"""Readers of typed formats, through `datasets`: Parquet, saved datasets, and (`rows.py`) the hub.
-
-This module refuses to know what columns mean.
-"""
+"""Readers of typed formats, through `datasets`: Parquet, saved datasets, and (`rows.py`) the hub."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@
 The promise holds because every algorithm picks among candidates, and what it picked before is still
 there: BPE the merge of lowest rank, Unigram the best path, WordPiece the longest prefix. The choice
 looks at train alone; what it costs other splits is counted afterwards (`lost_tokens`).
-This module refuses to know models: ids that a model names are handed to it.
+Ids that a model names are handed to it.
 """
 
 from __future__ import annotations

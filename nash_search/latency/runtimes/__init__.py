@@ -11,7 +11,7 @@ A runtime that serves PyTorch models as they are has no artefact (`artefact` is 
     build(either)               -> a session            a PyTorch model is converted first
 
 and every conversion is compared with eager before it is handed out. What is exported is then what is
-timed, scored and certified. This module refuses to know any runtime.
+timed, scored and certified.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 On CUDA `generate` itself compiles its decoding step when the cache is static (mode `reduce-overhead`, that is CUDA
 graphs); on a CPU it does not, so the model's forward is wrapped. Compilation belongs to building a session, never to
-a timed call. It takes minutes per model: for a final report, not for a search. This module refuses to know clocks.
+a timed call. It takes minutes per model: for a final report, not for a search.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
     PyTorch model -> settings_of -> Conversion (compared once) -> saved in any precision -> Engine -> EngineSession
 
-An engine's file adds how a model is converted, how it writes, and which settings it cannot follow. This module
-refuses to know any engine, and clocks.
+An engine's file adds how a model is converted, how it writes, and which settings it cannot follow.
 """
 
 from __future__ import annotations

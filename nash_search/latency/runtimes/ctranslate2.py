@@ -7,8 +7,8 @@ No conversion leaves this module uncompared, since a wrong spelling converts wit
 something else. Its words are the tokenizer's where the folder holds one (`ctranslate2_words`). Greedy search writes
 eager's tokens. Its beam search ends when as many outputs are finished as there are beams (times `patience`), where
 Hugging Face's goes on while a better one may come; where their outputs differ, PyTorch's score decides
-(`parity`). It does not offer its encoder alone, so a session has none to time. This module refuses to know layers
-(`ctranslate2_spec`) and clocks.
+(`parity`). It does not offer its encoder alone, so a session has none to time. Layers are said in
+`ctranslate2_spec`.
 """
 
 from __future__ import annotations

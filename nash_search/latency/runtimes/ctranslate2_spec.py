@@ -7,7 +7,6 @@ heads of zeros, which add nothing:
     FFN widths and relative position biases are each block's own
 
 Wrong spellings convert silently to wrong tokens; whoever converts must compare (`ctranslate2.py` does).
-This module refuses to know clocks, files and generation.
 """
 
 from __future__ import annotations

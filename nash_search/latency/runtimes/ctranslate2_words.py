@@ -3,7 +3,6 @@
 CTranslate2 takes and returns words, not ids. With the tokenizer's words its documented usage
 (`convert_ids_to_tokens`, `translate_batch`, `convert_tokens_to_ids`) writes what was timed and scored. An id that the
 tokenizer does not know (padding of the embeddings) gets a word of its own: two ids with one word would be one token.
-This module refuses to know models and the engine.
 """
 
 from __future__ import annotations

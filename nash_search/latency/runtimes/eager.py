@@ -1,7 +1,7 @@
 """Plain PyTorch: `model.generate` as a user calls it, with the output length forced.
 
 The model's own generation settings stay (a repetition penalty costs time, so it is timed), except
-what the workload says: length, beams, cache, no sampling. This module refuses to know clocks.
+what the workload says: length, beams, cache, no sampling.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
                                -> int8 weights where asked for -> encoder once, decoder per token
 
 The loop around the graphs is `decoding`'s; keys and values stay in the runtime's own memory from step to step.
-This module refuses to know layers (`onnxruntime_graphs`) and clocks.
+The graphs are made in `onnxruntime_graphs`.
 """
 
 from __future__ import annotations

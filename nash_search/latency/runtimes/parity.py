@@ -12,7 +12,7 @@ Greedy search is still compared token for token, which holds the conversion; bea
 for: PyTorch's own score of an output. Over the real inputs the engine's may be worse by `GAP` nats per token at most,
 and no output may break a setting of the model. Random inputs, which a timing alone asks for, are not judged: what a
 model of random weights writes there ends at its limit, where searches differ most. How many outputs differ is told, so
-that their quality is compared too (`search/serving.py`). This module refuses to know engines.
+that their quality is compared too (`trial/deployment.py`).
 """
 
 from __future__ import annotations
