@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -98,6 +99,23 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         for name in free:
             del left[name]
     assert not left, "these, or some of them, need one another"
+
+
+def test_functions_take_at_most_eight_parameters_or_say_why() -> None:
+    silent = []
+    for path in FILES:
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len([name for name in names if name not in ("self", "cls")])
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            above = text.splitlines()[: first - 1][::-1]
+            reason = [line.strip() for line in itertools.takewhile(lambda line: line.strip().startswith("#"), above)]
+            if count > 8 and not (reason and reason[-1].startswith(f"# {count} parameters: ")):
+                silent.append(f"{path.relative_to(PACKAGE)}: {node.name} has {count}")
+    assert not silent, "more than 8 parameters need a comment above: `# 9 parameters: why`"
 
 
 def test_only_one_module_imports_ray() -> None:

@@ -22,6 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the answer asked for.")]
 
 
+# 9 parameters: each is a flag of its own.
 def main_job(
     context: typer.Context,
     config: ConfigFile = "auto",

@@ -46,6 +46,7 @@ class Scheduler:
 
     NO_TRIALS: ClassVar[dict[str, int]] = {"complete": 0, "stopped": 0, "infeasible": 0, "failed": 0}
 
+    # 9 parameters: the study and its question (4), and what a resume or the probe found before, by keyword.
     def __init__(
         self,
         study: Study,
