@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nash_search.fidelity import Fidelity
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
+from nash_search.latency.runtimes.conversion import Converting
 from nash_search.records import Latency
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, margins, recertify
@@ -70,10 +72,15 @@ def measure_folder(
     asked = {"candidate": budgets} if budgets else None
     here = runtimes.fingerprint(devices.resolve(workload.device), workload)
     effect = DEFAULT_OCCASION if results is None else margins.learnt(results / "measure", here)
-    found = latency.measure_fresh(
-        {"candidate": path}, against, workload, rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=asked,
-        effect=effect,
-    )["candidate"]  # fmt: skip
+    runtime = runtimes.runtime_of(workload)
+    with ExitStack() as stack:
+        folders = {folder: folder for folder in (path, against) if folder is not None}
+        if isinstance(runtime, Converting):  # once, not in every process
+            folders = {f: Path(stack.enter_context(runtime.placed(str(f), workload))) for f in folders}
+        found = latency.measure_fresh(
+            {"candidate": folders[path]}, None if against is None else folders[against], workload,
+            rounds=rounds, pairs=pairs, limit_s=LIMIT_S, budgets=asked, effect=effect,
+        )["candidate"]  # fmt: skip
     if results is not None and results.is_dir():
         margins.keep_fresh(results / "measure", found, against or path)
     return found

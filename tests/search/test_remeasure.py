@@ -8,12 +8,15 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
-from nash_search import cli
+from nash_search import cli, latency
 from nash_search.config import LatencyBudget, TaskConfig, Workload
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.latency.fresh_process import MeasurementFailed
+from nash_search.latency.runtimes import parity
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import Latency, Round
 from nash_search.search import probe, remeasure
@@ -171,3 +174,29 @@ def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, mon
             pick(folder, half, certify=True)
     assert (folder / "certification.json").read_bytes() == before
     assert pick(folder, half, certify=True)["budgets"][0]["verdict"] == "met"
+
+
+@pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
+def test_an_engine_s_checkpoint_is_converted_once_and_not_in_every_process(tmp_path, monkeypatch, runtime):
+    pytest.importorskip(runtime)
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 2, "vocab_size": 40}
+    T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).save_pretrained(tmp_path)
+    compared, agreed, timed = [], parity.agreed, latency.measure_fresh
+
+    def counted(*args, **named):
+        compared.append(args)
+        return agreed(*args, **named)
+
+    def fresh(folders, dense, workload, **named):
+        assert dense is None and all(
+            (Path(folder) / runtime / "artefact.json").is_file() for folder in folders.values()
+        )
+        return timed(folders, dense, workload, **named)
+
+    monkeypatch.setattr(parity, "agreed", counted)
+    monkeypatch.setattr(latency, "measure_fresh", fresh)
+    workload = Workload(input_tokens=5, output_tokens=4, runtime=runtime, quantize="int8")
+    found = remeasure.measure_folder(tmp_path, None, workload, rounds=2, pairs=3)
+    assert len(found.rounds) == 2 and found.fresh and len(compared) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]

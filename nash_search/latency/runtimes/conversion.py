@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from nash_search.config import Frozen, Workload
 from nash_search.errors import InvalidInput
+from nash_search.latency.runtimes import artefact
 from nash_search.latency.runtimes.eager import NATURAL_LIMIT, not_cut
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.latency.workload import Inputs, random_inputs, task_inputs
@@ -155,6 +156,21 @@ class Converting(ABC):
         """`folder / artefact`."""
         with self.conversion(model, folder, workload, rows) as found:
             found.save(folder, workload)
+
+    @contextmanager
+    def placed(self, folder: str, workload: Workload) -> Iterator[str]:
+        """A folder that any number of processes load from without converting: this one, or a passing artefact's."""
+        plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
+        there = artefact.found(folder, self.artefact, workload) is not None
+        model = None if there else EAGER.load(folder, workload.model_copy(update=plain))
+        if there or not_cut(model):  # what was not cut warns of it wherever it is converted
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix=f"nash-search-{self.artefact}-") as place:
+            with self.conversion(model, folder, workload) as found:
+                found.save(place, workload)
+            del model
+            yield place
 
     def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Any:
         """Of a loaded engine, or of a PyTorch model that is converted and compared first."""
