@@ -23,7 +23,7 @@ from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.records import Latency, TrialRecord
 from nash_search.report.view import Cell, StudyView, build
-from nash_search.results import Answers, Certification, CertifiedPoint, Terms, judged
+from nash_search.results import CERTIFICATION, Answers, Certification, CertifiedPoint, Terms, judged
 
 
 def load(folder: Path, answers: Answers | None = None) -> StudyView:
@@ -34,7 +34,7 @@ def load(folder: Path, answers: Answers | None = None) -> StudyView:
         answers: its certified front as this process has judged it (None: judged now, from `certification.json`).
 
     Raises:
-        InvalidInput: when there is no finished study in it.
+        InvalidInput: when there is no finished study in it, or its certificate is gone.
     """
     path = folder / "summary.json"
     try:
@@ -55,6 +55,9 @@ def load(folder: Path, answers: Answers | None = None) -> StudyView:
 def judged_of(folder: Path, document: Mapping[str, Any]) -> Answers | None:
     """What the study's certificate gives each budget of its document; None where nothing is certified."""
     found = Certification.stored(folder)
+    if found is None and document.get("front"):  # the summary's verdicts are a copy, never the truth
+        what = f"a study with a front must have a readable {CERTIFICATION}, but got {folder}"
+        raise InvalidInput(what, fix=f"nash-search resume {folder.name} certifies its front again")
     if found is None or not found.points:
         return None
     try:

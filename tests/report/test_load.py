@@ -40,3 +40,9 @@ def test_a_record_counts_once(on_disk: Path, record_at: Any) -> None:
     (on_disk / "trials" / "again").mkdir()
     (on_disk / "trials" / "again" / "record.json").write_text(again.model_dump_json())
     assert [r.seed for r in load.records(on_disk) if r.number == 4] == [7]
+
+
+def test_without_its_certificate_a_front_is_not_shown(on_disk: Path) -> None:
+    (on_disk / "certification.json").write_text('{"points": ')
+    with pytest.raises(InvalidInput, match=r"must have a readable certification\.json"):
+        load.load(on_disk)
