@@ -78,7 +78,7 @@ CASES = {
 
 def study_bench(case: str) -> NashEvaluator:
     """The evaluator of a finished study, on eager."""
-    asked = SearchConfig.model_validate_json(Path(case, "config.json").read_bytes())
+    asked = SearchConfig.stored(Path(case, "config.json").read_bytes())
     plain = asked.workload.model_copy(update={"runtime": "eager", "quantize": "none"})
     return NashEvaluator(asked.model_copy(update={"workload": plain}))
 

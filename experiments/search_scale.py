@@ -71,7 +71,6 @@ def measure(workers: int, trial_s: float, rounds: int) -> dict[str, float]:
         budgets=(LatencyBudget.parse("95%"),),
         trials=workers * rounds,
         workers=workers,
-        early_stopping=False,
         ray_address=cluster.address,
     )
     try:

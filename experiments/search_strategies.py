@@ -65,7 +65,6 @@ def grid(config: SearchConfig, results: Path, step_pct: int) -> replay.GridTable
             "budgets": (LatencyBudget.parse("100%"),),
             "search_space": replay.grid_space(config, step_pct),
             "sampler": "grid",
-            "early_stopping": False,
             "trials": 10_000,
             "study": "strategies-grid",
         }
@@ -107,10 +106,9 @@ def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
     ours = config.model_copy(update={"budgets": BUDGETS, "trials": 10_000})
     return {
         "ours": ours,
-        "ours, no early stopping": ours.model_copy(update={"early_stopping": False}),
         "ours, TPE": ours.model_copy(update={"sampler": "tpe"}),
-        "feasible at random": ours.model_copy(update={"sampler": "random", "early_stopping": False}),
-        "feasible, NSGA-II": ours.model_copy(update={"sampler": "nsga2", "early_stopping": False}),
+        "feasible at random": ours.model_copy(update={"sampler": "random"}),
+        "feasible, NSGA-II": ours.model_copy(update={"sampler": "nsga2"}),
     }
 
 
@@ -208,7 +206,7 @@ class UntilGoal(Lines):
 REAL: dict[str, dict[str, object]] = {
     "ours": {"budgets": BUDGETS},
     "ours, shared training": {"budgets": BUDGETS},
-    "random": {"budgets": (LatencyBudget.parse("100%"),), "sampler": "random", "early_stopping": False},
+    "random": {"budgets": (LatencyBudget.parse("100%"),), "sampler": "random"},
 }
 """Real searches; random is told of no budget, so it trains what could never meet one, as in the replay."""
 

@@ -136,6 +136,8 @@ Profile = Literal["quick", "balanced", "thorough"]
 PROFILES: dict[Profile, float] = {"quick": 0.5, "balanced": 1.0, "thorough": 3.0}
 """Factor on trials and on optimizer steps per trial."""
 Trials = Annotated[int, Field(ge=1)]
+RETIRED = {"early_stopping": "every trial trains to its end"}
+"""Settings that are no longer there, and what holds instead."""
 
 
 class SearchConfig(Knobs):
@@ -174,8 +176,6 @@ class SearchConfig(Knobs):
     """The whole search ends about after this long."""
     engines: bool = True
     """First try the unpruned model on every other engine installed here."""
-    early_stopping: bool = True
-    """End a trial at a rung where it is clearly dominated."""
     finalist_seeds: int = Field(default=1, ge=1, le=20)
     """Train each budget's winner with N seeds: quality as mean and interval, the best validated is exported."""
     keep_all: bool = False
@@ -211,6 +211,20 @@ class SearchConfig(Knobs):
         if len(set(asked)) != len(asked):
             raise ValueError(f"budgets must differ, but got {', '.join(asked)}")
         return self
+
+    @classmethod
+    def stored(cls, text: str | bytes) -> SearchConfig:
+        """The question a study was made with, from its `config.json`; settings retired since are left out.
+
+        Raises:
+            ValueError: when it is no question.
+        """
+        fields = json.loads(text)
+        return cls.model_validate(
+            {name: value for name, value in fields.items() if name not in RETIRED}
+            if isinstance(fields, dict)
+            else fields
+        )
 
     def question(self) -> dict[str, Any]:
         """What makes two runs the same study: space, model, data, recipe, workload, seed.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import pairwise
@@ -19,8 +20,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.errors import InvalidInput, shown
+from nash_search.config import RETIRED, LatencyBudget, SearchConfig
+from nash_search.errors import InvalidInput, NashSearchWarning, shown
 from nash_search.plain_yaml import place, read_mapping
 
 FLAGS = {"budgets": "--budget-ms", "task.name": "--task"}
@@ -69,6 +70,10 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
         search_space = "own" if "task.data" in given else "g2p"
     path = None if search_space is None else find_search_space(str(search_space))
     fields = {} if path is None else read_mapping(path)
+    for name in sorted(RETIRED.keys() & fields.keys()):
+        what = f"{name} is no longer a setting and is ignored, for {RETIRED[name]}"
+        warnings.warn(f"{what} ({name} in {place(path or Path())})", NashSearchWarning, stacklevel=2)
+        del fields[name]
     if path is not None and "task.data" in given and "task.name" not in given and not _names_task(fields):
         given["task.name"] = _name_of(str(given["task.data"]))
     for name, value in given.items():

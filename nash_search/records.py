@@ -287,7 +287,7 @@ class TrialRecord(Frozen):
     infeasible: str | None = None
     """Why it was refused untrained."""
     stopped: str | None = None
-    """Why training ended early."""
+    """Why training ended early; studies of before 2026-11-27 could end a dominated trial at a rung."""
     failure: FailureReason | None = None
     message: str = ""
     """One line about the failure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from nash_search import config_loader
 from nash_search.config import DecoderSelection, SearchConfig
 from nash_search.config_loader import find_search_space, load_config, search_spaces, seconds
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.plain_yaml import read_mapping
 from nash_search.recipes import PruningRecipe
 
@@ -204,3 +205,10 @@ def test_search_spaces_are_found_in_the_package_first(tmp_path: Path, monkeypatc
     (tmp_path / "search_spaces" / "only.yaml").write_text("trials: 1\n")
     monkeypatch.setattr(config_loader.resources, "files", lambda package: tmp_path)
     assert list(search_spaces()) == ["only"]
+
+
+def test_a_file_and_a_stored_study_that_name_a_retired_setting_still_load(tmp_path: Path) -> None:
+    with pytest.warns(NashSearchWarning, match="early_stopping is no longer a setting and is ignored, for every trial"):
+        config = load_text(tmp_path, "early_stopping: false\nsearch_space: {encoder_sparsity_pct: [0, 60, 20]}\n")
+    stored = json.dumps({"early_stopping": True} | config.model_dump(mode="json"))
+    assert SearchConfig.stored(stored) == config and SearchConfig.stored(stored).question_hash == config.question_hash

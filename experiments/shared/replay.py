@@ -1,11 +1,11 @@
 """Strategies compared without training: an exhaustive grid, trained once, is replayed.
 
     table    every architecture of the grid: share, quality, learning curve, training seconds
-    replay   the real `Scheduler` proposes, the table answers, a stopped trial costs only the rungs it passed
+    replay   the real `Scheduler` proposes, the table answers
     result   hypervolume after each trial against the training seconds spent so far
 
-As NAS benchmarks do. The scheduler, the sampler, the anchors and the early stopping are those of a search, only
-the trial is looked up. What changes how a trial trains (shared training) cannot be replayed.
+As NAS benchmarks do. The scheduler, the sampler and the anchors are those of a search, only the trial is
+looked up. What changes how a trial trains (shared training) cannot be replayed.
 This module refuses to know how the table came about.
 """
 
@@ -26,7 +26,6 @@ from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.records import CurvePoint, Latency, Quality, Round, TrialRecord
 from nash_search.search.scheduler import Scheduler
 from nash_search.storage.study import Study, StudyFacts, open_storage
-from nash_search.trial.early_stopping import reason_to_stop
 from nash_search.trial.job import Job, Nothing
 
 
@@ -70,7 +69,7 @@ class Progress(Frozen):
 
 
 def table_of(records: Sequence[TrialRecord], probe: LatencyTable, facts: StudyFacts, rung_examples: int) -> GridTable:
-    """The table of a finished grid study (`--sampler grid --no-early-stopping`)."""
+    """The table of a finished grid study (`--sampler grid`)."""
     entries = tuple(
         Entry(
             architecture=r.architecture,
@@ -159,7 +158,7 @@ def _spending(table: GridTable, share: float, trained: Sequence[Entry]) -> list[
 
 
 def replay(table: GridTable, config: SearchConfig, seed: int) -> list[Progress]:
-    """One search on the table: `config` says budgets, trials, sampler and early stopping.
+    """One search on the table: `config` says budgets, trials and sampler.
 
     Architectures that the scheduler proposes between the grid's points do not occur: the space is the grid.
     """
@@ -177,42 +176,30 @@ def replay(table: GridTable, config: SearchConfig, seed: int) -> list[Progress]:
         scheduler.anchors = [a for a in scheduler.anchors if a in by_architecture]
         while not isinstance(job := scheduler.ask(), Nothing):
             entry = by_architecture[job.architecture]
-            record, seconds = _answer(table, entry, job)
-            spent += seconds
-            scheduler.tell(job, record)
-            if record.status == "complete" and entry.share <= loosest:
+            spent += entry.train_s
+            scheduler.tell(job, _answer(table, entry, job))
+            if entry.share <= loosest:
                 seen.append(entry)
             found.append(Progress(train_s=spent, hypervolume=table.hypervolume(seen)))
         study.close()
     return found
 
 
-def _answer(table: GridTable, entry: Entry, job: Job) -> tuple[TrialRecord, float]:
-    """What the trial would have come to, and the training seconds it would have cost."""
+def _answer(table: GridTable, entry: Entry, job: Job) -> TrialRecord:
+    """What the trial would have come to."""
     job.final.mkdir()
-    plain = TrialRecord(number=job.number, architecture=entry.architecture, seed=job.seed)
-    last = len(entry.curve)
-    for rung in range(1, last + 1):
-        if not job.config.early_stopping:
-            break
-        why = reason_to_stop(
-            job.share,
-            entry.curve[:rung],
-            job.peers,
-            margin=2 * 2**0.5 * table.rung_error,
-            last_rung=rung == last,
-            maximize=table.facts.direction == "maximize",
-        )
-        if why:
-            record = plain.model_copy(update={"stopped": why, "curve": entry.curve[:rung]})
-            (job.final / "record.json").write_text(record.model_dump_json(), "utf-8")
-            return record, entry.train_s * entry.curve[rung - 1].step / entry.curve[-1].step
     dense_ms = table.facts.dense_ms
     rounds = (Round(runs_ms=(entry.share * dense_ms,) * 2, dense_runs_ms=(dense_ms,) * 2),)
-    latency = Latency(rounds=rounds, workload=table.probe.workload)
-    record = plain.model_copy(update={"latency": latency, "quality": entry.quality, "curve": entry.curve})
+    record = TrialRecord(
+        number=job.number,
+        architecture=entry.architecture,
+        seed=job.seed,
+        latency=Latency(rounds=rounds, workload=table.probe.workload),
+        quality=entry.quality,
+        curve=entry.curve,
+    )
     (job.final / "record.json").write_text(record.model_dump_json(), "utf-8")
-    return record, entry.train_s
+    return record
 
 
 def seconds_to(progress: Sequence[Progress], hypervolume: float) -> float | None:

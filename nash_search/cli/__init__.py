@@ -17,6 +17,7 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from typer.core import TyperGroup
 from nash_search.cli import finetune, latency, search, studies
 from nash_search.cli.flags import EVERYTHING, ConfigFile, configured
 from nash_search.errors import NashSearchError
+from nash_search.storage import log
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # click's own, wherever typer keeps it
 LONGEST = 300
@@ -103,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports a `queue.py` of the user's folder
     try:
         typed = shlex.join(["nash-search", *given])
-        code = app(args=given, prog_name="nash-search", standalone_mode=False, obj=typed)
+        with warnings.catch_warnings():
+            warnings.showwarning = log.show
+            code = app(args=given, prog_name="nash-search", standalone_mode=False, obj=typed)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UsageError as error:

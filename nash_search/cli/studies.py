@@ -39,7 +39,7 @@ def newest(results: Path) -> str:
 def stored_config(folder: Path) -> SearchConfig:
     """The question a study was made with."""
     try:
-        config = SearchConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
+        config = SearchConfig.stored((folder / "config.json").read_text("utf-8"))
     except ValueError as error:
         raise InvalidInput(f"config.json must be a study's question, but got {folder}") from error
     return config.model_copy(update={"study": folder.name, "storage": storage()})

@@ -252,7 +252,7 @@ def _legend(figure: Figure, view: StudyView, theme: Theme) -> None:
             7,
             "encoder whole (decoder cut)",
         ),
-        (any(not p.on_front for p in view.drawn), "o", theme.paper, theme.front, 6, "hollow: dominated or stopped"),
+        (any(not p.on_front for p in view.drawn), "o", theme.paper, theme.front, 6, "hollow: dominated"),
         (bool(view.picked), "o", "none", theme.ink, 10, "a budget's pick"),
         (view.dense is not None, "D", theme.ink, theme.ink, 6.5, "dense"),
     )

@@ -54,7 +54,7 @@ def front(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
             line={"shape": "hv", "color": theme.front, "width": 2},
             showlegend=False,
         )
-    for name, points, filled in (("on the front", view.front, True), ("dominated or stopped", dominated, False)):
+    for name, points, filled in (("on the front", view.front, True), ("dominated", dominated, False)):
         for baseline in (False, True):
             some = [p for p in points if p.baseline == baseline]
             if some:

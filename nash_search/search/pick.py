@@ -42,7 +42,7 @@ def pick(
     found = certification.read(folder)
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
-        config = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
+        config = SearchConfig.stored((folder / "config.json").read_bytes())
         table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
     except (OSError, ValueError):
         found = None

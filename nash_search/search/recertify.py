@@ -63,7 +63,7 @@ def restate(folder: Path, found: Certification) -> str:
         found: its certificate, every point with an occasion effect.
     """
     try:
-        config = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
+        config = SearchConfig.stored((folder / "config.json").read_bytes())
         summary = json.loads((folder / "summary.json").read_bytes())
         answers = judged(found, Terms.of_summary(summary, config.budgets, config.max_drop_pct))
         sizes = {p.get("number"): p.get("parameters") for p in summary["front"]}

@@ -30,13 +30,10 @@ from nash_search.storage.artifacts import WEIGHTS, folder_key
 from nash_search.storage.study import Row, Study
 from nash_search.trial import shared_training
 from nash_search.trial.cost import for_trials_s, train_threads
-from nash_search.trial.early_stopping import TOLERANCE, Peer
 from nash_search.trial.job import Job, Nothing, device_id
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
 """Reasons that deserve one more try."""
-PEERS = 100
-"""Most finished trials a running one is compared with."""
 ROW_LIMIT = 5
 """Failures in a row after which the search ends: something is wrong with all of them."""
 
@@ -76,7 +73,6 @@ class Scheduler:
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
         self._dropped: set[int] = set()
-        self._peers: dict[int, Peer] = {}
 
     # -- proposing -------------------------------------------------------------------------------
 
@@ -148,12 +144,11 @@ class Scheduler:
     def finalist_job(self, record: TrialRecord, seed: int) -> Job:
         """A decided trial's architecture once more, by its recipe with another seed, to its end."""
         config = self._trial_config(repeated=record)
-        again = {"seed": seed, "finalist": True, "peers": (), "config": config}
+        again = {"seed": seed, "finalist": True, "config": config}
         architecture = record.architecture
         return self._job(record.number, architecture, self.table.share(architecture)).model_copy(update=again)
 
     def _job(self, number: int, architecture: Architecture, share: float) -> Job:
-        peers = tuple(p for p in self._rivals() if p.share <= share + TOLERANCE)[-PEERS:]
         return Job(
             number=number,
             architecture=architecture,
@@ -165,7 +160,6 @@ class Scheduler:
             folder=str(self.study.folder.resolve()),
             device=device_id(self.table.fingerprint),
             train_threads=train_threads(self.workers),
-            peers=peers,
         )
 
     def _trial_config(self, *, repeated: TrialRecord | None = None) -> SearchConfig:
@@ -184,13 +178,6 @@ class Scheduler:
         )
         alone = asked.recipe.model_copy(update={"narrowing": "gates"})
         return asked if shared else asked.model_copy(update={"recipe": alone})
-
-    def _rivals(self) -> list[Peer]:
-        for r in self.study.records():
-            if r.curve and r.number not in self._peers:
-                share = r.latency.ratio if r.latency else self.table.share(r.architecture)
-                self._peers[r.number] = Peer(number=r.number, share=share, curve=r.curve)
-        return list(self._peers.values())
 
     def _planned(self, rows: Sequence[Row], taken: set[Architecture]) -> Architecture | None:
         """What must run before the sampler is asked."""
@@ -218,7 +205,7 @@ class Scheduler:
         return taken
 
     def trained(self, rows: Sequence[Row]) -> int:
-        """Trials that count: complete or stopped, the dense model's row left out."""
+        """Trials that count: neither failed nor refused, the dense model's row left out."""
         refused = {r.number for r in self.study.records() if r.infeasible is not None}
         baseline = {self.study.facts.baseline}  # a hash is cheaper than an equality
         return sum(

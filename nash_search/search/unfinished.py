@@ -96,7 +96,7 @@ def only_the_end_is_missing(folder: Path, config: SearchConfig) -> bool:
     """Did all trials of this very search end before, and then something failed?"""
     try:
         left = json.loads((folder / "summary.json").read_bytes()).get(KEY)
-        before = SearchConfig.model_validate_json((folder / "config.json").read_bytes())
+        before = SearchConfig.stored((folder / "config.json").read_bytes())
     except (OSError, ValueError, AttributeError):
         return False
     return bool(left) and all(getattr(before, name) == getattr(config, name) for name in SPENDING)

@@ -59,7 +59,7 @@ def hushed() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            warnings.showwarning = _show
+            warnings.showwarning = show
             yield
     finally:
         for name, (level, handlers, propagate) in before.items():
@@ -87,9 +87,10 @@ def to_file(folder: Path) -> None:
         handler.close()
 
 
-def _show(
+def show(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
+    """Python's `showwarning`: ours as one line on stderr, others to the log."""
     if issubclass(category, NashSearchWarning):
         print(f"nash-search: warning: {' '.join(str(message).split())}", file=sys.stderr)
     else:

@@ -59,7 +59,6 @@ def search_space_text(model: str, revision: str | None = None) -> str:
         "  # threads: 1               # CPU threads of the timed process",
         "",
         "trials: 12                   # trained trials",
-        "early_stopping: true         # weak trials stop early",
         "",
     )
     return "\n".join(lines)

@@ -15,7 +15,6 @@ from nash_search.config import Architecture, Frozen, SearchConfig, Workload, dig
 from nash_search.files import ask_free
 from nash_search.records import FailureReason, TrialRecord
 from nash_search.storage.artifacts import FINALISTS, folder_key
-from nash_search.trial.early_stopping import Peer
 
 TEACHER_OUTPUTS = ".teacher-outputs"
 """In the study's folder: what the teacher says about each batch, shared by its trials, gone when it ends."""
@@ -43,8 +42,6 @@ class Job(Frozen):
     """Identity of the device the study is about (`device_id`); only equal ones share a front."""
     train_threads: int = 1
     """CPU threads of training; fixed per study, for sums depend on it."""
-    peers: tuple[Peer, ...] = ()
-    """Finished trials' learning curves, for early stopping."""
     finalist: bool = False
     """A decided architecture trained once more, with a seed that is not the search's."""
 

@@ -214,15 +214,14 @@ class NashEvaluator:
         recipe, steps = job.config.recipe, job.config.recipe.trial_steps
         curve, quality = Curve(job, hooks), list[Quality]()
 
-        def on_rung(step: int, model: Any) -> bool:
-            last = step >= steps
-            final = last and not self._serving.by_engine  # an engine's own outputs are scored at the end
+        def on_rung(step: int, model: Any) -> None:
+            final = step >= steps and not self._serving.by_engine  # an engine's own outputs are scored at the end
             if final:
                 found = self._serving.score(model, "validation")
                 quality.append(found)
             else:
                 found = score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard)
-            return curve.add(step, found, last=last)
+            curve.add(step, found)
 
         job.work.mkdir(parents=True, exist_ok=True)
         check_free(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
@@ -237,13 +236,7 @@ class NashEvaluator:
             teacher_cache=pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
         )
         start = shared_training.start(job, self.teacher, self.decoder_layers(), data, context, self._at_rung)
-        try:
-            pruned = pruner.run(self.teacher, job.architecture, recipe, data, context, shared=start.shared)
-        except pruner.Stopped as end:
-            return TrialRecord(
-                number=job.number, architecture=job.architecture, seed=job.seed, curve=curve.points,
-                stages=start.stages | end.stages, stopped=curve.stopped, pruning=start.pruning,
-            )  # fmt: skip
+        pruned = pruner.run(self.teacher, job.architecture, recipe, data, context, shared=start.shared)
         model = pruned.model.eval()
         hooks.progress(job, "timing", steps, steps, 0.0)
         served = self._save(model, scratch)

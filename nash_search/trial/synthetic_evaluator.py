@@ -24,7 +24,6 @@ from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, Tri
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
-from nash_search.trial.early_stopping import reason_to_stop
 from nash_search.trial.engines import DenseOnEngine, Engines
 from nash_search.trial.job import Failed, Hooks, Job, check_free
 
@@ -182,7 +181,6 @@ class SyntheticEvaluator:
             os.kill(os.getpid(), signal.SIGKILL)
         final = quality_of(job.architecture) + 0.1 * _noise("validation", slug, job.seed)
         curve: list[CurvePoint] = []
-        stopped = None
         for rung in range(1, rungs + 1):
             time.sleep(seconds / rungs)
             step = steps * rung // rungs
@@ -190,18 +188,9 @@ class SyntheticEvaluator:
             curve.append(CurvePoint(step=step, value=value, train_s=seconds * rung / rungs))
             hooks.progress(job, "tune", step, steps, 1 / rung)
             hooks.rung(job, step, value)
-            if job.config.early_stopping:
-                stopped = reason_to_stop(job.share, curve, job.peers, margin=0.4, last_rung=rung == rungs)
-            if stopped:
-                break
         if self.orders.get("nan") == slug:
             raise Failed("nan", "ordered")
         stages = {"tune": {"steps": float(curve[-1].step), "seconds": curve[-1].train_s}}
-        if stopped:
-            return TrialRecord(
-                number=job.number, architecture=job.architecture, seed=job.seed,
-                curve=tuple(curve), stages=stages, stopped=stopped,
-            )  # fmt: skip
         return self._record(job, scratch).model_copy(update={"curve": tuple(curve), "stages": stages})
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ def test_every_second_between_two_jobs_counts():
 
 
 def test_a_finished_study_holds_what_is_needed(rehearse):
-    result = rehearse(trials=4, orders="trial_s=0.1", early_stopping=False)
+    result = rehearse(trials=4, orders="trial_s=0.1")
     found = overhead.of_study(result.folder, workers=1)
     assert 0.4 <= found["busy_s"] < found["wall_s"] and found["tail_s"] == 0
     assert 0 < found["overhead"] < 1

@@ -12,8 +12,8 @@ from nash_search.search import sampler
 from nash_search.storage.study import Study, open_storage
 
 BUDGETS = (LatencyBudget.parse("70%"), LatencyBudget.parse("50%"))
-BEFORE = [(True, {8: 98.44, 16: 99.49}), (False, {8: 98.48, 16: 99.73})]
-"""Early stopping; percent of the feasible architectures' hypervolume after so many trials."""
+BEFORE = {8: 98.48, 16: 99.73}
+"""Percent of the feasible architectures' hypervolume after so many trials."""
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 20))
 
 
@@ -22,7 +22,6 @@ def table(rehearse_once, tmp_path_factory):
     result = rehearse_once(
         trials=500,
         sampler="grid",
-        early_stopping=False,
         budgets=(LatencyBudget.parse("100%"),),
         search_space=SPACE,
         orders="trial_s=0.001",
@@ -39,9 +38,9 @@ def table(rehearse_once, tmp_path_factory):
 
 def test_a_replayed_search_trains_the_same_architectures_as_a_real_one(table, rehearse, notebook):
     before = len(notebook.trials)
-    config = SearchConfig(budgets=BUDGETS, trials=9, early_stopping=False, sampler="tpe")
+    config = SearchConfig(budgets=BUDGETS, trials=9, sampler="tpe")
     progress = replay.replay(table, config, seed=0)
-    real = rehearse(trials=9, search_space=SPACE, early_stopping=False, study="other")
+    real = rehearse(trials=9, search_space=SPACE, study="other")
     assert real.document["trials"]["complete"] == 9 == len(progress)
     trained = notebook.trials[before + 1 :]
     shares = {e.architecture: e for e in table.entries}
@@ -51,7 +50,7 @@ def test_a_replayed_search_trains_the_same_architectures_as_a_real_one(table, re
 
 def test_whole_grid_is_the_limit_of_every_strategy(table):
     limit = table.hypervolume(table.within(0.7))
-    config = SearchConfig(budgets=BUDGETS, trials=500, early_stopping=False, sampler="tpe")
+    config = SearchConfig(budgets=BUDGETS, trials=500, sampler="tpe")
     assert replay.replay(table, config, seed=1)[-1].hypervolume == pytest.approx(limit, rel=0.02)
     random = replay.at_random(table, 0.7, seed=1)
     assert random[-1].hypervolume == pytest.approx(limit)
@@ -59,17 +58,9 @@ def test_whole_grid_is_the_limit_of_every_strategy(table):
     assert replay.seconds_to(random, limit * 2) is None
 
 
-def test_stopping_early_costs_less_and_never_more(table):
-    config = SearchConfig(budgets=BUDGETS, trials=12, sampler="tpe")
-    stopped = replay.replay(table, config, seed=2)
-    full = replay.replay(table, config.model_copy(update={"early_stopping": False}), seed=2)
-    assert stopped[-1].train_s < full[-1].train_s
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("trials", "anchors"), [(8, 4), (16, 5)])
-@pytest.mark.parametrize(("early_stopping", "after"), BEFORE)
-def test_the_sampler_finds_no_less_than_chance_did(monkeypatch, early_stopping, after, trials, anchors):
+def test_the_sampler_finds_no_less_than_chance_did(monkeypatch, trials, anchors):
     """On the trained grid; `BEFORE` are means of 20 seeds when a proposal that was taken was replaced by chance."""
     table = replay.read(Path(__file__).parents[2] / "results" / "search-strategies" / "search-table.json.gz")
     limit = table.hypervolume(table.within(0.7))
@@ -82,10 +73,10 @@ def test_the_sampler_finds_no_less_than_chance_did(monkeypatch, early_stopping, 
 
     monkeypatch.setattr(Study, "ask", counted)
     monkeypatch.setattr(sampler.np.random, "default_rng", lambda *a: pytest.fail("left to chance"))
-    config = SearchConfig(budgets=BUDGETS, trials=trials, early_stopping=early_stopping)
+    config = SearchConfig(budgets=BUDGETS, trials=trials)
     progress = replay.replay(table, config, seed=0)
     assert proposed == [True] * anchors + [False] * (trials - anchors), "the sampler's are all but the anchors"
-    assert all(100 * progress[n - 1].hypervolume / limit >= after[n] for n in (8, trials))
+    assert all(100 * progress[n - 1].hypervolume / limit >= BEFORE[n] for n in (8, trials))
 
 
 def test_a_ratio_comes_with_its_interval():

@@ -191,7 +191,7 @@ def test_report_is_complete_silent_and_asks_nobody(study: Any, tmp_path: Path, t
         assert tab.requests() == [address]
         assert tab.value("document.documentElement.scrollWidth <= innerWidth"), "nothing may stick out sideways"
         legend = tab.value("[...document.querySelectorAll('#plot-front .legendtext')].map(e => e.textContent)")
-        assert {"on the front", "dominated or stopped", "a budget's pick", "dense"} <= set(legend)
+        assert {"on the front", "dominated", "a budget's pick", "dense"} <= set(legend)
         assert tab.value("document.querySelectorAll('#plot-front .point').length") >= 15
         paper = tab.value("getComputedStyle(document.body).backgroundColor")
         assert paper == ("rgb(17, 22, 28)" if dark else "rgb(255, 255, 255)")

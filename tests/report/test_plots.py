@@ -19,8 +19,8 @@ def test_kinds_differ_in_shape_and_fill(study: Any) -> None:
     assert symbols == {
         "on the front": "circle",
         "on the front, encoder whole": "square",
-        "dominated or stopped": "circle-open",
-        "dominated or stopped, encoder whole": "square-open",
+        "dominated": "circle-open",
+        "dominated, encoder whole": "square-open",
         "a budget's pick": "circle-open",
         "dense": "diamond",
     }

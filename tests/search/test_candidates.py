@@ -87,7 +87,7 @@ def test_the_answer_is_a_neighbour_when_the_certificate_refuses_the_front_s_poin
 
     monkeypatch.setattr(SyntheticEvaluator, "_latency", told)
     space = SearchSpace(encoder_sparsity_pct=(0, 10, 10), decoder_layers=(2,))
-    result = rehearse(trials=4, sampler="grid", search_space=space, budgets=(HALF,), early_stopping=False)
+    result = rehearse(trials=4, sampler="grid", search_space=space, budgets=(HALF,))
     assert result.best_under("50%").architecture == narrow
     (said,) = [detail for stage, detail in notebook.stages if stage == "front"]
     assert (said["points"], said["beside"]) == (1, 1)

@@ -111,7 +111,7 @@ def test_a_child_that_is_taken_becomes_its_nearest_free_neighbour():
 
 
 def test_a_mutated_child_is_completed(rehearse, notebook):
-    rehearse(trials=18, sampler="nsga2", early_stopping=False)
+    rehearse(trials=18, sampler="nsga2")
     trained = [r.architecture for r in notebook.trials[1:]]
     assert len(set(trained)) == len(trained) == 18 and all(share_of(a) <= 0.71 for a in trained)
 

@@ -30,7 +30,7 @@ def test_other_samplers_cover_the_feasible_space_without_repeats(rehearse, noteb
 
 
 def test_a_space_can_be_exhausted(rehearse, notebook):
-    result = rehearse(trials=500, sampler="grid", early_stopping=False)
+    result = rehearse(trials=500, sampler="grid")
     assert result.exit_code == 0
     stages = dict(notebook.stages)
     assert stages["front"]["why"] == "every feasible architecture is decided"

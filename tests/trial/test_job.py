@@ -37,6 +37,6 @@ def test_a_disk_that_fills_up_ends_the_search_before_the_next_trial_and_it_goes_
 
 
 def test_keep_all_keeps_the_weights_of_dominated_trials(rehearse, tmp_path):
-    rehearse(trials=8, keep_all=True, early_stopping=False)
+    rehearse(trials=8, keep_all=True)
     finished = [path for path in tmp_path.glob("*/trials/*") if (path / "record.json").is_file()]
     assert len(finished) >= 8 and all((path / "weights").is_dir() for path in finished)

@@ -112,7 +112,6 @@ def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
         search_space=SearchSpace(**ASKED["search_space"]),
         recipe=PruningRecipe(**ASKED["recipe"]),
         workload=WorkloadRequest(**ASKED["workload"]),
-        early_stopping=False,
     )
     architecture = Architecture(encoder_sparsity_pct=30, decoder_layers=2)
 
