@@ -121,6 +121,12 @@ def test_how_outputs_begin_and_end_is_known_or_refused() -> None:
 ROWS = [[5, 9, 14, 30, 1], [40, 8, 1], [22, 23, 24, 25, 26, 1]]
 
 
+ONE_FAMILY = pytest.mark.parametrize(
+    "model_folder", ["t5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bart", "marian"))], indirect=True
+)
+"""The others in the slow suite."""
+
+
 def changed(folder: Path, target: Path, **settings: Any) -> Path:
     shutil.copytree(folder, target)
     file = target / generation.FILE
@@ -136,6 +142,7 @@ def written(model: Any, **settings: Any) -> list[list[int]]:
     return model.generate(ids, attention_mask=(ids != 0).long(), **settings).tolist()
 
 
+@ONE_FAMILY
 def test_what_is_kept_is_scored_timed_and_shipped_alike(model_folder: Path, tmp_path: Path) -> None:
     """Each setting by itself, against transformers' own generate under the stored settings."""
     from transformers import AutoModelForSeq2SeqLM
@@ -164,6 +171,7 @@ def test_what_is_kept_is_scored_timed_and_shipped_alike(model_folder: Path, tmp_
     assert told >= {"max_new_tokens", "decoder_start_token_id", "forced_bos_token_id", "no_repeat_ngram_size"}
 
 
+@ONE_FAMILY
 def test_what_is_set_leaves_one_text_that_exports_write(model_folder: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
