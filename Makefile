@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: help search install test test-all lint dashboard study clean
+.PHONY: help search install test test-all lint dashboard study gpu-study clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,9 @@ dashboard: .venv/installed  ## the newest study in the Optuna dashboard, on loop
 
 clean:  ## remove the environment and build leftovers (results stay)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+gpu-study: .venv/installed-engines  ## all of it on a GPU, 8 minutes: RUN=A; a rehearsal without one: DEVICE=cpu TINY=1
+	$(BIN)/python -m experiments gpu-study --run $(or $(RUN),A) --device $(or $(DEVICE),cuda) $(if $(TINY),--tiny)
 
 study: .venv/installed-engines  ## one experiment: NAME=clock [ARGS="--runs 5"]; without NAME their list
 	@$(BIN)/python -m experiments $(NAME) $(ARGS)

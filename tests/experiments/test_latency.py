@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import clock, gpu_smoke, scaling
+from experiments import clock, scaling
 from experiments.shared import drawing
 from nash_search.config import Workload
 from nash_search.records import Latency, Round
@@ -61,23 +61,6 @@ def test_the_clock_study_runs(tmp_path):
     assert len(kept["plus10"]) == 2 and len(kept["plus10"][0]["rounds"]) == 1
     planted = Latency.model_validate(kept["plus10"][0]).ratio
     assert planted > 0.8  # six pairs beside whatever else runs: only its order of size is certain
-
-
-@pytest.mark.slow
-def test_the_gpu_smoke_rehearses_on_a_cpu(tmp_path):
-    keep = tmp_path / "smoke.json"
-    done = study("gpu-smoke", *"--device cpu --no-compile --keep".split(), keep)
-    assert "ok  a shorter decoder is faster" in done.stdout, done.stdout + done.stderr
-    kept = json.loads(keep.read_text())
-    assert len(kept["fresh half"]["rounds"]) == 3 and kept["bfloat16 twin"]["workload"]["dtype"] == "bfloat16"
-
-
-def test_without_a_gpu_the_smoke_ends_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert gpu_smoke.main(["--keep", str(tmp_path / "smoke.json")]) == 2
-    told = capsys.readouterr()
-    assert told.err == "gpu-smoke: device must exist on this machine (0 CUDA devices found), but got cuda\n"
-    assert not told.out and not list(tmp_path.iterdir())
 
 
 def test_a_killed_clock_study_goes_on_after_its_last_whole_run(tmp_path):

@@ -1,20 +1,15 @@
-"""Does the clock hold on this GPU?
+"""The clock's promises on this device: shorter is faster, a twin is equal, fresh processes agree.
 
-Takes under five minutes and leaves one file of raw samples. Times a random T5-small-shaped model against shorter
-decoders: in process (eager bf16 and fp32), in fresh processes, and compiled with a static cache (CUDA graphs), saving
-after each; checks what must be true on any machine and prints the rest. Exit code 1: a check failed; 2: there is no
-such GPU. `--device cpu` rehearses it with tiny models where there is none.
+A random T5-small-shaped model beside shorter decoders: in this process (bfloat16 and float32) and in fresh ones.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
@@ -22,13 +17,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 from nash_search import device as devices
 from nash_search import latency
 from nash_search.config import Workload
-from nash_search.errors import NashSearchError
 from nash_search.latency.measurement import rows
 from nash_search.records import Latency
 
-BILL = "5 minutes of one GPU"
-
-LIMIT_S = 280.0
 FULL = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 TINY = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 4, "num_heads": 4}
 
@@ -40,14 +31,24 @@ def make(sizes: dict[str, int], decoder_blocks: int):
     return T5ForConditionalGeneration(config).eval()
 
 
-def smoke(
-    name: str, keep: Callable[[dict[str, Latency]], None], *, compile_too: bool = True
-) -> tuple[dict[str, Latency], list[tuple[str, bool]]]:
-    """Every measurement by name, and (what must hold, whether it does); `keep` is given what there is so far."""
+def run(device: str, tiny: bool, write: Any, until: float) -> None:
+    """Every measurement with its raw samples as it is taken, then every promise; a rehearsal's models are tiny."""
+    told: set[str] = set()
+
+    def keep(found: dict[str, Latency]) -> None:
+        for name in [name for name in found if name not in told]:
+            told.add(name)
+            write(what=name, latency=found[name].model_dump(mode="json"), say=f"{name}: {dict(rows(found[name]))}")
+
+    for promise, holds in promises(device, keep, until):
+        write(what=promise, holds=holds, say=f"{'ok' if holds else 'NO'} {promise}")
+
+
+def promises(name: str, keep: Callable[[dict[str, Latency]], None], until: float) -> list[tuple[str, bool]]:
+    """(What must hold on any machine, whether it does); `keep` is given what was measured so far."""
     device = devices.resolve(name)
     on_gpu = device.name != "cpu"
     sizes = FULL if on_gpu else TINY
-    deadline = time.monotonic() + LIMIT_S
     blocks = sizes["num_layers"]
     dense = make(sizes, blocks).to(device.name)
     half, one = make(sizes, blocks // 2).to(device.name), make(sizes, 1).to(device.name)
@@ -62,16 +63,12 @@ def smoke(
         for key, model in (("dense", dense), ("half", half)):
             model.save_pretrained(Path(folder) / key)
         workload = base.model_copy(update={"dtype": "bfloat16"})
-        path = Path(folder)
-        found["fresh half"] = latency.measure_fresh(
-            {"half": path / "half"}, path / "dense", workload, rounds=3, pairs=20, limit_s=80
-        )["half"]
+        path, limit_s = Path(folder), max(30.0, until - time.monotonic())
+        settings: dict[str, Any] = {"rounds": 3, "pairs": 20, "limit_s": limit_s}
+        found["fresh half"] = latency.measure_fresh({"half": path / "half"}, path / "dense", workload, **settings)[
+            "half"
+        ]
     keep(found)
-    if compile_too:
-        workload = base.model_copy(update={"dtype": "bfloat16" if on_gpu else "float32", "runtime": "compile"})
-        found["compile half"] = latency.measure(
-            half, dense, workload, pairs=30, limit_s=max(20.0, deadline - time.monotonic()), details=False
-        )
     twin, fresh = found["float32 twin"], found["fresh half"]
     checks = [
         ("a shorter decoder is faster", found["float32 one"].ratio < found["float32 half"].ratio < 1),
@@ -93,33 +90,4 @@ def smoke(
             ("NVML watches this GPU", r.surroundings.get("nvml") is True),
             ("peak memory is counted", twin.details.get("peak_memory_bytes", 0) > 0),
         ]
-    return found, checks
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--no-compile", action="store_true", help="leave the compiled run out")
-    parser.add_argument("--keep", type=Path, default=Path("results/gpu-smoke.json"), help="every sample")
-    asked = parser.parse_args(arguments)
-    began = time.monotonic()
-
-    def keep(found: dict[str, Latency]) -> None:
-        asked.keep.parent.mkdir(parents=True, exist_ok=True)
-        asked.keep.write_text(json.dumps({name: value.model_dump(mode="json") for name, value in found.items()}))
-
-    try:
-        found, checks = smoke(asked.device, keep, compile_too=not asked.no_compile)
-    except NashSearchError as error:
-        print(f"gpu-smoke: {error}", file=sys.stderr)
-        return error.exit_code
-    keep(found)
-    for name, value in found.items():
-        print(name)
-        for label, text in rows(value):
-            print(f"{label:>20}  {text}")
-    for promise, holds in checks:
-        print(f"{'ok ' if holds else 'NO '} {promise}")
-    print(f"{time.monotonic() - began:.0f} s; every sample is in {asked.keep}")
-    return 0 if all(holds for _, holds in checks) else 1
+    return checks
