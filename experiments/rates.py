@@ -18,7 +18,7 @@ from scipy import stats
 
 from experiments.shared.trainings import Arm, Line, Setting, architecture, trained
 from nash_search import pruner
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.recipes import PruningRecipe
 from nash_search.tasks.g2p import teacher_folder
 
@@ -77,7 +77,7 @@ def main() -> int:
     task = {"data": asked.data, "source_column": "source", "target_column": "target"} if asked.data else {}
     setting = Setting(config=asked.config, model=asked.model, task=task)
     teacher = pruner.load(asked.model or teacher_folder())
-    half = len(adapter_of(teacher).decoder_blocks(teacher)) // 2
+    half = len(family_of(teacher).decoder_blocks(teacher)) // 2
     arms = arms_of(setting.configured().recipe, asked.rates, asked.lengths, half)
     lines = trained(arms, asked.out or Path(f"results/rates/{asked.config}.jsonl"), setting)
     print(table(lines, arms, asked.rates))

@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 
 from nash_search.config import Architecture, Workload
-from nash_search.families import adapter_of
+from nash_search.families import family_of
 from nash_search.pruner import load, random_cut
 from nash_search.tasks.g2p import teacher_folder
 
@@ -65,7 +65,7 @@ def dense(name: str, device: str, *, tiny: bool) -> Any:
 
 def cuts(model: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Cuts of a model by name, with random choices of what goes."""
-    total, found = len(adapter_of(model).decoder_blocks(model)), {}
+    total, found = len(family_of(model).decoder_blocks(model)), {}
     for name in names:
         sparsity_pct, by = CUTS[name]
         asked = Architecture(encoder_sparsity_pct=sparsity_pct, decoder_layers=total // by if by else 1)
@@ -75,7 +75,7 @@ def cuts(model: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 def least(model: Any, name: str, workload: Workload) -> dict[str, int]:
     """What one call costs at least: kernels launched one by one, and bytes of weights that must be read."""
-    family = adapter_of(model)
+    family = family_of(model)
     per_block, per_token, per_both = KERNELS["t5" if name == "g2p" else SIZES[name][0]]
     blocks, encoder = family.decoder_blocks(model), model.get_encoder()
     cross = sum(
