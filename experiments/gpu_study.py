@@ -116,7 +116,17 @@ def search(asked: argparse.Namespace, limit_s: float) -> int | str:
         config, results = Path(folder, "search.yaml"), Path(folder, "results")
         settings = TINY | TINY_COST if asked.tiny else FULL | FULL_COST
         config.write_text(SEARCH.format(**settings, rates=RATES))
-        command = [sys.executable, "-u", "-m", "nash_search", "--config", str(config), "--serial", "--json"]
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            "nash_search",
+            "--config",
+            str(config),
+            "--serial",
+            "--json",
+            "--no-engines",
+        ]
         command += ["--device", asked.device, "--budget-ms", "70%", "--budget-ms", "50%", "--results", str(results)]
         command += ["--study", "gpu", "--time-budget", f"{max(30.0, 0.8 * limit_s):.0f}s"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
