@@ -78,11 +78,14 @@ def _case(
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     try:
+        context = pruner.TrainingContext(
+            device=device,
+            folder=folder,
+            step_guard=lambda: devices.training_guard(device),
+            teacher_cache=cache,
+        )
         with watched(gpu) as seen:
-            pruned = pruner.run(
-                teacher, architecture, recipe, data, device=device, teacher_cache=cache, folder=folder,
-                step_guard=lambda: devices.training_guard(device),
-            )  # fmt: skip
+            pruned = pruner.run(teacher, architecture, recipe, data, context)
     except Exception:
         write(what=what, error=traceback.format_exc())
         return
@@ -111,7 +114,7 @@ def _profile(write: Any, device: str, teacher: Any, data: Any, architecture: Arc
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device != "cpu" else [])]
     recipe = PruningRecipe(narrow_steps=3, tune_steps=3, batch_size=rows, precision="bf16", rungs=1)
     with profile(activities=activities) as seen:
-        pruner.run(teacher, architecture, recipe, data, device=device)
+        pruner.run(teacher, architecture, recipe, data, pruner.TrainingContext(device=device))
     found = {
         e.key: [e.count, e.self_cpu_time_total / 1e3, getattr(e, "self_device_time_total", 0.0) / 1e3]
         for e in seen.key_averages()
