@@ -23,7 +23,7 @@ THROUGH_OTHERS = {
     "search.question": "search/test_plan",
     "search.signals": "cli/test_search",
     "storage.log": "search/test_run",
-    "trial.curve": "trial/test_early_stopping",
+    "trial.curve": "trial/test_nash_evaluator",
     # what a page, a card or a picture is made of is read on the page, the card and the picture
     "report.canvas": "report/test_picture",
     "report.evidence": "report/test_card",
