@@ -172,6 +172,7 @@ def test_another_run_s_state_is_never_overwritten_and_threads_do_not_make_anothe
         finetune(task, recipe(), tmp_path / "damaged")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_half_precision_is_trained_in_whole(tmp_path: Path) -> None:
     from nash_search import pruner
     from nash_search.config import SearchConfig

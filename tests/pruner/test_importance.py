@@ -43,6 +43,7 @@ def test_fisher_is_the_sum_of_each_examples_squared_derivative_per_weight(kind):
             assert float(found[index]) == pytest.approx(expected, rel=0.03, abs=1e-3 * float(found.max()))
 
 
+@pytest.mark.slow
 def test_fisher_ranks_alike_on_other_batches():
     """On g2p's teacher two disjoint sets of 8 batches; where batch means are squared they agree less (LOG)."""
     teacher = load(teacher_folder()).eval()

@@ -132,6 +132,7 @@ def test_shared_narrowing_needs_the_shared_model_and_covers_what_it_was_trained_
         run(model_of("t5"), uniform, RECIPE, data_of("t5"), shared=shared_of("t5"))
 
 
+@pytest.mark.slow
 def test_labels_of_the_teacher_are_what_the_shared_training_hears():
     teacher, recipe = model_of("t5"), RECIPE.model_copy(update={"labels": "teacher"})
     told = train_supernet(teacher, ARCHITECTURES, recipe, data_of("t5")).model.state_dict()

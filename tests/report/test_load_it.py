@@ -69,6 +69,7 @@ def load_it(text):
     return "\n".join(lines[: last + 1])
 
 
+@pytest.mark.slow
 def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp_path):
     records, document, answers = study
     expected, snippets = {}, {}

@@ -309,6 +309,7 @@ for text in sys.argv[2:]:
 """CTranslate2's documented way to translate with a tokenizer of transformers."""
 
 
+@pytest.mark.slow
 def test_the_engines_documented_usage_and_the_cards_write_our_outputs(tmp_path):
     model, tokenizer = pruner.load(teacher_folder()), models.load_tokenizer(models.vet(teacher_folder()))
     pruner.save(model, tmp_path, tokenizer=tokenizer)
