@@ -108,7 +108,6 @@ def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
         "ours": ours,
         "ours, TPE": ours.model_copy(update={"sampler": "tpe"}),
         "feasible at random": ours.model_copy(update={"sampler": "random"}),
-        "feasible, NSGA-II": ours.model_copy(update={"sampler": "nsga2"}),
     }
 
 

@@ -138,6 +138,8 @@ PROFILES: dict[Profile, float] = {"quick": 0.5, "balanced": 1.0, "thorough": 3.0
 Trials = Annotated[int, Field(ge=1)]
 RETIRED = {"early_stopping": "every trial trains to its end"}
 """Settings that are no longer there, and what holds instead."""
+RETIRED_SAMPLERS = ("nsga2",)
+"""In the trained grid's replay no better than those that stayed (results/LOG.md, 2026-11-27)."""
 
 
 class SearchConfig(Knobs):
@@ -164,7 +166,7 @@ class SearchConfig(Knobs):
     """Run trials in this process, without Ray."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of the search and of every trial."""
-    sampler: Literal["gp", "tpe", "random", "grid", "nsga2"] = "gp"
+    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
     """Who proposes architectures."""
     study: str | None = None
     """Name of the study (default: task and a hash of the question)."""
@@ -216,15 +218,17 @@ class SearchConfig(Knobs):
     def stored(cls, text: str | bytes) -> SearchConfig:
         """The question a study was made with, from its `config.json`; settings retired since are left out.
 
+        A study of a retired sampler is read as one of the default sampler: to go on with it is another question.
+
         Raises:
             ValueError: when it is no question.
         """
         fields = json.loads(text)
-        return cls.model_validate(
-            {name: value for name, value in fields.items() if name not in RETIRED}
-            if isinstance(fields, dict)
-            else fields
-        )
+        if isinstance(fields, dict):
+            fields = {name: value for name, value in fields.items() if name not in RETIRED}
+            if fields.get("sampler") in RETIRED_SAMPLERS:
+                del fields["sampler"]
+        return cls.model_validate(fields)
 
     def question(self) -> dict[str, Any]:
         """What makes two runs the same study: space, model, data, recipe, workload, seed.

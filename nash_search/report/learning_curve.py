@@ -5,9 +5,8 @@
             |   _-o
             +--------------> optimizer step
 
-A plotting library would take 200 ms of the machine that the next trial is being timed on; this takes one.
-Nothing foreign is in the file but the metric's name, escaped, and it follows the reader's light or dark
-theme.
+Not by matplotlib: its SVG takes 50 ms of the CPU that the next trial is timed on, weighs 19 KB and has one theme, while
+this file follows the reader's light or dark one. Nothing foreign is in it but the metric's name, escaped.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ point, and the best one is proposed.
 
     gp      log expected hypervolume improvement of Optuna's Gaussian processes; tpe after `GP_MOST` trials
     tpe     log l(x) - log g(x) of Optuna's Parzen estimators
-    nsga2   has no acquisition: its child, or the free point nearest to a child that is taken
 
 A sampler is made anew for every ask and seeded from (seed, trials decided so far), so a resumed study proposes what
 the undisturbed one would have proposed. This module refuses to know files, records and processes.
@@ -21,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 
 from nash_search.config import Architecture, SearchSpace, digest
@@ -44,7 +43,9 @@ class FreeTPE(TPESampler):
         """Args as for `Proposals`; the constant liar, which keeps clear of running trials, costs writes."""
         super().__init__(multivariate=True, n_startup_trials=0, seed=seed, constant_liar=not alone)
 
-        class Free(_ParzenEstimator):  # Optuna's own way of customising TPE: see TPESampler.__init__
+        # private, but Optuna's own way: "Users can overwrite _ParzenEstimator to customize the TPE behavior"
+        # (TPESampler.__init__); a test compares the proposals with Optuna's own estimators
+        class Free(_ParzenEstimator):
             def sample(self, rng: np.random.RandomState, size: int) -> dict[str, npt.NDArray[np.float64]]:
                 rows = [params_of(a) for a in free]
                 space = self._search_space.items()
@@ -63,7 +64,9 @@ class FreeGP(GPSampler):
             super().__init__(seed=seed, n_startup_trials=1, deterministic_objective=True)
         self._free = [params_of(a) for a in free]
 
-    def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:  # "advanced users can override this method"
+    # private, but Optuna's own way: "Advanced users can override this method to change the optimization algorithm",
+    # though a later version may drop it; a test compares the proposals with Optuna's own acquisition function
+    def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
         points_FD = acqf.search_space.get_normalized_params([None] * len(self._free), self._free)
         return points_FD[int(np.argmax(acqf.eval_acqf_no_grad(points_FD)))]
 
@@ -115,9 +118,7 @@ class Proposals(BaseSampler):
         for sampler in self._samplers(study):
             drawn = sampler.sample_relative(study, trial, moving)
             if drawn:
-                left = {name: d for name, d in moving.items() if name not in drawn}  # NSGA-II's word for a mutation
-                drawn |= {name: sampler.sample_independent(study, trial, name, d) for name, d in left.items()}
-                return params_of(self._nearest(drawn, moving))
+                return {**params_of(self._free[0]), **drawn}  # what does not move is the same in every point
         return params_of(self._free[int(np.random.default_rng(self._seed).integers(len(self._free)))])
 
     def _samplers(self, study: optuna.Study) -> list[BaseSampler]:
@@ -126,23 +127,7 @@ class Proposals(BaseSampler):
         if self._name == "gp":
             finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
             return [tpe] if len(finished) > GP_MOST else [FreeGP(self._free, seed=self._seed), tpe]
-        if self._name == "nsga2":
-            return [NSGAIISampler(population_size=10, seed=self._seed)]
         return [tpe] if self._name == "tpe" else []
-
-    def _nearest(self, drawn: dict[str, Any], moving: dict[str, BaseDistribution]) -> Architecture:
-        """The drawn architecture where it is free, else the free one that differs least (as parts of the ranges)."""
-
-        def distance(free: Architecture) -> float:
-            params, total = params_of(free), 0.0
-            for name, d in moving.items():
-                if isinstance(d, IntDistribution):
-                    total += abs(params[name] - drawn[name]) / (d.high - d.low)
-                else:
-                    total += params[name] != drawn[name]
-            return total
-
-        return min(self._free, key=distance)
 
     def sample_independent(
         self,

@@ -1,8 +1,11 @@
 """Before anything is spent: budgets below the floor, and a study that belongs to another question."""
 
+import json
+
 import pytest
 
-from nash_search.config import LatencyBudget, PruningRecipe, SearchSpace, TaskConfig
+from nash_search.config import LatencyBudget, PruningRecipe, SearchConfig, SearchSpace, TaskConfig
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput, StorageDamaged
 from tests.search.test_run import KEYS
 
@@ -86,3 +89,16 @@ def test_a_study_whose_database_is_elsewhere_is_not_begun_anew(rehearse, noteboo
     with pytest.raises(StorageDamaged, match="must have its database.*set NASH_SEARCH_STORAGE"):
         rehearse(trials=2)
     assert not (result.folder / "study.db").exists() and (result.folder / "probe.json").read_bytes() == before
+
+
+def test_a_study_of_a_retired_sampler_is_read_and_its_continuation_refused_in_one_line(rehearse, monkeypatch):
+    asked = SearchConfig.question
+    monkeypatch.setattr(SearchConfig, "question", lambda self: asked(self) | {"sampler": "nsga2"})
+    folder = rehearse(trials=1, sampler="gp").folder
+    monkeypatch.undo()
+    stored = json.loads((folder / "config.json").read_text()) | {"sampler": "nsga2"}
+    assert SearchConfig.stored(json.dumps(stored)).sampler == "gp"
+    with pytest.raises(InvalidInput, match='sampler: "nsga2" -> "gp"'):
+        rehearse(trials=2, sampler="gp")
+    with pytest.raises(InvalidInput, match="sampler must be 'gp', 'tpe', 'random' or 'grid', but got 'nsga2'"):
+        load_config(None, {"sampler": "nsga2"})

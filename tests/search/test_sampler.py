@@ -9,7 +9,7 @@ from optuna.samplers import GPSampler, TPESampler
 from optuna.samplers._gp import sampler as gp_sampler
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma_multiobjective
 
-from nash_search.config import Architecture, SearchSpace
+from nash_search.config import SearchSpace
 from nash_search.search import sampler as samplers
 from nash_search.storage.space import architecture_of, distributions, params_of
 from nash_search.trial.synthetic_evaluator import quality_of, share_of
@@ -102,25 +102,11 @@ def test_many_trials_are_left_to_parzen_estimators(monkeypatch):
     assert proposed("gp", study_of(taken), free) == proposed("tpe", study_of(taken), free)
 
 
-def test_a_child_that_is_taken_becomes_its_nearest_free_neighbour():
-    asked = samplers.Proposals("nsga2", 0, SPACE, EVERY[1:], None)
-    child = {"encoder_sparsity_pct": 0, "decoder_layers": 1}
-    assert asked._nearest(child, moving()) == Architecture(encoder_sparsity_pct=10, decoder_layers=1)
-    child = {"encoder_sparsity_pct": 30, "decoder_layers": 2}
-    assert asked._nearest(child, moving()) == Architecture(encoder_sparsity_pct=30, decoder_layers=2)
-
-
-def test_a_mutated_child_is_completed(rehearse, notebook):
-    rehearse(trials=18, sampler="nsga2")
-    trained = [r.architecture for r in notebook.trials[1:]]
-    assert len(set(trained)) == len(trained) == 18 and all(share_of(a) <= 0.71 for a in trained)
-
-
 def test_depths_with_gaps_are_proposed_too():
     space = SPACE.model_copy(update={"decoder_layers": (1, 2, 4)})
     every = space.architectures()
     study = optuna.create_study(directions=["minimize", "maximize"])
-    for name in ("gp", "tpe", "nsga2"):
+    for name in ("gp", "tpe"):
         study.sampler = samplers.Proposals(name, 0, space, every, None)
         asked = study.ask(fixed_distributions=distributions(space))
         found = architecture_of(asked.params)

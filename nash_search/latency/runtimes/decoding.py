@@ -1,8 +1,10 @@
 """Greedy and beam search in numpy over any decoder that takes one token per row and returns logits.
 
 What Hugging Face's `generate` writes, token for token (its beam search of version 5), without its machinery:
-an engine that only multiplies matrices brings no loop of its own. Legend: R rows of the decoder (inputs times
-beams), B inputs, K beams, C candidates, V tokens, T new tokens. This module refuses to know engines.
+an engine that only multiplies matrices brings no loop of its own. Beams are needed besides greedy decoding: Opus-MT
+models are published to decode with several, and the latency of greedy decoding would be another call's.
+
+R rows of the decoder (inputs times beams), B inputs, K beams, C candidates, V tokens, T new tokens.
 """
 
 from __future__ import annotations
