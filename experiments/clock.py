@@ -34,7 +34,7 @@ from nash_search.config import Workload
 from nash_search.latency import fresh, runtimes, timing
 from nash_search.latency.fresh_round import main as one_round
 from nash_search.latency.runtimes.eager import Eager, EagerSession
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 BILL = "30 minutes on idle cores, 75 on busy ones"
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from nash_search import intervals
 from nash_search.intervals import PEEKING_SCALE, OccasionEffect
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 BILL = "2 minutes, needs no clock"
 

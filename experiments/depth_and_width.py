@@ -27,7 +27,7 @@ from experiments.shared.drawing import Interval, forest
 from nash_search import latency, pruner
 from nash_search.config import Architecture, Workload
 from nash_search.families import family_of
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 from nash_search.tasks.g2p import teacher_folder
 
 BILL = "15 minutes for g2p, 8 for Multi30k"

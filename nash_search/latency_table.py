@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 from nash_search import intervals
 from nash_search.config import Architecture, Frozen, Workload
 from nash_search.intervals import OccasionEffect
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 
 class ProbeEntry(Frozen):

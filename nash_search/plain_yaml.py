@@ -1,8 +1,8 @@
 """YAML as plain data: one mapping of YAML 1.2's core types, or one line that says what is wrong.
 
-No tags, no aliases, no duplicate keys, one document, at most 1 MiB; `no`, `010`, `12:30` and
-`2026-01-01` stay the text they look like, and `1e-3` is a number. This module refuses to know
-what the keys mean.
+No tags, no aliases, no duplicate keys, one document, at most 1 MiB; `no`, `010`, `12:30` and `2026-01-01` stay the
+text they look like, and `1e-3` is a number. PyYAML parses; what stands here is the choice of types (its own are YAML
+1.1's, where `no` is false and `1e-3` a text) and the refusals in the user's words, which no loader has.
 """
 
 from __future__ import annotations

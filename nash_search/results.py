@@ -19,7 +19,8 @@ from pydantic import Field
 from nash_search import intervals, pareto
 from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
-from nash_search.records import Latency, Quality, Verdict
+from nash_search.latency_record import Latency, Verdict
+from nash_search.records import Quality
 
 CERTIFICATION = "certification.json"
 """In the study's folder."""

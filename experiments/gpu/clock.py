@@ -18,7 +18,7 @@ from nash_search import device as devices
 from nash_search import latency
 from nash_search.config import Workload
 from nash_search.latency.measurement import rows
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 FULL = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 TINY = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 4, "num_heads": 4}

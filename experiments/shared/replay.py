@@ -22,8 +22,9 @@ import optuna
 from nash_search import pareto
 from nash_search.config import Architecture, Frozen, SearchConfig, SearchSpace
 from nash_search.files import sqlite_url
+from nash_search.latency_record import Latency, Round
 from nash_search.latency_table import LatencyTable, ProbeEntry
-from nash_search.records import CurvePoint, Latency, Quality, Round, TrialRecord
+from nash_search.records import CurvePoint, Quality, TrialRecord
 from nash_search.search.scheduler import Scheduler
 from nash_search.storage.study import Study, StudyFacts, open_storage
 from nash_search.trial.job import Job, Nothing

@@ -26,7 +26,7 @@ from nash_search.latency import written_tokens
 from nash_search.latency.runtimes import fingerprint, runtime_of
 from nash_search.latency.runtimes.conversion import Conversion, Converting
 from nash_search.latency.timing_round import DENSE, time_round
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 PAIRS = 12
 """Timed pairs per precision."""

@@ -27,7 +27,7 @@ from nash_search.errors import NashSearchWarning
 from nash_search.files import replace
 from nash_search.latency import runtimes, timing
 from nash_search.latency.workload import PROTOCOL
-from nash_search.records import REMEMBERED, Latency
+from nash_search.latency_record import REMEMBERED, Latency
 
 DRIFT = 0.03
 """How far beyond its interval a dense reference may move."""

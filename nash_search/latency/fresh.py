@@ -21,7 +21,7 @@ from nash_search.device import lock
 from nash_search.errors import InvalidInput
 from nash_search.intervals import DEFAULT_OCCASION, PEEKING_SCALE, OccasionEffect
 from nash_search.latency.fresh_process import MeasurementFailed, OutOfMemory, run_job
-from nash_search.records import Latency, pooled
+from nash_search.latency_record import Latency, pooled
 
 OWN_SHARE, GRACE = 0.9, 0.15
 """A process plans with less than its share of the limit, and is killed only a little after it."""

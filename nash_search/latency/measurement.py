@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nash_search.config import LatencyBudget
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 UNBOUNDED = 100.0
 """Bounds further apart than this factor bound nothing."""

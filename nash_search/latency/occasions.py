@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from nash_search.config import Frozen, digest
 from nash_search.intervals import OccasionEffect, occasion_effect
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 
 FILE = "occasions.jsonl"
 MOST = 200

@@ -23,7 +23,7 @@ from nash_search.errors import NashSearchWarning
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency.runtimes import Runtime, Session, fingerprint, runtime_of
 from nash_search.latency.timing_round import DENSE, named, time_round
-from nash_search.records import Latency, Round
+from nash_search.latency_record import Latency, Round
 
 DETAIL_CALLS, NATURAL_CALLS = 5, 4
 """Samples of each detail; a natural call may take as long as this many forced ones (runtimes end it there)."""

@@ -20,7 +20,7 @@ from nash_search.config import Workload
 from nash_search.device import Device, Sample
 from nash_search.errors import InvalidInput
 from nash_search.latency.runtimes import Session, WrongOutputLength
-from nash_search.records import Round
+from nash_search.latency_record import Round
 
 DENSE = "\0dense"
 """Name of the reference among the sessions."""

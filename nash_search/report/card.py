@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nash_search.intervals import mean_bounds
-from nash_search.records import Artefact, Latency, Quality, TrialRecord
+from nash_search.latency_record import Latency
+from nash_search.records import Artefact, Quality, TrialRecord
 from nash_search.report import escape
 from nash_search.report.card_metadata import Source, hub_id, metadata
 from nash_search.report.markdown import aligned, fenced, input_words

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from nash_search.config import Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
-from nash_search.records import Latency, TrialRecord
+from nash_search.latency_record import Latency
+from nash_search.records import TrialRecord
 from nash_search.report.view import Cell, StudyView, build
 from nash_search.results import CERTIFICATION, Answers, Certification, CertifiedPoint, Terms, judged
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from nash_search import pareto
 from nash_search.config import Architecture
+from nash_search.latency_record import Latency
 from nash_search.pareto import Direction
-from nash_search.records import Latency, Status, TrialRecord
+from nash_search.records import Status, TrialRecord
 from nash_search.report.words import describe
 from nash_search.results import Answers, CertifiedPoint
 

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from nash_search import pareto
 from nash_search.config import Workload
 from nash_search.intervals import normal_bounds
+from nash_search.latency_record import Latency
 from nash_search.pareto import Direction
-from nash_search.records import Latency, TrialRecord
+from nash_search.records import TrialRecord
 from nash_search.report import escape
 from nash_search.report.picks import Document, Pick, Study, picks_of
 from nash_search.report.points import Dense, Point, placed, ranked

@@ -26,7 +26,8 @@ from nash_search import pareto
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.files import ask_free, fsync_folder, write_atomic
 from nash_search.latency.fresh_process import MeasurementFailed
-from nash_search.records import Latency, TrialRecord
+from nash_search.latency_record import Latency
+from nash_search.records import TrialRecord
 from nash_search.results import (
     CERTIFICATION,
     Answers,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import Architecture, SearchConfig
-from nash_search.records import Latency, Quality
+from nash_search.latency_record import Latency
+from nash_search.records import Quality
 
 MEASUREMENT = "measurement.json"
 """In an export's folder."""

@@ -18,7 +18,8 @@ from nash_search import intervals
 from nash_search.config import LatencyBudget
 from nash_search.intervals import OccasionEffect
 from nash_search.latency import occasions
-from nash_search.records import Latency, TrialRecord
+from nash_search.latency_record import Latency
+from nash_search.records import TrialRecord
 
 LATENCIES = ".latencies"
 """Beside the studies: every shape timed here, and how long the dense model took at each occasion."""

@@ -17,8 +17,9 @@ from nash_search import errors, pareto
 from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
 from nash_search.files import sqlite_url, write_atomic
 from nash_search.intervals import OccasionEffect
+from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, table_of
-from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES

@@ -24,8 +24,8 @@ import numpy as np
 
 from nash_search.config import Architecture, LatencyBudget, SearchSpace
 from nash_search.errors import Unfinished
+from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, ProbeEntry, table_of
-from nash_search.records import Latency
 
 BEND = 0.1
 """A shape that costs less than one with fewer decoder blocks by more than this (fraction) was not timed alone."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nash_search.config import SearchConfig
+from nash_search.latency_record import REMEMBERED
 from nash_search.latency_table import LatencyTable, ProbeEntry
-from nash_search.records import REMEMBERED
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
 from nash_search.search.plan import timed_table

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nash_search.config import SearchConfig
 from nash_search.files import write_atomic
-from nash_search.records import Latency, pooled
+from nash_search.latency_record import Latency, pooled
 from nash_search.results import Certification, Terms, judged
 from nash_search.search import certify, held_out_test, margins
 from nash_search.search import summary as document

@@ -21,7 +21,7 @@ from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.runtimes.conversion import Converting
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, margins, recertify
 from nash_search.search.export_names import MEASUREMENT

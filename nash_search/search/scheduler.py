@@ -1,11 +1,10 @@
 """Who is next and what became of them: the loop's memory between a study and any runner.
 
-    next():    interrupted or retried -> dense model -> anchors -> sampler       (Job, Wait or Done)
-    finish():  record -> study -> drop dominated weights -> backup -> listeners
+    ask     interrupted or retried -> dense model -> anchors -> sampler      (Job, WAIT or DONE)
+    tell    record -> study -> drop dominated weights -> backup -> listeners
 
-All of it is derived from the study's rows, nothing is remembered elsewhere, so a new scheduler over the same
-study goes on where a killed one ended. A runner (serial or Ray) only calls these two.
-This module refuses to know processes, and what a trial does.
+All of it is derived from the study's rows, so a new scheduler over the same study goes on where a killed one ended.
+A runner (serial or Ray) only calls these two.
 """
 
 from __future__ import annotations

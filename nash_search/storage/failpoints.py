@@ -1,8 +1,8 @@
 """Named places at which a test may kill this process, so that crash tests are exact instead of lucky.
 
-`NASH_SEARCH_FAILPOINT=tell` kills at the first `hit("tell")`, `tell:3` at the third. SIGKILL, because
-that is what a power cut looks like: no handler, no `finally`. Without the variable a hit costs one
-dictionary look-up. This module refuses to know what happens at the places.
+`NASH_SEARCH_FAILPOINT=tell` kills at the first `hit("tell")`, `tell:3` at the third. SIGKILL, because that is what a
+power cut looks like: no handler, no `finally`. Without the variable a hit costs one dictionary look-up. It is part of
+the package because the places are.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     storage     PostgreSQL's advisory lock, held by an idle connection   freed by the server, for other machines
 
 Both name the holder (pid, host, start), so whoever is refused can say who works. Only the locks count, never
-the text: a text outlives its writer. This module refuses to know what the locks protect.
+the text: a text outlives its writer.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ def only_driver_in(storage: str | None, name: str) -> Iterator[None]:
     try:
         with engine.connect() as connection:
 
-            def ask(words: str, **values: object) -> object:
-                return connection.execute(sqlalchemy.text(words), values).scalar()
+            def ask(asked: sqlalchemy.Executable) -> object:
+                return connection.execute(asked).scalar()
 
-            started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-            ask("SELECT set_config('application_name', :me, false)", me=f"{me()} (since {started})")
-            if not ask("SELECT pg_try_advisory_lock(:key)", key=key):
-                raise refusal(str(ask(HOLDER, key=key) or "another process"), name)
+            sql, started = sqlalchemy.func, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            ask(sqlalchemy.select(sql.set_config("application_name", f"{me()} (since {started})", False)))
+            if not ask(sqlalchemy.select(sql.pg_try_advisory_lock(key))):
+                # PostgreSQL's own catalogues, which SQLAlchemy has no names for
+                raise refusal(str(ask(sqlalchemy.text(HOLDER).bindparams(key=key)) or "another process"), name)
             yield
     finally:
         engine.dispose()

@@ -9,7 +9,6 @@ so a COMPLETE row always has a whole folder behind it. Objectives are `latency_m
 median of the study's first probe, so that a machine's drift cancels) and the quality. The constraint
 latency/loosest budget - 1 is written as the legacy system attribute `constraints`, the only form that
 optuna-dashboard 0.21 reads, and never in the new form beside it.
-This module refuses to know who proposes and who trains.
 """
 
 from __future__ import annotations
@@ -273,9 +272,8 @@ class Study:
         """The attributes of a row, readable in the dashboard; few, for each is a transaction."""
         infeasible = record.infeasible
         if record.architecture == self.facts.baseline and share is not None and share > self.facts.loosest_share:
-            infeasible = (
-                f"the dense model: {share:.0%} of its latency, the loosest budget is {self.facts.loosest_share:.0%}"
-            )
+            loosest = self.facts.loosest_share
+            infeasible = f"the dense model: {share:.0%} of its latency, the loosest budget is {loosest:.0%}"
         status = "infeasible" if infeasible else record.status
         found: dict[str, Any] = {"status": f"{status} {record.architecture.slug}"}
         folder = f"trials/{artifacts.folder_key(self.facts.question_digest, record.architecture)}"

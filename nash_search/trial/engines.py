@@ -10,7 +10,8 @@ from typing import Literal
 from nash_search import intervals
 from nash_search.config import Frozen, Workload
 from nash_search.fidelity import KEPT_SHARE
-from nash_search.records import Latency, Quality
+from nash_search.latency_record import Latency
+from nash_search.records import Quality
 
 
 class DenseOnEngine(Frozen):

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.fidelity import Fidelity
-from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.latency_record import Latency
+from nash_search.records import Quality, TrialRecord
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import Engines

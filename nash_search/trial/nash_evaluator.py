@@ -6,7 +6,6 @@ batches, the latency room times the result next to the dense model with the devi
     pruner.run -> weights, an engine's artefact -> latency.measure -> quality -> TrialRecord
 
 Training steps and scored batches hold the device's guard in shared mode, so they wait while anybody times.
-This module refuses to know studies, proposals and processes.
 """
 
 from __future__ import annotations
@@ -21,18 +20,19 @@ from typing import Any
 import torch
 
 from nash_search import device, latency, loading, pruner
-from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig, Workload
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload
 from nash_search.fidelity import Fidelity
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.cache import LatencyCache, shapes_of
-from nash_search.records import Latency, Quality, TrialRecord
+from nash_search.latency_record import Latency
+from nash_search.records import Quality, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.tasks.dense_check import check_finetuned
 from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
 from nash_search.trial import dense_engines, shared_training
-from nash_search.trial.cost import TrialCost, timed_steps
+from nash_search.trial.cost import TrialCost
 from nash_search.trial.curve import Curve
 from nash_search.trial.dense import Dense
 from nash_search.trial.deployment import Serving
@@ -185,25 +185,15 @@ class NashEvaluator:
         """The dense model timed next to the one with the whole vocabulary, and that one's quality."""
         serving = Serving(self._workload, whole, self._guard)
         served = serving.served(given.to(self.device.name))
-        timing: dict[str, Any] = {"pairs": TRIAL_PAIRS, "limit_s": TRIAL_LIMIT_S}
-        taken = latency.measure(self._dense_served, served, self._workload, **timing)
-        return taken, serving.score(served, "validation")
+        return self._timed(self._dense_served, served), serving.score(served, "validation")
 
     def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
         torch.set_num_threads(threads)
-        recipe, guard = self.config.recipe, self._guard
-        data = self.task.train_batches(recipe.batch_size, self.config.seed)
-        recipe = shared_training.spread(recipe, self.config.trials).model_copy(update={"labels": "data"})
-
-        def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
-            context = pruner.TrainingContext(device=self.device.name, step_guard=guard)
-            return pruner.run(self.teacher, architecture, few, data, context).stages
-
-        train_s, timed = timed_steps(train, recipe, limit_s)
-        train_s += shared_training.answers_s(self.teacher, data, self.config.recipe, guard) / self.config.trials
-        scorings = (recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
-        how = f"from {timed} timed step{'s' if timed > 1 else ''} of each training stage"
+        rungs = min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation)))
+        scorings = (self.config.recipe.rungs - 1) * rungs + 1
+        context = pruner.TrainingContext(device=self.device.name, step_guard=self._guard)
+        train_s, how = shared_training.training_s(self.teacher, self.task, architecture, self.config, context, limit_s)
         return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
 
     # -- a trial ---------------------------------------------------------------------------------
@@ -215,13 +205,9 @@ class NashEvaluator:
         curve, quality = Curve(job, hooks), list[Quality]()
 
         def on_rung(step: int, model: Any) -> None:
-            final = step >= steps and not self._serving.by_engine  # an engine's own outputs are scored at the end
-            if final:
-                found = self._serving.score(model, "validation")
-                quality.append(found)
-            else:
-                found = score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard)
-            curve.add(step, found)
+            if step >= steps and not self._serving.by_engine:  # an engine's own outputs are scored at the end
+                quality.append(self._serving.score(model, "validation"))
+            curve.add(step, quality[-1] if quality else self._at_rung(model))
 
         job.work.mkdir(parents=True, exist_ok=True)
         check_free(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
@@ -240,7 +226,7 @@ class NashEvaluator:
         model = pruned.model.eval()
         hooks.progress(job, "timing", steps, steps, 0.0)
         served = self._save(model, scratch)
-        taken = latency.measure(served, self._dense_served, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
+        taken = self._timed(served, self._dense_served)
         if not quality:  # an engine's, or the last rung was passed before an interruption
             quality.append(self._serving.score(served, "validation"))
         return TrialRecord(
@@ -259,13 +245,17 @@ class NashEvaluator:
             stages=start.stages | pruned.stages,
         )
 
-    def _at_rung(self, model: Any) -> float:
-        return score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard).value
+    def _at_rung(self, model: Any) -> Quality:
+        return score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard)
+
+    def _timed(self, served: Any, reference: Any) -> Latency:
+        """One model next to another, in this process, with the device to itself."""
+        return latency.measure(served, reference, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as it is, timed next to itself."""
         served = self._save(self.teacher, scratch)
-        taken = latency.measure(served, self._dense_served, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
+        taken = self._timed(served, self._dense_served)
         own = self._serving.score(served, "validation") if self._serving.quantised else self.dense_quality()
         return TrialRecord(
             number=job.number, architecture=job.architecture, seed=job.seed, shapes=pruner.shapes_of(self.teacher),

@@ -22,8 +22,9 @@ import numpy as np
 from filelock import FileLock
 
 from nash_search import pruner
-from nash_search.config import PruningRecipe
-from nash_search.records import TrialRecord
+from nash_search.config import Architecture, PruningRecipe, SearchConfig
+from nash_search.records import Quality, TrialRecord
+from nash_search.trial.cost import timed_steps
 from nash_search.trial.job import Job
 
 FOLDER = "shared"
@@ -54,7 +55,7 @@ def start(
     decoder_layers: int,
     data: Callable[[int], Any],
     context: pruner.TrainingContext,
-    quality: Callable[[Any], float],
+    quality: Callable[[Any], Quality],
 ) -> Start:
     """The shared model from the study's folder, or trained now while other workers wait; nothing for other recipes.
 
@@ -84,7 +85,7 @@ def start(
     if shared.made_by == job.key:  # also when that trial was killed after it
         stages[STAGE] = {"steps": float(shared.steps), "seconds": shared.seconds}
     student, _ = shared.student(job.architecture, recipe)
-    return Start(shared=shared, stages=stages, pruning={QUALITY: quality(student.to(teacher.device).eval())})
+    return Start(shared=shared, stages=stages, pruning={QUALITY: quality(student.to(teacher.device).eval()).value})
 
 
 def spread(recipe: PruningRecipe, trials: int) -> PruningRecipe:
@@ -93,6 +94,32 @@ def spread(recipe: PruningRecipe, trials: int) -> PruningRecipe:
         return recipe
     part = -(-recipe.narrow_steps // max(1, trials))
     return recipe.model_copy(update={"narrowing": "fisher", "narrow_steps": part})
+
+
+def training_s(
+    teacher: Any, task: Any, architecture: Architecture, config: SearchConfig, context: pruner.TrainingContext,
+    limit_s: float,
+) -> tuple[float, str]:  # fmt: skip
+    """Training seconds of one trial with its part of what the study shares, and in words how that is known.
+
+    Args:
+        teacher: the dense model.
+        task: its `train_batches`.
+        architecture: a few steps of it are timed.
+        config: recipe, seed and number of trials.
+        context: where steps are taken.
+        limit_s: seconds of steps at most, about.
+    """
+    recipe = config.recipe
+    data = task.train_batches(recipe.batch_size, config.seed)
+    alone = spread(recipe, config.trials).model_copy(update={"labels": "data"})
+
+    def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
+        return pruner.run(teacher, architecture, few, data, context).stages
+
+    seconds, timed = timed_steps(train, alone, limit_s)
+    seconds += answers_s(teacher, data, recipe, context.step_guard) / config.trials
+    return seconds, f"from {timed} timed step{'s' if timed > 1 else ''} of each training stage"
 
 
 def answers_s(

@@ -20,7 +20,8 @@ from typing import Any
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.fidelity import Fidelity
-from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord, pooled
+from nash_search.latency_record import Latency, Round, pooled
+from nash_search.records import CurvePoint, Quality, Shapes, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say

@@ -21,8 +21,9 @@ from typing import Any
 from nash_search import pruner
 from nash_search.config import TaskConfig, digest
 from nash_search.files import write_atomic
+from nash_search.latency_record import Latency
 from nash_search.pruner.vocabulary import named_ids
-from nash_search.records import Latency, Quality
+from nash_search.records import Quality
 from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
 from nash_search.tasks.load import load_task

@@ -16,7 +16,7 @@ from nash_search.device.cuda import THROTTLE_BITS
 from nash_search.errors import InvalidInput
 from nash_search.latency import cache, runtimes, timing
 from nash_search.latency.measurement import rows
-from nash_search.records import Latency, Round
+from nash_search.latency_record import Latency, Round
 from tests.device.holders import end, holder
 
 

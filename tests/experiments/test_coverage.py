@@ -16,7 +16,7 @@ from experiments import coverage
 from nash_search import intervals
 from nash_search.config import Workload
 from nash_search.latency import occasions
-from nash_search.records import Latency, Round, pooled
+from nash_search.latency_record import Latency, Round, pooled
 
 RUNS = 200
 CALL = Workload(input_tokens=4, output_tokens=4)

@@ -13,7 +13,7 @@ import pytest
 from experiments import clock, scaling
 from experiments.shared import drawing
 from nash_search.config import Workload
-from nash_search.records import Latency, Round
+from nash_search.latency_record import Latency, Round
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from nash_search.device import CpuDevice
 from nash_search.latency import cache as caches
 from nash_search.latency.cache import CacheWarning, LatencyCache
 from nash_search.latency.runtimes import fingerprint
-from nash_search.records import Latency, Round
+from nash_search.latency_record import Latency, Round
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4)
 FOUND = fingerprint(CpuDevice(), WORKLOAD)

@@ -22,7 +22,7 @@ from nash_search.device import lock
 from nash_search.errors import InvalidInput
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency import fresh, fresh_process, measurement, written_tokens
-from nash_search.records import Latency, Round
+from nash_search.latency_record import Latency, Round
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4, batch_size=2)
 SPEC = importlib.util.spec_from_file_location("simulated", Path(__file__).parent.parent / "test_intervals.py")

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from nash_search.config import Architecture, LatencyBudget, Workload
-from nash_search.records import CurvePoint, Latency, Quality, Round, Shapes, TrialRecord
+from nash_search.latency_record import Latency, Round
+from nash_search.records import CurvePoint, Quality, Shapes, TrialRecord
 from nash_search.report.card import Export
 from nash_search.results import Answers, Certification, CertifiedPoint, Terms, judged
 from nash_search.search import summary

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nash_search.config import Workload
 from nash_search.latency.measurement import rows
-from nash_search.records import Latency, Round
+from nash_search.latency_record import Latency, Round
 from nash_search.report import markdown, plan_text, view
 from nash_search.report import text as answer
 from nash_search.report.console import RunTable, sparkline

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
-from nash_search.records import Latency, Quality, Round, TrialRecord
+from nash_search.latency_record import Latency, Round
+from nash_search.records import Quality, TrialRecord
 from nash_search.search.candidates import CLOCK_ERROR, NEAR, PER_BUDGET, Candidates
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 

@@ -27,7 +27,7 @@ def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, noteb
 
 
 def test_an_answer_left_open_is_looked_at_again_and_a_settled_one_is_not(rehearse, notebook, monkeypatch):
-    from nash_search.records import Latency
+    from nash_search.latency_record import Latency
 
     rehearse(trials=4)
     certified = [stage for stage, _ in notebook.stages].count("certify")

@@ -4,8 +4,8 @@ import pytest
 
 from nash_search.config import Architecture, Workload
 from nash_search.errors import Unfinished
+from nash_search.latency_record import Latency, Round
 from nash_search.latency_table import table_of
-from nash_search.records import Latency, Round
 from nash_search.search import probe
 from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 

@@ -5,7 +5,7 @@ import json
 from nash_search import cli, intervals
 from nash_search.config import LatencyBudget
 from nash_search.latency.occasions import Occasion, keep
-from nash_search.records import Latency
+from nash_search.latency_record import Latency
 from nash_search.report import load as stored
 from nash_search.report import markdown, page
 from nash_search.report.plan_text import plan_lines

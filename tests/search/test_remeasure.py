@@ -17,8 +17,8 @@ from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency.runtimes import parity
+from nash_search.latency_record import Latency, Round
 from nash_search.latency_table import LatencyTable, ProbeEntry
-from nash_search.records import Latency, Round
 from nash_search.search import probe, remeasure
 from nash_search.search.pick import pick
 from nash_search.tasks import models

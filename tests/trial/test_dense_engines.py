@@ -16,7 +16,8 @@ from nash_search.cli.search import nothing_met
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
 from nash_search.config_loader import flag_of
 from nash_search.latency import alone, fresh_process
-from nash_search.records import Latency, Quality, Round
+from nash_search.latency_record import Latency, Round
+from nash_search.records import Quality
 from nash_search.report import engines as words
 from nash_search.search import margins
 from nash_search.search import plan as opening

@@ -12,7 +12,8 @@ from nash_search.config import LatencyBudget, Workload
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import Fidelity
-from nash_search.records import Latency, Quality, Round
+from nash_search.latency_record import Latency, Round
+from nash_search.records import Quality
 from nash_search.report import words
 from nash_search.results import CertifiedPoint
 from nash_search.search import summary

@@ -75,13 +75,15 @@ def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypa
     config = shared_config(search_space=SearchSpace(encoder_sparsity_pct=(0, 60, 30), decoder_layers=(1, 2)))
     workload = Workload(input_tokens=1, output_tokens=1)
 
+    quality = Quality(metric="m", value=1.0, standard_error=0.1, n=10, split="validation")
+
     def started(number):
         where = Architecture(encoder_sparsity_pct=30, decoder_layers=number)
         job = Job(
             number=number, architecture=where, seed=0, question="q", config=config, workload=workload, share=0.5,
             folder=str(tmp_path),
         )  # fmt: skip
-        return shared_training.start(job, teacher, 4, batch_of, pruner.TrainingContext(), lambda model: 1.0)
+        return shared_training.start(job, teacher, 4, batch_of, pruner.TrainingContext(), lambda model: quality)
 
     first = started(1)
     assert first.stages[shared_training.STAGE]["steps"] == config.recipe.narrow_steps

@@ -10,7 +10,8 @@ import transformers
 
 from nash_search import pruner
 from nash_search.config import SearchConfig, TaskConfig, Workload
-from nash_search.records import Latency, Quality, Round
+from nash_search.latency_record import Latency, Round
+from nash_search.records import Quality
 from nash_search.tasks.data import read_texts
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
 from nash_search.trial import vocabulary

@@ -1,0 +1,203 @@
+"""One latency: every timed call of a model and of the dense model it was paired with, summarised on read.
+
+Round     the calls of one process, in pairs
+Latency   its rounds; medians, intervals and verdicts are properties, so no summary can disagree with its samples
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import Any, Literal
+
+from pydantic import Field
+
+from nash_search import intervals
+from nash_search.config import Frozen, LatencyBudget, Workload
+from nash_search.intervals import OccasionEffect
+
+REMEMBERED = "remembered"
+"""In the details of a latency that was taken before and only checked again."""
+Verdict = Literal["met", "missed", "ambiguous"]
+MeasurementStatus = Literal["clean", "contended", "cut_short", "unsettled", "zero_durations", "no_samples"]
+
+
+class Round(Frozen):
+    """One process's paired timings: sample i of the candidate next to sample i of the dense model."""
+
+    runs_ms: tuple[float, ...]
+    """Wall time of each `generate` of the candidate."""
+    dense_runs_ms: tuple[float, ...]
+    """Wall time of the dense model's call paired with it."""
+    cpu_ms: tuple[float, ...] = ()
+    """Process CPU time of each candidate call (empty where it means nothing)."""
+    contended: tuple[bool, ...] = ()
+    """Pairs in which something else used the device (flagged, never dropped)."""
+    dense_cpu_ms: tuple[float, ...] = ()
+    """Process CPU time of each dense call (empty where it means nothing)."""
+    device_ms: tuple[float, ...] = ()
+    """Time between two events on the GPU around each candidate call (empty on a CPU)."""
+    dense_device_ms: tuple[float, ...] = ()
+    """Time between two events on the GPU around each dense call (empty on a CPU)."""
+    occasion: int = Field(default=0, ge=0)
+    """Which measurement it is of, counted from 0: rounds taken one after the other share their moment's speed."""
+    settled: bool = True
+    """Whether the warm-up became stable before the first of these samples."""
+    surroundings: dict[str, Any] = Field(default_factory=dict)
+    """What else went on: warm_up_calls, discarded samples, involuntary_switches, cpu_pressure_s, sm_mhz, …"""
+
+
+class Latency(Frozen):
+    """Wall time of one whole `generate`, milliseconds, with the samples it rests on."""
+
+    rounds: tuple[Round, ...]
+    workload: Workload
+    fingerprint: dict[str, Any] = Field(default_factory=dict)
+    """What it was measured on, readable; `fingerprint["hash"]` identifies it."""
+    fresh: bool = False
+    """True when every round was a fresh process (certification)."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Beside the number: encoder_ms, ms_per_output_token, natural_ms, natural_tokens, peak_memory_bytes, warnings."""
+    interval_scale: float = Field(default=1.0, ge=1)
+    """Widening of the bounds, because they were looked at before deciding on more rounds."""
+    effect: OccasionEffect | None = None
+    """How far this device's medians move between occasions, as it was known then; bounds in milliseconds carry it.
+    None: judged by the old protocol, which took no account of it."""
+    looks: int = Field(default=1, ge=1)
+    """How often the question was asked; each time the rounds are pooled and the bounds widened."""
+    cut_short: bool = False
+    """True when the time limit came before the last pair."""
+
+    @property
+    def runs_ms(self) -> tuple[float, ...]:
+        """All candidate samples, in order."""
+        return tuple(x for r in self.rounds for x in r.runs_ms)
+
+    @property
+    def median_ms(self) -> float:
+        """Median over round medians, milliseconds (NaN without samples)."""
+        return _median_of_medians([r.runs_ms for r in self.rounds])
+
+    @property
+    def dense_ms(self) -> float:
+        """The paired dense reference's median, milliseconds (NaN without samples)."""
+        return _median_of_medians([r.dense_runs_ms for r in self.rounds])
+
+    @property
+    def bounds_ms(self) -> tuple[float, float]:
+        """Two-sided 95 % bounds of the median, milliseconds (t over round medians, and the occasion effect)."""
+        return self._bounds_ms([r.runs_ms for r in self.rounds])
+
+    @property
+    def dense_bounds_ms(self) -> tuple[float, float]:
+        """Two-sided 95 % bounds of the dense reference's median, milliseconds."""
+        return self._bounds_ms([r.dense_runs_ms for r in self.rounds])
+
+    def _bounds_ms(self, rounds: list[tuple[float, ...]]) -> tuple[float, float]:
+        return intervals.median_bounds(
+            rounds,
+            scale=self.interval_scale,
+            effect=self.effect,
+            occasions=[r.occasion for r in self.rounds],
+            confidence=intervals.confidence_at(self.looks),
+        )
+
+    @property
+    def ratio(self) -> float:
+        """Candidate over dense: median of per-pair ratios, median over rounds (NaN without samples)."""
+        return _median_of_medians([intervals.pair_ratios(r.runs_ms, r.dense_runs_ms).tolist() for r in self.rounds])
+
+    @property
+    def ratio_bounds(self) -> tuple[float, float]:
+        """Two-sided 95 % bounds of the paired ratio."""
+        pairs = [(r.runs_ms, r.dense_runs_ms) for r in self.rounds]
+        return intervals.ratio_bounds(pairs, scale=self.interval_scale, confidence=intervals.confidence_at(self.looks))
+
+    def margin(self, budget: LatencyBudget) -> float:
+        """How far below this budget a model must truly lie to be found to meet it here, as a fraction."""
+        if budget.share is not None:
+            taken = [intervals.pair_ratios(r.runs_ms, r.dense_runs_ms).tolist() for r in self.rounds]
+        else:
+            taken = [list(r.runs_ms) for r in self.rounds]
+        where = [r.occasion for r in self.rounds]
+        found = intervals.margin(
+            self.effect if budget.share is None else None,
+            intervals.round_sd(taken, where),
+            max(1, sum(bool(r) for r in taken)),
+            looks=self.looks,
+        )
+        return -math.expm1(-found)
+
+    @property
+    def speedup(self) -> float:
+        """Dense over candidate, paired, same workload."""
+        return 1 / self.ratio if self.ratio else math.inf
+
+    @property
+    def p95_ms(self) -> float | None:
+        """95th percentile, milliseconds; None below 130 samples (too few to say)."""
+        return intervals.p95(self.runs_ms)
+
+    @property
+    def contended_share(self) -> float:
+        """Share of pairs flagged as contended."""
+        flags = [c for r in self.rounds for c in r.contended]
+        return sum(flags) / len(flags) if flags else 0.0
+
+    @property
+    def status(self) -> MeasurementStatus:
+        """What to know before trusting the number; `contended`: over a quarter of the pairs flagged."""
+        if not self.runs_ms:
+            return "no_samples"
+        if min(min(r.runs_ms + r.dense_runs_ms, default=1.0) for r in self.rounds) <= 0:
+            return "zero_durations"
+        if self.contended_share > 0.25:
+            return "contended"
+        if self.cut_short:
+            return "cut_short"
+        return "clean" if 2 * sum(r.settled for r in self.rounds) >= len(self.rounds) else "unsettled"
+
+    def verdict(self, budget: LatencyBudget) -> Verdict:
+        """Does it meet the budget? Shares are judged on the paired ratio, ms on wall times.
+
+        A contended absolute verdict is at best ambiguous: the neighbours' share of it is unknown.
+        """
+        if budget.share is not None:
+            return intervals.verdict(self.ratio_bounds, budget.share)
+        assert budget.ms is not None
+        found = intervals.verdict(self.bounds_ms, budget.ms)
+        return "ambiguous" if found == "met" and self.status == "contended" else found
+
+    def certificate(self, budget: LatencyBudget) -> Verdict:
+        """The verdict that may be called "meets the budget": at least two fresh rounds, else ambiguous."""
+        rounds = sum(bool(r.runs_ms) for r in self.rounds)
+        return self.verdict(budget) if self.fresh and rounds >= 2 else "ambiguous"
+
+
+def pooled(before: Latency | None, now: Latency) -> Latency:
+    """The same question asked again: all rounds count, and the looks are counted; nothing is started anew.
+
+    Rounds of another device, software or call do not belong to it: of them only the looks count.
+    """
+    if before is None or not before.runs_ms:
+        return now
+    looks = before.looks + now.looks
+    same = before.fingerprint.get("hash") == now.fingerprint.get("hash") and before.workload == now.workload
+    if not same or before.fresh != now.fresh:
+        return now.model_copy(update={"looks": looks})
+    first = 1 + max(r.occasion for r in before.rounds)
+    again = tuple(r.model_copy(update={"occasion": first + r.occasion}) for r in now.rounds)
+    return now.model_copy(
+        update={
+            "rounds": before.rounds + again,
+            "details": before.details | now.details,
+            "interval_scale": max(before.interval_scale, now.interval_scale),
+            "looks": looks,
+        }
+    )
+
+
+def _median_of_medians(rounds: list[tuple[float, ...]] | list[list[float]]) -> float:
+    """Median over the medians of rounds that have samples; NaN when none has."""
+    medians = [median(r) for r in rounds if r]
+    return median(medians) if medians else math.nan
