@@ -1,4 +1,4 @@
-"""What is a GPU worth to this tool, and do its promises hold there? One command, eight minutes, raw lines.
+"""What is a GPU worth to this tool, and do its promises hold there?
 
     make gpu-study                     run A on a GPU: everything
     make gpu-study RUN=B               compile and training again, with what time A left them
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-BILL = "eight minutes of one GPU; a rehearsal on two idle CPU cores takes about ten"
+BILL = "8 minutes of one GPU"
 RUNS = {
     "A": (470.0, ("machine", "clock", "search", "eager", "training", "compile")),
     "B": (200.0, ("compile", "training")),
