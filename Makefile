@@ -23,7 +23,7 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 search: .venv/installed  ## the main job on the embedded default task
 	$(BIN)/nash-search --budget-ms 70% --budget-ms 50%
 
-test: .venv/installed  ## what a newcomer runs (under 12 minutes)
+test: .venv/installed  ## what a newcomer runs (under 6 minutes)
 	$(TEST) -m 'not slow'
 
 test-all: .venv/installed-engines  ## every crash, family, fresh-process, Ray, browser and PostgreSQL case too (under 45 minutes)
