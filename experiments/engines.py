@@ -185,7 +185,9 @@ def row(case: str, kept: dict[str, Any], engine: str, name: str) -> str:
     rounds, dense = kept["rounds"], f"{engine}/dense"
     alone = "-" if engine == "eager" else quotient(rounds, "eager/dense", dense)
     quality = [kept["quality"].get(f"{engine}/{n}") for n in (name, "dense")]
-    said = " of ".join(f"{q['value']:.2f} ± {1.96 * q['standard_error']:.2f}" for q in quality if q) or "-"
+    said = (
+        " of ".join(f"{q['value']:.2f} ± {intervals.half_width(q['standard_error']):.2f}" for q in quality if q) or "-"
+    )
     share = f" ({quality[0]['value'] / quality[1]['value']:.1%})" if all(quality) else ""
     return (
         f"| {Path(case).name}: {name} | {engine} | {spread(rounds, dense)} | {spread(rounds, f'{engine}/{name}')} "

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from collections import Counter
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("NASH_SEARCH_LOCKS", f"{tempfile.gettempdir()}/nash-search-test-locks-{os.getuid()}")
 
 import pytest
+
+from tests import crash
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,11 +50,6 @@ def migrations_are_read_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_VersionManager, "_create_alembic_script", once)
         yield
-
-
-SPEC = importlib.util.spec_from_file_location("nash_search_crash", Path(__file__).parent / "crash.py")
-crash = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(crash)
 
 
 class Notebook:

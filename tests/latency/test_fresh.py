@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import signal
 import subprocess
@@ -23,11 +22,9 @@ from nash_search.errors import InvalidInput
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency import fresh, fresh_process, measurement, written_tokens
 from nash_search.latency_record import Latency, Round
+from tests import test_intervals as simulated
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4, batch_size=2)
-SPEC = importlib.util.spec_from_file_location("simulated", Path(__file__).parent.parent / "test_intervals.py")
-simulated = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(simulated)
 HALF = LatencyBudget.parse("50%")
 
 

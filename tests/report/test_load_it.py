@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +16,8 @@ from nash_search.latency.runtimes import eager
 from nash_search.pruner import save, shorten
 from nash_search.report import card, markdown, page, view
 from nash_search.report import text as answer
+from tests.pruner import tiny
 
-SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
-tiny = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tiny)
 ROWS = [[5, 9, 12, 7, 1], [30, 6, 1, 0, 0]]
 FORCED = ("max_new_tokens", "min_new_tokens", "max_length", "min_length", "num_return_sequences")
 """What the clock sets of the generation settings; all others are the export's own."""

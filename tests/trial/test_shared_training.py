@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +14,8 @@ from nash_search.search import search
 from nash_search.search.scheduler import Scheduler
 from nash_search.trial import shared_training
 from nash_search.trial.job import Job
+from tests.pruner import tiny
 
-SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[1] / "pruner" / "tiny.py")
-tiny = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tiny)
 model_of, batch_of = tiny.model_of, tiny.batch_of
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,15 +21,12 @@ from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.pruner import surgery
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
+from tests.pruner import tiny
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 from nash_search.latency.runtimes import ctranslate2 as engine  # noqa: E402
 from nash_search.latency.runtimes import ctranslate2_spec as spelling  # noqa: E402
 from nash_search.latency.runtimes import ctranslate2_words as vocabulary  # noqa: E402
-
-SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[2] / "pruner" / "tiny.py")
-tiny = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tiny)
 
 RUNTIME = engine.RUNTIME
 PLAIN = Workload(runtime="ctranslate2", input_tokens=12, output_tokens=8, beams=2, batch_size=3)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,15 +18,12 @@ from nash_search.latency import runtimes
 from nash_search.latency.runtimes import artefact, decoding, parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.tasks.g2p import teacher_folder
+from tests.pruner import tiny
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 from nash_search.latency.runtimes import onnxruntime as engine  # noqa: E402
 from nash_search.latency.runtimes import onnxruntime_graphs as graphs  # noqa: E402
-
-SPEC = importlib.util.spec_from_file_location("nash_search_tiny", Path(__file__).parents[2] / "pruner" / "tiny.py")
-tiny = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tiny)
 
 RUNTIME = engine.RUNTIME
 BEAMS = Workload(runtime="onnxruntime", input_tokens=12, output_tokens=8, beams=3, batch_size=3)
