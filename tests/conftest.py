@@ -36,6 +36,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True, scope="module")
+def environment_is_left_as_found():
+    """`cli.main` sets variables for the process that it owns; in a test's process they would reach the next file."""
+    found = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    yield
+    for name in os.environ.keys() - found.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(found)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def migrations_are_read_once():
     """Optuna runs its dozen migration scripts anew for every storage that is opened: a third of a synthetic study."""
