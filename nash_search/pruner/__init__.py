@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.layer_selection import selected_blocks
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
     from nash_search.pruner.sequence_distillation import answered
-    from nash_search.pruner.stages import Pruned, Stopped
+    from nash_search.pruner.stages import Pruned
     from nash_search.pruner.supernet import Supernet, train_supernet
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
     from nash_search.pruner.teacher_cache import TeacherCache
@@ -35,7 +35,6 @@ _HOME = {
     "selected_blocks": "layer_selection",
     "Pruned": "stages",
     "Supernet": "supernet",
-    "Stopped": "stages",
     "largest_sparsity_pct": "pruning",
     "prune": "pruning",
     "run": "pruning",
@@ -56,7 +55,6 @@ __all__ = [
     "Optimization",
     "Pruned",
     "Supernet",
-    "Stopped",
     "TeacherCache",
     "TrainingContext",
     "Watch",

@@ -51,7 +51,6 @@ def run(
 
     Raises:
         InvalidInput: when the architecture does not fit the model; nothing was trained.
-        Stopped: when `on_rung` asked for it.
         FloatingPointError: when the loss is not finite.
     """
     return Trial(

@@ -58,14 +58,6 @@ class Pruned:
     """Per stage: steps, seconds, loss."""
 
 
-class Stopped(Exception):
-    """A rung ended the trial; carries the stages so far."""
-
-    def __init__(self, step: int, stages: dict[str, dict[str, float]]) -> None:
-        super().__init__(f"stopped after {step} steps")
-        self.step, self.stages = step, stages
-
-
 @dataclass(kw_only=True)
 class Trial:
     """The four stages, sharing what was asked (the arguments of `pruner.run`)."""
@@ -211,9 +203,9 @@ class Trial:
             gates.clamp()
             ascent.clamp()
 
-        def at_rung(step: int) -> bool | None:
+        def at_rung(step: int) -> None:
             gates.settle()
-            return self.context.on_rung(step, student) if self.context.on_rung is not None else None
+            self.context.at_rung(step, student)
 
         optimization = Optimization(
             groups=groups,
@@ -235,12 +227,11 @@ class Trial:
                 state=state,
             )
         gates.settle()
-        self._finish("narrow", trained, 0)
+        self._note("narrow", trained)
 
     def _tune(self, student: Any, state: StateFile | None) -> None:
         """Stage 4: the cut weights, distilled without hidden states."""
         recipe, done = self.recipe, self.narrow_steps
-        on_rung = self.context.on_rung
         distillation = Distillation(student, self.teacher, self.blocks, recipe, hidden=False, outputs=self.outputs)
         group = Group(params=_trainable(student), lr=recipe.tune_learning_rate, weight_decay=recipe.weight_decay)
         trained = train(
@@ -254,11 +245,11 @@ class Trial:
                 "tune",
                 done,
                 {rung - done for rung in self.rungs if rung >= done},
-                lambda step: on_rung(done + step, student) if on_rung is not None else None,
+                lambda step: self.context.at_rung(done + step, student),
             ),
             state=state,
         )
-        self._finish("tune", trained, self.narrow_steps)
+        self._note("tune", trained)
 
     def _choose(self, student: Any, gates: Gates, scores_G: torch.Tensor) -> tuple[list[list[int]], list[list[int]]]:
         return choose(units_of(student, gates, scores_G), self.sparsity, self.recipe.widths, self.recipe.width_multiple)
@@ -278,9 +269,7 @@ class Trial:
     def _state(self, stage: str) -> StateFile | None:
         return self.context.state(stage, f"{self.question}/{stage}")
 
-    def _watch(
-        self, stage: str, done_before: int, rungs: Collection[int], on_rung: Callable[[int], bool | None]
-    ) -> Watch:
+    def _watch(self, stage: str, done_before: int, rungs: Collection[int], on_rung: Callable[[int], None]) -> Watch:
         """One stage, watched as a part of the trial."""
         report = self.context.on_progress
 
@@ -290,10 +279,8 @@ class Trial:
 
         return Watch(step_guard=self.context.step_guard, on_step=on_step, rungs=rungs, on_rung=on_rung)
 
-    def _finish(self, stage: str, trained: Trained, done_before: int) -> None:
+    def _note(self, stage: str, trained: Trained) -> None:
         self.stages[stage] = {"steps": trained.steps, "seconds": trained.seconds, "loss": trained.loss}
-        if trained.stopped:
-            raise Stopped(done_before + trained.steps, self.stages)
 
 
 def _trainable(model: Any) -> list[torch.nn.Parameter]:

@@ -72,8 +72,8 @@ class Watch:
     report_every: int = 10
     rungs: Collection[int] = ()
     """Numbers of steps done after which `on_rung` is called, once each."""
-    on_rung: Callable[[int], bool | None] | None = None
-    """Returning True ends training; after a resume, rungs passed before are not called again."""
+    on_rung: Callable[[int], None] | None = None
+    """Called with the steps done, model in eval mode; after a resume, rungs passed before are not called again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +88,9 @@ class TrainingContext:
     """Entered around every optimizer step."""
     on_progress: Callable[[str, int, int, float], None] | None = None
     """Called with (stage, steps done, steps, loss); steps count over the whole training."""
-    on_rung: Callable[[int, Any], bool | None] | None = None
-    """Called with (steps done, model) `recipe.rungs` times, the last one on the final model; True ends the trial. In
-    stage 2 the model has its gates attached (evaluation gates). A supernet has no rungs."""
+    on_rung: Callable[[int, Any], None] | None = None
+    """Called with (steps done, model) `recipe.rungs` times, the last one on the final model. In stage 2 the model has
+    its gates attached (evaluation gates). A supernet has no rungs."""
     folder: Path | None = None
     """Where state is saved; a call with the same question continues from it. Rungs passed before are not called
     again. The caller removes it once the result is safe."""
@@ -99,6 +99,11 @@ class TrainingContext:
     teacher_cache: TeacherCache | None = None
     """The teacher's states and answers, kept from trial to trial; stage 4 then skips its forward pass wherever another
     trial was before."""
+
+    def at_rung(self, step: int, model: Any) -> None:
+        """Tell `on_rung`, where there is one."""
+        if self.on_rung is not None:
+            self.on_rung(step, model)
 
     def state(self, name: str, question: str) -> StateFile | None:
         """The state of one part of the training, where there is a folder for it."""
@@ -121,8 +126,6 @@ class Trained:
     """Wall time of those steps and of saving state (rungs excluded)."""
     loss: float
     """Last reported loss (NaN when no step was due)."""
-    stopped: bool = False
-    """A rung asked to end the trial."""
 
 
 def linear_decay(steps: int, warmup: int = 0) -> Callable[[int], float]:
@@ -207,14 +210,13 @@ def train(
 
     pieces, learned = Pieces(), [*parameters, *optimization.moved_after]
     model.train()
-    stopped = False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while step < steps or (step in rungs and passed < step):
             if step in rungs and passed < step:
                 passed = step
-                stopped = _at_rung(model, step, watch.on_rung)
+                _at_rung(model, step, watch.on_rung)
                 save()
-                if stopped or step == steps:
+                if step == steps:
                     break
             with watch.step_guard():
                 started = time.perf_counter()  # waiting for the device is not training
@@ -241,15 +243,15 @@ def train(
                 save()
     save()
     model.eval()
-    return Trained(steps=step, seconds=seconds, loss=last, stopped=stopped)
+    return Trained(steps=step, seconds=seconds, loss=last)
 
 
-def _at_rung(model: Any, step: int, on_rung: Callable[[int], bool | None] | None) -> bool:
+def _at_rung(model: Any, step: int, on_rung: Callable[[int], None] | None) -> None:
     if on_rung is None:
-        return False
+        return
     model.eval()
     try:
-        return bool(on_rung(step))
+        on_rung(step)
     finally:
         model.train()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nash_search.files import write_atomic
 from nash_search.records import CurvePoint, Quality
-from nash_search.trial.job import Hooks, Job
+from nash_search.trial.job import Job
 
 FILE = "curve.json"
 
@@ -20,9 +20,9 @@ FILE = "curve.json"
 class Curve:
     """Quality at the rungs of one trial."""
 
-    def __init__(self, job: Job, hooks: Hooks) -> None:
+    def __init__(self, job: Job) -> None:
         """Continue the curve of an interrupted trial, or begin one."""
-        self._job, self._hooks = job, hooks
+        self._job = job
         self.points = _read(job.work)
         self._began = time.monotonic() - (self.points[-1].train_s if self.points else 0.0)
 
@@ -33,7 +33,6 @@ class Curve:
         self.points = (*kept, point)
         self._job.work.mkdir(parents=True, exist_ok=True)
         write_atomic(self._job.work / FILE, json.dumps([p.model_dump() for p in self.points]))
-        self._hooks.rung(self._job, step, quality.value)
 
 
 def _read(work: Path) -> tuple[CurvePoint, ...]:

@@ -91,9 +91,6 @@ class Hooks:
     def progress(self, job: Job, stage: str, step: int, steps: int, loss: float) -> None:
         """Training went on."""
 
-    def rung(self, job: Job, step: int, value: float) -> None:
-        """Quality was scored during training."""
-
 
 class Nothing(Enum):
     """Answers of `ask` that are no job."""

@@ -202,7 +202,7 @@ class NashEvaluator:
         """Train, cut, time and score one architecture."""
         torch.set_num_threads(job.train_threads)
         recipe, steps = job.config.recipe, job.config.recipe.trial_steps
-        curve, quality = Curve(job, hooks), list[Quality]()
+        curve, quality = Curve(job), list[Quality]()
 
         def on_rung(step: int, model: Any) -> None:
             if step >= steps and not self._serving.by_engine:  # an engine's own outputs are scored at the end

@@ -188,7 +188,6 @@ class SyntheticEvaluator:
             value = final - 40 * (math.exp(-4 * rung / rungs) - math.exp(-4))
             curve.append(CurvePoint(step=step, value=value, train_s=seconds * rung / rungs))
             hooks.progress(job, "tune", step, steps, 1 / rung)
-            hooks.rung(job, step, value)
         if self.orders.get("nan") == slug:
             raise Failed("nan", "ordered")
         stages = {"tune": {"steps": float(curve[-1].step), "seconds": curve[-1].train_s}}

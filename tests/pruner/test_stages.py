@@ -12,7 +12,6 @@ from tiny import batch_of, logits_of, model_of
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.pruner import (
-    Stopped,
     TeacherCache,
     TrainingContext,
     answered,
@@ -342,13 +341,6 @@ def test_an_attempt_that_ran_out_of_memory_leaves_nothing_in_the_gates(multiplie
     whole = Distillation._loss
     # the whole batch, then one half before or after the other half's gradient: taken in four pieces from there on
     assert same_weights(halved({0, 1}), halved({0, 2}))
-
-
-def test_a_rung_can_end_the_trial():
-    with pytest.raises(Stopped) as stopped:
-        run(model_of("t5"), ARCHITECTURE, RECIPE, data, TrainingContext(on_rung=lambda step, model: step >= 8))
-    assert stopped.value.step == 8
-    assert stopped.value.stages["narrow"]["steps"] == 8
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial():

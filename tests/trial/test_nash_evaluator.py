@@ -100,10 +100,11 @@ def test_the_teachers_answers_are_priced_once_per_example_of_the_study(monkeypat
 
 
 class Interrupting(Hooks):
-    """Ends the process's patience at the first rung."""
+    """Ends the process's patience between the first rung and the second."""
 
-    def rung(self, job, step, value):
-        raise KeyboardInterrupt
+    def progress(self, job, stage, step, steps, loss):
+        if step > steps // job.config.recipe.rungs:
+            raise KeyboardInterrupt
 
 
 def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
