@@ -10,7 +10,7 @@ they follow from the samples in `certification.json`. How a point is timed and s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency, Verdict
 from nash_search.records import Quality
+from nash_search.summaries import Summary
+from nash_search.summary_rows import OverSeeds
 
 CERTIFICATION = "certification.json"
 """In the study's folder."""
@@ -139,7 +141,7 @@ class Certification(Frozen):
         return self.model_copy(update={"points": tuple(points)})
 
 
-def over_seeds(point: CertifiedPoint) -> dict[str, Any] | None:
+def over_seeds(point: CertifiedPoint) -> OverSeeds | None:
     """A finalist's quality over its seeds, mean with 95 % t-bounds; None where there is one seed.
 
     The bounds say how much of the number was the seed's luck. What else a quality is uncertain by (the split's
@@ -148,17 +150,17 @@ def over_seeds(point: CertifiedPoint) -> dict[str, Any] | None:
     found = list(point.quality_by_seed.values())
     if not found:
         return None
-    values = [q.value for q in found]
+    values = tuple(q.value for q in found)
     lower, upper = intervals.mean_bounds(values)
-    return {
-        "n": len(values),
-        "split": found[0].split,
-        "mean": sum(values) / len(values),
-        "lower": lower if math.isfinite(lower) else None,
-        "upper": upper if math.isfinite(upper) else None,
-        "values": values,
-        "exported_seed": point.seed,
-    }
+    return OverSeeds(
+        n=len(values),
+        split=found[0].split,
+        mean=sum(values) / len(values),
+        lower=lower if math.isfinite(lower) else None,
+        upper=upper if math.isfinite(upper) else None,
+        values=values,
+        exported_seed=point.seed,
+    )
 
 
 class Terms(Frozen):
@@ -173,19 +175,19 @@ class Terms(Frozen):
     """Worst validation quality that an answer may have (None: no limit)."""
 
     @classmethod
-    def of_summary(
-        cls, summary: Mapping[str, Any], budgets: Sequence[LatencyBudget], max_drop_pct: float | None
-    ) -> Terms:
-        """The terms of a study that ended, by its `summary.json`.
+    def of_summary(cls, summary: Summary, budgets: Sequence[LatencyBudget], max_drop_pct: float | None) -> Terms:
+        """The terms of a study that ended, by its summary.
 
         Raises:
-            KeyError: the document is of a plan, or of something else.
+            ValueError: the summary is no finished study's.
         """
+        dense_ms, fastest, dense = summary.probe_dense_ms, summary.floor, summary.dense
+        if dense_ms is None or fastest is None or dense is None or dense.validation_quality is None:
+            raise ValueError("summary must be a finished study's, but has no dense model or no floor")
         floor = None
         if max_drop_pct is not None:
-            floor = pareto.dropped(summary["dense"]["validation_quality"], max_drop_pct, summary["direction"])
-        known = {"dense_ms": summary["probe_dense_ms"], "floor_share": summary["floor"]["share"]}
-        return cls(budgets=tuple(budgets), quality_floor=floor, **known)
+            floor = pareto.dropped(dense.validation_quality, max_drop_pct, summary.direction)
+        return cls(budgets=tuple(budgets), dense_ms=dense_ms, floor_share=fastest.share, quality_floor=floor)
 
     @property
     def shown_dense_ms(self) -> float | None:

@@ -28,6 +28,8 @@ LEAVES = {
     "records",
     "latency_table",
     "results",
+    "summaries",
+    "summary_rows",
     "fidelity",
     "intervals",
     "pareto",

@@ -56,8 +56,11 @@ def probe(
     missed = [b for b in found["budgets"] if not b["feasible"]]
     if missed and len(missed) == len(found["budgets"]):
         from nash_search.report.engines import instead
+        from nash_search.summary_rows import EnginesTold
 
-        nearest = f"{instead(found['engines'])}: try --budget-ms {missed[0]['nearest_feasible']}"
+        nearest = (
+            f"{instead(EnginesTold.model_validate(found['engines']))}: try --budget-ms {missed[0]['nearest_feasible']}"
+        )
         asked_for = ", ".join(named(b["asked"]) for b in missed)
         print(
             f"nash-search: no architecture meets {asked_for} (the floor is {found['floor_ms']:.4g} ms){nearest}",
@@ -97,7 +100,7 @@ def measure(
 
         workload, source = workload_of(path, asked)
         if not quiet:
-            told = [("device", workload.device), ("one call", one_call(workload.model_dump())), ("lengths", source)]
+            told = [("device", workload.device), ("one call", one_call(workload)), ("lengths", source)]
             _tell(told)
         kept = fidelity_of(path, workload, asked)
         if (kept or workload.quantize != "none") and not quiet:
@@ -108,7 +111,7 @@ def measure(
         _tell(rows(found, budget))
     if json_:
         told_of = kept or workload.quantize != "none"
-        beside = {"fidelity": fidelity_told(kept) if kept else None} if told_of else {}
+        beside = {"fidelity": fidelity_told(kept).told() if kept else None} if told_of else {}
         print(json.dumps(document(found, budget) | beside))
     return 3 if budget is not None and found.certificate(budget) != "met" else 0
 

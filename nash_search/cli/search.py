@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from nash_search.config import Profile, SearchConfig
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.tasks.preflight import check, check_folder
+
+if TYPE_CHECKING:
+    from nash_search.summaries import Summary
 
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of studies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
@@ -85,7 +88,7 @@ class Opening:
     def __init__(self, results: Path, typed: str, *, quiet: bool) -> None:
         """`typed` is the command, kept with the study."""
         self._results, self._typed, self._quiet = results, typed, quiet
-        self.unfinished: dict[str, Any] | None = None
+        self.unfinished: Summary | None = None
         """What was known when certification failed."""
 
     def on_stage(self, stage: str, detail: Any) -> None:
@@ -97,7 +100,9 @@ class Opening:
             log.to_file(self._results / detail["study"])
             provenance.remember(self._results / detail["study"], self._typed)
         elif stage == "unfinished":
-            self.unfinished = detail
+            from nash_search.summaries import Summary
+
+            self.unfinished = Summary.model_validate(detail)
 
     def on_trial(self, record: Any, state: Any) -> None:
         """Nothing to say."""
@@ -119,8 +124,6 @@ def run_search(
     from nash_search.cli import live_report
     from nash_search.report.console import RunTable
     from nash_search.search import search
-    from nash_search.search.summary import public
-    from nash_search.search.unfinished import KEY as UNFINISHED
 
     with ExitStack() as open_:
         live = () if quiet else (open_.enter_context(live_report.LiveDashboard(config, results)),)
@@ -132,28 +135,28 @@ def run_search(
             result = search(config, results=results, listeners=(said, table, plots, *live), fork=fork)
         except Exception:
             if as_json and said.unfinished is not None:
-                print(json.dumps(public(said.unfinished) | {UNFINISHED: said.unfinished[UNFINISHED]}))
+                print(json.dumps(said.unfinished.public() | {"unfinished": said.unfinished.unfinished}))
             raise
         if result.front:
             table.finish(*live_report.finish(result.folder, config, plots, result.answers))
     if as_json:
         print(json.dumps(result.document))
     if result.exit_code == 3:
-        print(f"nash-search: {nothing_met(result.document)}", file=sys.stderr)
+        print(f"nash-search: {nothing_met(result.summary)}", file=sys.stderr)
     return result.exit_code
 
 
-def nothing_met(document: dict[str, Any]) -> str:
+def nothing_met(summary: Summary) -> str:
     """One line: no budget is met, the floor, and what to ask for instead."""
     from nash_search.report.engines import instead
 
-    first = document["budgets"][0]
-    nearest = first.get("nearest_feasible")
-    sure = "is certain to meet" if any(b["verdict"] == "ambiguous" for b in document["budgets"]) else "meets"
-    words = f"no architecture {sure} {', '.join(b['asked'] for b in document['budgets'])}"
-    words += f" (the floor is {first['floor_ms']:.4g} ms, the dense model {document['dense']['latency_ms']:.4g} ms)"
-    words += instead(document.get("engines"))
-    asked = {b["asked"] for b in document["budgets"]}
+    assert summary.dense is not None
+    first, asked = summary.budgets[0], [b.asked for b in summary.budgets]
+    sure = "is certain to meet" if any(b.verdict == "ambiguous" for b in summary.budgets) else "meets"
+    words = f"no architecture {sure} {', '.join(asked)}"
+    words += f" (the floor is {first.floor_ms:.4g} ms, the dense model {summary.dense.latency_ms:.4g} ms)"
+    words += instead(summary.engines)
+    nearest = first.nearest_feasible
     return words + (f": try --budget-ms {nearest}" if nearest and nearest not in asked else "")
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nash_search.cli.search import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput, shown
+
+if TYPE_CHECKING:
+    from nash_search.summaries import Summary
+    from nash_search.summary_rows import BudgetRow
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name or folder of a study.")]
 
@@ -110,44 +114,41 @@ def pick(
         raise InvalidInput(str(error), where="--budget-ms") from None
     from nash_search.search.pick import pick as answer
 
-    document = answer(folder, asked, max_drop_pct=drop, certify=certify)
+    summary = answer(folder, asked, max_drop_pct=drop, certify=certify)
     if certify:
         from nash_search.cli import live_report
 
         live_report.restate(folder, stored_config(folder))
-    found = document["budgets"][0]
+    [found] = summary.budgets
     if not quiet:
-        for line in picked(document, found):
+        for line in picked(summary, found):
             print(line, file=sys.stderr)
     if json_:
-        print(json.dumps(document))
-    return 0 if found["verdict"] == "met" else 3
+        print(json.dumps(summary.public()))
+    return 0 if found.verdict == "met" else 3
 
 
-def picked(document: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def picked(summary: Summary, found: BudgetRow) -> list[str]:
     """A budget's answer in one line or two."""
     from nash_search.report.words import at_most, looks_words, renewing
 
-    if not found["checkpoint"]:
-        words = f"no architecture meets {found['asked']} (the floor is {found['floor_ms']:.4g} ms)"
-        nearest = found.get("nearest_feasible")
-        return [words + (f": try --budget-ms {nearest}" if nearest and nearest != found["asked"] else "")]
-    kept, upper = found["architecture"], found["upper_ms"]
-    blocks = kept["decoder_layers"]
-    words = f"{found['asked']} ({found['budget_ms']:.4g} ms) {found['verdict']}: "
-    words += (
-        f"{blocks} decoder block{'s' if blocks > 1 else ''}, {100 - kept['encoder_sparsity_pct']}% of the encoder, "
-    )
-    words += f"{found['latency_ms']:.4g} ms" + ("" if upper is None else at_most(upper, found["latency_ms"]))
-    words += f", {found['speedup']:.2f}× faster, quality {found['quality']:.2f} on {found['quality_split']}"
-    dense = document["dense"]
-    if dense["quality_split"] == found["quality_split"]:
-        words += f" (dense {dense['quality']:.2f})"
-    said = [words, found["checkpoint"]]
-    if asked_again := looks_words(found["looks"], found["rounds"]):
+    kept, ms, dense = found.architecture, found.latency_ms, summary.dense
+    if found.checkpoint is None or kept is None or ms is None:
+        words = f"no architecture meets {found.asked} (the floor is {found.floor_ms:.4g} ms)"
+        nearest = found.nearest_feasible
+        return [words + (f": try --budget-ms {nearest}" if nearest and nearest != found.asked else "")]
+    blocks = kept.decoder_layers
+    words = f"{found.asked} ({found.budget_ms:.4g} ms) {found.verdict}: "
+    words += f"{blocks} decoder block{'s' if blocks > 1 else ''}, {100 - kept.encoder_sparsity_pct}% of the encoder, "
+    words += f"{ms:.4g} ms" + ("" if found.upper_ms is None else at_most(found.upper_ms, ms))
+    words += f", {found.speedup:.2f}× faster, quality {found.quality:.2f} on {found.quality_split}"
+    if dense is not None and dense.quality_split == found.quality_split:
+        words += f" (dense {dense.quality:.2f})"
+    said = [words, found.checkpoint]
+    if asked_again := looks_words(found.looks, found.rounds):
         said.append(asked_again)
-    if found["occasion_sd"] is None:
-        said.append(renewing(document["study"]))
+    if found.occasion_sd is None:
+        said.append(renewing(summary.study))
     return said
 
 

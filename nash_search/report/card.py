@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nash_search.intervals import mean_bounds
 from nash_search.latency_record import Latency
@@ -34,6 +33,7 @@ from nash_search.report.words import (
     vocabulary_words,
 )
 from nash_search.results import CertifiedPoint
+from nash_search.summary_rows import Inputs
 
 UNNAMED = Source()
 LIMITS = (
@@ -230,10 +230,10 @@ def _loading(name: str, latency: Latency | None, view: StudyView, stock: bool) -
     return [*lines, remark]
 
 
-def _serving(name: str, engine: Artefact, inputs: Mapping[str, Any] | None) -> str:
+def _serving(name: str, engine: Artefact, inputs: Inputs | None) -> str:
     kind = engine.dtype if engine.quantize == "none" else f"{engine.quantize}, {engine.dtype} beside it"
     made = f"Written by {engine.runtime} {engine.version} ({kind}); the measured latency is this folder's."
-    prefix, longest = (inputs or {}).get("prefix") or "", (inputs or {}).get("max_tokens")
+    prefix, longest = (inputs.prefix, inputs.max_tokens) if inputs is not None else ("", None)
     cut = f", truncation=True, max_length={longest}" if longest else ""
     fed = f"tokenizer({prefix + 'an input'!r}{cut})"  # an engine's record does not know how its task feeds it
     loading = [escape.plain(line, 1000).replace('tokenizer("an input")', fed) for line in engine.loading]
@@ -246,11 +246,11 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
     lines = [f"- study {escape.markdown(view.study)}, trial {p.number}, seed {p.record.seed}, {how}"]
     if data or view.task:
         lines.append(f"- data: {escape.markdown(data or view.task)}")
-    if rows := view.document.get("data"):
+    if rows := view.summary.data:
         lines.append(f"- {escape.markdown(data_words(rows), 400)}")
-    if view.document.get("command"):
-        lines.append(f"- command: {escape.markdown_code(view.document['command'], 1000)}")
-    if trimmed := view.document.get("vocabulary"):
+    if view.summary.command:
+        lines.append(f"- command: {escape.markdown_code(view.summary.command, 1000)}")
+    if trimmed := view.summary.vocabulary:
         lines.append(f"- {escape.markdown(vocabulary_words(trimmed), 400)}; every speed-up here is beyond that")
     steps = sum(stage.get("steps", 0.0) for stage in p.record.stages.values())
     if steps:

@@ -32,6 +32,7 @@ from nash_search.report.words import (
     format_ms,
     format_quality,
 )
+from nash_search.summaries import Plan
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
@@ -77,12 +78,12 @@ class RunTable:
     ) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.quiet = quiet
-        self.plan: dict[str, Any] = {}
+        self.plan = Plan()
         self.records: list[TrialRecord] = []
         self.running: dict[int, tuple[str, int, int, float]] = {}
         """Trial number -> (stage, step, steps, loss)."""
         self.stage = "starting"
-        self._dashboard_url = dashboard_url
+        self._dashboard_url = dashboard_url or ""
         self._clock = clock
         self._began = clock()
         self._eta: tuple[float, float] | None = None
@@ -112,10 +113,7 @@ class RunTable:
         if stage == "finalist":
             self.running.pop(detail["number"], None)
         if stage == "plan":
-            self.plan, self._seen = (
-                dict(detail) | ({"dashboard": self._dashboard_url} if self._dashboard_url else {}),
-                None,
-            )
+            self.plan, self._seen = Plan.model_validate(detail), None
             self._say_plan()
         elif words := STAGES.get(stage, lambda _: stage)(detail):
             self.stage = escape.plain(words)
@@ -148,8 +146,8 @@ class RunTable:
         """Seconds left, as the search or before it the plan expects."""
         if self._eta is not None:
             since, left = self._eta
-        elif self.plan.get("eta_s"):
-            since, left = self._began, float(self.plan["eta_s"])
+        elif self.plan.eta_s:
+            since, left = self._began, self.plan.eta_s
         else:
             return None
         return max(0.0, left - (self._clock() - since))
@@ -173,15 +171,15 @@ class RunTable:
         return Group(*parts)
 
     def _view(self) -> StudyView:
-        return build(self.records, self.plan)
+        return build(self.records, self.plan.begun())
 
     def _say_plan(self) -> None:
         if self.quiet:
             return
         if self.console.is_terminal:
-            self.console.print(panel(self.plan), crop=False)
+            self.console.print(panel(self.plan, self._dashboard_url), crop=False)
         else:
-            for line in plan_lines(self.plan):
+            for line in plan_lines(self.plan, self._dashboard_url):
                 self.console.print(Text(line), soft_wrap=True)
 
     def _refresh(self, line: str) -> None:
@@ -197,9 +195,7 @@ class RunTable:
         self._live.update(self.render(), refresh=True)
 
     def _budgets(self) -> list[LatencyBudget]:
-        return [
-            LatencyBudget.parse(b["asked"] if isinstance(b, Mapping) else b) for b in self.plan.get("budgets") or ()
-        ]
+        return [LatencyBudget.parse(budget.asked) for budget in self.plan.budgets]
 
     def _trial_line(self, p: Point, view: StudyView) -> str:
         """One finished trial for a pipe."""
@@ -267,15 +263,15 @@ class RunTable:
     def _status(self, view: StudyView) -> Text:
         trained = sum(p.status in ("complete", "stopped") and not p.dense for p in view.points)
         words = [self.stage]
-        if self.plan.get("trials"):
-            words.append(f"{trained} of {self.plan['trials']} trained")
+        if self.plan.trials:
+            words.append(f"{trained} of {self.plan.trials} trained")
         volumes = self._volumes or [v for _, v in view.hypervolume]
         if volumes:
             words.append(f"hypervolume {sparkline(volumes)} {volumes[-1]:.4g}")
         spent = sum(r.train_s for r in self.records)
         if spent:
             words.append(f"trained for {format_duration(spent)}")
-        if self.eta_s is not None and trained < int(self.plan.get("trials") or 0):
+        if self.eta_s is not None and trained < self.plan.trials:
             words.append(f"about {format_duration(self.eta_s)} left")
         lines = [" · ".join(words)]
         if self._dashboard_url:  # alone on its line: a link that is cut in two opens nothing

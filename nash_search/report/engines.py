@@ -15,18 +15,18 @@ from typing import Any
 
 from nash_search.report import escape
 from nash_search.report.words import counted, format_duration, format_ms
+from nash_search.summary_rows import EngineAnswer, EnginesTold, EngineTried
 
 NAMES = {"eager": "PyTorch", "compile": "torch.compile", "ctranslate2": "CTranslate2", "onnxruntime": "ONNX Runtime"}
 COMMAND = "certify it"
 LABELS = ("engines", "nothing pruned", COMMAND)
-Engine = Mapping[str, Any]
 
 
-def engine_name(engine: Engine) -> str:
+def engine_name(engine: EngineTried) -> str:
     """`CTranslate2 int8`, `ONNX Runtime`, `CTranslate2 int8 float16`."""
-    words = [NAMES.get(engine["runtime"], escape.plain(engine["runtime"], 30))]
-    words += [str(engine["quantize"])] if engine["quantize"] != "none" else []
-    words += [str(engine["dtype"])] if engine["dtype"] != "float32" else []
+    words = [NAMES.get(engine.runtime, escape.plain(engine.runtime, 30))]
+    words += [engine.quantize] if engine.quantize != "none" else []
+    words += [engine.dtype] if engine.dtype != "float32" else []
     return " ".join(words)
 
 
@@ -36,98 +36,95 @@ def trying(detail: Mapping[str, Any]) -> str:
     return f"trying the unpruned model on {names} (at most {format_duration(detail['limit_s'])}; --no-engines: do not)"
 
 
-def rows(engines: Mapping[str, Any] | None, goes_on: str = "") -> list[tuple[str, str]]:
-    """(label, words) pairs of `dense_engines.document`; none where nothing was tried.
+def rows(engines: EnginesTold | None, goes_on: str = "") -> list[tuple[str, str]]:
+    """(label, words) pairs; none where nothing was tried.
 
     Args:
-        engines: the document.
+        engines: what was tried.
         goes_on: the runtime that a search prunes for all the same (nothing: there is no search).
     """
-    if not engines or not engines.get("tried"):
+    if engines is None or not engines.tried:
         return []
-    able = [e for e in engines["tried"] if e["latency_ms"] is not None]
+    able = [e for e in engines.tried if e.latency_ms is not None]
     found = [("engines", f"the dense model on {'; '.join(map(_timed, able))}{_how(engines)}")] if able else []
     failed: dict[str, list[str]] = {}
-    for engine in engines["tried"]:
-        if engine["latency_ms"] is None:
-            failed.setdefault(escape.plain(engine["reason"], 300), []).append(engine_name(engine))
+    for engine in engines.tried:
+        if engine.latency_ms is None:
+            failed.setdefault(escape.plain(engine.reason, 300), []).append(engine_name(engine))
     found += [("engines", f"not on {' and '.join(names)}: {reason}") for reason, names in failed.items()]
-    least = engines["kept_at_least"]
-    broken = [engine_name(e) for e in able if e["kept"] is not None and e["kept"] < least]
+    least = engines.kept_at_least
+    broken = [engine_name(e) for e in able if e.kept is not None and e.kept < least]
     if broken:
         found.append(("engines", f"{' and '.join(broken)}: under {least:.0%} of the quality, so never an answer"))
-    alike = _together(engines["answers"])
+    alike = _together(engines)
     for answers in alike:
         found.append(("nothing pruned", sentence(answers)))
     if alike and goes_on:
         found.append(("nothing pruned", f"the search goes on all the same, for {NAMES.get(goes_on, goes_on)}"))
-    return found + [(COMMAND, line) for answers in alike if (line := _tightest(answers)["command"])]
+    return found + [(COMMAND, line) for answers in alike if (line := _tightest(answers).command)]
 
 
-def _together(answers: Sequence[Engine | None]) -> list[list[Engine]]:
+def _together(engines: EnginesTold | None) -> list[list[EngineAnswer]]:
     """Answers of one engine and one verdict side by side."""
-    found: dict[tuple[str, bool], list[Engine]] = {}
-    for answer in answers:
+    found: dict[tuple[str, bool], list[EngineAnswer]] = {}
+    for answer in engines.answers if engines is not None else ():
         if answer is not None:
             found.setdefault((engine_name(answer), _meets(answer)), []).append(answer)
     return list(found.values())
 
 
-def _meets(answer: Engine) -> bool:
-    """Documents of before named only what met its budget."""
-    return bool(answer.get("verdict", "met") == "met")
+def _meets(answer: EngineAnswer) -> bool:
+    return answer.verdict == "met"
 
 
-def _tightest(answers: Sequence[Engine]) -> Engine:
-    return min(answers, key=lambda answer: float(answer["budget_ms"]))
+def _tightest(answers: Sequence[EngineAnswer]) -> EngineAnswer:
+    return min(answers, key=lambda answer: answer.budget_ms)
 
 
-def sentence(answers: Sequence[Engine]) -> str:
+def sentence(answers: Sequence[EngineAnswer]) -> str:
     """The budgets that one engine meets, or may meet, by itself."""
     one = answers[0]
-    ms, at_most = format_ms(one["latency_ms"]), format_ms(one["upper_ms"])
-    asked, kept = " and ".join(_budget(answer["asked"]) for answer in answers), f"{one['kept']:.1%} of the quality"
+    ms, at_most = format_ms(one.latency_ms), format_ms(one.upper_ms)
+    asked, kept = " and ".join(_budget(answer.asked) for answer in answers), f"{one.kept or 0:.1%} of the quality"
     timed = f"{ms} ms, at most {at_most}; timed here in one process, not certified"
     if _meets(one):
         return f"{engine_name(one)} alone meets {asked} at {kept}; nothing needs pruning ({timed})"
-    needs = " and ".join(format_ms(answer["needs_ms"]) for answer in answers)
+    needs = " and ".join(format_ms(answer.needs_ms) for answer in answers)
     return f"{engine_name(one)} alone may meet {asked} at {kept} ({timed}; a certificate needs {needs} ms here)"
 
 
-def reminders(engines: Mapping[str, Any] | None) -> list[str]:
+def reminders(engines: EnginesTold | None) -> list[str]:
     """After a search: what met its budgets before anything was pruned."""
-    return [f"Before pruning: {sentence(answers)}" for answers in _together((engines or {}).get("answers", ()))]
+    return [f"Before pruning: {sentence(answers)}" for answers in _together(engines)]
 
 
-def instead(engines: Mapping[str, Any] | None) -> str:
+def instead(engines: EnginesTold | None) -> str:
     """Where no architecture meets a budget: what does without pruning, or may, or nothing."""
-    alike = _together((engines or {}).get("answers", ()))
+    alike = _together(engines)
     if not alike:
         return ""
     answers = max(alike, key=lambda answers: _meets(answers[0]))
-    asked = ", ".join(_budget(a["asked"]) for a in answers)
+    asked = ", ".join(_budget(a.asked) for a in answers)
     return f"; {engine_name(answers[0])} alone {'meets' if _meets(answers[0]) else 'may meet'} {asked}, nothing pruned"
 
 
-def absent(engines: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def absent(engines: EnginesTold | None) -> list[tuple[str, str]]:
     """What is not installed and how it would be, for who asked what there is."""
-    names: Sequence[str] = (engines or {}).get("absent", ())
+    names = engines.absent if engines is not None else ()
     if not names:
         return []
     words = " and ".join(NAMES.get(name, name) for name in names)
     return [("not installed", f"{words}: pip install 'nash-search[{','.join(names)}]' tries them too")]
 
 
-def _timed(engine: Engine) -> str:
-    words = f"{engine_name(engine)} {format_ms(engine['latency_ms'])} ms ({engine['speedup']:.2f}× faster, "
-    return words + (
-        f"{engine['kept']:.1%} of the quality)" if engine["kept"] is not None else "quality not known in time)"
-    )
+def _timed(engine: EngineTried) -> str:
+    words = f"{engine_name(engine)} {format_ms(engine.latency_ms)} ms ({engine.speedup or 0:.2f}× faster, "
+    return words + (f"{engine.kept:.1%} of the quality)" if engine.kept is not None else "quality not known in time)")
 
 
-def _how(engines: Mapping[str, Any]) -> str:
-    examples = f" on {counted(engines['examples'], 'example')}" if engines["examples"] else ""
-    took = "known from before" if engines["remembered"] else f"took {format_duration(engines['seconds'])}"
+def _how(engines: EnginesTold) -> str:
+    examples = f" on {counted(engines.examples, 'example')}" if engines.examples else ""
+    took = "known from before" if engines.remembered else f"took {format_duration(engines.seconds)}"
     return f"{examples}; {took}"
 
 

@@ -13,9 +13,7 @@ Reads files only, never the database.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,6 +23,7 @@ from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
 from nash_search.report.view import Cell, StudyView, build
 from nash_search.results import CERTIFICATION, Answers, Certification, CertifiedPoint, Terms, judged
+from nash_search.summaries import SUMMARY, Summary
 
 
 def load(folder: Path, answers: Answers | None = None) -> StudyView:
@@ -37,34 +36,34 @@ def load(folder: Path, answers: Answers | None = None) -> StudyView:
     Raises:
         InvalidInput: when there is no finished study in it, or its certificate is gone.
     """
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     try:
-        document = json.loads(path.read_text("utf-8"))
+        summary = Summary.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InvalidInput(f"study must be finished (have a summary.json), but got {folder}") from None
     except ValueError:
-        raise InvalidInput(f"summary.json must be JSON, but got {path}") from None
-    sizes = {entry.get("number"): entry.get("parameters") for entry in document.get("front") or ()}
-    answers = answers or judged_of(folder, document)
+        raise InvalidInput(f"summary.json must be a finished study's, but got {path}") from None
+    sizes = {row.number: row.parameters for row in summary.front}
+    answers = answers or judged_of(folder, summary)
     found = [
         r if r.parameters is not None else r.model_copy(update={"parameters": sizes.get(r.number)})
         for r in records(folder, answers.certification if answers else None)
     ]
-    return build(found, document, answers, probe=probe(folder), folder=folder)
+    return build(found, summary, answers, probe=probe(folder), folder=folder)
 
 
-def judged_of(folder: Path, document: Mapping[str, Any]) -> Answers | None:
-    """What the study's certificate gives each budget of its document; None where nothing is certified."""
+def judged_of(folder: Path, summary: Summary) -> Answers | None:
+    """What the study's certificate gives each budget of its summary; None where nothing is certified."""
     found = Certification.stored(folder)
-    if found is None and document.get("front"):  # the summary's verdicts are a copy, never the truth
+    if found is None and summary.front:  # the summary's verdicts are a copy, never the truth
         what = f"a study with a front must have a readable {CERTIFICATION}, but got {folder}"
         raise InvalidInput(what, fix=f"nash-search resume {folder.name} certifies its front again")
     if found is None or not found.points:
         return None
     try:
-        budgets = [LatencyBudget.parse(entry["asked"]) for entry in document.get("budgets") or ()]
-        return judged(found, Terms.of_summary(document, budgets, _max_drop_pct(folder)))
-    except (KeyError, TypeError, ValueError) as error:
+        budgets = [LatencyBudget.parse(row.asked) for row in summary.budgets]
+        return judged(found, Terms.of_summary(summary, budgets, _max_drop_pct(folder)))
+    except ValueError as error:
         raise InvalidInput(f"summary.json must be a finished study's, but got {folder}") from error
 
 

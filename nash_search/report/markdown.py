@@ -6,13 +6,13 @@ with a dark twin, so the page fits the reader's theme.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from nash_search.report import engines, escape, picture
 from nash_search.report.text import load_lines, pick_text, quality_words, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import data_words, format_count, format_ms, format_quality, format_spread
+from nash_search.summary_rows import Inputs
 
 
 def render(view: StudyView, *, front_stem: str = "front") -> str:
@@ -21,7 +21,7 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
     if view.picks:
         parts.append("\n".join(_answer(line) for pick in view.picks for line in [pick_text(pick, view).plain]))
     parts += [escape.markdown(words, 600) for words in view.clock_words]
-    parts += [escape.markdown(line, 600) for line in engines.reminders(view.document.get("engines"))]
+    parts += [escape.markdown(line, 600) for line in engines.reminders(view.summary.engines)]
     if view.drawn:
         parts.append(
             f'<picture><source media="(prefers-color-scheme: dark)" srcset="{front_stem}-dark.png">'
@@ -34,19 +34,19 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
     if loaded:
         parts += ["## Load it", *input_words(view.inputs)]
         parts.append(fenced(load_lines(loaded, view.dtype, inputs=view.inputs), "python"))
-    if view.document.get("data"):
-        parts += ["## The data", escape.markdown(data_words(view.document["data"]), 400)]
-    if view.document.get("command"):
-        parts += ["## The command", fenced([escape.plain(view.document["command"], 2000)], "sh")]
+    if view.summary.data is not None:
+        parts += ["## The data", escape.markdown(data_words(view.summary.data), 400)]
+    if view.summary.command:
+        parts += ["## The command", fenced([escape.plain(view.summary.command, 2000)], "sh")]
     if view.environment:
         words = "; ".join(f"{escape.markdown(name)} {escape.markdown(value)}" for name, value in view.environment)
         parts += ["## Measured on", words]
     return "\n\n".join(parts) + "\n"
 
 
-def input_words(inputs: Mapping[str, Any] | None) -> list[str]:
+def input_words(inputs: Inputs | None) -> list[str]:
     """What every input begins with, in a sentence; nothing where it begins with the text itself."""
-    prefix = (inputs or {}).get("prefix")
+    prefix = inputs.prefix if inputs is not None else ""
     return (
         [f"Every input begins with {escape.markdown_code(repr(prefix))}: it was trained and scored so."]
         if prefix

@@ -34,6 +34,7 @@ from nash_search.report.points import Point
 from nash_search.report.text import quality_words, widths_words
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
+from nash_search.summaries import Plan
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class StudyPlots:
         self._open, self._results = open_study, results
         self._study: Any = None
         self._name = ""
-        self._plan: dict[str, Any] = {}
+        self._plan = Plan()
         self._failed = False
 
     def on_stage(self, stage: str, detail: Mapping[str, Any]) -> None:
@@ -57,11 +58,11 @@ class StudyPlots:
         if stage == "workload":
             self._name = str(detail["study"])
         elif stage == "plan":
-            self._plan = dict(detail)
+            self._plan = Plan.model_validate(detail)
 
     def on_trial(self, record: TrialRecord, state: StudyState) -> None:
         """Save the front so far, and what trials lack."""
-        self._save(lambda: build(state.records, self._plan))
+        self._save(lambda: build(state.records, self._plan.begun()))
 
     def on_progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
         """Nothing is drawn inside a trial."""

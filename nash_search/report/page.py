@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +122,11 @@ def render(view: StudyView) -> str:
         trial_rows=[_trial_row(p, view) for p in view.points],
         trial_words=trial_words(view),
         load=load_lines(loaded, view.dtype, inputs=view.inputs) if loaded else [],
-        command=escape.plain(view.document.get("command") or "", 2000),
-        data=data_words(view.document["data"]) if view.document.get("data") else "",
+        command=escape.plain(view.summary.command, 2000),
+        data=data_words(view.summary.data) if view.summary.data is not None else "",
         environment=view.environment,
         budget_words=budget_words,
-        unpruned=engines.reminders(view.document.get("engines")),
+        unpruned=engines.reminders(view.summary.engines),
         ms=format_ms,
         at_most=at_most,
         quality=lambda value: format_quality(value, view.scale),
@@ -149,10 +148,10 @@ def trial_words(view: StudyView) -> str:
         status: sum(p.status == status for p in view.points)
         for status in ("complete", "stopped", "infeasible", "failed")
     }
-    said = view.document.get("trials") or {}
-    if isinstance(said, Mapping) and sum(said.values()) > len(view.points):  # a study that came without its trials
+    said = view.summary.trials
+    if sum(said.values()) > len(view.points):  # a study that came without its trials
         words = ", ".join(f"{n} {escape.plain(status, 20)}" for status, n in said.items() if n)
-        return f"{words}; {format_duration(view.document.get('train_s'))} of training. The front alone is listed."
+        return f"{words}; {format_duration(view.summary.train_s)} of training. The front alone is listed."
     words = ", ".join(f"{n} {status}" for status, n in counted.items() if n)
     spent = sum(p.record.train_s for p in view.points)
     return f"{words or 'none yet'}; {format_duration(spent)} of training."

@@ -8,10 +8,9 @@ Nothing is decided here: which point is picked is the answer's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nash_search import pareto
 from nash_search.pareto import Direction
@@ -19,23 +18,22 @@ from nash_search.report import escape
 from nash_search.report.points import Point, ranked
 from nash_search.report.words import format_ms, format_quality, looks_words
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint
-
-Document = Mapping[str, Any]
+from nash_search.summaries import Summary
+from nash_search.summary_rows import BudgetRow
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What the reason for a pick needs of its study."""
 
-    document: Document = field(repr=False)
+    summary: Summary = field(repr=False)
     direction: Direction
     folder: Path
     """Where its exports lie."""
 
     def nearest(self, asked: str) -> str | None:
-        """The tightest budget that can be met, as the document says it beside a budget."""
-        entries = self.document.get("budgets") or ()
-        return next((e.get("nearest_feasible") for e in entries if e.get("asked") == asked), None)
+        """The tightest budget that can be met, as the summary says it beside a budget."""
+        return next((b.nearest_feasible for b in self.summary.budgets if b.asked == asked), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,28 +92,27 @@ def certified_pick(answer: BudgetAnswer, points: Sequence[Point], study: Study) 
     )
 
 
-def promised_pick(entry: Document, points: Sequence[Point], study: Study) -> Pick:
+def promised_pick(row: BudgetRow, points: Sequence[Point], study: Study) -> Pick:
     """A budget before its front is certified: of a plan, or by a trial's own timing where certification failed."""
-    budget_ms = float(entry["budget_ms"])
-    row = _find(entry, points)
+    point = _find(row, points)
     why, more = "", ""
-    if row is not None and row.measured:
-        why, more = "by its trial's own timing; nothing is certified yet", _more(row, points, study.direction)
-    elif entry.get("verdict") == "infeasible":
-        why = _why_not(budget_ms, entry.get("floor_ms"), entry.get("nearest_feasible"))
+    if point is not None and point.measured:
+        why, more = "by its trial's own timing; nothing is certified yet", _more(point, points, study.direction)
+    elif row.verdict == "infeasible":
+        why = _why_not(row.budget_ms, row.floor_ms, row.nearest_feasible)
     return Pick(
-        asked=str(entry.get("asked", "")),
-        budget_ms=budget_ms,
-        floor_ms=entry.get("floor_ms"),
-        verdict=str(entry.get("verdict", "")),
-        point=row,
-        latency_ms=entry.get("latency_ms"),
-        upper_ms=entry.get("upper_ms"),
-        speedup=entry.get("speedup"),
-        quality=entry.get("quality"),
-        quality_error=entry.get("quality_standard_error"),
-        quality_split=str(entry.get("quality_split") or ""),
-        checkpoint=entry.get("checkpoint"),
+        asked=row.asked,
+        budget_ms=row.budget_ms,
+        floor_ms=row.floor_ms,
+        verdict=row.verdict,
+        point=point,
+        latency_ms=row.latency_ms,
+        upper_ms=row.upper_ms,
+        speedup=row.speedup,
+        quality=row.quality,
+        quality_error=row.quality_standard_error,
+        quality_split=row.quality_split or "",
+        checkpoint=row.checkpoint,
         beside="",
         why=why,
         more=more,
@@ -123,11 +120,11 @@ def promised_pick(entry: Document, points: Sequence[Point], study: Study) -> Pic
 
 
 def picks_of(answers: Answers | None, points: Sequence[Point], study: Study) -> tuple[Pick, ...]:
-    """Every budget's, in the document's order; where certification failed, what the trials' timings promise."""
-    entries = study.document.get("budgets") or ()
+    """Every budget's, in the summary's order; where certification failed, what the trials' timings promise."""
+    rows = study.summary.budgets
     if answers is None:
-        return tuple(promised_pick(entry, points, study) for entry in entries)
-    promised = {entry["asked"]: entry for entry in entries} if study.document.get("unfinished") else {}
+        return tuple(promised_pick(row, points, study) for row in rows)
+    promised = {row.asked: row for row in rows} if study.summary.unfinished else {}
     return tuple(
         promised_pick(promised[a.budget.asked], points, study)
         if a.verdict != "met" and a.budget.asked in promised
@@ -155,9 +152,9 @@ def _why_not(budget_ms: float, floor_ms: float | None, nearest: str | None) -> s
 
 def _beside(found: CertifiedPoint, study: Study) -> str:
     """A share of one metric can flatter (95% of 100-PER allows half as many errors again): say the others too."""
-    dense = (study.document.get("dense") or {}).get("beside") or {}
+    dense = study.summary.dense.beside if study.summary.dense is not None else {}
     theirs = found.quality.beside
-    complement = str(study.document.get("metric", "")).upper().removeprefix("100-")
+    complement = study.summary.metric.upper().removeprefix("100-")
     return ", ".join(
         f"{name.upper()} {theirs[name]:.1f} (dense {dense[name]:.1f})"
         for name in theirs
@@ -181,12 +178,7 @@ def _more(chosen: Point, points: Sequence[Point], direction: Direction) -> str:
     return f"{format_ms(point.xy[0] - ms)} ms more {buys} ({point.label})"
 
 
-def _find(entry: Document, points: Sequence[Point]) -> Point | None:
-    """The point a budget's entry names: by trial number, else by architecture (slug or fields)."""
-    if entry.get("number") is not None:
-        return next((p for p in points if p.number == entry["number"]), None)
-    asked = entry.get("architecture")
-    if not asked:
-        return None
-    named = [p for p in points if asked in (p.architecture.slug, p.architecture.model_dump())]
+def _find(row: BudgetRow, points: Sequence[Point]) -> Point | None:
+    """The point of a budget's architecture, of the front where there are several."""
+    named = [p for p in points if p.architecture == row.architecture]
     return next((p for p in named if p.on_front), named[0] if named else None)

@@ -81,7 +81,7 @@ def save_front(view: StudyView, folder: Path, *, stem: str = "front") -> list[Pa
 
 def caption(view: StudyView) -> str:
     """One line: what was timed, where."""
-    return f"{one_call(view.workload)} · {escape.plain(view.device, 60)}" if view.workload else ""
+    return f"{one_call(view.workload)} · {escape.plain(view.device, 60)}" if view.workload is not None else ""
 
 
 def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:

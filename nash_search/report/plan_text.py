@@ -6,7 +6,6 @@ The same rows serve a terminal (a panel) and a pipe (plain lines).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Group
 from rich.panel import Panel
@@ -26,6 +25,8 @@ from nash_search.report.words import (
     format_spread,
     ranges,
 )
+from nash_search.summaries import Plan
+from nash_search.summary_rows import PlannedBudget
 
 
 def admits(total_layers: int, fits: Mapping[int, Sequence[Sequence[int]]], grid: Sequence[int]) -> str:
@@ -57,72 +58,65 @@ def _encoders(runs: Sequence[Sequence[int]], grid: Sequence[int]) -> str:
     return f"only with {' or '.join(parts)} of the encoder removed"
 
 
-def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, words) pairs of everything known before spending."""
-    view = build([], plan)
+def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
+    """(label, words) pairs of everything known before spending; `dashboard` is where the run can be watched."""
+    view = build([], plan.begun())
     rows = [("study", escape.plain(view.study))] if view.study else []
-    if plan.get("model"):
-        rows.append(("model", escape.plain(plan["model"])))
-    if plan.get("data"):
-        rows.append(("data", data_words(plan["data"])))
+    if plan.model:
+        rows.append(("model", escape.plain(plan.model)))
+    if plan.data is not None:
+        rows.append(("data", data_words(plan.data)))
     if view.device or view.workload:
         rows.append(("device", escape.plain(view.device)))
         rows.append(("one call", caption(view).rpartition(" · ")[0]))
     if view.dense:
-        dense = plan.get("dense") or {}
-        spread = format_spread(view.dense.low_ms, view.dense.high_ms)
-        words = f"{format_ms(view.dense.ms)} ms{spread}"
-        value = dense.get("validation_quality", dense.get("quality"))
-        if value is not None:
-            split = "validation" if "validation_quality" in dense else dense.get("quality_split", "")
-            error = dense.get(f"{split}_standard_error", dense.get("quality_standard_error"))
-            words += f", {escape.plain(view.metric, 30)} {format_scored(value, error or None)} ({split})"
+        words = f"{format_ms(view.dense.ms)} ms{format_spread(view.dense.low_ms, view.dense.high_ms)}"
+        if plan.dense is not None and plan.dense.validation_quality is not None:
+            scored = format_scored(plan.dense.validation_quality, plan.dense.validation_standard_error)
+            words += f", {escape.plain(view.metric, 30)} {scored} (validation)"
         rows.append(("dense", words))
-    for budget in plan.get("budgets") or ():
-        rows.append(("budget", _budget_words(budget, view, plan)))
-    if plan.get("certifies"):
-        rows.append(("certifies", certifies_words(plan["certifies"])))
-    goes_on = str((plan.get("workload") or {}).get("runtime", "eager")) if plan.get("trials") else ""
-    rows += engines.rows(plan.get("engines"), goes_on)
+    rows += [("budget", _budget_words(budget, view, plan)) for budget in plan.budgets]
+    if plan.certifies is not None:
+        rows.append(("certifies", certifies_words(plan.certifies)))
+    goes_on = plan.workload.runtime if plan.trials and plan.workload is not None else ""
+    rows += engines.rows(plan.engines, goes_on)
     rows += _cost_rows(plan)
-    if plan.get("dashboard"):
-        rows.append(("dashboard", escape.plain(plan["dashboard"])))
+    if dashboard:
+        rows.append(("dashboard", escape.plain(dashboard)))
     return rows
 
 
-def _cost_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
     """Trials, seconds, and how the seconds are known."""
     cost = []
-    if plan.get("trials"):
-        cost.append(f"{plan['trials']} trials")
-    if plan.get("workers"):
-        cost.append(f"{plan['workers']} at a time")
-    if plan.get("seconds_per_trial"):
-        cost.append(f"about {format_duration(plan['seconds_per_trial'])} each")
-    if plan.get("eta_s"):
-        cost.append(f"done in about {format_duration(plan['eta_s'])}")
+    if plan.trials:
+        cost.append(f"{plan.trials} trials")
+    if plan.workers:
+        cost.append(f"{plan.workers} at a time")
+    if plan.seconds_per_trial:
+        cost.append(f"about {format_duration(plan.seconds_per_trial)} each")
+    if plan.eta_s:
+        cost.append(f"done in about {format_duration(plan.eta_s)}")
     rows = [("cost", ", ".join(cost))] if cost else []
-    if plan.get("train_s") is not None and plan.get("device_s") is not None:
-        words = (
-            f"{format_duration(plan['train_s'])} of training, the device busy for {format_duration(plan['device_s'])}"
-        )
-        if plan.get("estimated"):
-            words += f"; estimated {escape.plain(plan['estimated'])}"
+    if plan.train_s is not None and plan.device_s is not None:
+        words = f"{format_duration(plan.train_s)} of training, the device busy for {format_duration(plan.device_s)}"
+        if plan.estimated:
+            words += f"; estimated {escape.plain(plan.estimated)}"
         rows.append(("spends", words))
     return rows
 
 
-def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+def plan_lines(plan: Plan, dashboard: str = "") -> list[str]:
     """The plan for a pipe."""
-    return [f"{label}: {words}" for label, words in plan_rows(plan)]
+    return [f"{label}: {words}" for label, words in plan_rows(plan, dashboard)]
 
 
-def panel(plan: Mapping[str, Any]) -> Group:
+def panel(plan: Plan, dashboard: str = "") -> Group:
     """The plan for a terminal; commands stand below the box, where they can be copied."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    rows = plan_rows(plan)
+    rows = plan_rows(plan, dashboard)
     for label, words in rows:
         if label != engines.COMMAND:
             grid.add_row(label, Text(words))
@@ -130,20 +124,17 @@ def panel(plan: Mapping[str, Any]) -> Group:
     return Group(box, *(copied(f"{label}: {words}") for label, words in rows if label == engines.COMMAND))
 
 
-def _budget_words(budget: Mapping[str, Any] | str, view: StudyView, plan: Mapping[str, Any]) -> str:
-    if not isinstance(budget, Mapping):
-        return escape.plain(budget)
-    asked = escape.plain(budget.get("asked", ""), 20)
+def _budget_words(budget: PlannedBudget, view: StudyView, plan: Plan) -> str:
+    asked = escape.plain(budget.asked, 20)
     words = asked if "ms" in asked or "%" in asked else f"{asked} ms"
-    if "%" in asked and budget.get("budget_ms"):
-        words += f" = {format_ms(budget['budget_ms'])} ms"
-    if view.dense and budget.get("budget_ms"):
-        words += f" ({view.dense.ms / budget['budget_ms']:.2f}× faster than dense)"
-    found = budget.get("fits")
-    if isinstance(found, Mapping):
-        layers = {int(k): v for k, v in found.items()}
-        total = int(plan.get("decoder_layers") or max(layers, default=0))
-        words += ": " + admits(total, layers, budget["sparsities_pct"])
-    if budget.get("verdict") == "infeasible":
-        words += f": below the floor of {format_ms(budget.get('floor_ms'))} ms"
+    if "%" in asked:
+        words += f" = {format_ms(budget.budget_ms)} ms"
+    if view.dense:
+        words += f" ({view.dense.ms / budget.budget_ms:.2f}× faster than dense)"
+    if budget.fits is not None:
+        layers = {int(depth): runs for depth, runs in budget.fits.items()}
+        total = plan.decoder_layers or max(layers, default=0)
+        words += ": " + admits(total, layers, budget.sparsities_pct)
+    if budget.verdict == "infeasible":
+        words += f": below the floor of {format_ms(budget.floor_ms)} ms"
     return words

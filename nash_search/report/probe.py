@@ -22,6 +22,8 @@ from nash_search.report.escape import plain
 from nash_search.report.palette import LIGHT, level
 from nash_search.report.plan_text import plan_rows
 from nash_search.report.words import counted, format_ms, named
+from nash_search.summaries import Plan
+from nash_search.summary_rows import EnginesTold
 
 Survey = Mapping[str, Any]
 
@@ -50,7 +52,7 @@ def show(survey: Survey) -> None:
 
 def _rows(survey: Survey) -> list[tuple[str, str]]:
     """(label, words), in the words of a search's plan."""
-    rows = plan_rows(survey)
+    rows = plan_rows(Plan.model_validate(survey))
     found = [row for row in rows if row[0] not in ("budget", *engines.LABELS)]
     shapes = survey["shapes"]
     known = survey.get("remembered", 0)
@@ -71,7 +73,8 @@ def _rows(survey: Survey) -> list[tuple[str, str]]:
     for budget, words in zip(survey["budgets"], said, strict=True):
         nearest = "" if budget["feasible"] else f", the nearest that fits is {named(budget['nearest_feasible'])}"
         found.append(("budget", words + nearest))
-    return found + engines.rows(survey.get("engines")) + engines.absent(survey.get("engines"))
+    tried = EnginesTold.model_validate(survey["engines"]) if survey.get("engines") else None
+    return found + engines.rows(tried) + engines.absent(tried)
 
 
 def _grid(survey: Survey) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nash_search.report.engines import trying
 from nash_search.report.words import counted, fidelity_words, format_quality, shared_words, vocabulary_words
+from nash_search.summary_rows import Vocabulary
 
 STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "workload": lambda d: "",
@@ -15,7 +16,7 @@ STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         + ("again: their times did not grow with depth" if d.get("again") else "before training any")
     ),
     "engines": trying,
-    "vocabulary": vocabulary_words,
+    "vocabulary": lambda d: vocabulary_words(Vocabulary.model_validate(d)),
     "shared": shared_words,
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"

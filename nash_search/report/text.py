@@ -5,7 +5,6 @@ Python that loads and writes. The same sentences serve a terminal (rich) and a p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -25,6 +24,7 @@ from nash_search.report.words import (
     format_scored,
     format_spread,
 )
+from nash_search.summary_rows import Inputs
 
 
 def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> RenderableType:
@@ -36,7 +36,7 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     for pick in view.picks:
         parts.append(pick_text(pick, view))
     parts += [Text(f"    {words}", "dim") for words in view.clock_words]
-    parts += [Text(line) for line in engines.reminders(view.document.get("engines"))]
+    parts += [Text(line) for line in engines.reminders(view.summary.engines)]
     loaded = view.loaded
     if files:
         parts += [Text(), Text("Written", "bold"), *(copied(f"  {escape.plain(f)}") for f in files)]
@@ -49,19 +49,19 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     return Group(*parts)
 
 
-def load_lines(
-    checkpoint: str, dtype: str, *, stock: bool = False, inputs: Mapping[str, Any] | None = None
-) -> list[str]:
+def load_lines(checkpoint: str, dtype: str, *, stock: bool = False, inputs: Inputs | None = None) -> list[str]:
     """Lines of Python that load an export in the precision that was timed, and let it write as it was scored.
 
     Args:
         checkpoint: its folder.
         dtype: named always: what `from_pretrained` does without differs between versions of transformers.
         stock: the folder loads without our classes.
-        inputs: `prefix` and `max_tokens` of the study's document (None: an older study, which does not say).
+        inputs: how a text becomes an input (None: an older study, which does not say).
     """
-    prefix, longest = (inputs or {}).get("prefix") or "", (inputs or {"max_tokens": ""}).get("max_tokens")
-    cut = "" if longest is None else "truncation=True, " if not longest else f"truncation=True, max_length={longest}, "
+    prefix = inputs.prefix if inputs is not None else ""
+    cut = "truncation=True, "
+    if inputs is not None:
+        cut = "" if inputs.max_tokens is None else f"truncation=True, max_length={inputs.max_tokens}, "
     texts = f'[{prefix!r} + text for text in ["a text"]]' if prefix else '["a text"]'
     return [
         *([] if stock else ["import nash_search.modeling_nash"]),

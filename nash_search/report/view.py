@@ -1,4 +1,4 @@
-"""What is shown: the records, the search's document and its certified front, joined once into rows ready to draw.
+"""What is shown: the records, the search's summary and its certified front, joined once into rows ready to draw.
 
 Every table, plot and page reads a `StudyView`, so that all of them say the same number. Two rules are kept: one
 latency scale (`points`), and one split per comparison: a drop against the dense model is given only where both were
@@ -7,12 +7,10 @@ scored on the same split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from nash_search import pareto
 from nash_search.config import Workload
@@ -21,10 +19,12 @@ from nash_search.latency_record import Latency
 from nash_search.pareto import Direction
 from nash_search.records import TrialRecord
 from nash_search.report import escape
-from nash_search.report.picks import Document, Pick, Study, picks_of
+from nash_search.report.picks import Pick, Study, picks_of
 from nash_search.report.points import Dense, Point, placed, ranked
 from nash_search.report.words import certifies_words, renewing
 from nash_search.results import Answers, CertifiedPoint
+from nash_search.summaries import Summary
+from nash_search.summary_rows import DenseRow, Inputs, Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class StudyView:
     metric: str
     direction: Direction
     split: str
-    workload: Mapping[str, Any]
+    workload: Workload | None
     device: str
     dense: Dense | None
     points: tuple[Point, ...]
@@ -58,7 +58,7 @@ class StudyView:
     probe: tuple[Cell, ...]
     environment: tuple[tuple[str, str], ...]
     """What it was measured on, label and words."""
-    document: Document = field(repr=False)
+    summary: Summary = field(repr=False)
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -68,7 +68,7 @@ class StudyView:
     @property
     def clock_words(self) -> tuple[str, ...]:
         """What this machine can certify, and whether the study was certified by the old protocol."""
-        found = self.document.get("certifies")
+        found = self.summary.certifies
         return (
             *((f"this machine certifies: {certifies_words(found)}",) if found and self.certified else ()),
             *((renewing(self.study),) if self.old_protocol else ()),
@@ -101,19 +101,14 @@ class StudyView:
         return next((p.checkpoint for p in reversed(self.picks) if p.checkpoint and p.verdict == "met"), None)
 
     @property
-    def inputs(self) -> Mapping[str, Any] | None:
-        """How a text becomes an input: `prefix` and `max_tokens`; None: the document does not say."""
-        found = self.document.get("inputs")
-        return found if isinstance(found, dict) else None
+    def inputs(self) -> Inputs | None:
+        """How a text becomes an input; None: the summary does not say."""
+        return self.summary.inputs
 
     @property
     def dtype(self) -> str:
         """Precision of the exported weights, in which "load it" loads them: the one that was timed and scored."""
-        said = {name: self.workload[name] for name in ("dtype", "runtime") if name in self.workload}
-        try:
-            return Workload(input_tokens=1, output_tokens=1, **said).weights_dtype
-        except ValidationError:  # the document was written by something else
-            return "auto"
+        return self.workload.weights_dtype if self.workload is not None else "float32"
 
     @property
     def scale(self) -> float | None:
@@ -128,92 +123,93 @@ class StudyView:
 
 def build(
     records: Sequence[TrialRecord],
-    document: Document,
+    summary: Summary,
     answers: Answers | None = None,
     *,
     probe: Sequence[Cell] = (),
     folder: Path = Path(),
 ) -> StudyView:
-    """Join the trials with the search's document and its certified front.
+    """Join the trials with the search's summary and its certified front.
 
     Args:
         records: what the trials found, in any order (some are missing while a search runs).
-        document: `summary.json`, or the `plan` stage's detail before there is one.
+        summary: what the search found out, or so far (`Plan.begun`).
         answers: the certified front and what each budget gets from it; None: nothing is certified yet.
         probe: the (depth x width) shapes timed before training.
         folder: the study's, in which the exports lie.
     """
     records = sorted(records, key=lambda r: r.number)
     scored = [r.quality for r in records if r.quality is not None]
-    direction: Direction = scored[0].direction if scored else document.get("direction", "maximize")
+    direction: Direction = scored[0].direction if scored else summary.direction
     split = scored[0].split if scored else "validation"
-    dense = _dense(document.get("dense") or {}, records, split)
-    points = placed(records, answers, dense, direction, decoder_layers=document.get("decoder_layers"))
+    dense = _dense(summary.dense or DenseRow(), records, split)
+    points = placed(records, answers, dense, direction, decoder_layers=summary.decoder_layers)
     latency = next((r.latency for r in records if r.latency is not None), None)
-    workload = document.get("workload") or (latency.workload.model_dump() if latency else {})
     return StudyView(
-        study=str(document.get("study", "")),
-        task=str(document.get("task", "")),
-        metric=scored[0].metric if scored else str(document.get("metric", "quality")),
+        study=summary.study,
+        task=summary.task,
+        metric=scored[0].metric if scored else summary.metric or "quality",
         direction=direction,
         split=split,
-        workload=workload,
-        device=_device(document, latency),
+        workload=summary.workload or (latency.workload if latency else None),
+        device=_device(summary, latency),
         dense=dense,
         points=points,
         answers=answers,
-        picks=picks_of(answers, points, Study(document=document, direction=direction, folder=folder)),
-        hypervolume=_hypervolume(records, direction, dense, document.get("reference")),
+        picks=picks_of(answers, points, Study(summary=summary, direction=direction, folder=folder)),
+        hypervolume=_hypervolume(records, direction, dense, summary.reference),
         probe=tuple(probe),
-        environment=_environment(document, records),
-        document=document,
+        environment=_environment(summary, records),
+        summary=summary,
     )
 
 
-def _device(document: Document, latency: Latency | None) -> str:
+def _device(summary: Summary, latency: Latency | None) -> str:
     """The device's own name where a fingerprint has it, else `cpu` or `cuda:0`."""
     named = latency.fingerprint.get("device") if latency else None
-    asked = document.get("device") or (latency.workload.device if latency else "")
+    asked = summary.device or (latency.workload.device if latency else "")
     return str(named if named and (asked == "cpu" or str(asked).startswith("cuda")) else asked)
 
 
-def _dense(found: Document, records: Sequence[TrialRecord], split: str) -> Dense | None:
+def _dense(found: DenseRow, records: Sequence[TrialRecord], split: str) -> Dense | None:
     """The dense row; its quality on the trials' split, or none (splits are never mixed)."""
     latency = next((r.latency for r in records if r.latency is not None), None)
-    ms = found.get("latency_ms") or (latency.dense_ms if latency else None)
+    ms = found.latency_ms or (latency.dense_ms if latency else None)
     if ms is None:
         return None
-    same = found.get("quality_split", "test") == split
-    quality = found.get("quality") if same else found.get(f"{split}_quality")
-    error = found.get("quality_standard_error" if same else f"{split}_standard_error")
+    quality, error = None, None
+    if found.quality_split == split and found.quality is not None:
+        quality, error = found.quality, found.quality_standard_error
+    elif split == "validation":
+        quality, error = found.validation_quality, found.validation_standard_error
     low, high = normal_bounds(quality, error) if quality is not None and error is not None else (None, None)
     return Dense(
-        ms=float(ms),
-        low_ms=found.get("lower_ms"),
-        high_ms=found.get("upper_ms"),
+        ms=ms,
+        low_ms=found.lower_ms,
+        high_ms=found.upper_ms,
         quality=quality,
         low=low,
         high=high,
         split=split,
-        parameters=found.get("parameters"),
-        checkpoint=found.get("checkpoint"),
-        test_quality=found.get("quality") if found.get("quality_split", "test") == "test" else None,
-        test_error=found.get("quality_standard_error"),
+        parameters=found.parameters,
+        checkpoint=found.checkpoint,
+        test_quality=found.quality if found.quality_split == "test" else None,
+        test_error=found.quality_standard_error,
     )
 
 
 def _hypervolume(
-    records: Sequence[TrialRecord], direction: Direction, dense: Dense | None, reference: Document | None
+    records: Sequence[TrialRecord], direction: Direction, dense: Dense | None, reference: Reference | None
 ) -> tuple[tuple[float, float], ...]:
     """The front's growth, share of dense latency x quality, in the order trials finished.
 
     Empty without a reference point that was fixed before the search, and where nothing says when a trial ended.
     """
     rows = [(r, r.latency.ratio, r.quality.value) for r in records if r.latency and r.quality and r.created]
-    if not rows or dense is None or not reference:
+    if not rows or dense is None or reference is None:
         return ()
-    share = reference.get("share") or reference["latency_ms"] / dense.ms
-    corner = pareto.losses([share], [float(reference["quality"])], direction)[0]
+    share = reference.share or reference.latency_ms / dense.ms
+    corner = pareto.losses([share], [reference.quality], direction)[0]
     rows.sort(key=lambda row: (row[0].created, row[0].number))
     losses = pareto.losses([share for _, share, _ in rows], [value for _, _, value in rows], direction)
     spent, curve = 0.0, []
@@ -223,12 +219,12 @@ def _hypervolume(
     return tuple(curve)
 
 
-def _environment(document: Document, records: Sequence[TrialRecord]) -> tuple[tuple[str, str], ...]:
-    """The fingerprint's and the versions' plain values, and the document's own."""
+def _environment(summary: Summary, records: Sequence[TrialRecord]) -> tuple[tuple[str, str], ...]:
+    """The fingerprint's and the versions' plain values, and the summary's own."""
     found: dict[str, Any] = {}
     measured = next((r for r in records if r.latency is not None), None)
     if measured is not None and measured.latency is not None:
         found |= measured.latency.fingerprint | measured.versions
-    found |= document.get("environment") or {}
+    found |= summary.environment
     kept = ((name, value) for name, value in found.items() if isinstance(value, (str, int, float)))
     return tuple((escape.plain(name, 40), escape.plain(value, 200)) for name, value in kept)

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.text import Text
 
-from nash_search.config import Architecture
+from nash_search.config import Architecture, Workload
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.intervals import half_width
 from nash_search.report import escape
+from nash_search.summary_rows import Certifies, DataFacts, Vocabulary
 
 FAR_APART, UNBOUNDED = 4.0, 100.0
 """Factors between the ends of an interval: beyond the first both are said, beyond the second neither."""
@@ -25,15 +26,14 @@ def describe(architecture: Architecture) -> str:
     return f"{architecture.decoder_layers} dec · enc {100 - architecture.encoder_sparsity_pct}%{tail}"
 
 
-def one_call(work: Mapping[str, Any]) -> str:
+def one_call(work: Workload) -> str:
     """A workload in one line."""
-    beams = f", {work['beams']} beams" if work.get("beams", 1) != 1 else ""
-    quantized = f" {work['quantize']}" if work.get("quantize", "none") != "none" else ""
-    count = work.get("threads", 1)
-    threads = "" if "cuda" in str(work.get("device")) else f", {counted(count, 'thread')}"
+    beams = f", {work.beams} beams" if work.beams != 1 else ""
+    quantized = f" {work.quantize}" if work.quantize != "none" else ""
+    threads = "" if "cuda" in work.device else f", {counted(work.threads, 'thread')}"
     return (
-        f"batch {work.get('batch_size')}, {work.get('input_tokens')} tokens in, {work.get('output_tokens')} out{beams}"
-        f", {work.get('dtype')}, {work.get('runtime', 'eager')}{quantized}{threads}"
+        f"batch {work.batch_size}, {work.input_tokens} tokens in, {work.output_tokens} out{beams}"
+        f", {work.dtype}, {work.runtime}{quantized}{threads}"
     )
 
 
@@ -111,17 +111,17 @@ def format_spread(low: float | None, high: float | None) -> str:
     return f" ± {format_ms((high - low) / 2)}"
 
 
-def certifies_words(found: Mapping[str, Any]) -> str:
+def certifies_words(found: Certifies) -> str:
     """What this machine can certify: `40 ms needs a median of at most 34.6 ms here; a share is judged to 1.5%`."""
-    share, ms = f"{found['share_margin']:.1%}", f"{found['ms_margin']:.0%}"
+    share, ms = f"{found.share_margin:.1%}", f"{found.ms_margin:.0%}"
     needs = [
         f"{escape.plain(asked, 20).removesuffix('ms').strip()} ms needs a median of at most {format_ms(needed)} ms here"
-        for asked, needed in found["needs_ms"].items()
+        for asked, needed in found.needs_ms.items()
     ]
     said = f"{', '.join(needs)}; a share is judged to {share}" if needs else f"a share to {share} here, ms to {ms}"
-    counted_ = counted(found["occasions"], "measurement")
-    why = f"assumed, {counted_} of the dense model being too few" if found["assumed"] else f"by {counted_}"
-    return f"{said} (medians move by {found['occasion_sd']:.1%} between occasions, {why})"
+    counted_ = counted(found.occasions, "measurement")
+    why = f"assumed, {counted_} of the dense model being too few" if found.assumed else f"by {counted_}"
+    return f"{said} (medians move by {found.occasion_sd:.1%} between occasions, {why})"
 
 
 def at_most(upper_ms: float, latency_ms: float) -> str:
@@ -158,34 +158,33 @@ def format_count(parameters: int | None) -> str:
     return f"{parameters / 1e3:.0f}k" if parameters >= 1000 else str(parameters)
 
 
-def data_words(found: Mapping[str, Any]) -> str:
+def data_words(found: DataFacts) -> str:
     """Rows of the splits, and what was done about sources that stand in two of them."""
-    words = ", ".join(f"{found[split]:,} {split}" for split in ("train", "validation", "test")) + " rows"
+    words = f"{found.train:,} train, {found.validation:,} validation, {found.test:,} test rows"
     shared = {
-        "validation also in train": found["validation_in_train"],
-        "test also in train": found["test_in_train"],
-        "test also in validation": found["test_in_validation"],
+        "validation also in train": found.validation_in_train,
+        "test also in train": found.test_in_train,
+        "test also in validation": found.test_in_validation,
     }
+    lost = {"train": found.train_dropped, "validation": found.validation_dropped}
     counts = ", ".join(f"{count:,} of {where}" for where, count in shared.items() if count)
     if not counts:
         return f"{words}; no source stands in two splits"
-    if found["overlap_allowed"]:
+    if found.overlap_allowed:
         return f"{words}; splits share sources, as was allowed ({counts}): trust the numbers less"
-    dropped = " and ".join(
-        f"{found[f'{split}_dropped']:,} of {split}" for split in ("train", "validation") if found[f"{split}_dropped"]
-    )
+    dropped = " and ".join(f"{count:,} of {split}" for split, count in lost.items() if count)
     return f"{words}, after {dropped} were dropped because their sources are held out ({counts})"
 
 
-def vocabulary_words(found: Mapping[str, Any]) -> str:
+def vocabulary_words(found: Vocabulary) -> str:
     """What trimming the vocabulary gained and cost, before any pruning."""
-    low, high = found["share_bounds"]
+    low, high = found.share_bounds
     spread = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
-    lost = ", ".join(f"{part['dropped_share']:.2%} of {split}" for split, part in found["lost"].items())
+    lost = ", ".join(f"{part['dropped_share']:.2%} of {split}" for split, part in found.lost.items())
     return (
-        f"vocabulary: {found['kept']:,} of {found['of']:,} tokens kept, which leaves {found['share']:.1%}{spread} of "
-        f"the given teacher's latency and {escape.plain(found['metric'], 40)} {format_quality(found['quality'])} of "
-        f"{format_quality(found['given_quality'])}; tokens lost: {lost}"
+        f"vocabulary: {found.kept:,} of {found.of:,} tokens kept, which leaves {found.share:.1%}{spread} of "
+        f"the given teacher's latency and {escape.plain(found.metric, 40)} {format_quality(found.quality)} of "
+        f"{format_quality(found.given_quality)}; tokens lost: {lost}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from nash_search.config import LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, CertifiedPoint, judged
+from nash_search.summaries import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,18 @@ class SearchResult:
     folder: Path
     answers: Answers
     """The certified front, and what each budget gets from it."""
-    document: dict[str, Any]
-    """The `--json` document."""
-    full_document: dict[str, Any]
-    """The same with what reports need beside it; equals `summary.json`."""
+    summary: Summary
+    """What the search found out."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The `--json` document."""
+        return self.summary.public()
+
+    @property
+    def full_document(self) -> dict[str, Any]:
+        """The same with what reports need beside it; equals `summary.json`."""
+        return self.summary.told()
 
     @property
     def front(self) -> tuple[CertifiedPoint, ...]:

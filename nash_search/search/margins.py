@@ -20,6 +20,7 @@ from nash_search.intervals import OccasionEffect
 from nash_search.latency import occasions
 from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
+from nash_search.summary_rows import Certifies
 
 LATENCIES = ".latencies"
 """Beside the studies: every shape timed here, and how long the dense model took at each occasion."""
@@ -27,7 +28,7 @@ LATENCIES = ".latencies"
 
 def certifies(
     budgets: Sequence[LatencyBudget], effect: OccasionEffect, rounds: int, found: Latency | None = None
-) -> dict[str, Any]:
+) -> Certifies:
     """What a certificate can tell apart on this device, for the plan and the answer.
 
     Args:
@@ -35,24 +36,20 @@ def certifies(
         effect: the device's occasion effect.
         rounds: fresh rounds of a certificate.
         found: a certificate, whose own rounds say how far they scatter (None: as `intervals` assumes).
-
-    Returns:
-        occasion_sd (fraction), occasions it was learnt from, assumed (too few of them); ms_margin and share_margin, how
-        far (fraction) below a budget a model must lie to be found to meet it; needs_ms by budget asked in milliseconds.
     """
     if found is None:
         ms_margin, share_margin = planned_margin(effect, rounds), _fraction(intervals.RATIO_ROUND_SD, rounds)
     else:
         ms_margin = found.margin(LatencyBudget(asked="1", ms=1.0))
         share_margin = found.margin(LatencyBudget(asked="100%", share=1.0))
-    return {
-        "occasion_sd": effect.sd,
-        "occasions": effect.occasions,
-        "assumed": effect.assumed,
-        "ms_margin": ms_margin,
-        "share_margin": share_margin,
-        "needs_ms": {b.asked: b.ms * (1 - ms_margin) for b in budgets if b.ms is not None},
-    }
+    return Certifies(
+        occasion_sd=effect.sd,
+        occasions=effect.occasions,
+        assumed=effect.assumed,
+        ms_margin=ms_margin,
+        share_margin=share_margin,
+        needs_ms={b.asked: b.ms * (1 - ms_margin) for b in budgets if b.ms is not None},
+    )
 
 
 def planned_margin(effect: OccasionEffect, rounds: int) -> float:

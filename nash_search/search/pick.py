@@ -7,9 +7,7 @@ With `certify` the front is timed again in fresh processes first.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
@@ -20,15 +18,12 @@ from nash_search.search import certify as certification
 from nash_search.search import margins, recertify
 from nash_search.search import summary as document
 from nash_search.storage import locks
+from nash_search.summaries import SUMMARY, Summary
 from nash_search.trial.evaluator import open_evaluator
 
-SUMMARY = "summary.json"
 
-
-def pick(
-    folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = None, certify: bool = False
-) -> dict[str, Any]:
-    """The study's document with this one budget in `budgets`.
+def pick(folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = None, certify: bool = False) -> Summary:
+    """The study's summary with this one budget in `budgets`.
 
     Args:
         folder: the study's folder.
@@ -39,25 +34,26 @@ def pick(
     Raises:
         InvalidInput: when the study has no certified front yet.
     """
-    found = certification.read(folder)
+    found, layers = certification.read(folder), None
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
         config = SearchConfig.stored((folder / "config.json").read_bytes())
+        layers = summary.decoder_layers
         table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
+        terms = Terms.of_summary(summary, [budget], config.max_drop_pct if max_drop_pct is None else max_drop_pct)
     except (OSError, ValueError):
         found = None
-    if found is None:
+    if found is None or layers is None:
         gone = (folder / CERTIFICATION).is_file()
         got = "a certified front whose exports are gone" if gone else "no certified front"
         raise InvalidInput(f"study must be finished to answer a budget, but got {got}", where=str(folder))
     if certify:
         found = _again(folder, found, config, budget, table)
-        summary = json.loads((folder / SUMMARY).read_bytes())
-    drop = max_drop_pct if max_drop_pct is not None else config.max_drop_pct
-    [answer] = judged(found, Terms.of_summary(summary, [budget], drop)).budgets
-    row = document.budget_row(answer, folder)
-    row["nearest_feasible"] = document.nearest(table, config, summary["decoder_layers"], budget, found.points)
-    return {**document.public(summary), "study": folder.name, "budgets": [row]}
+        summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
+    [answer] = judged(found, terms).budgets
+    nearest = document.nearest(table, config, layers, budget, found.points)
+    row = document.budget_row(answer, folder, nearest_feasible=nearest)
+    return summary.model_copy(update={"study": folder.name, "budgets": (row,)})
 
 
 def _again(

@@ -26,6 +26,8 @@ from nash_search.search.margins import LATENCIES
 from nash_search.search.question import PROBE
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
+from nash_search.summaries import Plan
+from nash_search.summary_rows import DenseRow, EnginesTold, PlannedBudget, Reference
 from nash_search.trial import cost, dense_engines
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import Evaluator
@@ -213,49 +215,56 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
     return cost.of_search(one, case.config, trials=trials, workers=case.workers, **known)
 
 
-def told_engines(case: Case) -> dict[str, Any]:
+def told_engines(case: Case) -> EnginesTold:
     """What the dense model does on other engines, as the plan and the answer say it."""
     certifies = margins.certifies(case.config.budgets, case.effect, case.config.certify_rounds)
     dense_ms, folder = case.facts.dense_ms, case.evaluator.dense_folder()
     return dense_engines.document(case.engines, case.config, dense_ms, folder, certifies)
 
 
-def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> dict[str, Any]:
+def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> Plan:
     """Everything known before spending; arguments as for `estimate`."""
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
     fastest, floor_share = probe.floor(table, facts.space.architectures())
     lower_ms, upper_ms = table.dense_bounds_ms(case.effect)
-    return {
-        "study": config.study_name,
-        "task": config.task.name,
-        "model": config.model,
-        "data": case.evaluator.data(),
-        "device": case.workload.device,
-        "workload": case.workload.model_dump(mode="json"),
-        "metric": facts.quality_metric,
-        "decoder_layers": facts.baseline.decoder_layers,
-        "dense": {
-            "latency_ms": facts.dense_ms,
-            "lower_ms": lower_ms,
-            "upper_ms": upper_ms,
-            "validation_quality": dense.value,
-            "validation_standard_error": dense.standard_error,
-            "quality_split": dense.split,
-        },
-        "budgets": [
-            {
-                "asked": b.asked,
-                "budget_ms": b.ms_at(facts.dense_ms),
-                "floor_ms": floor_share * facts.dense_ms,
-                "verdict": "infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
+    return Plan(
+        study=config.study_name,
+        task=config.task.name,
+        model=config.model,
+        data=case.evaluator.data(),
+        device=case.workload.device,
+        workload=case.workload,
+        metric=facts.quality_metric,
+        decoder_layers=facts.baseline.decoder_layers,
+        dense=DenseRow(
+            latency_ms=facts.dense_ms,
+            lower_ms=lower_ms,
+            upper_ms=upper_ms,
+            validation_quality=dense.value,
+            validation_standard_error=dense.standard_error,
+            quality_split=dense.split,
+        ),
+        budgets=tuple(
+            PlannedBudget(
+                asked=b.asked,
+                budget_ms=b.ms_at(facts.dense_ms),
+                floor_ms=floor_share * facts.dense_ms,
+                verdict="infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
                 **feasibility.admitted(facts.space, table, b),
-            }
+            )
             for b in config.budgets
-        ],
-        "certifies": margins.certifies(config.budgets, case.effect, config.certify_rounds),
-        "fastest": fastest.slug,
-        "engines": told_engines(case),
-        "trials": config.trials,
-        "workers": case.workers,
+        ),
+        certifies=margins.certifies(config.budgets, case.effect, config.certify_rounds),
+        fastest=fastest.slug,
+        engines=told_engines(case),
+        trials=config.trials,
+        workers=case.workers,
         **estimate(case, records, load_s),
-    }
+        reference=reference(facts),
+    )
+
+
+def reference(facts: StudyFacts) -> Reference:
+    """The corner that hypervolume is measured from."""
+    share = facts.reference_share
+    return Reference(latency_ms=share * facts.dense_ms, share=share, quality=facts.reference_quality)

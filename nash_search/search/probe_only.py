@@ -60,7 +60,7 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
         "fingerprint": table.fingerprint,
         "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
         "ms_per_decoder_block": ms_per_decoder_block(table),
-        "engines": dense_engines.document(tried, config, table.dense_ms, own, certifies),
+        "engines": dense_engines.document(tried, config, table.dense_ms, own, certifies).told(),
         "floor_ms": floor_share * table.dense_ms,
         "floor_share": floor_share,
         "fastest": fastest.slug,
@@ -75,11 +75,11 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
                 "verdict": "" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
                 "floor_ms": floor_share * table.dense_ms,
                 **feasibility.admitted(filled, table, budget),
-                "nearest_feasible": probe.nearest_feasible(table, architectures, budget, certifies["ms_margin"]).asked,
+                "nearest_feasible": probe.nearest_feasible(table, architectures, budget, certifies.ms_margin).asked,
             }
             for budget in config.budgets
         ],
-        "certifies": certifies,
+        "certifies": certifies.told(),
     }
 
 

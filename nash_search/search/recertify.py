@@ -19,6 +19,7 @@ from nash_search.search import certify, held_out_test, margins
 from nash_search.search import summary as document
 from nash_search.search.export_names import MEASUREMENT, measurement
 from nash_search.storage import locks
+from nash_search.summaries import SUMMARY, Summary
 
 LEAST_ROUNDS = 2
 """Fresh rounds without which nothing is certified."""
@@ -64,24 +65,27 @@ def restate(folder: Path, found: Certification) -> str:
     """
     try:
         config = SearchConfig.stored((folder / "config.json").read_bytes())
-        summary = json.loads((folder / "summary.json").read_bytes())
+        summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
         answers = judged(found, Terms.of_summary(summary, config.budgets, config.max_drop_pct))
-        sizes = {p.get("number"): p.get("parameters") for p in summary["front"]}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return "the certificate is renewed, but the study has no summary.json to say it in"
+    inputs = summary.inputs.told() if summary.inputs is not None else None
     for point in found.points:
-        dense, inputs = Path(found.dense_checkpoint), summary.get("inputs")
+        dense = Path(found.dense_checkpoint)
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         write_atomic(folder / point.checkpoint / MEASUREMENT, json.dumps(about, indent=1))
     held_out_test.place(folder, answers)
-    before = {b["asked"]: b for b in summary["budgets"]}
+    sizes = {p.number: p.parameters for p in summary.front}
+    nearest = {b.asked: {"nearest_feasible": b.nearest_feasible} for b in summary.budgets}
     latency, scale_ms = found.points[0].latency, answers.terms.shown_dense_ms
-    assert latency.effect is not None
-    summary["dense"] |= document.dense_times(answers)
-    summary |= {
-        "budgets": [before.get(a.budget.asked, {}) | document.budget_row(a, folder) for a in answers.budgets],
-        "front": [document.front_row(p, folder, p.parameters or sizes.get(p.number), scale_ms) for p in found.points],
+    assert latency.effect is not None and summary.dense is not None
+    renewed = {
+        "dense": summary.dense.model_copy(update=document.dense_times(answers)),
+        "budgets": tuple(document.budget_row(a, folder, **nearest.get(a.budget.asked, {})) for a in answers.budgets),
+        "front": tuple(
+            document.front_row(p, folder, p.parameters or sizes.get(p.number), scale_ms) for p in found.points
+        ),
         "certifies": margins.certifies(config.budgets, latency.effect, config.certify_rounds, latency),
     }
-    document.write_summary(folder, summary)
+    document.write_summary(folder, summary.model_copy(update=renewed))
     return ""

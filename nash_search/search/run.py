@@ -36,6 +36,7 @@ from nash_search.search.callbacks import Listener, Listeners, SearchResult
 from nash_search.search.scheduler import Scheduler
 from nash_search.search.signals import Interruption
 from nash_search.storage import locks, recovery
+from nash_search.summaries import Summary
 from nash_search.trial import cost, shared_training
 from nash_search.trial.evaluator import Evaluator, open_evaluator
 from nash_search.trial.job import TEACHER_OUTPUTS, JobSource
@@ -139,12 +140,12 @@ class _Run:
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             plan = opening.plan(self, study.records() if study is not None else (), load_s)
-        say("plan", plan)
+        say("plan", plan.told())
         if self.terms.floor_share > self.facts.loosest_share:
             nothing = judged(NOTHING, self.terms)
-            answer = self._document(nothing, Scheduler.NO_TRIALS, 0.0, [])
-            say("infeasible", answer)
-            return self._result(answer, nothing)
+            answer = self._summary(nothing, Scheduler.NO_TRIALS, 0.0, [])
+            say("infeasible", answer.told())
+            return SearchResult(folder=self.folder, answers=nothing, summary=answer)
         scheduler = Scheduler(
             study or opening.new_study(config, self.folder, self.facts),
             self.table,
@@ -206,11 +207,11 @@ class _Run:
         records = scheduler.study.records()
         try:
             found = judged(certify.read(self.folder) or NOTHING, self.terms)
-            answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
-            answer["budgets"] = unfinished.answers(answer["budgets"], records, self.terms, self.folder)
-            answer[unfinished.KEY] = " ".join(str(error).split())
+            answer = self._summary(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
+            known = unfinished.answers(answer.budgets, records, self.terms, self.folder)
+            answer = answer.model_copy(update={"budgets": known, "unfinished": " ".join(str(error).split())})
             summary.write_tables(self.folder, records, answer)
-            self.say("unfinished", answer)
+            self.say("unfinished", answer.told())
         except Exception as beside:  # a full disk takes this too; the first error is the one to tell
             log.warning("no answer could be left: %s: %s", type(beside).__name__, beside)
 
@@ -231,11 +232,11 @@ class _Run:
         with self.interruption.interruptible():
             found = held_out_test.score(self.folder, found, self.evaluator, self.say)
             self._settle(opened=found.certification.opened > 0)
-        answer = self._document(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
+        answer = self._summary(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
         summary.write_tables(self.folder, records, answer)
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
-        self.say("done", answer)
-        return self._result(answer, found)
+        self.say("done", answer.told())
+        return SearchResult(folder=self.folder, answers=found, summary=answer)
 
     def _with_finalists(self, scheduler: Scheduler, candidates: list[TrialRecord]) -> Answers:
         """The candidates certified; where finalists are asked for, every winner's other seeds with it."""
@@ -260,9 +261,9 @@ class _Run:
         """The dense model is a point of the front only where a budget admits it."""
         return architecture != self.facts.baseline or self.facts.loosest_share >= 1
 
-    def _document(
+    def _summary(
         self, answers: Answers, counts: dict[str, int], hypervolume: float, records: Sequence[TrialRecord]
-    ) -> dict[str, Any]:
+    ) -> Summary:
         return summary.full(
             self,
             answers,
@@ -272,6 +273,3 @@ class _Run:
             elapsed_s=time.monotonic() - self.began,
             vocabulary=self.vocabulary,
         )
-
-    def _result(self, answer: dict[str, Any], answers: Answers) -> SearchResult:
-        return SearchResult(folder=self.folder, answers=answers, document=summary.public(answer), full_document=answer)

@@ -1,8 +1,7 @@
-"""What a search leaves behind in words and numbers: the JSON document, and the exported tables.
+"""What a search leaves behind in words and numbers: the summary, and the exported tables.
 
-The document's keys are a promise (issue 2, point 7): `public` is what `--json` prints; `summary.json` holds
-the same with what the reports need beside it (reference point, standard errors, intervals).
-Everything here is an export: the study, its certificate and the trial folders are the truth.
+`summary.json` holds what `--json` prints with what the reports need beside it (reference point, standard errors,
+intervals). Everything here is an export: the study, its certificate and the trial folders are the truth.
 """
 
 from __future__ import annotations
@@ -23,13 +22,18 @@ from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Training,
 from nash_search.search import margins, plan, probe
 from nash_search.search.plan import Case
 from nash_search.storage import provenance
+from nash_search.summaries import SUMMARY, Summary
+from nash_search.summary_rows import (
+    BudgetRow,
+    DenseRow,
+    FidelityTold,
+    FinalistRow,
+    Floor,
+    FrontRow,
+    Inputs,
+    Vocabulary,
+)
 from nash_search.trial import shared_training
-
-PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
-PUBLIC_PARTS = {
-    "workload": ("batch_size", "input_tokens", "output_tokens", "beams", "dtype", "threads", "runtime"),
-    "dense": ("latency_ms", "quality", "quality_split", "checkpoint"),
-}
 
 
 def full(
@@ -41,8 +45,8 @@ def full(
     hypervolume: float,
     elapsed_s: float,
     vocabulary: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The whole document; see `public` for the part that is promised.
+) -> Summary:
+    """The whole summary; `Summary.public` is the part that is promised.
 
     Args:
         case: what was known before anything was trained.
@@ -59,71 +63,64 @@ def full(
     again = [t for p in points for t in p.seeds if t.seed != config.seed]
     fastest, _ = probe.floor(case.table, facts.space.architectures())
     parameters = {r.number: r.parameters for r in records}
-    return {
-        "study": config.study_name,
-        "task": config.task.name,
-        "device": case.workload.device,
-        "workload": case.workload.model_dump(mode="json"),
-        "dense": dense_row(case, answers, records),
-        "budgets": [
-            {
-                **budget_row(a, folder),
-                "nearest_feasible": nearest(case.table, config, facts.baseline.decoder_layers, a.budget, points),
-            }
-            for a in answers.budgets
-        ],
-        "front": [front_row(p, folder, p.parameters or parameters.get(p.number), scale_ms) for p in points],
-        "trials": counts,
-        "hypervolume": hypervolume,
-        "elapsed_s": round(elapsed_s, 3),
-        "data": case.evaluator.data(),
-        "certifies": margins.certifies(
+    nearest_feasible = {
+        a.budget: nearest(case.table, config, facts.baseline.decoder_layers, a.budget, points) for a in answers.budgets
+    }
+    return Summary(
+        study=config.study_name,
+        task=config.task.name,
+        device=case.workload.device,
+        workload=case.workload,
+        dense=dense_row(case, answers, records),
+        budgets=tuple(budget_row(a, folder, nearest_feasible=nearest_feasible[a.budget]) for a in answers.budgets),
+        front=tuple(front_row(p, folder, p.parameters or parameters.get(p.number), scale_ms) for p in points),
+        trials=counts,
+        hypervolume=hypervolume,
+        elapsed_s=round(elapsed_s, 3),
+        data=case.evaluator.data(),
+        certifies=margins.certifies(
             config.budgets, effect, config.certify_rounds, points[0].latency if points else None
         ),
-        "inputs": case.evaluator.inputs(),
-        "vocabulary": vocabulary,
-        "engines": plan.told_engines(case),
-        "device_name": device_name(case.table.fingerprint),
-        "metric": facts.quality_metric,
-        "direction": facts.direction,
-        "decoder_layers": facts.baseline.decoder_layers,
-        "floor": {"architecture": fastest.slug, "share": answers.terms.floor_share},
-        "probe_dense_ms": facts.dense_ms,
-        "reference": {
-            "latency_ms": facts.reference_share * facts.dense_ms,
-            "share": facts.reference_share,
-            "quality": facts.reference_quality,
-        },
-        "finalists": [_finalist(p, t) for p in points for t in p.seeds],
-        "train_s": sum(r.train_s for r in records) + sum(t.train_s for t in again),
-        "train_steps": sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
-        "device_s": sum(r.wall_s for r in records),
-        "shared": shared_training.summary(records),
-        "sealed_test_openings": found.opened,
-        "unfinished": None,
+        inputs=Inputs(**case.evaluator.inputs()),
+        vocabulary=None if vocabulary is None else Vocabulary(**vocabulary),
+        engines=plan.told_engines(case),
+        device_name=device_name(case.table.fingerprint),
+        metric=facts.quality_metric,
+        direction=facts.direction,
+        decoder_layers=facts.baseline.decoder_layers,
+        floor=Floor(architecture=fastest.slug, share=answers.terms.floor_share),
+        probe_dense_ms=facts.dense_ms,
+        reference=plan.reference(facts),
+        finalists=tuple(_finalist(p, t) for p in points for t in p.seeds),
+        train_s=sum(r.train_s for r in records) + sum(t.train_s for t in again),
+        train_steps=sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
+        device_s=sum(r.wall_s for r in records),
+        shared=shared_training.summary(records),
+        sealed_test_openings=found.opened,
+        unfinished=None,
         **provenance.told(folder, case.table.fingerprint),
-    }
+    )
 
 
-def dense_row(case: Case, answers: Answers, records: Sequence[TrialRecord]) -> dict[str, Any]:
+def dense_row(case: Case, answers: Answers, records: Sequence[TrialRecord]) -> DenseRow:
     """The dense model, on the test split where it was scored there."""
     found, validation = answers.certification, case.dense
     quality = found.dense_test or validation
-    return {
+    return DenseRow(
         **dense_times(answers),
-        "quality": quality.value,
-        "quality_split": quality.split,
-        "checkpoint": found.dense_checkpoint or None,
-        "quality_standard_error": quality.standard_error,
-        "beside": quality.beside,
-        "validation_quality": validation.value,
-        "validation_standard_error": validation.standard_error,
-        "parameters": next((r.parameters for r in records if r.architecture == case.facts.baseline), None),
-    }
+        quality=quality.value,
+        quality_split=quality.split,
+        checkpoint=found.dense_checkpoint or None,
+        quality_standard_error=quality.standard_error,
+        beside=quality.beside,
+        validation_quality=validation.value,
+        validation_standard_error=validation.standard_error,
+        parameters=next((r.parameters for r in records if r.architecture == case.facts.baseline), None),
+    )
 
 
 def dense_times(answers: Answers) -> dict[str, Any]:
-    """The dense model's latency beside the front, with bounds; the first probe's where there is no front."""
+    """Of a `DenseRow`: the latency beside the front, with bounds; the first probe's where there is no front."""
     terms, points = answers.terms, answers.certification.points
     if not points:
         return {"latency_ms": terms.dense_ms}
@@ -160,81 +157,83 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def budget_row(answer: BudgetAnswer, folder: Path) -> dict[str, Any]:
-    """One budget's answer; a share's milliseconds are those of the study's first probe."""
+def budget_row(answer: BudgetAnswer, folder: Path, **also: Any) -> BudgetRow:
+    """One budget's answer; a share's milliseconds are those of the study's first probe. `also`: more of its fields."""
     point = answer.point
-    row: dict[str, Any] = {
-        "asked": answer.budget.asked,
-        "budget_ms": answer.budget_ms,
-        "floor_ms": answer.floor_ms,
-        "verdict": answer.verdict,
-        "latency_ms": answer.latency_ms,
-        "upper_ms": answer.upper_ms,
-        "speedup": point.latency.speedup if point else None,
-        "quality": point.quality.value if point else None,
-        "quality_standard_error": point.quality.standard_error if point else None,
-        "quality_split": point.quality.split if point else None,
-        "checkpoint": str(folder / point.checkpoint) if point else None,
-        "architecture": point.architecture.model_dump(mode="json") if point else None,
-        "seeds": over_seeds(point) if point else None,
-    }
-    if point is None:
-        return row
-    latency = point.latency
-    return row | {
-        "looks": latency.looks,
-        "rounds": len(latency.rounds),
-        "occasion_sd": latency.effect.sd if latency.effect is not None else None,
-    }
+    if point is not None:
+        effect, rounds = point.latency.effect, len(point.latency.rounds)
+        also |= {"looks": point.latency.looks, "rounds": rounds, "occasion_sd": effect.sd if effect else None}
+    return BudgetRow(
+        asked=answer.budget.asked,
+        budget_ms=answer.budget_ms,
+        floor_ms=answer.floor_ms,
+        verdict=answer.verdict,
+        latency_ms=answer.latency_ms,
+        upper_ms=answer.upper_ms,
+        speedup=point.latency.speedup if point else None,
+        quality=point.quality.value if point else None,
+        quality_standard_error=point.quality.standard_error if point else None,
+        quality_split=point.quality.split if point else None,
+        checkpoint=str(folder / point.checkpoint) if point else None,
+        architecture=point.architecture if point else None,
+        seeds=over_seeds(point) if point else None,
+        **also,
+    )
 
 
-def _finalist(point: CertifiedPoint, training: Training) -> dict[str, Any]:
-    return {
-        "number": point.number,
-        "architecture": point.architecture.model_dump(mode="json"),
-        "seed": training.seed,
-        "exported": training.key == point.key,
-        "share": training.share,
-        "meets": list(training.meets),
-        "train_s": training.train_s,
-        "train_steps": training.train_steps,
-        "validation": training.validation.value,
-        "test": training.test.value if training.test is not None else None,
-    }
+def _finalist(point: CertifiedPoint, training: Training) -> FinalistRow:
+    return FinalistRow(
+        number=point.number,
+        architecture=point.architecture,
+        seed=training.seed,
+        exported=training.key == point.key,
+        share=training.share,
+        meets=training.meets,
+        train_s=training.train_s,
+        train_steps=training.train_steps,
+        validation=training.validation.value,
+        test=training.test.value if training.test is not None else None,
+    )
 
 
-def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense_ms: float | None) -> dict[str, Any]:
+def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense_ms: float | None) -> FrontRow:
     """A point of the front; with only shares asked, its milliseconds are ratio x the first probe's dense ones."""
     latency, quality = point.latency, point.quality
     ms, lower, upper = point.shown_ms(dense_ms)
-    return {
-        "number": point.number,
-        "architecture": point.architecture.model_dump(mode="json"),
-        "latency_ms": ms,
-        "lower_ms": _number(lower),
-        "upper_ms": _number(upper),
-        "measured_ms": latency.median_ms,
-        "occasion_sd": latency.effect.sd if latency.effect is not None else None,
-        "share": latency.ratio,
-        "share_upper": _number(latency.ratio_bounds[1]),
-        "speedup": latency.speedup,
-        "quality": quality.value,
-        "quality_split": quality.split,
-        "quality_standard_error": quality.standard_error,
-        "beside": quality.beside,
-        "validation_quality": point.validation.value,
-        "parameters": parameters,
-        "same_tokens": point.same_tokens,
-        "status": latency.status,
-        "checkpoint": str(folder / point.checkpoint),
+    return FrontRow(
+        number=point.number,
+        architecture=point.architecture,
+        latency_ms=ms,
+        lower_ms=_number(lower),
+        upper_ms=_number(upper),
+        measured_ms=latency.median_ms,
+        occasion_sd=latency.effect.sd if latency.effect is not None else None,
+        share=latency.ratio,
+        share_upper=_number(latency.ratio_bounds[1]),
+        speedup=latency.speedup,
+        quality=quality.value,
+        quality_split=quality.split,
+        quality_standard_error=quality.standard_error,
+        beside=quality.beside,
+        validation_quality=point.validation.value,
+        parameters=parameters,
+        same_tokens=point.same_tokens,
+        status=latency.status,
+        checkpoint=str(folder / point.checkpoint),
         **({"fidelity": fidelity_told(point.fidelity)} if point.fidelity is not None else {}),
-    }
+    )
 
 
-def fidelity_told(found: Fidelity) -> dict[str, Any]:
-    """What is kept of the float twin's quality, as JSON."""
-    values = {"quality": found.served.value, "float_quality": found.twin.value, "metric": found.twin.metric}
-    return values | {"share": _number(found.share), "examples": found.n, "holds": found.holds}
+def fidelity_told(found: Fidelity) -> FidelityTold:
+    """What is kept of the float twin's quality."""
+    return FidelityTold(
+        quality=found.served.value,
+        float_quality=found.twin.value,
+        metric=found.twin.metric,
+        share=_number(found.share),
+        examples=found.n,
+        holds=found.holds,
+    )
 
 
 def device_name(fingerprint: dict[str, Any]) -> str:
@@ -242,31 +241,25 @@ def device_name(fingerprint: dict[str, Any]) -> str:
     return str(fingerprint.get("cpu_model") or fingerprint.get("name") or fingerprint.get("device") or "")
 
 
-def public(document: dict[str, Any]) -> dict[str, Any]:
-    """The promised keys only, in the promised order."""
-    found = {name: document.get(name) for name in PUBLIC}  # studies of before say less
-    for name, keys in PUBLIC_PARTS.items():
-        found[name] = {key: document[name][key] for key in keys}
-    return found
-
-
-def write_tables(folder: Path, records: Sequence[TrialRecord], document: dict[str, Any]) -> None:
+def write_tables(folder: Path, records: Sequence[TrialRecord], summary: Summary) -> None:
     """`trials.csv`, `front.csv`, `front.json` and `summary.json`, each replaced whole."""
     import pandas as pd
 
-    frame = pd.DataFrame([_trial_row(r, document["dense"]["latency_ms"]) for r in records])
+    assert summary.dense is not None and summary.dense.latency_ms is not None
+    frame = pd.DataFrame([_trial_row(r, summary.dense.latency_ms) for r in records])
     write_atomic(folder / "trials.csv", frame.map(csv_cell).to_csv(index=False))
-    write_summary(folder, document)
+    write_summary(folder, summary)
 
 
-def write_summary(folder: Path, document: dict[str, Any]) -> None:
+def write_summary(folder: Path, summary: Summary) -> None:
     """`front.csv`, `front.json` and `summary.json`, each replaced whole."""
     import pandas as pd
 
-    rows = [{**{k: v for k, v in p.items() if not isinstance(v, dict)}, **p["architecture"]} for p in document["front"]]
+    told = summary.told()
+    rows = [{**{k: v for k, v in p.items() if not isinstance(v, dict)}, **p["architecture"]} for p in told["front"]]
     write_atomic(folder / "front.csv", pd.DataFrame(rows).map(csv_cell).to_csv(index=False))
-    write_atomic(folder / "front.json", json.dumps(document["front"], indent=1))
-    write_atomic(folder / "summary.json", json.dumps(document, indent=1))
+    write_atomic(folder / "front.json", json.dumps(told["front"], indent=1))
+    write_atomic(folder / SUMMARY, json.dumps(told, indent=1))
 
 
 def _trial_row(record: TrialRecord, dense_ms: float) -> dict[str, Any]:

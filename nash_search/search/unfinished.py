@@ -7,7 +7,6 @@ the next start                the same question again: no trial is trained, what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.records import TrialRecord
 from nash_search.results import Terms
 from nash_search.search import finalists
+from nash_search.summaries import SUMMARY, Summary
+from nash_search.summary_rows import BudgetRow
 from nash_search.trial.run import reason_of
 
-KEY = "unfinished"
-"""In the document: what failed, in words; None in a finished study's."""
 SPENDING = ("budgets", "max_drop_pct", "sampler", "trials", "time_budget_s")
 """What a configuration asks of the trials; another value asks for more of them."""
 
@@ -58,24 +57,24 @@ def as_told(error: Exception, name: str) -> Exception:
 
 
 def answers(
-    rows: Sequence[dict[str, Any]], records: Sequence[TrialRecord], terms: Terms, folder: Path
-) -> list[dict[str, Any]]:
-    """The document's budgets where certification did not end: `ambiguous`, with what the trials' own timings promise.
+    rows: Sequence[BudgetRow], records: Sequence[TrialRecord], terms: Terms, folder: Path
+) -> tuple[BudgetRow, ...]:
+    """The summary's budgets where certification did not end: `ambiguous`, with what the trials' own timings promise.
 
     Args:
-        rows: of the document, certified as far as it is, in the order of the terms' budgets.
+        rows: of the summary, certified as far as it is, in the order of the terms' budgets.
         records: of the study's trials.
         terms: what the front is judged by.
         folder: the study's.
     """
     dense_ms, found = terms.dense_ms, []
     for budget, told in zip(terms.budgets, rows, strict=True):
-        if told["verdict"] == "met" or terms.floor_share > budget.share_of(dense_ms):
+        if told.verdict == "met" or terms.floor_share > budget.share_of(dense_ms):
             found.append(told)
             continue
         asked = terms.model_copy(update={"budgets": (budget,)})
         best = finalists.expected_winners([r for r in records if r.checkpoint], asked)
-        answer = told | {"verdict": "ambiguous"}
+        answer: dict[str, Any] = {"verdict": "ambiguous"}
         for record in best:
             assert record.latency is not None and record.quality is not None
             answer |= {
@@ -86,17 +85,17 @@ def answers(
                 "quality_standard_error": record.quality.standard_error,
                 "quality_split": record.quality.split,
                 "checkpoint": str(folder / str(record.checkpoint)),
-                "architecture": record.architecture.model_dump(mode="json"),
+                "architecture": record.architecture,
             }
-        found.append(answer)
-    return found
+        found.append(told.model_copy(update=answer))
+    return tuple(found)
 
 
 def only_the_end_is_missing(folder: Path, config: SearchConfig) -> bool:
     """Did all trials of this very search end before, and then something failed?"""
     try:
-        left = json.loads((folder / "summary.json").read_bytes()).get(KEY)
+        left = Summary.model_validate_json((folder / SUMMARY).read_bytes()).unfinished
         before = SearchConfig.stored((folder / "config.json").read_bytes())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return False
     return bool(left) and all(getattr(before, name) == getattr(config, name) for name in SPENDING)

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nash_search.config import Frozen, TaskConfig
+from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput, shown
+from nash_search.summary_rows import DataFacts
 from nash_search.tasks.columns import choose_columns, listed, same_column
 from nash_search.tasks.rows import Source, open_source
 from nash_search.tasks.tables import Table
@@ -49,24 +50,6 @@ class Split:
     def hash_order(self) -> list[int]:
         """Row numbers ordered by a hash of the source, so that the first n are a fair sample."""
         return sorted(range(len(self)), key=lambda i: _hash(self.sources[i]))
-
-
-class DataFacts(Frozen):
-    """Rows of the user's splits as they are used, and what was done about sources that stand in two of them."""
-
-    train: int
-    validation: int
-    test: int
-    train_dropped: int = 0
-    """Rows taken out of train because their source stands in validation or test."""
-    validation_dropped: int = 0
-    """Rows taken out of validation because their source stands in test."""
-    validation_in_train: int = 0
-    """Rows of validation whose source stands in train, as the data were given."""
-    test_in_train: int = 0
-    test_in_validation: int = 0
-    overlap_allowed: bool = False
-    """Nothing was dropped, by the user's wish."""
 
 
 @dataclass(frozen=True, kw_only=True)

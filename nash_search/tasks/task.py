@@ -25,7 +25,7 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from nash_search.tasks.data import DataFacts
+    from nash_search.summary_rows import DataFacts
     from nash_search.tasks.example_counts import TaskMetric
 
 CHUNK_BATCHES = 50

@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from nash_search.latency import alone, fresh_process
 from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
+from nash_search.summary_rows import Certifies, EngineAnswer, EnginesTold, EngineTried
 from nash_search.tasks.scoring import quality_of
 from nash_search.tasks.task import Task
 from nash_search.trial.dense import Dense
@@ -217,41 +218,39 @@ def command(folder: Path, task: TaskConfig, engine: DenseOnEngine, budget: Laten
 
 
 def document(
-    found: Engines, config: SearchConfig, dense_ms: float, folder: Path | None, certifies: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What was found, as JSON; `answers` has one entry per budget, None where pruning is needed.
-
-    An answer's `verdict` is met or ambiguous; `needs_ms` is the median that a certificate needs.
+    found: Engines, config: SearchConfig, dense_ms: float, folder: Path | None, certifies: Certifies
+) -> EnginesTold:
+    """What was found, and per budget what answers it without pruning.
 
     Args:
         found: what was tried.
         config: budgets, task, and the largest drop of quality that was allowed.
         dense_ms: the study's dense latency, on the asked runtime.
         folder: the dense checkpoint, for the command (None: it lies in no folder of the user's).
-        certifies: what a certificate can tell apart here (`occasions.certifies`).
+        certifies: what a certificate can tell apart here (`margins.certifies`).
     """
     reference = found.reference
-    answers: list[dict[str, Any] | None] = []
+    answers: list[EngineAnswer | None] = []
     for budget in config.budgets:
         share, ms = budget.share_of(dense_ms), budget.ms_at(dense_ms)
-        margin = float(certifies["ms_margin" if budget.share is None else "share_margin"])
+        margin = certifies.ms_margin if budget.share is None else certifies.share_margin
         best = found.answer(share, margin, config.max_drop_pct)
         if best is None:
             answers.append(None)
             continue
         line = "" if folder is None else command(folder, config.task, best, budget, dense_ms)
-        said = {"asked": budget.asked, "budget_ms": ms, "needs_ms": ms * (1 - margin), "command": line}
-        answers.append(_told(best, dense_ms) | said | {"verdict": best.verdict(share, margin)})
-    return {
-        "tried": [_told(engine, dense_ms) for engine in found.tried],
-        "answers": answers,
-        "absent": list(found.absent),
-        "seconds": found.seconds,
-        "remembered": found.remembered,
-        "examples": reference.n if reference is not None else 0,
-        "reference_quality": reference.value if reference is not None else None,
-        "kept_at_least": KEPT_SHARE,
-    }
+        said: dict[str, Any] = {"asked": budget.asked, "budget_ms": ms, "needs_ms": ms * (1 - margin), "command": line}
+        answers.append(EngineAnswer(**_told(best, dense_ms), **said, verdict=best.verdict(share, margin)))
+    return EnginesTold(
+        tried=tuple(EngineTried(**_told(engine, dense_ms)) for engine in found.tried),
+        answers=tuple(answers),
+        absent=found.absent,
+        seconds=found.seconds,
+        remembered=found.remembered,
+        examples=reference.n if reference is not None else 0,
+        reference_quality=reference.value if reference is not None else None,
+        kept_at_least=KEPT_SHARE,
+    )
 
 
 def _told(engine: DenseOnEngine, dense_ms: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig, Worklo
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
+from nash_search.summary_rows import DataFacts
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import Engines
@@ -24,8 +25,8 @@ class Evaluator(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What was decided about the data (columns, splits, truncation), for people."""
 
-    def data(self) -> dict[str, Any] | None:
-        """Rows of the user's splits and what was dropped (`tasks.data.DataFacts`); None: an embedded task."""
+    def data(self) -> DataFacts | None:
+        """Rows of the user's splits and what was dropped; None: an embedded task."""
 
     def inputs(self) -> dict[str, Any]:
         """How a text becomes an input: `prefix`, put before it, and `max_tokens` (None: it is never cut)."""

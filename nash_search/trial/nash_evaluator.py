@@ -28,6 +28,7 @@ from nash_search.latency.cache import LatencyCache, shapes_of
 from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
+from nash_search.summary_rows import DataFacts
 from nash_search.tasks.dense_check import check_finetuned
 from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
@@ -93,9 +94,9 @@ class NashEvaluator:
         """What the task decided."""
         return self.task.notes
 
-    def data(self) -> dict[str, Any] | None:
+    def data(self) -> DataFacts | None:
         """Rows of the user's splits, and what was dropped from them."""
-        return None if self.task.data is None else self.task.data.model_dump(mode="json")
+        return self.task.data
 
     def inputs(self) -> dict[str, Any]:
         """How the task makes an input of a text."""

@@ -23,6 +23,7 @@ from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency, Round, pooled
 from nash_search.records import CurvePoint, Quality, Shapes, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
+from nash_search.summary_rows import DataFacts
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import DenseOnEngine, Engines
@@ -66,7 +67,7 @@ class SyntheticEvaluator:
         """There is no data."""
         return ()
 
-    def data(self) -> dict[str, Any] | None:
+    def data(self) -> DataFacts | None:
         """There is none."""
         return None
 

@@ -20,8 +20,9 @@ from nash_search.records import CurvePoint, Quality, Shapes, TrialRecord
 from nash_search.report.card import Export
 from nash_search.results import Answers, Certification, CertifiedPoint, Terms, judged
 from nash_search.search import summary
+from nash_search.summaries import Summary
 
-Study = tuple[list[TrialRecord], dict[str, Any], Answers]
+Study = tuple[list[TrialRecord], Summary, Answers]
 
 WORKLOAD = Workload(device="cpu", threads=1, batch_size=64, input_tokens=9, output_tokens=8)
 DENSE_MS = 68.2
@@ -166,7 +167,7 @@ def make_study() -> Study:
         "study": "g2p-3f9a1c",
         "task": "g2p",
         "device": "cpu",
-        "workload": WORKLOAD.model_dump(),
+        "workload": WORKLOAD,
         "dense": {
             "latency_ms": DENSE_MS,
             "lower_ms": 67.6,
@@ -180,9 +181,7 @@ def make_study() -> Study:
             "parameters": 310_000,
             "checkpoint": "teacher",
         },
-        "budgets": [
-            summary.budget_row(a, Path()) | {"nearest_feasible": nearest[a.budget.asked]} for a in answers.budgets
-        ],
+        "budgets": [summary.budget_row(a, Path(), nearest_feasible=nearest[a.budget.asked]) for a in answers.budgets],
         "front": [summary.front_row(p, Path(), p.parameters, DENSE_MS) for p in scored.points],
         "trials": {"complete": 13, "stopped": 1, "infeasible": 1, "failed": 1},
         "reference": {"latency_ms": 1.1 * DENSE_MS, "share": 1.1, "quality": 80.0},
@@ -202,7 +201,7 @@ def make_study() -> Study:
             "threads": 1,
         },
     }
-    return records, document, answers
+    return records, Summary(**document), answers
 
 
 def certified(record: TrialRecord) -> CertifiedPoint:
@@ -298,7 +297,8 @@ PAYLOADS = (
 
 def make_hostile() -> Study:
     """A study in which every text that may come from outside is an attack."""
-    records, document, answers = make_study()
+    records, summary, answers = make_study()
+    document = summary.told()
     spare = iter(PAYLOADS * 4)
     found = []
     for record in records:
@@ -321,8 +321,8 @@ def make_hostile() -> Study:
         "device": PAYLOADS[1],
         "metric": PAYLOADS[0],
         "command": "".join(PAYLOADS),
-        "environment": dict(enumerate(PAYLOADS)) | {p: p for p in PAYLOADS},
-        "workload": document["workload"] | {"dtype": PAYLOADS[0], "runtime": PAYLOADS[3]},
+        "environment": {str(i): p for i, p in enumerate(PAYLOADS)} | {p: p for p in PAYLOADS},
+        "workload": document["workload"] | {"attention": PAYLOADS[0], "device": PAYLOADS[3]},
     }
     for entry, payload in zip(document["front"] + document["budgets"], PAYLOADS, strict=False):
         entry["checkpoint"] = payload
@@ -330,8 +330,7 @@ def make_hostile() -> Study:
     document["dense"]["beside"] = {p: 1.0 for p in PAYLOADS}
     for budget, payload in zip(document["budgets"], PAYLOADS, strict=False):
         budget["asked"] = budget["verdict"] = budget["nearest_feasible"] = payload
-        budget["number"] = 4
-    return found, document, attacked(answers)
+    return found, Summary(**document), attacked(answers)
 
 
 def attacked(answers: Answers) -> Answers:
@@ -378,7 +377,7 @@ def on_disk(study: Any, tmp_path: Path) -> Path:
         (place / "record.json").write_text(record.model_dump_json())
     (made / "trials" / "torn").mkdir()
     (made / "trials" / "torn" / "record.json").write_text('{"number": ')
-    (made / "summary.json").write_text(json.dumps(document))
+    (made / "summary.json").write_text(json.dumps(document.told()))
     cells = [
         {"architecture": r.architecture.model_dump(), "latency": r.latency.model_dump()} for r in records if r.latency
     ]

@@ -11,6 +11,8 @@ from huggingface_hub import ModelCard
 
 from nash_search.records import Artefact
 from nash_search.report import card, card_metadata, exports, load, page, view
+from nash_search.summaries import Plan
+from nash_search.summary_rows import Vocabulary
 
 
 def test_a_card_says_how_the_engine_loads_what_it_was_timed_on(on_disk: Path) -> None:
@@ -36,7 +38,7 @@ def test_a_card_says_what_a_trimmed_vocabulary_gained_by_itself(study: Any, expo
     assert "vocabulary" not in card.card(view.build(*study), export)
     lost = {"validation": {"dropped_share": 0.0012}}
     found = {"kept": 9214, "of": 32128, "share": 0.61, "share_bounds": [0.6, 0.62], "metric": "BLEU", "lost": lost}
-    trimmed = {**document, "vocabulary": {**found, "quality": 35.1, "given_quality": 35.2}}
+    trimmed = document.model_copy(update={"vocabulary": Vocabulary(**found, quality=35.1, given_quality=35.2)})
     text = card.card(view.build(records, trimmed, answers), export).replace("\\", "")
     assert "vocabulary: 9,214 of 32,128 tokens kept, which leaves 61.0% (60.0% to 62.0%)" in text
     assert "0.12% of validation; every speed-up here is beyond that" in text
@@ -96,7 +98,7 @@ def test_what_was_dropped_or_allowed_reaches_plan_card_and_pages(on_disk: Path, 
     seen = load.load(on_disk)
     exports.write_cards(on_disk, seen)
     texts = {
-        "plan": "\n".join(plan_text.plan_lines({"study": "s", "data": DATA | changes})),
+        "plan": "\n".join(plan_text.plan_lines(Plan(study="s", data=DATA | changes))),
         "card": (on_disk / "checkpoints" / "g2p-4" / "README.md").read_text(),
         "page": page.render(seen),
         "markdown": markdown.render(seen),

@@ -15,12 +15,14 @@ from nash_search.report import markdown, plan_text, view
 from nash_search.report import text as answer
 from nash_search.report.console import RunTable, sparkline
 from nash_search.report.words import at_most, format_spread
+from nash_search.summaries import Summary
 
 
-def _plan(document: dict[str, Any]) -> dict[str, Any]:
+def _plan(summary: Summary) -> dict[str, Any]:
+    document = summary.told()
     keys = ("study", "task", "device", "workload", "dense", "reference")
     budgets = [
-        {"asked": "70%", "budget_ms": 47.7, "fits": {n: [[0, 80]] for n in (1, 2, 3)} | {4: [[50, 80]]}},
+        {"asked": "70%", "budget_ms": 47.7, "fits": {n: [[0, 80]] for n in "123"} | {"4": [[50, 80]]}},
         {"asked": "50%", "budget_ms": 34.1, "fits": {"1": [[0, 80]], "2": [[50, 80]]}},
     ]
     budgets = [budget | {"sparsities_pct": [0, 80]} for budget in budgets]
@@ -143,7 +145,7 @@ def test_fits_eighty_columns(study: Any) -> None:
     out = io.StringIO()
     Console(file=out, width=80, color_system=None).print(board)
     lines = out.getvalue().splitlines()
-    assert len(lines) == 1 + len(document["front"]) + 1, "no row may wrap"
+    assert len(lines) == 1 + len(document.front) + 1, "no row may wrap"
 
 
 def test_progress_within_a_trial_is_told_at_most_once_a_minute_into_a_pipe() -> None:

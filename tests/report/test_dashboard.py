@@ -21,6 +21,7 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 
 from nash_search.errors import InvalidInput, StorageDamaged
 from nash_search.report import dashboard, learning_curve, optuna_artifacts, view
+from nash_search.summaries import Plan
 
 Open = Callable[..., dashboard.Dashboard]
 
@@ -209,7 +210,7 @@ def told(tmp_path: Path, study: Any) -> Any:
 def listen(url: str, results: Path, document: Any) -> optuna_artifacts.StudyPlots:
     listener = optuna_artifacts.StudyPlots(lambda name: optuna.load_study(storage=url, study_name=name), results)
     listener.on_stage("workload", {"study": "g2p"})
-    listener.on_stage("plan", {k: v for k, v in document.items() if k not in ("front", "trials")})
+    listener.on_stage("plan", {k: v for k, v in document.told().items() if k in Plan.model_fields and k != "trials"})
     return listener
 
 

@@ -36,12 +36,12 @@ def test_terminal_shows_text_and_obeys_none(hostile: Any, payloads: tuple[str, .
     records, summary, answers = hostile
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=160, height=80)
-    table = RunTable(console=console)
-    plan = {k: v for k, v in summary.items() if k != "budgets"} | {"trials": 3, "dashboard": payloads[0]}
+    table = RunTable(console=console, dashboard_url=payloads[0])
+    plan = {k: v for k, v in summary.told().items() if k != "budgets"} | {"trials": 3}
     with table:
         table.on_stage(
             "plan",
-            plan | {"model": payloads[36], "budgets": [{"asked": "50%", "budget_ms": 34.0, "admits": payloads[37]}]},
+            plan | {"model": payloads[36], "estimated": payloads[37], "budgets": [{"asked": "50%", "budget_ms": 34.0}]},
         )
         for payload in payloads:
             table.on_stage(payload, {"message": payload})

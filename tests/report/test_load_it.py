@@ -16,6 +16,7 @@ from nash_search.latency.runtimes import eager
 from nash_search.pruner import save, shorten
 from nash_search.report import card, markdown, page, view
 from nash_search.report import text as answer
+from nash_search.summary_rows import Inputs
 from tests.pruner import tiny
 
 ROWS = [[5, 9, 12, 7, 1], [30, 6, 1, 0, 0]]
@@ -77,7 +78,7 @@ def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp
             model.generation_config.update(num_beams=2, max_new_tokens=6, do_sample=False)
             save(loading.in_precision(model, dtype), tmp_path / name)
             expected[name] = timed_as(tmp_path / name, workload)
-            seen = view.build(records, document | {"workload": workload.model_dump()}, answers)
+            seen = view.build(records, document.model_copy(update={"workload": workload}), answers)
             point = answers.certification.points[0]
             timed = point.model_copy(update={"latency": point.latency.model_copy(update={"workload": workload})})
             snippets[name] = load_it(card.card(seen, card.Export(name=name, point=timed, stock=stock)))
@@ -111,8 +112,8 @@ def test_the_card_of_every_family_loads_the_very_model_that_was_timed(study, tmp
 )
 def test_every_load_it_names_the_precision_of_the_weights(study, said, dtype):
     records, document, answers = study
-    plain = {k: v for k, v in document.get("workload", {}).items() if k not in ("dtype", "runtime")}
-    seen = view.build(records, document | {"workload": plain | said}, answers)
+    timed = {"workload": document.workload.model_copy(update=said)}
+    seen = view.build(records, document.model_copy(update=timed), answers)
     wanted = f"from_pretrained({seen.loaded!r}, dtype={dtype!r})"
     assert wanted in "\n".join(answer.load_lines(seen.loaded, seen.dtype))
     assert wanted in markdown.render(seen)
@@ -191,8 +192,8 @@ def test_the_card_of_every_family_writes_what_was_scored(study, export_at, tmp_p
         expected[kind] = predict(student, task, texts)
         without = predict(student, replace(task, prefix="", max_input_tokens=None), texts)
         assert expected[kind] != without, f"{kind}: prefix and cut must matter for this test"
-        inputs = {"prefix": task.prefix, "max_tokens": task.max_input_tokens}
-        seen = view.build(records, document | {"inputs": inputs}, answers)
+        inputs = Inputs(prefix=task.prefix, max_tokens=task.max_input_tokens)
+        seen = view.build(records, document.model_copy(update={"inputs": inputs}), answers)
         text = card.card(seen, export_at(answers, records[0].number, kind, stock=True))
         snippets[kind] = re.search(r"## Load it\n\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
         assert json.loads((tmp_path / kind / "config.json").read_text())["prefix"] == prefix
@@ -210,12 +211,14 @@ def test_the_card_of_every_family_writes_what_was_scored(study, export_at, tmp_p
 
 def test_the_prefix_stands_wherever_a_model_is_loaded(study, export_at):
     records, document, answers = study
-    seen = view.build(records, document | {"inputs": {"prefix": "summarize: ", "max_tokens": 512}}, answers)
+    seen = view.build(
+        records, document.model_copy(update={"inputs": Inputs(prefix="summarize: ", max_tokens=512)}), answers
+    )
     fed = """texts = ['summarize: ' + text for text in ["a text"]]"""
     cut = "truncation=True, max_length=512"
     for text in (markdown.render(seen), card.card(seen, export_at(answers, seen.front[0].number)), page.render(seen)):
         text = text.replace("&#39;", "'").replace("&#34;", '"').replace("&quot;", '"')
         assert fed in text and cut in text
     assert "Every input begins with" in markdown.render(seen)
-    plain = view.build(records, {k: v for k, v in document.items() if k != "inputs"}, answers)
+    plain = view.build(records, document, answers)
     assert 'texts = ["a text"]' in markdown.render(plain), "an older study says nothing about its inputs"

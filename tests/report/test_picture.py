@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nash_search.report import picture, plots, view
+from nash_search.summaries import Summary
 
 CLOSE = (("70%", 47.7), ("68%", 46.4), ("66%", 45.0))
 
@@ -40,8 +41,8 @@ def test_labels_do_not_overlap_and_picks_are_labelled(study: Any) -> None:
 
 def test_words_of_budgets_close_together_do_not_overlap(study: Any) -> None:
     records, document, _ = study
-    near = [{**document["budgets"][0], "asked": asked, "budget_ms": ms} for asked, ms in CLOSE]
-    figure = picture.draw_front(view.build(records, {**document, "budgets": near}))
+    near = tuple(document.budgets[0].model_copy(update={"asked": asked, "budget_ms": ms}) for asked, ms in CLOSE)
+    figure = picture.draw_front(view.build(records, document.model_copy(update={"budgets": near})))
     [axes] = figure.axes
     boxes = [t.get_window_extent() for t in axes.texts if " = " in t.get_text()]
     assert len(boxes) == 2, "a third has no room"
@@ -52,5 +53,5 @@ def test_words_of_budgets_close_together_do_not_overlap(study: Any) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_small_studies_draw(study: Any, cut: int) -> None:
     records, *_ = study
-    picture.draw_front(view.build(records[:cut], {"study": "tiny"}))
-    plots.figures(view.build(records[:cut], {"study": "tiny"}))
+    picture.draw_front(view.build(records[:cut], Summary(study="tiny")))
+    plots.figures(view.build(records[:cut], Summary(study="tiny")))

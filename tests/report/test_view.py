@@ -7,32 +7,35 @@ from typing import Any
 
 import pytest
 
+from nash_search.config import Architecture
 from nash_search.records import TrialRecord
 from nash_search.report import view, words
+from nash_search.summaries import Summary
+from nash_search.summary_rows import BudgetRow, DenseRow
 
 
 def test_points_stand_on_one_scale_the_paired_ratio_of_the_dense_latency(study: Any) -> None:
     records, document, answers = study
     seen = view.build(records, document, answers)
-    entry = document["front"][0]
-    certified = next(p for p in seen.points if p.number == entry["number"])
-    assert (certified.ms, certified.high_ms) == (entry["latency_ms"], entry["upper_ms"])
+    entry = document.front[0]
+    certified = next(p for p in seen.points if p.number == entry.number)
+    assert (certified.ms, certified.high_ms) == (entry.latency_ms, entry.upper_ms)
     other = next(p for p in seen.points if p.measured and not p.certified)
     assert other.record.latency is not None and other.ms is not None
-    assert other.ms == pytest.approx(other.record.latency.ratio * document["dense"]["latency_ms"])
+    assert other.ms == pytest.approx(other.record.latency.ratio * document.dense.latency_ms)
 
 
 def test_before_certification_the_front_is_computed_from_complete_trials(study: Any) -> None:
     records, document, answers = study
     seen = view.build(records, document)
-    assert {p.number for p in seen.front} == {e["number"] for e in document["front"]}
+    assert {p.number for p in seen.front} == {row.number for row in document.front}
     assert not next(p for p in seen.points if p.status == "stopped").on_front
 
 
 def test_drop_is_given_only_on_the_same_split(study: Any) -> None:
     records, document, answers = study
-    dense = {k: v for k, v in document["dense"].items() if not k.startswith("validation")}
-    seen = view.build(records, document | {"dense": dense}, answers)
+    dense = {"validation_quality": None, "validation_standard_error": None}
+    seen = view.build(records, document.model_copy(update={"dense": document.dense.model_copy(update=dense)}), answers)
     assert seen.dense is not None and seen.dense.quality is None and seen.dense.test_quality == 91.1
     assert all(p.drop is None for p in seen.points)
 
@@ -47,13 +50,13 @@ def test_minimised_metrics_drop_upwards(record_at: Callable[..., TrialRecord]) -
         for r in (good, bad)
         if r.quality is not None
     ]
-    seen = view.build(flipped, {"dense": {"latency_ms": 68.2, "quality": 8.0, "quality_split": "validation"}})
+    seen = view.build(flipped, Summary(dense=DenseRow(latency_ms=68.2, quality=8.0, quality_split="validation")))
     assert [p.on_front for p in seen.points] == [True, True]
     assert all(p.drop is not None and p.drop > 0 for p in seen.points)
 
 
 def test_an_empty_study_is_a_view() -> None:
-    seen = view.build([], {})
+    seen = view.build([], Summary())
     assert seen.front == () and seen.dense is None and seen.scale is None
 
 
@@ -61,22 +64,22 @@ def test_hypervolume_grows_and_needs_a_reference(study: Any) -> None:
     records, document, answers = study
     curve = [v for _, v in view.build(records, document, answers).hypervolume]
     assert curve == sorted(curve) and curve[-1] > 0
-    assert view.build(records, document | {"reference": None}).hypervolume == ()
+    assert view.build(records, document.model_copy(update={"reference": None})).hypervolume == ()
 
 
 def test_more_within_noise_says_so(record_at: Callable[..., TrialRecord]) -> None:
     records = [record_at(4, 2, 40), record_at(11, 2, 20)]
-    budget = {"asked": "34", "budget_ms": 34.0, "verdict": "met", "number": 4, "architecture": "enc40-dec2"}
-    [pick] = view.build(records, {"budgets": [budget]}).picks
+    budget = BudgetRow(asked="34", budget_ms=34.0, verdict="met", architecture=records[0].architecture)
+    [pick] = view.build(records, Summary(budgets=(budget,))).picks
     assert "within its noise" in pick.more
 
 
-def test_a_pick_is_found_by_slug_or_fields(study: Any) -> None:
+def test_a_promised_pick_is_the_point_of_its_architecture(study: Any) -> None:
     records, document, answers = study
-    for name in ("enc40-dec2", {"encoder_sparsity_pct": 40, "decoder_layers": 2, "decoder_selection": "uniform"}):
-        budget = {"asked": "34", "budget_ms": 34.0, "verdict": "met", "architecture": name}
-        [pick] = view.build(records, document | {"budgets": [budget]}).picks
-        assert pick.point is not None and pick.point.number == 4
+    kept = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
+    budget = BudgetRow(asked="34", budget_ms=34.0, verdict="met", architecture=kept)
+    [pick] = view.build(records, document.model_copy(update={"budgets": (budget,)})).picks
+    assert pick.point is not None and pick.point.number == 4
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from nash_search.report.words import OLD_PROTOCOL
 from nash_search.results import Terms, judged
 from nash_search.search import certify, margins, remeasure
 from nash_search.search.pick import pick
+from nash_search.summaries import Plan, Summary
 from nash_search.trial.synthetic_evaluator import DENSE_MS
 
 
@@ -72,7 +73,7 @@ def test_plan_and_answer_say_what_this_machine_can_certify(rehearse, notebook):
     result = rehearse(trials=4, budgets=budgets("40", "50%"))
     plan = next(detail for stage, detail in notebook.stages if stage == "plan")
     needs = 40 * (1 - plan["certifies"]["ms_margin"])
-    (line,) = [x for x in plan_lines(plan) if x.startswith("certifies")]
+    (line,) = [x for x in plan_lines(Plan(**plan)) if x.startswith("certifies")]
     assert f"40 ms needs a median of at most {needs:.1f} ms here; a share is judged to 1.5%" in line
     assert "assumed, 0 measurements of the dense model being too few" in line and 34 < needs < 35
     assert "40 ms needs a median of at most" in markdown.render(stored.load(result.folder))
@@ -88,7 +89,7 @@ def test_a_device_that_is_known_is_said_by_its_own_measurements(rehearse, notebo
     plan = [detail for stage, detail in notebook.stages if stage == "plan"][-1]
     assert plan["certifies"]["occasions"] == 20 and not plan["certifies"]["assumed"]
     assert plan["certifies"]["occasion_sd"] < 0.01, "this clock hardly moves"
-    assert "by 20 measurements" in " ".join(plan_lines(plan))
+    assert "by 20 measurements" in " ".join(plan_lines(Plan(**plan)))
     assert result.front[0].latency.effect.occasions > 20, "the trials' are among them"
 
 
@@ -123,7 +124,7 @@ def test_a_study_of_the_old_protocol_says_so_in_pick_page_and_card_until_remeasu
         assert point.latency.looks == 2 and len(point.latency.rounds) == len(before.rounds) + 5
         assert point.latency.bounds_ms[1] - point.latency.bounds_ms[0] > before.bounds_ms[1] - before.bounds_ms[0]
     summary = json.loads((folder / "summary.json").read_text())
-    answers = judged(renewed, Terms.of_summary(summary, budgets("60", "50%"), None))
+    answers = judged(renewed, Terms.of_summary(Summary(**summary), budgets("60", "50%"), None))
     assert [b["verdict"] for b in summary["budgets"]] == [a.verdict for a in answers.budgets]
     copies = {path.name for path in (folder / "best").iterdir()}
     assert copies == set(answers.winners)
@@ -143,7 +144,7 @@ def test_pick_that_certifies_again_counts_its_look_and_every_document_says_so(re
     folder = rehearse(trials=4).folder
     assert cli.main(["pick", str(folder), "--budget-ms", "50%", "--certify", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["budgets"]
-    assert told["looks"] == 2 and pick(folder, LatencyBudget.parse("50%"))["budgets"][0]["rounds"] == 10
+    assert told["looks"] == 2 and pick(folder, LatencyBudget.parse("50%")).budgets[0].rounds == 10
     summary = json.loads((folder / "summary.json").read_text())
     assert {b["looks"] for b in summary["budgets"] if b["checkpoint"]} == {2}
     assert "asked 2 times: all 10 rounds count" in (folder / "report.md").read_text()

@@ -173,7 +173,7 @@ def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, mon
         with pytest.raises(InvalidInput, match="nash-search remeasure s times it here"):
             pick(folder, half, certify=True)
     assert (folder / "certification.json").read_bytes() == before
-    assert pick(folder, half, certify=True)["budgets"][0]["verdict"] == "met"
+    assert pick(folder, half, certify=True).budgets[0].verdict == "met"
 
 
 @pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])

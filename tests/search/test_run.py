@@ -48,7 +48,7 @@ def test_the_winner_is_the_best_certified_quality_under_each_budget(rehearse):
         met = [p for p in result.front if p.verdict(LatencyBudget.parse(asked)) == "met"]
         best = max(met, key=lambda p: p.validation.value)
         assert result.best_under(asked) == best
-        assert pick(result.folder, LatencyBudget.parse(asked))["budgets"][0]["checkpoint"].endswith(best.checkpoint)
+        assert pick(result.folder, LatencyBudget.parse(asked)).budgets[0].checkpoint.endswith(best.checkpoint)
     assert result.best_under("20%") is None
     assert (result.folder / "best" / "50pct" / "model.json").exists()
     winner = Architecture.model_validate_json((result.folder / "best" / "50pct" / "model.json").read_bytes())

@@ -21,6 +21,7 @@ from nash_search.records import Quality
 from nash_search.report import engines as words
 from nash_search.search import margins
 from nash_search.search import plan as opening
+from nash_search.summary_rows import EnginesTold
 from nash_search.trial import dense_engines
 from nash_search.trial.engines import DenseOnEngine, Engines
 from nash_search.trial.nash_evaluator import NashEvaluator
@@ -63,8 +64,8 @@ def test_an_engine_alone_is_judged_by_what_a_certificate_needs_here(asked, share
     config = SearchConfig(budgets=(budget,))
     certifies = margins.certifies(config.budgets, intervals.DEFAULT_OCCASION, config.certify_rounds)
     told = dense_engines.document(Engines(tried=(engine(share, 1.0),)), config, 100.0, None, certifies)
-    (answer,) = told["answers"]
-    assert (answer and answer["verdict"]) == verdict
+    (answer,) = told.answers
+    assert (answer and answer.verdict) == verdict
     said = " ".join(line for _, line in words.rows(told))
     assert ("alone meets" in said and "nothing needs pruning" in said) == (verdict == "met")
     assert ("alone may meet" in said) == (verdict == "ambiguous")
@@ -100,16 +101,16 @@ def test_the_plan_says_so_before_anything_is_spent_and_the_search_goes_on(rehear
     assert result.document["engines"]["answers"][0]["kept"] == 0.998
     summary = json.loads((result.folder / "summary.json").read_text())
     assert summary["engines"] == json.loads(json.dumps(result.document["engines"], allow_nan=False))
-    rows = dict(words.rows(plan["engines"], "eager"))
+    rows = dict(words.rows(result.summary.engines, "eager"))
     assert rows["nothing pruned"] == "the search goes on all the same, for PyTorch"
-    told = words.rows(plan["engines"], "eager")[1][1]
+    told = words.rows(result.summary.engines, "eager")[1][1]
     assert told.startswith(
         "CTranslate2 int8 alone meets 70% of dense and 50% of dense at 99.8% of the quality; nothing"
     )
     assert "not certified" in told
     tighter_ms = float(rows["certify it"].split("--budget-ms ")[1].split()[0])
     assert tighter_ms == pytest.approx(50, rel=0.01), "half of 100 ms, the tighter of the two"
-    (reminder,) = words.reminders(result.document["engines"])
+    (reminder,) = words.reminders(result.summary.engines)
     assert "CTranslate2 int8 alone meets 70% of dense and 50% of dense" in reminder
 
 
@@ -126,13 +127,13 @@ def test_no_engines_means_none(rehearse, notebook) -> None:
     result = rehearse(trials=2, orders="engine=0.2", engines=False)
     assert "engines" not in [stage for stage, _ in notebook.stages]
     assert result.document["engines"]["answers"] == [None, None]
-    assert words.rows(result.document["engines"]) == []
+    assert words.rows(result.summary.engines) == []
 
 
 def test_where_no_architecture_meets_the_budget_the_engine_is_named_and_the_exit_code_stays(rehearse) -> None:
     result = rehearse(budgets=(LatencyBudget.parse("20"),), orders="engine=0.15")
     assert result.exit_code == 3
-    assert "; CTranslate2 int8 alone meets 20 ms, nothing pruned: try --budget-ms" in nothing_met(result.document)
+    assert "; CTranslate2 int8 alone meets 20 ms, nothing pruned: try --budget-ms" in nothing_met(result.summary)
 
 
 def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None:
@@ -140,9 +141,10 @@ def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None
     tried = (engine(0.3, 0.1), engine(0.2, None, quantize="none"), refused)
     found = Engines(tried=tried, reference=quality(35.0), seconds=24.0, absent=("onnxruntime",))
     config = SearchConfig(budgets=(LatencyBudget.parse("40"),))
-    told = dense_engines.document(found, config, 100.0, Path("teacher"), {"ms_margin": 0.1, "share_margin": 0.015})
-    assert told["answers"] == [None]
-    lines = [line for _, line in words.rows(json.loads(json.dumps(told, allow_nan=False)))]
+    certifies = margins.certifies(config.budgets, intervals.DEFAULT_OCCASION, config.certify_rounds)
+    told = dense_engines.document(found, config, 100.0, Path("teacher"), certifies)
+    assert told.answers == (None,)
+    lines = [line for _, line in words.rows(EnginesTold.model_validate_json(told.model_dump_json()))]
     assert lines == [
         "the dense model on CTranslate2 int8 30.0 ms (3.33× faster, 10.0% of the quality); CTranslate2 20.0 ms (5.00× "
         "faster, quality not known in time) on 256 examples; took 24 s",

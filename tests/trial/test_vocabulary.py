@@ -97,8 +97,9 @@ def test_the_choice_is_part_of_the_question_and_sees_train_alone(dense, tmp_path
 
 def test_the_report_is_said_in_one_line(dense, tmp_path):
     from nash_search.report.words import vocabulary_words
+    from nash_search.summary_rows import Vocabulary
 
     found = dense.settle(tmp_path, weighed([]), quality, opened=True)
-    said = vocabulary_words(found)
+    said = vocabulary_words(Vocabulary(**found))
     assert said.startswith(f"vocabulary: {found['kept']} of {found['of']} tokens kept, which leaves 60.0%")
     assert "49.00 of 50.00" in said and "of validation" in said and "of test" in said and "\n" not in said

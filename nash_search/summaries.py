@@ -1,0 +1,128 @@
+"""The two JSON documents of a search, typed: the plan before anything is spent, the summary at the end.
+
+    Plan      `search.plan` -> listeners (stage `plan`) -> the panel before the search, the live table
+    Summary   `search.summary` -> `summary.json`, `--json`, listeners -> report, pick, remeasure, dashboard
+
+What they are made of stands in `summary_rows`, what the certified front gives each budget in `results`. Nothing is
+judged here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nash_search.config import Workload
+from nash_search.pareto import Direction
+from nash_search.summary_rows import (
+    BudgetRow,
+    Certifies,
+    DataFacts,
+    DenseRow,
+    EnginesTold,
+    FinalistRow,
+    Floor,
+    FrontRow,
+    Inputs,
+    PlannedBudget,
+    Reference,
+    Told,
+    Vocabulary,
+)
+
+SUMMARY = "summary.json"
+"""In the study's folder."""
+PUBLIC = tuple("study task device workload dense budgets front trials hypervolume elapsed_s data engines".split())
+PUBLIC_PARTS = {
+    "workload": ("batch_size", "input_tokens", "output_tokens", "beams", "dtype", "threads", "runtime"),
+    "dense": ("latency_ms", "quality", "quality_split", "checkpoint"),
+}
+
+
+class Plan(Told):
+    """Everything known before spending."""
+
+    study: str = ""
+    task: str = ""
+    model: str | None = None
+    data: DataFacts | None = None
+    device: str = ""
+    workload: Workload | None = None
+    metric: str = ""
+    decoder_layers: int | None = None
+    dense: DenseRow | None = None
+    budgets: tuple[PlannedBudget, ...] = ()
+    certifies: Certifies | None = None
+    fastest: str = ""
+    engines: EnginesTold | None = None
+    trials: int = 0
+    workers: int = 0
+    seconds_per_trial: float | None = None
+    """This and the rest are unknown where no architecture is feasible, or a step could not be taken."""
+    train_s: float | None = None
+    """Training seconds of all trials."""
+    device_s: float | None = None
+    """Seconds that the device is busy."""
+    eta_s: float | None = None
+    """Seconds until the answer."""
+    estimated: str = ""
+    """How it is known."""
+    reference: Reference | None = None
+
+    def begun(self) -> Summary:
+        """What a summary would say by now: a running search is shown by it."""
+        both = "study task device workload dense budgets data certifies engines metric decoder_layers reference".split()
+        return Summary(**{name: getattr(self, name) for name in both})
+
+
+class Summary(Told):
+    """What a search found out."""
+
+    study: str = ""
+    task: str = ""
+    device: str = ""
+    workload: Workload | None = None
+    dense: DenseRow | None = None
+    budgets: tuple[BudgetRow, ...] = ()
+    front: tuple[FrontRow, ...] = ()
+    """Fastest first."""
+    trials: dict[str, int] = {}
+    """By status."""
+    hypervolume: float = 0.0
+    elapsed_s: float = 0.0
+    data: DataFacts | None = None
+    certifies: Certifies | None = None
+    inputs: Inputs | None = None
+    """None: studies of before do not say."""
+    vocabulary: Vocabulary | None = None
+    """None: it was not trimmed."""
+    engines: EnginesTold | None = None
+    device_name: str = ""
+    metric: str = ""
+    direction: Direction = "maximize"
+    decoder_layers: int | None = None
+    """Of the dense model."""
+    floor: Floor | None = None
+    probe_dense_ms: float | None = None
+    """Dense latency of the study's first probe."""
+    reference: Reference | None = None
+    finalists: tuple[FinalistRow, ...] = ()
+    train_s: float | None = None
+    train_steps: float | None = None
+    device_s: float | None = None
+    shared: dict[str, Any] | None = None
+    """What the training that all trials shared cost (`trial.shared_training.summary`)."""
+    sealed_test_openings: int = 0
+    unfinished: str | None = None
+    """What failed after the trials, in words."""
+    command: str = ""
+    """As typed, one line each."""
+    environment: dict[str, Any] = {}
+    """Device, software, and the switches set in the environment."""
+
+    def public(self) -> dict[str, Any]:
+        """What `--json` prints: the promised keys only, in the promised order."""
+        told = self.told()
+        found = {name: told.get(name) for name in PUBLIC}  # studies of before say less
+        for name, keys in PUBLIC_PARTS.items():
+            found[name] = {key: told[name][key] for key in keys}
+        return found

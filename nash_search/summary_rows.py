@@ -1,0 +1,267 @@
+"""What a search's two JSON documents (`summaries`) are made of: rows and groups of keys, each defined once.
+
+A document's keys are a promise: `told` dumps exactly the fields that were given, in the order of the classes here.
+Studies of before lack some keys, which are then the defaults, and may have keys that nobody reads any more, which
+are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from nash_search.config import Architecture, Frozen
+
+
+class Told(Frozen, extra="allow", allow_inf_nan=True):
+    """A JSON object."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dumped(self).items() if key in self.model_fields_set}
+
+    def told(self) -> dict[str, Any]:
+        """As JSON: the fields that were given."""
+        return self.model_dump(mode="json")
+
+
+class Certifies(Told):
+    """What a certificate can tell apart on this device."""
+
+    occasion_sd: float
+    """How far medians move between occasions (fraction)."""
+    occasions: int
+    """Measurements it was learnt from."""
+    assumed: bool
+    """They were too few."""
+    ms_margin: float
+    """How far below milliseconds a model must lie to be found to meet them (fraction)."""
+    share_margin: float
+    """The same of a share of the dense latency."""
+    needs_ms: dict[str, float] = {}
+    """By budget asked in milliseconds: the median that a certificate needs."""
+
+
+class EngineTried(Told):
+    """The dense model on another engine, nothing pruned."""
+
+    runtime: str
+    dtype: str
+    quantize: str
+    latency_ms: float | None = None
+    """None: it does not run there."""
+    speedup: float | None = None
+    quality: float | None = None
+    kept: float | None = None
+    """Share of the quality; None: not known in time."""
+    status: str | None = None
+    reason: str = ""
+    """Why it does not run there."""
+    upper_ms: float | None = None
+
+
+class EngineAnswer(EngineTried):
+    """An engine that meets a budget, or may, by itself."""
+
+    asked: str
+    budget_ms: float
+    needs_ms: float | None = None
+    """The median that a certificate needs."""
+    command: str = ""
+    """What certifies it; empty: the model lies in no folder of the user's."""
+    verdict: str = "met"
+    """met or ambiguous; documents of before named only what met its budget."""
+
+
+class EnginesTold(Told):
+    """The dense model on other engines."""
+
+    tried: tuple[EngineTried, ...] = ()
+    answers: tuple[EngineAnswer | None, ...] = ()
+    """One per budget; None: pruning is needed."""
+    absent: tuple[str, ...] = ()
+    """Runtimes that are not installed."""
+    seconds: float = 0.0
+    remembered: bool = False
+    """Timed before, not again."""
+    examples: int = 0
+    reference_quality: float | None = None
+    kept_at_least: float = 0.0
+    """Share of the quality below which an engine is no answer."""
+
+
+class DataFacts(Frozen):
+    """Rows of the user's splits as they are used, and what was done about sources that stand in two of them."""
+
+    train: int
+    validation: int
+    test: int
+    train_dropped: int = 0
+    """Rows taken out of train because their source stands in validation or test."""
+    validation_dropped: int = 0
+    """Rows taken out of validation because their source stands in test."""
+    validation_in_train: int = 0
+    """Rows of validation whose source stands in train, as the data were given."""
+    test_in_train: int = 0
+    test_in_validation: int = 0
+    overlap_allowed: bool = False
+    """Nothing was dropped, by the user's wish."""
+
+
+class Vocabulary(Told):
+    """What trimming the vocabulary gained and cost, before any pruning."""
+
+    kept: int
+    """Tokens."""
+    of: int
+    share: float
+    """Of the given teacher's latency."""
+    share_bounds: tuple[float | None, float | None]
+    metric: str
+    quality: float
+    given_quality: float
+    lost: dict[str, dict[str, float]]
+    """By split: what of it the trimmed tokenizer cannot write."""
+
+
+class Inputs(Told):
+    """How a text becomes an input."""
+
+    prefix: str = ""
+    max_tokens: int | None = None
+
+
+class DenseRow(Told):
+    """The dense model."""
+
+    latency_ms: float | None = None
+    lower_ms: float | None = None
+    upper_ms: float | None = None
+    quality: float | None = None
+    """On `quality_split`."""
+    quality_split: str = "test"
+    checkpoint: str | None = None
+    quality_standard_error: float | None = None
+    beside: dict[str, float] = {}
+    """Other metrics of the same outputs."""
+    validation_quality: float | None = None
+    validation_standard_error: float | None = None
+    parameters: int | None = None
+
+
+class OverSeeds(Told):
+    """A finalist's quality over its seeds, mean with 95 % t-bounds."""
+
+    n: int
+    split: str
+    mean: float
+    lower: float | None
+    upper: float | None
+    values: tuple[float, ...]
+    exported_seed: int
+
+
+class BudgetRow(Told):
+    """What a budget gets: in a plan, in a summary, and where certification failed."""
+
+    asked: str
+    budget_ms: float
+    floor_ms: float | None = None
+    """The fastest shape of the search space."""
+    verdict: str = ""
+    """met, ambiguous, infeasible; empty: nothing is known yet."""
+    latency_ms: float | None = None
+    upper_ms: float | None = None
+    speedup: float | None = None
+    quality: float | None = None
+    quality_standard_error: float | None = None
+    quality_split: str | None = None
+    checkpoint: str | None = None
+    architecture: Architecture | None = None
+    seeds: OverSeeds | None = None
+    looks: int = 1
+    """How often it was asked."""
+    rounds: int = 0
+    occasion_sd: float | None = None
+    """None: certified before milliseconds allowed for the occasion."""
+    nearest_feasible: str | None = None
+    """The tightest budget that can be met."""
+
+
+class PlannedBudget(BudgetRow):
+    """A budget before anything is trained, with what it admits."""
+
+    admits: dict[str, int] = {}
+    """By decoder depth: the lowest encoder sparsity (percent) that fits."""
+    fits: dict[str, tuple[tuple[int, int], ...]] | None = None
+    """By decoder depth: all that fit, as runs (lowest, highest) of the grid."""
+    sparsities_pct: tuple[int, int] = (0, 0)
+    """The grid's own (lowest, highest)."""
+
+
+class FidelityTold(Told):
+    """What a quantised export keeps of its float twin's quality."""
+
+    quality: float
+    float_quality: float
+    metric: str
+    share: float | None
+    examples: int
+    holds: bool
+
+
+class FrontRow(Told):
+    """A certified point."""
+
+    number: int
+    architecture: Architecture
+    latency_ms: float
+    lower_ms: float | None = None
+    upper_ms: float | None = None
+    measured_ms: float | None = None
+    occasion_sd: float | None = None
+    share: float | None = None
+    share_upper: float | None = None
+    speedup: float | None = None
+    quality: float
+    quality_split: str
+    quality_standard_error: float | None = None
+    beside: dict[str, float] = {}
+    validation_quality: float | None = None
+    parameters: int | None = None
+    same_tokens: bool = True
+    status: str = ""
+    checkpoint: str | None = None
+    fidelity: FidelityTold | None = None
+
+
+class FinalistRow(Told):
+    """One seed's training of a finalist."""
+
+    number: int
+    architecture: Architecture
+    seed: int
+    exported: bool
+    share: float
+    meets: tuple[str, ...]
+    train_s: float
+    train_steps: float
+    validation: float
+    test: float | None
+
+
+class Floor(Told):
+    """The fastest shape of the search space."""
+
+    architecture: str = ""
+    share: float
+    """Of the dense latency."""
+
+
+class Reference(Told):
+    """The corner that hypervolume is measured from."""
+
+    latency_ms: float
+    share: float | None = None
+    quality: float

@@ -1,0 +1,60 @@
+"""What crosses from search to report keeps its keys: plan, summary and the part that `--json` prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nash_search.config import LatencyBudget
+from nash_search.summaries import PUBLIC, Plan, Summary
+from nash_search.summary_rows import BudgetRow
+
+COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/summary.json"))
+SUMMARY_KEYS = (
+    "study task device workload dense budgets front trials hypervolume elapsed_s data certifies inputs vocabulary "
+    "engines device_name metric direction decoder_layers floor probe_dense_ms reference finalists train_s train_steps "
+    "device_s shared sealed_test_openings unfinished command environment"
+).split()
+BUDGET_KEYS = (
+    "asked budget_ms floor_ms verdict latency_ms upper_ms speedup quality quality_standard_error quality_split "
+    "checkpoint architecture seeds looks rounds occasion_sd nearest_feasible"
+).split()
+FRONT_KEYS = (
+    "number architecture latency_ms lower_ms upper_ms measured_ms occasion_sd share share_upper speedup quality "
+    "quality_split quality_standard_error beside validation_quality parameters same_tokens status checkpoint"
+).split()
+PLAN_KEYS = (
+    "study task model data device workload metric decoder_layers dense budgets certifies fastest engines trials "
+    "workers seconds_per_trial train_s device_s eta_s estimated reference"
+).split()
+
+
+def test_a_study_s_documents_have_these_keys_in_this_order(rehearse, notebook) -> None:
+    result = rehearse(trials=4, orders="engine=0.3")
+    summary = json.loads((result.folder / "summary.json").read_text())
+    stages = dict(notebook.stages)
+    assert list(summary) == SUMMARY_KEYS and stages["done"] == summary == result.full_document
+    assert [list(row) for row in summary["budgets"]] == [BUDGET_KEYS] * 2
+    assert {tuple(row) for row in summary["front"]} == {tuple(FRONT_KEYS)}
+    assert list(stages["plan"]) == PLAN_KEYS and list(result.document) == list(PUBLIC)
+    assert Plan.model_validate(stages["plan"]).told() == stages["plan"]
+    assert Summary.model_validate(summary).told() == summary
+
+
+def test_where_nothing_is_feasible_no_answer_has_what_only_a_point_has(rehearse) -> None:
+    [row] = rehearse(budgets=(LatencyBudget.parse("5%"),)).summary.told()["budgets"]
+    assert list(row) == [key for key in BUDGET_KEYS if key not in ("looks", "rounds", "occasion_sd")]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_a_committed_study_s_summary_is_read_and_said_again_unchanged(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    assert Summary.model_validate(stored).told() == stored
+
+
+def test_keys_of_another_version_are_kept_and_missing_ones_are_not_made_up() -> None:
+    row = BudgetRow.model_validate({"asked": "40", "budget_ms": 40.0, "of_tomorrow": [1]})
+    assert row.looks == 1 and row.told() == {"asked": "40", "budget_ms": 40.0, "of_tomorrow": [1]}
+    assert row.model_copy(update={"rounds": 5}).told() == row.told() | {"rounds": 5}
