@@ -237,7 +237,10 @@ class SearchConfig(Knobs):
         """
         keep = {"task", "model", "revision", "search_space", "recipe", "workload", "sampler", "seed", "max_drop_pct"}
         # said only where it was asked for, so that studies of before keep their names
-        return self.model_dump(mode="json", include=keep | ({"trim_vocab"} if self.trim_vocab else set()))
+        asked = self.model_dump(mode="json", include=keep | ({"trim_vocab"} if self.trim_vocab else set()))
+        if not self.recipe.calibrate:
+            del asked["recipe"]["calibrate"]
+        return asked
 
     def profiled(self, profile: Profile, *, keep_trials: bool = False) -> SearchConfig:
         """More or less of everything that costs: trials and optimizer steps, times the profile's factor.

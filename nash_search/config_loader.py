@@ -78,6 +78,8 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
         given["task.name"] = _name_of(str(given["task.data"]))
     for name, value in given.items():
         _put(fields, name.split("."), value)
+    if fields.get("recipe") == "auto":
+        fields["recipe"] = {"calibrate": True}
     if fields.get("format") == "stock":  # nothing else can be said by a stock config
         _put(fields, ["recipe", "widths"], "uniform")
     _parse_budgets(fields, flagged="budgets" in given, path=path)
@@ -216,7 +218,8 @@ def _rule(error: Any, name: str) -> str:
     if kind == "too_long" or (kind == "missing" and isinstance(error["input"], list)):
         return f"{name} must have {'fewer' if kind == 'too_long' else 'more'} values, but got {got}"
     if kind in rules:
-        return f"{name} must be {rules[kind].format(**context)}, but got {got}"
+        rule = rules[kind].format(**context) + (", or auto" if error["loc"] == ("recipe",) else "")
+        return f"{name} must be {rule}, but got {got}"
     return f"{name}: {error['msg']}, but got {got}"
 
 

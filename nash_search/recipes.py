@@ -17,6 +17,9 @@ class Knobs(Frozen, use_attribute_docstrings=True):
     """What a file and the command line set: each plain field is a flag (`cli.flags`), its docstring the flag's help."""
 
 
+Labels = Literal["data", "teacher", "mixed"]
+
+
 class PruningRecipe(Frozen):
     """How one trial trains; every trial of a study takes the same steps."""
 
@@ -53,9 +56,12 @@ class PruningRecipe(Frozen):
     narrowing: Literal["gates", "shared", "fisher", "magnitude", "random"] = "gates"
     """Stage 2: trained gates; `shared`: once for the whole study, trials only tune; or a baseline that cuts by a
     score at once and trains all steps after."""
-    labels: Literal["data", "teacher"] = "data"
-    """What a student learns to write: the data's targets, or what the teacher writes for the same inputs
-    (sequence-level distillation; not with mBART), generated once per example and study."""
+    labels: Labels = "data"
+    """What a student learns to write: the data's targets, what the teacher writes for the same inputs
+    (sequence-level distillation; not with mBART), generated once per example and study, or both in turn (`mixed`)."""
+    calibrate: bool = False
+    """Find both learning rates and the labels by short trainings before the search; `recipe: auto` is short for it.
+    What this recipe says of them is then where the calibration begins."""
     gate_init: Literal["open", "fisher"] = "open"
     """Where gates start: all open, or the less open the lower their Fisher score."""
     widths: Literal["free", "uniform"] = "free"

@@ -12,6 +12,7 @@ from pydantic import Field
 from nash_search import intervals
 from nash_search.config import Architecture, Frozen
 from nash_search.latency_record import Latency
+from nash_search.recipes import PruningRecipe
 
 Status = Literal["complete", "infeasible", "stopped", "failed"]
 FailureReason = Literal[
@@ -96,6 +97,8 @@ class TrialRecord(Frozen):
     """Encoder sparsity counted on the cut model (fraction)."""
     pruning: dict[str, float] = Field(default_factory=dict)
     """Diagnostics: undecided_share, loss_before_hardening, loss_after_hardening, …"""
+    recipe: PruningRecipe | None = None
+    """What it was trained by (None: a record of before 2026-11-27, or one that was not trained)."""
     checkpoint: str | None = None
     """Folder of the trained weights, relative to the study's folder."""
     stages: dict[str, dict[str, float]] = Field(default_factory=dict)

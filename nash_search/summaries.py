@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nash_search.calibration_record import Calibration
 from nash_search.config import Workload
 from nash_search.pareto import Direction
 from nash_search.summary_rows import (
@@ -24,6 +25,7 @@ from nash_search.summary_rows import (
     FrontRow,
     Inputs,
     PlannedBudget,
+    PlannedCalibration,
     Reference,
     Told,
     Vocabulary,
@@ -55,6 +57,8 @@ class Plan(Told):
     fastest: str = ""
     engines: EnginesTold | None = None
     trials: int = 0
+    calibration: PlannedCalibration | None = None
+    """None: the recipe asks for none."""
     workers: int = 0
     seconds_per_trial: float | None = None
     """This and the rest are unknown where no architecture is feasible, or a step could not be taken."""
@@ -111,6 +115,8 @@ class Summary(Told):
     device_s: float | None = None
     shared: dict[str, Any] | None = None
     """What the training that all trials shared cost (`trial.shared_training.summary`)."""
+    calibration: Calibration | None = None
+    """What found the trials' rates and labels; None: the recipe says them."""
     sealed_test_openings: int = 0
     unfinished: str | None = None
     """What failed after the trials, in words."""

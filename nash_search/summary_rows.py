@@ -200,6 +200,19 @@ class PlannedBudget(BudgetRow):
     """The grid's own (lowest, highest)."""
 
 
+class PlannedCalibration(Told):
+    """How the recipe will be found."""
+
+    share: float
+    """Of the trials' training seconds, at most (fraction)."""
+    known: bool
+    """An earlier calibration is taken over."""
+    steps: tuple[int, int] | None = None
+    """Of the two rungs; None: the trials are too few for any."""
+    trainings: int = 0
+    """At most."""
+
+
 class FidelityTold(Told):
     """What a quantised export keeps of its float twin's quality."""
 

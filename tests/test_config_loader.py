@@ -212,3 +212,15 @@ def test_a_file_and_a_stored_study_that_name_a_retired_setting_still_load(tmp_pa
         config = load_text(tmp_path, "early_stopping: false\nsearch_space: {encoder_sparsity_pct: [0, 60, 20]}\n")
     stored = json.dumps({"early_stopping": True} | config.model_dump(mode="json"))
     assert SearchConfig.stored(stored) == config and SearchConfig.stored(stored).question_hash == config.question_hash
+
+
+def test_recipe_auto_asks_for_a_calibration_and_other_studies_keep_their_names(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("recipe: auto\n")
+    asked = load_config(file)
+    assert asked.recipe == PruningRecipe(calibrate=True) and asked.question()["recipe"]["calibrate"]
+    assert "calibrate" not in load_config("g2p").question()["recipe"]
+    assert load_config("own", {"task.data": "./x", "model": "y"}).recipe.calibrate
+    file.write_text("recipe: manual\n")
+    with pytest.raises(InvalidInput, match="recipe must be a mapping, or auto, but got 'manual'"):
+        load_config(file)

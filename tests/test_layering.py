@@ -25,6 +25,7 @@ LEAVES = {
     "generation",
     "config_loader",
     "latency_record",
+    "calibration_record",
     "records",
     "latency_table",
     "results",

@@ -15,7 +15,7 @@ COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/summary.json"))
 SUMMARY_KEYS = (
     "study task device workload dense budgets front trials hypervolume elapsed_s data certifies inputs vocabulary "
     "engines device_name metric direction decoder_layers floor probe_dense_ms reference finalists train_s train_steps "
-    "device_s shared sealed_test_openings unfinished command environment"
+    "device_s shared calibration sealed_test_openings unfinished command environment"
 ).split()
 BUDGET_KEYS = (
     "asked budget_ms floor_ms verdict latency_ms upper_ms speedup quality quality_standard_error quality_split "
@@ -27,7 +27,7 @@ FRONT_KEYS = (
 ).split()
 PLAN_KEYS = (
     "study task model data device workload metric decoder_layers dense budgets certifies fastest engines trials "
-    "workers seconds_per_trial train_s device_s eta_s estimated reference"
+    "calibration workers seconds_per_trial train_s device_s eta_s estimated reference"
 ).split()
 
 

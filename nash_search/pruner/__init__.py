@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.checkpoint import check_export, load, save, save_tokenizer
     from nash_search.pruner.layer_selection import selected_blocks
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
-    from nash_search.pruner.sequence_distillation import answered
+    from nash_search.pruner.sequence_distillation import answered, labelled
     from nash_search.pruner.stages import Pruned
     from nash_search.pruner.supernet import Supernet, train_supernet
     from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "answered": "sequence_distillation",
     "check_export": "checkpoint",
+    "labelled": "sequence_distillation",
     "load": "checkpoint",
     "save": "checkpoint",
     "save_tokenizer": "checkpoint",
@@ -61,6 +62,7 @@ __all__ = [
     "answered",
     "check_export",
     "cut",
+    "labelled",
     "largest_sparsity_pct",
     "load",
     "prune",

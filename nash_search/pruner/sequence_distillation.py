@@ -21,6 +21,7 @@ from nash_search.errors import InvalidInput
 from nash_search.families import family_of
 from nash_search.pruner.distillation import Batch, source_of
 from nash_search.pruner.teacher_cache import TeacherCache
+from nash_search.recipes import Labels
 
 Batches = Callable[[int], Batch]
 LONGER = 2
@@ -28,13 +29,22 @@ LONGER = 2
 IGNORED = -100
 
 
-def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None) -> Batches:
+def labelled(teacher: Any, data: Batches, labels: Labels, outputs: TeacherCache | None = None) -> Batches:
+    """The batches as a recipe wants them labelled: as they are, by the teacher, or by both in turn."""
+    if labels == "data":
+        return data
+    return answered(teacher, data, outputs, every=1 if labels == "teacher" else 2)
+
+
+def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None, *, every: int = 1) -> Batches:
     """The same batches with the teacher's answers as labels.
 
     Args:
         teacher: the dense model, in eval mode; not changed.
         data: step -> batch.
         outputs: where answers are kept from trial to trial (None: in memory only).
+        every: 1 answers all rows; 2 every second one, the even rows of even steps and the odd rows of odd steps, and
+            the others keep the data's labels.
 
     Raises:
         InvalidInput: for a family whose labels are not what it generates (mBART wraps its last label
@@ -54,8 +64,8 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None) -
 
     def batch_at(step: int) -> Batch:
         batch = data(step)
-        keys = [_key(batch, row) for row in range(len(batch["labels"]))]
-        new = [row for row, key in enumerate(keys) if key not in known]
+        keys = {row: _key(batch, row) for row in range(len(batch["labels"])) if (row - step) % every == 0}
+        new = [row for row, key in keys.items() if key not in known]
         if new:
             keys_N16 = torch.frombuffer(bytearray(b"".join(keys[row] for row in new)), dtype=torch.uint8).view(-1, 16)
             asked = {name: tensor[new] for name, tensor in batch.items()}
@@ -64,7 +74,10 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None) -
                 if outputs is None
                 else outputs.answers(keys_N16, lambda: _answer(teacher, asked))
             )
-        labels_BT = _padded([known[key].long() for key in keys])
+        given = batch["labels"].cpu()
+        labels_BT = _padded(
+            [known[keys[row]].long() if row in keys else own[own != IGNORED] for row, own in enumerate(given)]
+        )
         return {**batch, "labels": labels_BT.to(batch["labels"].device)}
 
     return batch_at

@@ -28,7 +28,7 @@ from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
-from nash_search.pruner.sequence_distillation import answered
+from nash_search.pruner.sequence_distillation import labelled
 from nash_search.pruner.sparsity import choose
 from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.supernet import Supernet
@@ -91,8 +91,7 @@ class Trial:
         self.rungs = {round(self.steps * (i + 1) / self.recipe.rungs) for i in range(self.recipe.rungs)}
         asked = [wanted.model_dump(), self.recipe.model_dump(), shapes_of(self.teacher).model_dump()]
         self.question = digest([*asked, self.context.seed, str(self.device), self.outputs is not None])
-        if self.recipe.labels == "teacher":
-            self.data = answered(self.teacher, self.data, self.outputs)
+        self.data = labelled(self.teacher, self.data, self.recipe.labels, self.outputs)
         self.blocks: tuple[int, ...] = ()
         self.stages: dict[str, dict[str, float]] = {}
 

@@ -30,7 +30,7 @@ from nash_search.pruner import checkpoint, importance
 from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.layer_selection import DecoderScore, ElasticDecoder, selected_blocks
-from nash_search.pruner.sequence_distillation import answered
+from nash_search.pruner.sequence_distillation import labelled
 from nash_search.pruner.sparsity import Kept, choose
 from nash_search.pruner.surgery import cut, keep_decoder_blocks, undisturbed
 from nash_search.pruner.training import ALONE, Group, Optimization, TrainingContext, Watch, train
@@ -117,7 +117,7 @@ def train_supernet(
     device, teacher_cache = torch.device(context.device), context.teacher_cache
     teacher = teacher if teacher.device == device and not teacher.training else _frozen(teacher, device)
     total = len(family_of(teacher).decoder_blocks(teacher))
-    data = answered(teacher, data, teacher_cache) if recipe.labels == "teacher" else data
+    data = labelled(teacher, data, recipe.labels, teacher_cache)
     model = undisturbed(keep_decoder_blocks(teacher, tuple(range(total))).float())
     gates = gates_of(model, recipe)
     with context.step_guard():

@@ -26,7 +26,7 @@ from nash_search.report.words import (
     ranges,
 )
 from nash_search.summaries import Plan
-from nash_search.summary_rows import PlannedBudget
+from nash_search.summary_rows import PlannedBudget, PlannedCalibration
 
 
 def admits(total_layers: int, fits: Mapping[int, Sequence[Sequence[int]]], grid: Sequence[int]) -> str:
@@ -80,6 +80,8 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
         rows.append(("certifies", certifies_words(plan.certifies)))
     goes_on = plan.workload.runtime if plan.trials and plan.workload is not None else ""
     rows += engines.rows(plan.engines, goes_on)
+    if plan.calibration is not None:
+        rows.append(("recipe", _calibration_words(plan.calibration)))
     rows += _cost_rows(plan)
     if dashboard:
         rows.append(("dashboard", escape.plain(dashboard)))
@@ -104,6 +106,17 @@ def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
             words += f"; estimated {escape.plain(plan.estimated)}"
         rows.append(("spends", words))
     return rows
+
+
+def _calibration_words(planned: PlannedCalibration) -> str:
+    """How the recipe will be found, and what that may take."""
+    if planned.known:
+        return "learning rates and labels as found before"
+    if planned.steps is None:
+        return "too few trials for a calibration: rates and labels as the recipe says (give more trials)"
+    short, long = planned.steps
+    share = f"at most {planned.share:.0%} of the trials' training seconds"
+    return f"found by up to {planned.trainings} short trainings of {short} and {long} steps, {share}"
 
 
 def plan_lines(plan: Plan, dashboard: str = "") -> list[str]:

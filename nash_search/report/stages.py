@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nash_search.report.engines import trying
-from nash_search.report.words import counted, fidelity_words, format_quality, shared_words, vocabulary_words
+from nash_search.report.words import (
+    calibration_words,
+    counted,
+    fidelity_words,
+    format_quality,
+    recipe_words,
+    shared_words,
+    training_words,
+    vocabulary_words,
+)
 from nash_search.summary_rows import Vocabulary
 
 STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -18,6 +27,9 @@ STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "engines": trying,
     "vocabulary": lambda d: vocabulary_words(Vocabulary.model_validate(d)),
     "shared": shared_words,
+    "calibration": calibration_words,
+    "calibrated": training_words,
+    "recipe": recipe_words,
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),

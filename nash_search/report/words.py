@@ -197,6 +197,39 @@ def shared_words(found: Mapping[str, Any]) -> str:
     return words if found["trusted"] else f"{words}, which is poor: later trials were trained by themselves"
 
 
+def calibration_words(found: Mapping[str, Any]) -> str:
+    """What a calibration is about to train."""
+    steps = f"{found['short_steps']} and {found['long_steps']} steps"
+    words = f"looking for learning rates and labels by short trainings of {steps} ({found['architecture']})"
+    return words + (f"; {found['trained']} are there already" if found.get("trained") else "")
+
+
+def training_words(training: Mapping[str, Any]) -> str:
+    """What one short training came to."""
+    words = f"{training['steps']} steps {setting_words(training['setting'])}: "
+    if training["failure"] is None:
+        return words + format_quality(training["quality"])
+    return words + ("diverged" if training["failure"] == "nan" else f"failed ({training['failure']})")
+
+
+def setting_words(setting: Mapping[str, Any]) -> str:
+    """Rates and labels in words."""
+    rates = [f"{setting[name]:g}" for name in ("learning_rate", "tune_learning_rate")]
+    whose = {"data": "the data's labels", "teacher": "the teacher's answers", "mixed": "labels and answers in turn"}
+    return f"at {rates[0] if len(set(rates)) == 1 else ' then '.join(rates)} on {whose[setting['labels']]}"
+
+
+def recipe_words(found: Mapping[str, Any]) -> str:
+    """What a calibration decided, from what."""
+    words = f"trials train {setting_words(found['chosen'])}"
+    if found["remembered"]:
+        return f"{words}, as found before for this model, data and number of steps"
+    words += f": best of {len(found['trainings'])} short trainings"
+    if found["by"] == "loss":
+        words += f" by their loss, for {escape.plain(found['metric'], 30)} was the same for all"
+    return words
+
+
 def fidelity_words(detail: Mapping[str, Any]) -> str:
     """What quantised exports keep of their float twins' quality, and how many are refused for it."""
     found: Sequence[Fidelity] = detail["found"]

@@ -21,7 +21,7 @@ from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
-from nash_search.search import feasibility, margins, probe
+from nash_search.search import calibration, feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
 from nash_search.search.question import PROBE
 from nash_search.storage import recovery
@@ -205,7 +205,7 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
     trials = max(0, min(case.config.trials, len(possible)) - done)
     middle = sorted(possible, key=table.share)[len(possible) // 2]
     try:
-        one = case.evaluator.trial_cost(middle, cost.train_threads(case.workers), COST_LIMIT_S)
+        one = case.evaluator.trial_cost(case.config, middle, cost.train_threads(case.workers), COST_LIMIT_S)
     except Exception as error:  # whatever training may fail of: the trial will say so, the plan does without
         log.warning("no estimate of what a trial costs: %s: %s", type(error).__name__, error)
         return {}
@@ -258,6 +258,7 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
         fastest=fastest.slug,
         engines=told_engines(case),
         trials=config.trials,
+        calibration=calibration.planned(case),
         workers=case.workers,
         **estimate(case, records, load_s),
         reference=reference(facts),

@@ -21,6 +21,7 @@ from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, Certification, judged
 from nash_search.search import (
+    calibration,
     certify,
     feasibility,
     finalists,
@@ -36,6 +37,7 @@ from nash_search.search.callbacks import Listener, Listeners, SearchResult
 from nash_search.search.scheduler import Scheduler
 from nash_search.search.signals import Interruption
 from nash_search.storage import locks, recovery
+from nash_search.storage.study import Study
 from nash_search.summaries import Summary
 from nash_search.trial import cost, shared_training
 from nash_search.trial.evaluator import Evaluator, open_evaluator
@@ -146,10 +148,17 @@ class _Run:
             answer = self._summary(nothing, Scheduler.NO_TRIALS, 0.0, [])
             say("infeasible", answer.told())
             return SearchResult(folder=self.folder, answers=nothing, summary=answer)
+        study = study or opening.new_study(config, self.folder, self.facts)
+        try:
+            ended = self._keep_question()
+            with_recipe = self._calibrated(study)
+        except BaseException:
+            study.close()
+            raise
         scheduler = Scheduler(
-            study or opening.new_study(config, self.folder, self.facts),
+            study,
             self.table,
-            config,
+            with_recipe,
             self.workload,
             workers=self.workers,
             listeners=say.listeners,
@@ -158,7 +167,7 @@ class _Run:
             spent_s=time.monotonic() - self.began,
         )
         try:
-            self._train(scheduler)
+            self._train(scheduler, ended)
             try:
                 return self._certify(scheduler)
             except Exception as error:
@@ -175,10 +184,22 @@ class _Run:
         if self.vocabulary is not None:
             self.say("vocabulary", self.vocabulary)
 
-    def _train(self, scheduler: Scheduler) -> None:
-        plain = self.config.model_copy(update={"storage": None})  # what `resume` goes on with
+    def _keep_question(self) -> bool:
+        """Write what `resume` goes on with; was nothing but the end missing?"""
+        plain = self.config.model_copy(update={"storage": None})
         ended = unfinished.only_the_end_is_missing(self.folder, plain)
         write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
+        return ended
+
+    def _calibrated(self, study: Study) -> SearchConfig:
+        """What the trials are asked: the question, with the rates and labels that a calibration found."""
+        found = calibration.calibrated(self, study, self._run_jobs, self.say)
+        if found is None:
+            return self.config
+        self.say("recipe", found.model_dump(mode="json"))
+        return self.config.model_copy(update={"recipe": found.chosen.within(self.config.recipe)})
+
+    def _train(self, scheduler: Scheduler, ended: bool) -> None:
         (self.folder / "trials").mkdir(exist_ok=True)
         recovery.settle(scheduler.study, self.table)
         scheduler.tidy()

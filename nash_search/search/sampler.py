@@ -57,12 +57,12 @@ class FreeTPE(TPESampler):
 class FreeGP(GPSampler):
     """Gaussian processes whose acquisition is evaluated on all free points (Optuna optimises it over the space)."""
 
-    def __init__(self, free: Sequence[Architecture], *, seed: int) -> None:
-        """Args as for `Proposals`."""
+    def __init__(self, free: Sequence[dict[str, Any]], *, seed: int) -> None:
+        """`free` are the points that may be proposed, as Optuna's parameters."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             super().__init__(seed=seed, n_startup_trials=1, deterministic_objective=True)
-        self._free = [params_of(a) for a in free]
+        self._free = list(free)
 
     # private, but Optuna's own way: "Advanced users can override this method to change the optimization algorithm",
     # though a later version may drop it; a test compares the proposals with Optuna's own acquisition function
@@ -126,7 +126,9 @@ class Proposals(BaseSampler):
         tpe = FreeTPE(self._free, seed=self._seed, alone=self._alone)
         if self._name == "gp":
             finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-            return [tpe] if len(finished) > GP_MOST else [FreeGP(self._free, seed=self._seed), tpe]
+            return (
+                [tpe] if len(finished) > GP_MOST else [FreeGP([params_of(a) for a in self._free], seed=self._seed), tpe]
+            )
         return [tpe] if self._name == "tpe" else []
 
     def sample_independent(

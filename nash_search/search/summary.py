@@ -19,7 +19,7 @@ from nash_search.files import csv_cell, write_atomic
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Training, over_seeds
-from nash_search.search import margins, plan, probe
+from nash_search.search import calibration, margins, plan, probe
 from nash_search.search.plan import Case
 from nash_search.storage import provenance
 from nash_search.summaries import SUMMARY, Summary
@@ -96,6 +96,7 @@ def full(
         train_steps=sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
         device_s=sum(r.wall_s for r in records),
         shared=shared_training.summary(records),
+        calibration=calibration.of_study(folder),
         sealed_test_openings=found.opened,
         unfinished=None,
         **provenance.told(folder, case.table.fingerprint),

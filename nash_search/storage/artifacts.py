@@ -29,6 +29,8 @@ RECORD = "record.json"
 WEIGHTS = "weights"
 FINALISTS = "finalists"
 """In the study's folder: winners trained again with other seeds."""
+CALIBRATION = "calibration"
+"""In the study's folder: short trainings that found the recipe."""
 SMALL_BYTES = 4 * 2**20
 
 

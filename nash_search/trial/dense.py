@@ -48,7 +48,7 @@ class Dense:
             found = models.find_model(self.config.model, self.config.revision)
         if self.config.format == "stock":
             self._check_stock(found)
-        if self.config.recipe.labels == "teacher" and not FAMILIES[found.model_type].answers_are_labels:
+        if self.config.recipe.labels != "data" and not FAMILIES[found.model_type].answers_are_labels:
             rule = "labels teacher must have a family whose answers can be labels"
             raise InvalidInput(f"{rule}, but got {found.model_type}", where="recipe.labels", fix="set labels: data")
         return found

@@ -34,6 +34,9 @@ class Evaluator(Protocol):
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
 
+    def answers_are_labels(self) -> bool:
+        """Can a student learn what the dense model generates? (`Family.answers_are_labels`)"""
+
     def workload(self) -> Workload:
         """The resolved call that is timed."""
 
@@ -54,8 +57,11 @@ class Evaluator(Protocol):
     def dense_on_engines(self, dense_ms: float, known: Path, say: Say) -> Engines:
         """The dense model, nothing pruned, on every other engine here; `known` keeps it for as long as `dense_ms`."""
 
-    def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
+    def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""
+
+    def train_short(self, job: Job, hooks: Hooks) -> TrialRecord:
+        """Train and score for a calibration (`trial.short_training`): no latency, no weights."""
 
     def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
         """Train, cut, measure and score; weights go to `scratch / WEIGHTS`, resumable state to `job.work`."""
@@ -86,7 +92,7 @@ class Evaluator(Protocol):
 
 def open_evaluator(config: SearchConfig) -> Evaluator:
     """The evaluator a configuration asks for; models and data stay loaded for the next trial of this process."""
-    parts = {"task", "model", "revision", "trim_vocab", "workload", "recipe", "seed"}
+    parts = {"task", "model", "revision", "trim_vocab", "workload", "seed"}
     key = digest(config.model_dump(mode="json", include=parts))
     if key not in _open:
         _open.clear()

@@ -1,7 +1,7 @@
 """What a trial is asked, as a value that travels to any process, and what it tells while it runs.
 
 Job         one architecture with everything its training needs
-JobSource   whoever has jobs: the search's scheduler and, after it, the finalists
+JobSource   whoever has jobs: the calibration, the search's scheduler and, after it, the finalists
 Hooks       what a running trial tells the outside
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from nash_search.config import Architecture, Frozen, SearchConfig, Workload, digest
 from nash_search.files import ask_free
 from nash_search.records import FailureReason, TrialRecord
-from nash_search.storage.artifacts import FINALISTS, folder_key
+from nash_search.storage.artifacts import CALIBRATION, FINALISTS, folder_key
 
 TEACHER_OUTPUTS = ".teacher-outputs"
 """In the study's folder: what the teacher says about each batch, shared by its trials, gone when it ends."""
@@ -44,17 +44,21 @@ class Job(Frozen):
     """CPU threads of training; fixed per study, for sums depend on it."""
     finalist: bool = False
     """A decided architecture trained once more, with a seed that is not the search's."""
+    short: bool = False
+    """A calibration's training: scored, but neither timed nor exported."""
 
     @property
     def key(self) -> str:
         """Name of the trial's folder."""
         key = folder_key(self.question, self.architecture)
+        if self.short:
+            return f"{key}-{digest(self.config.recipe.model_dump(mode='json'))[:8]}"
         return f"{key}-{self.seed}" if self.finalist else key
 
     @property
     def home(self) -> Path:
         """Where jobs of this kind lie."""
-        return Path(self.folder) / (FINALISTS if self.finalist else "trials")
+        return Path(self.folder) / (CALIBRATION if self.short else FINALISTS if self.finalist else "trials")
 
     @property
     def final(self) -> Path:

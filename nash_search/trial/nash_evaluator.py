@@ -21,6 +21,7 @@ import torch
 
 from nash_search import device, latency, loading, pruner
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload
+from nash_search.families import FAMILIES
 from nash_search.fidelity import Fidelity
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
@@ -32,7 +33,7 @@ from nash_search.summary_rows import DataFacts
 from nash_search.tasks.dense_check import check_finetuned
 from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
-from nash_search.trial import dense_engines, shared_training
+from nash_search.trial import dense_engines, shared_training, short_training
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.curve import Curve
 from nash_search.trial.dense import Dense
@@ -76,8 +77,6 @@ class NashEvaluator:
         """Data, metric and tokenizer."""
         return self.dense.task
 
-    # -- the question ----------------------------------------------------------------------------
-
     @cached_property
     def _facts(self) -> dict[str, Any]:
         return {
@@ -105,6 +104,10 @@ class NashEvaluator:
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
         return self.dense.found.decoder_layers
+
+    def answers_are_labels(self) -> bool:
+        """A property of the family."""
+        return FAMILIES[self.dense.found.model_type].answers_are_labels
 
     @cached_property
     def _workload(self) -> Workload:
@@ -135,8 +138,6 @@ class NashEvaluator:
     def _dense_served(self) -> Any:
         """The dense model as the runtime serves it."""
         return self._serving.served(self.teacher)
-
-    # -- before training -------------------------------------------------------------------------
 
     def probe(
         self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
@@ -188,16 +189,14 @@ class NashEvaluator:
         served = serving.served(given.to(self.device.name))
         return self._timed(self._dense_served, served), serving.score(served, "validation")
 
-    def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
+    def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
         torch.set_num_threads(threads)
         rungs = min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation)))
-        scorings = (self.config.recipe.rungs - 1) * rungs + 1
+        scorings = (config.recipe.rungs - 1) * rungs + 1
         context = pruner.TrainingContext(device=self.device.name, step_guard=self._guard)
-        train_s, how = shared_training.training_s(self.teacher, self.task, architecture, self.config, context, limit_s)
+        train_s, how = shared_training.training_s(self.teacher, self.task, architecture, config, context, limit_s)
         return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
-
-    # -- a trial ---------------------------------------------------------------------------------
 
     def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
         """Train, cut, time and score one architecture."""
@@ -246,6 +245,10 @@ class NashEvaluator:
             stages=start.stages | pruned.stages,
         )
 
+    def train_short(self, job: Job, hooks: Hooks) -> TrialRecord:
+        """For a calibration."""
+        return short_training.trained(job, hooks, self.teacher, self.task, self.device.name, self._guard)
+
     def _at_rung(self, model: Any) -> Quality:
         return score(model, self.task, "validation", limit=RUNG_EXAMPLES, guard=self._guard)
 
@@ -276,8 +279,6 @@ class NashEvaluator:
         served = self._serving.taken_over(model, scratch / WEIGHTS)
         self._serving.written(model, served, scratch)
         return served
-
-    # -- certification ---------------------------------------------------------------------------
 
     def dense_folder(self) -> Path:
         """The teacher's own folder, so named that it is found from anywhere."""

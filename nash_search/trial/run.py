@@ -55,13 +55,15 @@ def run_trial(
         with limit or nullcontext():
             if dense:
                 record = evaluator.take_dense(job, job.scratch)
+            elif job.short:
+                record = evaluator.train_short(job, hooks or Hooks())
             else:
                 record = evaluator.train(job, job.scratch, hooks or Hooks())
-        check_values(record)
+        check_values(record, timed=not job.short)
         if job.device and record.latency is not None and device_id(record.latency.fingerprint) != job.device:
             raise Failed("error", "the trial must be timed on the study's device, but this worker has another one")
         made = {"versions": versions(), "created": stamp(), "wall_s": time.monotonic() - began}
-        record = record.model_copy(update=made)
+        record = record.model_copy(update=made if dense else made | {"recipe": job.config.recipe})
         (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
         artifacts.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})
         shutil.rmtree(job.work, ignore_errors=True)
@@ -84,6 +86,7 @@ def failed_record(job: Job, reason: FailureReason, message: str, seconds: float 
         seed=job.seed,
         failure=reason,
         message=" ".join(message.split())[:300],
+        recipe=job.config.recipe,
         stages={"lost": {"seconds": seconds, "steps": 0.0}},
         versions=versions(),
         created=stamp(),
@@ -91,8 +94,12 @@ def failed_record(job: Job, reason: FailureReason, message: str, seconds: float 
     )
 
 
-def check_values(record: TrialRecord) -> None:
+def check_values(record: TrialRecord, *, timed: bool = True) -> None:
     """The values gate: what is told to the study is finite, complete and in range.
+
+    Args:
+        record: of a trial that did not fail.
+        timed: it must have a latency too.
 
     Raises:
         Failed: with the reason `nan` when a value would poison the study.
@@ -100,7 +107,9 @@ def check_values(record: TrialRecord) -> None:
     if record.status not in ("complete", "stopped"):
         return
     numbers = [p.value for p in record.curve]
-    if record.status == "complete":
+    if record.status == "complete" and not timed:
+        numbers.append(math.nan if record.quality is None else record.quality.value)
+    elif record.status == "complete":
         if record.latency is None or record.quality is None:
             raise Failed("error", "a complete trial must have a latency and a quality, but one is missing")
         numbers += [record.latency.median_ms, record.latency.ratio, record.quality.value]

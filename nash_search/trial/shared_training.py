@@ -126,11 +126,12 @@ def answers_s(
     teacher: Any, data: Any, recipe: PruningRecipe, guard: Callable[[], AbstractContextManager[Any]]
 ) -> float:
     """Seconds that the teacher's answers take the whole study, from one batch: each example is answered once."""
-    if recipe.labels != "teacher":
+    if recipe.labels == "data":
         return 0.0
     began = time.monotonic()
     with guard():
         pruner.answered(teacher, data)(0)
+    # mixed: in an example's second epoch it may be the other half's turn, so all are answered in the end
     return (time.monotonic() - began) * min(recipe.trial_steps, data.steps_per_epoch)
 
 

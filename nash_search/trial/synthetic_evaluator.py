@@ -79,6 +79,10 @@ class SyntheticEvaluator:
         """Six."""
         return LAYERS
 
+    def answers_are_labels(self) -> bool:
+        """They would be."""
+        return True
+
     def workload(self) -> Workload:
         """A call nobody makes."""
         return Workload(batch_size=64, input_tokens=8, output_tokens=8)
@@ -131,7 +135,7 @@ class SyntheticEvaluator:
         found = DenseOnEngine(workload=workload, latency=latency, quality=quality, kept=0.998)
         return Engines(tried=(found,), reference=quality)
 
-    def trial_cost(self, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
+    def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """As long as a trial was ordered to take."""
         seconds = float(self.orders.get("trial_s", "0"))
         return TrialCost(train_s=seconds, score_s=0.0, pairs=8, how="as ordered")
@@ -193,6 +197,27 @@ class SyntheticEvaluator:
             raise Failed("nan", "ordered")
         stages = {"tune": {"steps": float(curve[-1].step), "seconds": curve[-1].train_s}}
         return self._record(job, scratch).model_copy(update={"curve": tuple(curve), "stages": stages})
+
+    def train_short(self, job: Job, hooks: Hooks) -> TrialRecord:
+        """Best at rates of 1e-3, a point better on mixed labels; rates from the ordered `diverge` on end in NaN."""
+        recipe = job.config.recipe
+        rates = recipe.learning_rate, recipe.tune_learning_rate
+        if max(rates) >= float(self.orders.get("diverge", "inf")):
+            raise Failed("nan", "ordered")
+        if self.orders.get("die") == "short" and not (job.home / "died").exists():
+            (job.home / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        off = sum(math.log10(rate / 1e-3) ** 2 for rate in rates)
+        better = {"data": 0.0, "teacher": 0.5, "mixed": 1.0}[recipe.labels]
+        value = 0.0 if "flat" in self.orders else 80 - 5 * off + better + math.log(recipe.trial_steps)
+        return TrialRecord(
+            number=job.number,
+            architecture=job.architecture,
+            seed=job.seed,
+            quality=self._quality(job.architecture, "validation", 0).model_copy(update={"value": value}),
+            pruning={"validation_loss": 1 + off - better / 10},
+            stages={"tune": {"steps": recipe.trial_steps, "seconds": 0.1 * recipe.trial_steps}},
+        )
 
     def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """No vocabulary."""

@@ -7,7 +7,7 @@ import torch
 from tiny import KINDS, batch_of, model_of
 
 from nash_search.errors import InvalidInput
-from nash_search.pruner import TeacherCache, answered
+from nash_search.pruner import TeacherCache, answered, labelled
 from nash_search.pruner.distillation import forward
 
 TAUGHT = [kind for kind in KINDS if kind not in ("mbart", "whisper")]
@@ -101,3 +101,16 @@ def test_an_answer_fits_the_models_positions():
 def test_families_whose_labels_are_not_what_they_generate_are_refused(kind):
     with pytest.raises(InvalidInput, match=f"answers must be labels as they are generated, but got {kind}"):
         answered(model_of(kind), batch_of)
+
+
+def test_mixed_labels_take_turns_row_by_row_and_step_by_step():
+    teacher = model_of("t5")
+    whole = answered(teacher, batch_of)
+    mixed = labelled(teacher, batch_of, "mixed")
+    for step in (0, 1, 2, 3):
+        found, own, said = (batches(step)["labels"] for batches in (mixed, batch_of, whole))
+        for row in range(len(own)):
+            expected = said if (row - step) % 2 == 0 else own
+            assert found[row][found[row] != -100].tolist() == expected[row][expected[row] != -100].tolist()
+    assert labelled(teacher, batch_of, "data") is batch_of
+    assert torch.equal(labelled(teacher, batch_of, "teacher")(0)["labels"], whole(0)["labels"])

@@ -11,4 +11,5 @@ def test_a_search_space_is_written_for_a_model_and_loads(model_folder, tmp_path)
     file.write_text(search_space_text(str(model_folder)))
     config = load_config(file)
     assert config.model == str(model_folder) and config.search_space.decoder_layers == (1, 2)
-    assert config.recipe.learning_rate == (1e-4 if model_folder.name == "t5" else 1e-5)
+    assert config.recipe.calibrate
+    assert config.recipe.learning_rate == (3e-4 if model_folder.name == "t5" else 5e-5)

@@ -1,0 +1,127 @@
+"""What a calibration found: short trainings of one architecture, and the rates and labels that the trials take.
+
+Setting    the two learning rates and the labels: what a calibration varies
+ShortTraining   one setting, trained for so many steps, and its quality
+Calibration    all of them and the one that is chosen
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import Field
+
+from nash_search import pareto
+from nash_search.architecture import Architecture
+from nash_search.recipes import Frozen, Labels, PruningRecipe
+from nash_search.records import FailureReason, TrialRecord
+
+VALIDATION_LOSS = "validation_loss"
+"""Among a record's diagnostics: nats per token of the first references."""
+SCORING = "scoring"
+"""Among a record's stages: its seconds are a calibration's too."""
+LOWEST, HIGHEST = 1e-5, 3e-2
+"""Learning rates that are tried, three and a half decades; a recipe's own may lie outside."""
+
+
+class Setting(Frozen):
+    """What is varied, of a recipe."""
+
+    learning_rate: float = Field(gt=0)
+    """Weights, stage 2."""
+    tune_learning_rate: float = Field(gt=0)
+    """Weights, stage 4."""
+    labels: Labels
+
+    @classmethod
+    def of(cls, recipe: PruningRecipe) -> Setting:
+        """What a recipe says."""
+        return cls.model_validate(recipe.model_dump(include=set(cls.model_fields)))
+
+    def within(self, recipe: PruningRecipe) -> PruningRecipe:
+        """The recipe with these rates and labels."""
+        return recipe.model_copy(update=self.model_dump())
+
+
+class ShortTraining(Frozen):
+    """One setting, trained short."""
+
+    setting: Setting
+    steps: int
+    """Optimizer steps, both stages."""
+    quality: float | None = None
+    """On the validation examples; None where it has none."""
+    loss: float | None = None
+    """Cross-entropy of the validation references, nats per token."""
+    seconds: float = 0.0
+    """Training, the teacher's answers and scoring."""
+    scoring_s: float = 0.0
+    """Of these, scoring."""
+    failure: FailureReason | None = None
+    """`nan`: it diverged."""
+    message: str = ""
+
+    @classmethod
+    def of(cls, record: TrialRecord) -> ShortTraining:
+        """What a record says of it, which has its recipe."""
+        if record.recipe is None:
+            raise ValueError("a calibration's record must have its recipe, but it has none")
+        return cls(
+            setting=Setting.of(record.recipe),
+            steps=record.recipe.trial_steps,
+            quality=None if record.quality is None else record.quality.value,
+            loss=record.pruning.get(VALIDATION_LOSS),
+            seconds=record.train_s,
+            scoring_s=record.stages.get(SCORING, {}).get("seconds", 0.0),
+            failure=record.failure,
+            message=record.message,
+        )
+
+
+class Calibration(Frozen):
+    """Every short training of one study, and what they decide."""
+
+    architecture: Architecture
+    """The one that was trained."""
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    examples: int
+    """Validation examples that each was scored on."""
+    trainings: tuple[ShortTraining, ...]
+    """In the order of their settings' first training, the shorter before the longer."""
+    chosen: Setting
+    by: Literal["quality", "loss"] = "quality"
+    """What told them apart: the loss, where the metric was the same for all."""
+    limit_s: float
+    """Seconds that it was allowed."""
+    remembered: bool = False
+    """Taken over from an earlier study of the same model, data, steps and batch."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it, one training after the other."""
+        return sum(t.seconds for t in self.trainings)
+
+    @property
+    def best(self) -> ShortTraining:
+        """The chosen setting's longest training."""
+        return max((t for t in self.trainings if t.setting == self.chosen), key=lambda t: t.steps)
+
+
+def elected(
+    trainings: Iterable[ShortTraining], direction: Literal["maximize", "minimize"]
+) -> tuple[ShortTraining, ...]:
+    """Trainings of one length from best to worst, those without a quality left out.
+
+    The metric decides, and the validation loss between equals (a metric can be 0 for all of them).
+    """
+    able = [(pareto.loss(t.quality, direction), t.loss, t) for t in trainings if t.quality is not None]
+    worst = float("inf")
+    return tuple(t for _, _, t in sorted(able, key=lambda f: (f[0], worst if f[1] is None else f[1])))
+
+
+def flat(trainings: Iterable[ShortTraining]) -> bool:
+    """Is the metric the same for all that have one, so that it tells nothing?"""
+    values = [t.quality for t in trainings if t.quality is not None]
+    return len(values) > 1 and max(values) == min(values)
