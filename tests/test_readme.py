@@ -14,7 +14,7 @@ import pytest
 import nash_search
 from experiments.__main__ import listed
 from nash_search.cli import app
-from nash_search.search.summary import PUBLIC, PUBLIC_PARTS
+from nash_search.summaries import PUBLIC, PUBLIC_PARTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
