@@ -3,6 +3,7 @@
 write_atomic   a reader sees the old file or the new one, and so does a machine that lost its power
 replace        the same without the wait for the disk: for what can be drawn again
 staged_file, staged_folder   the same two ways for whoever writes by path: it takes the name when it is whole
+take_place     the last step of all of these, for what is staged and finished in two places: nobody else renames
 ask_free       ENOSPC before the work instead of in the middle of it
 csv_cell       a cell that no spreadsheet runs as a formula
 sqlite_url     the storage URL of an SQLite file, whatever characters its path has
@@ -45,6 +46,20 @@ def fsync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def take_place(scratch: Path, path: Path, *, durable: bool) -> None:
+    """A file or a folder that is whole takes the name `path`; a folder that had it goes first.
+
+    Args:
+        scratch: on the same file system; its content is on the disk already where `durable`.
+        path: the name.
+        durable: a machine that loses its power from now on has it under this name.
+    """
+    shutil.rmtree(path, ignore_errors=True)  # a file is replaced, and left alone here
+    os.replace(scratch, path)
+    if durable:
+        fsync_folder(path.parent)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace a file by new content, durably; readers see the old or the new one, never a part."""
     raw = data.encode() if isinstance(data, str) else data
@@ -56,11 +71,10 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(scratch, path)
+        take_place(scratch, path, durable=True)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -69,7 +83,7 @@ def replace(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.replace(name, path)
+        take_place(Path(name), path, durable=False)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -88,11 +102,9 @@ def staged_file(path: Path, *, durable: bool) -> Iterator[Path]:
         yield scratch
         if durable:
             fsync_file(scratch)
-        os.replace(scratch, path)
+        take_place(scratch, path, durable=durable)
     finally:
         scratch.unlink(missing_ok=True)
-    if durable:
-        fsync_folder(path.parent)
 
 
 @contextmanager
@@ -105,12 +117,9 @@ def staged_folder(path: Path, *, durable: bool) -> Iterator[Path]:
         if durable:
             for entry in (*scratch.rglob("*"), scratch):
                 (fsync_folder if entry.is_dir() else fsync_file)(entry)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(scratch, path)
+        take_place(scratch, path, durable=durable)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if durable:
-        fsync_folder(path.parent)
 
 
 def ask_free(folder: Path, needed_bytes: int, who: str) -> None:

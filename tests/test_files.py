@@ -56,3 +56,14 @@ def test_a_durable_one_is_synced_before_it_takes_the_name_and_its_folder_after(s
     with staged(target, durable=False) as scratch:
         fill(scratch, "text")
     assert not synced
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_whole_takes_the_place_of_what_had_the_name(tmp_path, folder):
+    path, scratch = tmp_path / "name", tmp_path / ".scratch"
+    for place, text in ((path, "old"), (scratch, "new")):
+        if folder:
+            place.mkdir()
+        fill(place, text)
+    files.take_place(scratch, path, durable=True)
+    assert set(texts(tmp_path).values()) == {"new"} and not scratch.exists()

@@ -132,6 +132,11 @@ def test_only_pareto_knows_which_way_quality_points() -> None:
     assert [str(p.relative_to(PACKAGE)) for p in FILES if asks.search(p.read_text())] == ["pareto.py"]
 
 
+def test_only_files_renames() -> None:
+    renames = re.compile(r"os\.(replace|rename)\(|shutil\.move\(|\.rename\(")
+    assert [str(p.relative_to(PACKAGE)) for p in FILES if renames.search(p.read_text())] == ["files.py"]
+
+
 def test_no_drawer_modules() -> None:
     banned = {"utils", "helpers", "common", "manager", "handler", "factory"}
     assert not [p for p in FILES if p.stem in banned]

@@ -24,7 +24,7 @@ from typing import Any
 
 from nash_search import pareto
 from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.files import ask_free, fsync_folder, write_atomic
+from nash_search.files import ask_free, fsync_folder, take_place, write_atomic
 from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
@@ -212,10 +212,9 @@ def _export(
             taken=frozenset(Path(p.checkpoint).name for p in points),
         )  # fmt: skip
         scratch, target = _scratch(exports, point.key), exports / name
-        shutil.rmtree(target, ignore_errors=True)
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         (scratch / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
-        scratch.rename(target)
+        take_place(scratch, target, durable=False)
         seeds = _trainings(point, timed.points, records, meets)
         points.append(point.model_copy(update={"checkpoint": f"{CHECKPOINTS}/{name}", "seeds": seeds}))
     fsync_folder(exports)

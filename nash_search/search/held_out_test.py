@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nash_search.files import take_place
 from nash_search.results import Answers
 from nash_search.search.certify import write
 from nash_search.storage import artifacts
@@ -53,8 +54,7 @@ def place(folder: Path, answers: Answers) -> None:
         scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name
         shutil.rmtree(scratch, ignore_errors=True)
         artifacts.second(folder / point.checkpoint, scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
+        take_place(scratch, target, durable=False)
     for budget in answers.terms.budgets:  # a copy of an earlier answer that no longer holds
         if budget.folder not in answers.winners:
             shutil.rmtree(folder / BEST / budget.folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from nash_search import errors, pareto
 from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
-from nash_search.files import sqlite_url, write_atomic
+from nash_search.files import sqlite_url, take_place, write_atomic
 from nash_search.intervals import OccasionEffect
 from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, table_of
@@ -145,7 +145,7 @@ def new_study(config: SearchConfig, folder: Path, facts: StudyFacts) -> Study:
     scratch = path.with_name(f".{path.name}.new")
     remove_database(scratch)
     Study(open_storage(sqlite_url(scratch)), name, folder, facts).close()
-    scratch.rename(path)
+    take_place(scratch, path, durable=True)
     recovery.back_up(folder)
     return Study(open_storage(sqlite_url(path)), name, folder, None)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import Architecture, digest
-from nash_search.files import fsync_file, fsync_folder, write_atomic
+from nash_search.files import fsync_file, fsync_folder, take_place, write_atomic
 from nash_search.records import TrialRecord
 from nash_search.storage import failpoints
 
@@ -96,10 +96,7 @@ def commit(scratch: Path, final: Path, facts: dict[str, Any]) -> None:
     failpoints.hit("artefact")
     write_atomic(scratch / NAME, json.dumps({**facts, "files": entries}, indent=1, sort_keys=True))
     failpoints.hit("manifest")
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(scratch, final)
-    fsync_folder(final.parent)
+    take_place(scratch, final, durable=True)
     failpoints.hit("rename")
 
 

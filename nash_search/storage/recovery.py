@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from nash_search.config import Architecture
 from nash_search.errors import StorageDamaged
-from nash_search.files import fsync_file, fsync_folder, sqlite_url
+from nash_search.files import fsync_file, sqlite_url, take_place
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
 from nash_search.storage import artifacts, failpoints
@@ -139,7 +139,7 @@ def back_up(folder: Path) -> None:
         copy.close()
         origin.close()
     fsync_file(scratch)
-    os.replace(scratch, target)
+    take_place(scratch, target, durable=True)
     for number in numbers[: max(0, len(numbers) + 1 - KEPT)]:
         (backups / f"study-{number:06d}.db").unlink(missing_ok=True)
 
@@ -178,9 +178,9 @@ def rebuild(folder: Path, name: str) -> int:
     new.close()
     for suffix in ("", "-wal", "-shm"):
         if (folder / f"{DATABASE}{suffix}").exists():
-            os.replace(folder / f"{DATABASE}{suffix}", folder / f"{DATABASE}.damaged{suffix}")
-    os.replace(fresh, folder / DATABASE)
-    fsync_folder(folder)
+            damaged = folder / f"{DATABASE}.damaged{suffix}"
+            take_place(folder / f"{DATABASE}{suffix}", damaged, durable=False)
+    take_place(fresh, folder / DATABASE, durable=True)
     return finished
 
 
