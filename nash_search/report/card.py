@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nash_search.calibration_record import Setting
 from nash_search.intervals import mean_bounds
 from nash_search.latency_record import Latency
 from nash_search.records import Artefact, Quality, TrialRecord
@@ -30,6 +31,7 @@ from nash_search.report.words import (
     looks_words,
     named,
     renewing,
+    setting_words,
     vocabulary_words,
 )
 from nash_search.results import CertifiedPoint
@@ -255,6 +257,8 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
     steps = sum(stage.get("steps", 0.0) for stage in p.record.stages.values())
     if steps:
         lines.append(f"- {steps:.0f} optimizer steps, {p.record.train_s:.0f} s of training")
+    if p.record.recipe is not None:
+        lines.append(f"- trained {setting_words(Setting.of(p.record.recipe))}")
     versions: Mapping[str, str] = p.record.versions
     if versions:
         lines.append(f"- versions: {escape.markdown(', '.join(f'{k} {v}' for k, v in versions.items()))}")

@@ -35,6 +35,7 @@ from nash_search.report.words import (
     format_quality,
     format_scored,
     format_spread,
+    recipe_words,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -154,7 +155,9 @@ def trial_words(view: StudyView) -> str:
         return f"{words}; {format_duration(view.summary.train_s)} of training. The front alone is listed."
     words = ", ".join(f"{n} {status}" for status, n in counted.items() if n)
     spent = sum(p.record.train_s for p in view.points)
-    return f"{words or 'none yet'}; {format_duration(spent)} of training."
+    found = view.summary.calibration
+    recipe = "" if found is None else escape.plain(f" Recipe: {recipe_words(found)}.", 400)
+    return f"{words or 'none yet'}; {format_duration(spent)} of training.{recipe}"
 
 
 def _front_row(p: Point, view: StudyView) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nash_search.calibration_record import Calibration, ShortTraining
 from nash_search.report.engines import trying
 from nash_search.report.words import (
     calibration_words,
@@ -28,8 +29,8 @@ STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "vocabulary": lambda d: vocabulary_words(Vocabulary.model_validate(d)),
     "shared": shared_words,
     "calibration": calibration_words,
-    "calibrated": training_words,
-    "recipe": recipe_words,
+    "calibrated": lambda d: training_words(ShortTraining.model_validate(d)),
+    "recipe": lambda d: recipe_words(Calibration.model_validate(d)),
     "search": lambda d: (
         "searching" if not d.get("trained") else f"searching on, {d['trained']} trials are there already"
     ),

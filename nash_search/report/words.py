@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from nash_search.calibration_record import Calibration, Setting, ShortTraining
 from nash_search.config import Architecture, Workload
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.intervals import half_width
@@ -204,29 +205,29 @@ def calibration_words(found: Mapping[str, Any]) -> str:
     return words + (f"; {found['trained']} are there already" if found.get("trained") else "")
 
 
-def training_words(training: Mapping[str, Any]) -> str:
+def training_words(training: ShortTraining) -> str:
     """What one short training came to."""
-    words = f"{training['steps']} steps {setting_words(training['setting'])}: "
-    if training["failure"] is None:
-        return words + format_quality(training["quality"])
-    return words + ("diverged" if training["failure"] == "nan" else f"failed ({training['failure']})")
+    words = f"{training.steps} steps {setting_words(training.setting)}: "
+    if training.quality is not None:
+        return words + format_quality(training.quality)
+    return words + ("diverged" if training.failure == "nan" else f"failed ({training.failure})")
 
 
-def setting_words(setting: Mapping[str, Any]) -> str:
+def setting_words(setting: Setting) -> str:
     """Rates and labels in words."""
-    rates = [f"{setting[name]:g}" for name in ("learning_rate", "tune_learning_rate")]
-    whose = {"data": "the data's labels", "teacher": "the teacher's answers", "mixed": "labels and answers in turn"}
-    return f"at {rates[0] if len(set(rates)) == 1 else ' then '.join(rates)} on {whose[setting['labels']]}"
+    rates = [f"{setting.learning_rate:g}", f"{setting.tune_learning_rate:g}"]
+    whose = {"data": "the data's targets", "teacher": "the teacher's answers", "mixed": "targets and answers in turn"}
+    return f"at {rates[0] if len(set(rates)) == 1 else ' then '.join(rates)} on {whose[setting.labels]}"
 
 
-def recipe_words(found: Mapping[str, Any]) -> str:
+def recipe_words(found: Calibration) -> str:
     """What a calibration decided, from what."""
-    words = f"trials train {setting_words(found['chosen'])}"
-    if found["remembered"]:
+    words = f"trials train {setting_words(found.chosen)}"
+    if found.remembered:
         return f"{words}, as found before for this model, data and number of steps"
-    words += f": best of {len(found['trainings'])} short trainings"
-    if found["by"] == "loss":
-        words += f" by their loss, for {escape.plain(found['metric'], 30)} was the same for all"
+    words += f": the best of {len(found.trainings)} short trainings, {format_duration(found.seconds)}"
+    if found.by == "loss":
+        words += f", by their loss, for {escape.plain(found.metric, 30)} was the same for all"
     return words
 
 

@@ -8,6 +8,9 @@ import pytest
 from nash_search.calibration_record import Calibration
 from nash_search.errors import InvalidInput
 from nash_search.recipes import PruningRecipe
+from nash_search.report import exports, load
+from nash_search.report.page import trial_words
+from nash_search.report.words import setting_words
 from nash_search.search import Interrupted
 from nash_search.search.calibration import FILE
 from nash_search.search.margins import LATENCIES
@@ -46,6 +49,10 @@ def test_every_trial_trains_by_what_was_found_and_its_record_says_so(rehearse, n
     assert (
         json.loads((result.folder / "summary.json").read_text())["calibration"]["chosen"] == found.chosen.model_dump()
     )
+    exports.write_cards(result.folder, load.load(result.folder))
+    (card, *_) = (result.folder / "checkpoints").glob("*/README.md")
+    said = setting_words(found.chosen)
+    assert said in card.read_text() and said in trial_words(load.load(result.folder))
     assert stages(notebook, "recipe") and len(stages(notebook, "calibrated")) == len(found.trainings)
 
 
