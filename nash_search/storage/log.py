@@ -84,6 +84,7 @@ def to_file(folder: Path) -> None:
         logger.setLevel(logging.WARNING)
     for handler in kept:
         handler.setTarget(file)
+        handler.flush()
         handler.close()
 
 
