@@ -10,7 +10,6 @@ PACKAGE = TESTS.parent / "nash_search"
 THROUGH_OTHERS = {
     # said by one re-export, so tests import it from there
     "architecture": "test_config_loader",
-    "budget": "test_config_loader",
     "lazy": "test_layering",
     "plain_json": "tasks/test_models",
     "pruner.pruning": "pruner/test_stages",
@@ -18,26 +17,13 @@ THROUGH_OTHERS = {
     "latency.fresh_round": "latency/test_fresh",
     "latency.runtimes.conversion": "latency/runtimes/test_ctranslate2",
     "search.callbacks": "search/test_run",
-    "search.held_out_test": "search/test_finalists",
-    "search.probe_only": "cli/test_latency",
-    "search.question": "search/test_plan",
-    "search.signals": "cli/test_search",
-    "storage.log": "search/test_run",
-    "trial.curve": "trial/test_nash_evaluator",
-    # what a page, a card or a picture is made of is read on the page, the card and the picture
+    # what a picture is made of is seen on the picture
     "report.canvas": "report/test_picture",
-    "report.evidence": "report/test_card",
     "report.labels": "report/test_picture",
-    "report.picks": "report/test_view",
-    "report.points": "report/test_view",
-    "report.stages": "report/test_console",
-    # readers are held to one property, whatever the format: what was written is read back or refused
-    "tasks.columns": "tasks/test_data",
+    # what every reader and every metric has in common is held for each of them
+    "tasks.rows": "tasks/test_text_tables",
+    "tasks.tables": "tasks/test_text_tables",
     "tasks.example_counts": "tasks/test_metrics",
-    "tasks.rows": "tasks/test_readers",
-    "tasks.tables": "tasks/test_readers",
-    "tasks.text_tables": "tasks/test_readers",
-    "tasks.typed_tables": "tasks/test_readers",
     # a protocol has no behaviour of its own
     "device.protocol": "device/test_cuda",
 }

@@ -24,11 +24,3 @@ def test_kinds_differ_in_shape_and_fill(study: Any) -> None:
         "a budget's pick": "circle-open",
         "dense": "diamond",
     }
-
-
-def test_contended_samples_are_crossed_and_none_is_dropped(study: Any) -> None:
-    seen = view.build(*study)
-    clean, contended, _ = plots.figures(seen)["samples"].data
-    assert (clean.marker.symbol, contended.marker.symbol) == ("circle", "x")
-    kept = sum(len(p.record.latency.runs_ms) for p in seen.front if p.record.latency)
-    assert len(clean.x) + len(contended.x) == kept

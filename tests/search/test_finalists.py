@@ -1,7 +1,6 @@
 """Winners trained again with other seeds: resumable, accounted, exported by validation, no part of the search."""
 
 import json
-import shutil
 
 import optuna
 import pytest
@@ -104,20 +103,6 @@ def test_a_finalist_that_fails_gets_one_more_try_and_the_others_are_the_answer(r
     assert [d["failure"] for d in said if d["seed"] == 1] == ["oom"] * 4
 
 
-def test_nothing_before_the_last_step_needs_the_sealed_test(rehearse, monkeypatch):
-    with monkeypatch.context() as patched:
-
-        def opened(self, folders):
-            raise RuntimeError("the sealed test was opened")
-
-        patched.setattr(SyntheticEvaluator, "test_quality", opened)
-        with pytest.raises(RuntimeError, match="sealed test was opened"):
-            rehearse(trials=6, finalist_seeds=2)
-    result = rehearse(trials=6, finalist_seeds=2)
-    assert result.full_document["sealed_test_openings"] == 2, "the failed opening was one"
-    assert len(budgets_of(result)) == 2
-
-
 def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, monkeypatch):
     time_fresh = SyntheticEvaluator.time_fresh
 
@@ -145,15 +130,3 @@ def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, 
     again = rehearse(trials=10, finalist_seeds=2)
     assert len(budgets_of(again)) == 2 and [b["seeds"]["n"] for b in budgets_of(again)] == [2, 2]
     assert before.items() < seeds_trained().items(), "one more winner at least; what was trained stays as it is"
-
-
-def test_an_export_that_was_deleted_hides_no_opening_of_the_sealed_test(rehearse, monkeypatch):
-    first = rehearse(trials=6)
-    assert first.full_document["sealed_test_openings"] == 1
-    known = certify.read(first.folder)
-    shutil.rmtree(first.folder / known.points[0].checkpoint)
-    opened = []
-    monkeypatch.setattr(SyntheticEvaluator, "test_quality", lambda self, folders: opened.append(folders))
-    again = certify.read(rehearse(trials=6).folder)
-    assert not opened, "what is known is not scored again"
-    assert again.opened == 1 and again.tests() == known.tests() and again.dense_test == known.dense_test

@@ -79,16 +79,6 @@ def test_several_references_and_rows_without_text(tmp_path):
     assert any("1 of 100 rows of train have no text" in note for note in texts.notes)
 
 
-def test_a_translation_column_is_guessed_or_named(tmp_path):
-    rows = [{"translation": {"en": row["source"], "de": row["target"]}} for row in pairs(100)]
-    path = write_jsonl(tmp_path / "a.jsonl", rows)
-    assert read(path).train.sources[0] == "red red red"
-    turned = read(path, source_column="translation.de", target_column="translation.en")
-    assert set(turned.train.sources) | set(turned.validation.sources) | set(turned.read_test().sources) == {
-        row["target"] for row in pairs(100)
-    }
-
-
 def _only(name, text):
     return lambda path: (path / name).write_text(text)
 
@@ -196,13 +186,6 @@ def test_splits_that_are_carved_here_are_never_refused_here(tmp_path, given):
     normal.append({" ".join(s.lower().split()) for s in texts.read_test().sources})
     assert not normal[0] & normal[1] and not normal[0] & normal[2] and not normal[1] & normal[2]
     assert texts.facts.train_dropped == (2 if given else 0) and texts.facts.test == len(texts.read_test())
-
-
-def test_named_columns_must_exist(folder):
-    with pytest.raises(InvalidInput, match="did you mean source"):
-        read(folder, source_column="sorce", target_column="target")
-    with pytest.raises(InvalidInput, match="must differ"):
-        read(folder, source_column="source", target_column="source")
 
 
 def test_an_unreachable_hub_is_one_clear_line_at_once(monkeypatch):

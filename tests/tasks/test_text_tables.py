@@ -19,7 +19,6 @@ bounded = settings(
     derandomize=True, max_examples=150, deadline=None, database=None,
     suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no failure
 )  # fmt: skip
-few = settings(bounded, max_examples=8)
 
 PIECES = [
     "a",
@@ -183,16 +182,3 @@ def test_parallel_text_stays_parallel_or_is_refused_by_line(place, rows, missing
         assert missing and f"line {len(rows)}" in str(refused)
     else:
         assert found == rows and not missing
-
-
-@given(rows=tables(cell))
-@few
-def test_parquet_and_saved_datasets_are_read_back_exactly(place, rows):
-    import datasets
-
-    columns = {"n": list(range(len(rows))), "target": [t for _, t in rows], "source": [s for s, _ in rows]}
-    made = datasets.Dataset.from_dict(columns)
-    made.to_parquet(place / "p [1].parquet")
-    assert read(place / "p [1].parquet")[1] == rows
-    made.save_to_disk(place / "saved {x}*")
-    assert read(place / "saved {x}*")[1] == rows
