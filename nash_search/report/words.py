@@ -225,6 +225,11 @@ def recipe_words(found: Calibration) -> str:
     words = f"trials train {setting_words(found.chosen)}"
     if found.remembered:
         return f"{words}, as found before for this model, data and number of steps"
+    if len(found.trainings) == 1:
+        taken, limit = format_duration(found.seconds), format_duration(found.limit_s)
+        return (
+            f"{words}, as the recipe says: one short training took {taken} of {limit}; more time or trials find better"
+        )
     words += f": the best of {len(found.trainings)} short trainings, {format_duration(found.seconds)}"
     if found.by == "loss":
         words += f", by their loss, for {escape.plain(found.metric, 30)} was the same for all"

@@ -62,6 +62,8 @@ def calibrated(case: Case, study: Study, run: Callable[[JobSource], None], say: 
     run(jobs)
     found = decided(jobs, rungs, study.facts)
     write_atomic(own, found.model_dump_json(indent=1))
+    if found.best.steps < rungs.long_steps:  # cut short: the next study may have the time
+        return found
     known.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomic(known, found.model_dump_json(indent=1))
     return found
@@ -77,6 +79,12 @@ def planned(case: Case) -> PlannedCalibration | None:
         return PlannedCalibration(share=SHARE, known=known, steps=None, trainings=0)
     steps = rungs.short_steps, rungs.long_steps
     return PlannedCalibration(share=SHARE, known=known, steps=steps, trainings=rungs.shorts + LONGS)
+
+
+def most_s(case: Case, trial_s: float) -> float:
+    """Training seconds that a calibration may still take where a trial trains this long."""
+    found = planned(case)
+    return 0.0 if found is None or found.known or found.steps is None else SHARE * case.config.trials * trial_s
 
 
 def of_study(folder: Path) -> Calibration | None:

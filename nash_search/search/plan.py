@@ -212,7 +212,8 @@ def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[
     one = cost.as_recorded(one, records)
     devices = 1 if case.config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
     known: dict[str, Any] = {"dense_ms": facts.dense_ms, "load_s": load_s, "devices": devices}
-    return cost.of_search(one, case.config, trials=trials, workers=case.workers, **known)
+    found = cost.of_search(one, case.config, trials=trials, workers=case.workers, **known)
+    return cost.with_calibration(found, calibration.most_s(case, one.train_s), case.workers)
 
 
 def told_engines(case: Case) -> EnginesTold:

@@ -34,7 +34,7 @@ from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import CALIBRATION, RECORD
 from nash_search.storage.calibration_study import CalibrationStudy
 from nash_search.storage.study import Study, StudyFacts
-from nash_search.trial.cost import train_threads
+from nash_search.trial.cost import LOAD_LEAST_S, for_trials_s, train_threads
 from nash_search.trial.evaluator import Evaluator
 from nash_search.trial.job import Job, Nothing, device_id
 from nash_search.trial.short_training import EXAMPLES
@@ -165,6 +165,7 @@ class ShortTrainings:
         self.config, self.workload, self.workers = case.config, case.workload, case.workers
         self.architecture = middle(study.facts, case.table)
         self.direction: Direction = study.facts.direction
+        self._dense_ms = study.facts.dense_ms
         self._case, self._rungs, self._say, self._question = case, rungs, say, study.facts.question_digest
         self._running: dict[str, tuple[Setting, int]] = {}
         self._failed: set[str] = set()
@@ -175,9 +176,11 @@ class ShortTrainings:
 
     @property
     def limit_s(self) -> float:
-        """Seconds that all of it may take, by the clock of its own trainings; no limit before the first."""
+        """Seconds that all of it may take, by the clock of its own trainings; a time budget counts too."""
         steps = self.config.trials * self.config.recipe.trial_steps
-        return SHARE * steps * self._step_s if self._step_s else float("inf")
+        train_s = steps * self._step_s if self._step_s else float("inf")  # no limit before the first
+        left_s = for_trials_s(self.config, self._dense_ms, LOAD_LEAST_S)
+        return SHARE * (train_s if left_s is None else min(train_s, self.workers * left_s))
 
     def exhausted(self) -> bool:
         """Is nothing left to train?"""

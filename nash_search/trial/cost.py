@@ -149,3 +149,10 @@ def of_search(
         "eta_s": start_s + work_s + certified_s + scored_s,
         "estimated": cost.how,
     }
+
+
+def with_calibration(estimate: dict[str, Any], calibration_s: float, workers: int) -> dict[str, Any]:
+    """The plan's estimate and a calibration's seconds, spent side by side before the first trial."""
+    wall_s = calibration_s / workers
+    more = {"train_s": calibration_s, "device_s": wall_s, "eta_s": wall_s}
+    return estimate | {name: estimate[name] + seconds for name, seconds in more.items()}

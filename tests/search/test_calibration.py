@@ -5,12 +5,12 @@ import json
 import optuna
 import pytest
 
-from nash_search.calibration_record import Calibration
+from nash_search.calibration_record import Calibration, Setting
 from nash_search.errors import InvalidInput
 from nash_search.recipes import PruningRecipe
 from nash_search.report import exports, load
 from nash_search.report.page import trial_words
-from nash_search.report.words import setting_words
+from nash_search.report.words import recipe_words, setting_words
 from nash_search.search import Interrupted
 from nash_search.search.calibration import FILE
 from nash_search.search.margins import LATENCIES
@@ -63,6 +63,25 @@ def test_it_takes_at_most_a_quarter_of_the_trials_training_seconds(rehearse, tri
     assert found.seconds <= found.limit_s
     lengths = [t.steps for t in found.trainings]
     assert lengths == sorted(lengths) and len(set(lengths)) == 2
+
+
+def test_the_plan_counts_it_before_it_is_spent_and_not_when_it_is_known(rehearse, notebook):
+    for study in ("plain", "first", "second"):
+        rehearse(trials=8, orders="trial_s=0.05", study=study, **({} if study == "plain" else AUTO))
+    plain, first, second = stages(notebook, "plan")
+    assert first["train_s"] == pytest.approx(1.25 * plain["train_s"])
+    assert first["eta_s"] == pytest.approx(plain["eta_s"] + 0.25 * plain["train_s"])
+    assert second["train_s"] == pytest.approx(plain["train_s"])
+
+
+def test_a_time_budget_leaves_it_a_quarter_too(rehearse):
+    result = rehearse(trials=8, time_budget_s=120, **AUTO)
+    found = found_in(result)
+    assert found.limit_s < 0.25 * 120 and found.seconds <= found.limit_s and 1 < len(found.trainings) < 5
+    assert not list((result.folder.parent / LATENCIES).glob("calibration-*")), "what was cut short is nobody else's"
+    tiny = found_in(rehearse(trials=8, time_budget_s=40, study="tiny", **AUTO))
+    assert len(tiny.trainings) == 1 and tiny.chosen == Setting.of(AUTO["recipe"])
+    assert "one short training took 7 s of 5 s; more time or trials find better" in recipe_words(tiny)
 
 
 def test_too_few_trials_leave_the_recipe_as_it_is_and_the_plan_says_so(rehearse, notebook):
