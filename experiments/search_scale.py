@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from nash_search.config import LatencyBudget, SearchConfig, SearchSpace, TaskConfig
+from tests import synthetic_evaluator
 
 BILL = "17 minutes"
 
@@ -52,7 +53,7 @@ class Times:
 
 def measure(workers: int, trial_s: float, rounds: int) -> dict[str, float]:
     """One search with so many workers on a fresh cluster of fake nodes."""
-    os.environ["NASH_SEARCH_REHEARSAL"] = f"trial_s={trial_s}"
+    os.environ |= synthetic_evaluator.HERE | {synthetic_evaluator.ORDERS: f"trial_s={trial_s}"}
     from ray.cluster_utils import Cluster
 
     from nash_search.search import search
@@ -95,9 +96,9 @@ def measure(workers: int, trial_s: float, rounds: int) -> dict[str, float]:
 
 def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
     """Milliseconds of ask and tell after so many finished trials, 50th and 95th percentile."""
-    os.environ["NASH_SEARCH_REHEARSAL"] = ""
+    os.environ |= synthetic_evaluator.HERE | {synthetic_evaluator.ORDERS: ""}
     from nash_search.search import scheduler, search
-    from nash_search.trial import evaluator, synthetic_evaluator
+    from nash_search.trial import evaluator
 
     evaluator._open.clear()  # of the sleeping trials before
     synthetic_evaluator.LAYERS = 24  # 2,304 architectures: enough for so many trials
@@ -112,8 +113,8 @@ def ask_and_tell(finished: int, timed: int = 60) -> dict[str, float]:
 
         return run
 
-    scheduler.Scheduler.next = clocked(scheduler.Scheduler.next, asked)
-    scheduler.Scheduler.finish = clocked(scheduler.Scheduler.finish, told)
+    scheduler.Scheduler.ask = clocked(scheduler.Scheduler.ask, asked)
+    scheduler.Scheduler.tell = clocked(scheduler.Scheduler.tell, told)
     config = SearchConfig(
         task=TaskConfig(name="rehearsal"),
         search_space=SearchSpace(encoder_sparsity_pct=(0, 95, 1)),

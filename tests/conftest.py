@@ -14,7 +14,7 @@ os.environ.setdefault("NASH_SEARCH_LOCKS", f"{tempfile.gettempdir()}/nash-search
 
 import pytest
 
-from tests import crash
+from tests import crash, synthetic_evaluator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,17 +48,8 @@ def environment_is_left_as_found():
 
 @pytest.fixture(autouse=True, scope="session")
 def migrations_are_read_once():
-    """Optuna runs its dozen migration scripts anew for every storage that is opened: a third of a synthetic study."""
-    from optuna.storages._rdb.storage import _VersionManager
-
-    read, found = _VersionManager._create_alembic_script, []
-
-    def once(self):
-        found[:] = found or [read(self)]
-        return found[0]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_VersionManager, "_create_alembic_script", once)
+        crash.read_migrations_once(patch.setattr)
         yield
 
 
@@ -90,7 +81,7 @@ def rehearsals(folder, listener, patch):
     from nash_search.trial import evaluator
 
     def run(trials=4, orders="", fork=False, results=folder, **changes):
-        patch.setenv("NASH_SEARCH_REHEARSAL", orders)
+        synthetic_evaluator.answer_here(patch, orders)
         evaluator._open.clear()
         return search(crash.config(trials, **changes), results=results, listeners=[listener], fork=fork)
 

@@ -41,7 +41,7 @@ from nash_search.results import (
 from nash_search.search import margins
 from nash_search.search.candidates import near
 from nash_search.search.export_names import MEASUREMENT, export_name, measurement
-from nash_search.storage import artifacts, failpoints
+from nash_search.storage import artifacts
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.evaluator import Evaluator
 
@@ -145,7 +145,6 @@ def _time(
 ) -> Certification:
     """Every candidate as it would be exported, timed in fresh processes; its points have no export yet."""
     scratch = _unannounced(folder, candidates)
-    failpoints.hit("export")
     settings = {"rounds": config.certify_rounds, "pairs": config.certify_pairs}
     looks = 1 + max((looked[key].looks for key in scratch if key in looked), default=0)
     say("certify", {"points": len(candidates), **settings, "looks": looks})

@@ -22,7 +22,6 @@ from typing import Any
 from nash_search.config import Architecture, digest
 from nash_search.files import fsync_file, fsync_folder, take_place, write_atomic
 from nash_search.records import TrialRecord
-from nash_search.storage import failpoints
 
 NAME = "manifest.json"
 RECORD = "record.json"
@@ -93,11 +92,8 @@ def commit(scratch: Path, final: Path, facts: dict[str, Any]) -> None:
         entries[path.relative_to(scratch).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     for folder in [p for p in scratch.rglob("*") if p.is_dir()]:
         fsync_folder(folder)
-    failpoints.hit("artefact")
     write_atomic(scratch / NAME, json.dumps({**facts, "files": entries}, indent=1, sort_keys=True))
-    failpoints.hit("manifest")
     take_place(scratch, final, durable=True)
-    failpoints.hit("rename")
 
 
 def read(folder: Path, *, deep: bool = True) -> dict[str, Any] | None:

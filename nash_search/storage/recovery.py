@@ -23,7 +23,7 @@ from nash_search.errors import StorageDamaged
 from nash_search.files import fsync_file, sqlite_url, take_place
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
-from nash_search.storage import artifacts, failpoints
+from nash_search.storage import artifacts
 from nash_search.storage.database import look_into
 from nash_search.storage.space import architecture_of
 from nash_search.storage.study import Study, folder_damaged, open_storage, remove_database
@@ -122,7 +122,6 @@ def whole_folders(folder: Path, question: str) -> list[Path]:
 
 def back_up(folder: Path) -> None:
     """Copy the database by SQLite's online backup; keep the last three."""
-    failpoints.hit("backup")
     source, backups = folder / DATABASE, folder / BACKUPS
     if not source.exists():  # another storage: its owner makes the backups
         return

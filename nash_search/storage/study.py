@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nash_search.config import Architecture, Frozen, SearchSpace
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
-from nash_search.storage import artifacts, failpoints
+from nash_search.storage import artifacts
 from nash_search.storage.space import architecture_of, distributions, params_of
 
 SCHEMA = 1
@@ -214,7 +214,6 @@ class Study:
         self.optuna.sampler = sampler
         asked = self.optuna.ask(fixed_distributions=self.distributions)
         self.refresh()
-        failpoints.hit("ask")
         found = architecture_of(asked.params)
         assert found is not None
         return asked.number, found
@@ -232,7 +231,6 @@ class Study:
             self.storage.set_trial_user_attr(trial_id, name, value)
         if share is not None:
             self.storage.set_trial_system_attr(trial_id, "constraints", [share / self.facts.loosest_share - 1])
-        failpoints.hit("tell")
         state, values = self._verdict(record)
         self.optuna.tell(number, values, state=state)
         self.refresh()

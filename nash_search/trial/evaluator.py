@@ -1,11 +1,15 @@
-"""What a search asks of models and clocks, and who answers: the real evaluator or an analytic one."""
+"""What a search asks of models and clocks, and who answers: the real evaluator, or one that the environment names."""
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
+from nash_search.errors import InvalidInput, shown
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
@@ -15,9 +19,11 @@ from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import Engines
 from nash_search.trial.job import Hooks, Job
 
+NAMED_BY = "NASH_SEARCH_EVALUATOR"
+
 
 class Evaluator(Protocol):
-    """All that touches models and clocks: `NashEvaluator` is the real one, `SyntheticEvaluator` an analytic one."""
+    """All that touches models and clocks. `NashEvaluator` is the real one; see `open_evaluator` for one of your own."""
 
     def facts(self) -> dict[str, Any]:
         """What joins the question: digests of model and data, versions of protocols."""
@@ -91,20 +97,38 @@ class Evaluator(Protocol):
 
 
 def open_evaluator(config: SearchConfig) -> Evaluator:
-    """The evaluator a configuration asks for; models and data stay loaded for the next trial of this process."""
+    """The evaluator of a configuration; models and data stay loaded for the next trial of this process.
+
+    `NASH_SEARCH_EVALUATOR=module:Class` names another than the real one: it is built from the configuration alone, and
+    its `facts` join the question. Every process that runs trials must be able to import it (`PYTHONPATH`), and have
+    the variable too: on a cluster that is there already, set both where its workers start.
+
+    Raises:
+        InvalidInput: when the named one cannot be imported.
+    """
     parts = {"task", "model", "revision", "trim_vocab", "workload", "seed"}
-    key = digest(config.model_dump(mode="json", include=parts))
+    named = os.environ.get(NAMED_BY, "")
+    key = digest([named, config.model_dump(mode="json", include=parts)])
     if key not in _open:
         _open.clear()
-        if config.task.name == "rehearsal" and config.task.data is None:
-            from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
-
-            _open[key] = SyntheticEvaluator(config)
-        else:
-            from nash_search.trial.nash_evaluator import NashEvaluator
-
-            _open[key] = NashEvaluator(config)
+        _open[key] = (_imported(named) if named else _real())(config)
     return _open[key]
+
+
+def _real() -> Callable[[SearchConfig], Evaluator]:
+    from nash_search.trial.nash_evaluator import NashEvaluator
+
+    return NashEvaluator
+
+
+def _imported(named: str) -> Callable[[SearchConfig], Evaluator]:
+    module, _, name = named.partition(":")
+    try:
+        return cast("Callable[[SearchConfig], Evaluator]", getattr(importlib.import_module(module), name))
+    except Exception as error:  # the module is somebody's own code: anything may come out of it
+        reason = " ".join(str(error).split())[:100]
+        what = f"evaluator must be an importable module:Class, but got {shown(named)}: {type(error).__name__}: {reason}"
+        raise InvalidInput(what, where=NAMED_BY, fix="put its folder on PYTHONPATH") from error
 
 
 _open: dict[str, Evaluator] = {}

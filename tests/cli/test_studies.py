@@ -16,6 +16,7 @@ import pytest
 from nash_search.cli import main
 from nash_search.config_loader import load_config
 from nash_search.search import search
+from tests import synthetic_evaluator
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -43,8 +44,9 @@ def test_a_committed_study_answers_and_reports(
 
 
 @pytest.fixture
-def rehearsed(tmp_path: Path) -> Path:
+def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished study of the analytic evaluator, made from Python: no command, no pictures, no artifacts."""
+    synthetic_evaluator.answer_here(monkeypatch)
     config = load_config("smoke", {"budgets": ["50%"], "trials": "3", "serial": True, "study": "s"})
     task = config.task.model_copy(update={"name": "rehearsal"})
     space = config.search_space.model_copy(update={"decoder_layers": (1, 2, 3, 4)})

@@ -15,7 +15,7 @@ from nash_search.search import Interrupted
 from nash_search.search.calibration import FILE
 from nash_search.search.margins import LATENCIES
 from nash_search.storage.artifacts import CALIBRATION
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 AUTO = {"recipe": PruningRecipe(calibrate=True, learning_rate=5e-5, tune_learning_rate=5e-5)}
 

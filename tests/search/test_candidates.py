@@ -10,7 +10,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workloa
 from nash_search.latency_record import Latency, Round
 from nash_search.records import Quality, TrialRecord
 from nash_search.search.candidates import CLOCK_ERROR, NEAR, PER_BUDGET, Candidates
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 WORKLOAD = Workload(batch_size=1, input_tokens=8, output_tokens=8)
 HALF = LatencyBudget.parse("50%")

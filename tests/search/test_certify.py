@@ -2,7 +2,7 @@
 
 
 def test_an_export_that_writes_other_tokens_meets_nothing(rehearse, monkeypatch):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     monkeypatch.setattr(SyntheticEvaluator, "same_tokens", lambda self, exports, trials: dict.fromkeys(exports, False))
     result = rehearse(trials=3)
@@ -10,7 +10,7 @@ def test_an_export_that_writes_other_tokens_meets_nothing(rehearse, monkeypatch)
 
 
 def test_a_worker_with_another_device_gets_no_place_on_the_front(rehearse, notebook, monkeypatch):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     measured = SyntheticEvaluator._latency
 
@@ -40,7 +40,7 @@ def test_an_answer_left_open_is_looked_at_again_and_a_settled_one_is_not(rehears
 
 
 def test_one_round_is_no_certificate(rehearse, monkeypatch):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     timed = SyntheticEvaluator.time_fresh
     monkeypatch.setattr(

@@ -1,38 +1,30 @@
 """Nothing is lost and nothing is done twice, wherever the scheduler is killed."""
 
 import json
-import os
 import random
 import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import optuna
 import pytest
 
 from nash_search.files import sqlite_url
 from nash_search.latency_table import LatencyTable
-from nash_search.storage import failpoints, recovery
+from nash_search.storage import recovery
 from nash_search.storage.study import Study, open_storage
+from tests import failpoints
+from tests.crash import Driver
+from tests.synthetic_evaluator import HERE, ORDERS
 
-HERE = Path(__file__).parents[1]
 TRIALS = 14
 
 
-def start(results, *, trials=TRIALS, seconds=0.0, failpoint="", changes=None, orders="", **options):
-    environment = {
-        **os.environ,
-        "NASH_SEARCH_FAILPOINT": failpoint,
-        "NASH_SEARCH_REHEARSAL": f"trial_s={seconds},{orders}",
-    }
-    command = [sys.executable, str(HERE / "crash.py"), str(results), str(trials), json.dumps(changes or {})]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+def start(results, *, trials=TRIALS, seconds=0.0, failpoint="", changes=None, orders=""):
+    arguments = [str(results), str(trials), json.dumps(changes or {})]
+    return Driver(arguments, failpoint=failpoint, environment=HERE | {ORDERS: f"trial_s={seconds},{orders}"})
 
 
 def finish(results, **options):
@@ -95,12 +87,13 @@ def reference(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("step", "nth"), [(step, 1) for step in failpoints.STEPS] + [(s, 4) for s in failpoints.STEPS if s != "export"]
+    ("step", "nth"), [(step, 1) for step in failpoints.PLACES] + [(s, 4) for s in failpoints.PLACES if s != "export"]
 )
 def test_killed_at_each_step_of_a_commit(tmp_path, reference, step, nth):
     process = start(tmp_path, failpoint=f"{step}:{nth}")
     process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
+    assert failpoints.place_of(tmp_path / "s") == step
     check_same(tmp_path, finish(tmp_path), reference)
 
 
@@ -114,6 +107,7 @@ def test_killed_while_finalists_train(tmp_path, step):
     process = start(tmp_path / "killed", failpoint=step, changes=changes)
     process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
+    assert failpoints.place_of(tmp_path / "killed" / "s") == step.partition(":")[0]
     found = finish(tmp_path / "killed", changes=changes)
     texts = [
         json.dumps(timeless(document)).replace(str(tmp_path / name), "")
@@ -131,7 +125,7 @@ def test_killed_at_twenty_random_moments(tmp_path, reference):
     while killed < 20:
         process = start(tmp_path / str(studies), seconds=0.3)
         try:
-            process.communicate(timeout=rng.uniform(1.5, 5))
+            process.communicate(timeout=rng.uniform(0.2, 5))
             studies += 1  # it finished first: go on with another
         except subprocess.TimeoutExpired:
             process.kill()

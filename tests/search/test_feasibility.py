@@ -8,7 +8,7 @@ from nash_search.config import Architecture, LatencyBudget, SearchConfig, Search
 from nash_search.errors import InvalidInput
 from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.search import feasibility, probe
-from nash_search.trial.synthetic_evaluator import LAYERS, SyntheticEvaluator, share_of
+from tests.synthetic_evaluator import LAYERS, SyntheticEvaluator, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=tuple(range(1, LAYERS + 1)))
 BUDGETS = tuple(LatencyBudget.parse(b) for b in ("70%", "50%", "30ms"))

@@ -8,7 +8,7 @@ import pytest
 from nash_search import intervals
 from nash_search.report import exports, load
 from nash_search.search import certify
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 
 def budgets_of(result):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from nash_search.search import certify
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 
 def test_nothing_before_the_last_step_needs_the_sealed_test(rehearse, monkeypatch):

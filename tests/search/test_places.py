@@ -18,7 +18,8 @@ from nash_search.report.dashboard import open_storage as look_at
 from nash_search.search import ray_cluster
 from nash_search.storage.study import open_storage
 from nash_search.tasks.own_metric import from_here, is_there
-from tests.search.test_crash import HERE, finish
+from tests.crash import ROOT
+from tests.search.test_crash import finish
 
 ODD = [
     "a b", "#1", "what?", "x=1&y=2", "100%41", "{0}", "[é]*", "it's \"quoted\"", "a:b", "a;b", "s3:", "file:x", "-dash",
@@ -92,8 +93,8 @@ def test_trials_in_workers_survive_where_they_run(tmp_path: Path) -> None:
     long.mkdir()
     changes = json.dumps({"serial": False, "workers": 2})
     done = subprocess.run(
-        [sys.executable, str(HERE / "crash.py"), str(results), "4", changes],
-        cwd=here, env={**os.environ, "TMPDIR": str(long), "NASH_SEARCH_REHEARSAL": "trial_s=0.0"},
+        [sys.executable, f"{ROOT}/tests/crash.py", str(results), "4", changes],
+        cwd=here, env={**os.environ, "TMPDIR": str(long), "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

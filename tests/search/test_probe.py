@@ -7,7 +7,7 @@ from nash_search.errors import Unfinished
 from nash_search.latency_record import Latency, Round
 from nash_search.latency_table import table_of
 from nash_search.search import probe
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 CALL = Workload(input_tokens=4, output_tokens=4)
 BUSY = {8: 1.06, 7: 1.04, 6: 0.38, 5: 0.83}

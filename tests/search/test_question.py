@@ -36,7 +36,7 @@ def test_a_fork_answers_another_question_with_the_trials_there_are(rehearse, not
 
 
 def test_other_data_protocols_and_devices_are_another_question_too(rehearse, monkeypatch):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     rehearse(trials=2)
     facts = SyntheticEvaluator.facts

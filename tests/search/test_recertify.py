@@ -14,7 +14,7 @@ from nash_search.results import Terms, judged
 from nash_search.search import certify, margins, remeasure
 from nash_search.search.pick import pick
 from nash_search.summaries import Plan, Summary
-from nash_search.trial.synthetic_evaluator import DENSE_MS
+from tests.synthetic_evaluator import DENSE_MS
 
 
 def budgets(*asked):

@@ -156,7 +156,7 @@ def test_a_share_needs_something_to_be_a_share_of(tmp_path):
 
 
 def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, monkeypatch):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     folder = rehearse(trials=4).folder
     half = LatencyBudget.parse("50%")

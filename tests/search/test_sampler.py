@@ -12,7 +12,7 @@ from optuna.samplers._tpe.sampler import _split_trials, default_gamma_multiobjec
 from nash_search.config import SearchSpace
 from nash_search.search import sampler as samplers
 from nash_search.storage.space import architecture_of, distributions, params_of
-from nash_search.trial.synthetic_evaluator import quality_of, share_of
+from tests.synthetic_evaluator import quality_of, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=(1, 2, 3, 4))
 EVERY = SPACE.architectures()

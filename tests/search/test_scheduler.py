@@ -3,8 +3,8 @@
 import pytest
 
 from nash_search.errors import NashSearchError
-from nash_search.trial.synthetic_evaluator import quality_of, share_of
 from tests.opened import study_of
+from tests.synthetic_evaluator import quality_of, share_of
 
 
 def test_what_cannot_meet_the_loosest_budget_is_never_trained(rehearse, notebook):
@@ -53,7 +53,7 @@ def test_failures_end_a_trial_with_a_reason_and_do_not_count(rehearse, notebook)
 
 
 def test_a_search_in_which_everything_fails_ends(rehearse, notebook, monkeypatch):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     def train(self, job, scratch, hooks):
         raise RuntimeError("broken\nfor all")
@@ -66,22 +66,18 @@ def test_a_search_in_which_everything_fails_ends(rehearse, notebook, monkeypatch
 
 
 def test_a_failure_killed_before_its_tell_is_told_once(rehearse, notebook, monkeypatch):
-    from nash_search.storage import failpoints
     from nash_search.storage.study import Study
+    from tests import failpoints
 
     class Killed(BaseException):
         pass
 
-    hits = []
-
-    def hit(name):
-        hits.append(name)
-        if name == "tell" and hits.count("tell") == 2:
-            raise Killed
+    def die():
+        raise Killed
 
     told = Study.fail
     with monkeypatch.context() as patched:
-        patched.setattr(failpoints, "hit", hit)
+        failpoints.plant("tell:2", die, patched.setattr)
         patched.setattr(Study, "fail", lambda *a: None)  # a kill closes nothing
         with pytest.raises(Killed):
             rehearse(trials=3, orders="nan=enc0-dec2")

@@ -19,7 +19,7 @@ from nash_search.report import markdown
 from nash_search.search import certify
 from nash_search.search import summary as document
 from nash_search.storage import artifacts
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 Usage = namedtuple("Usage", "total used free")
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -8,8 +8,8 @@ import pytest
 from nash_search.errors import StorageDamaged, Unfinished
 from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.storage import recovery
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
 from tests.opened import study_of
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 
 def test_recovery_takes_up_again_what_lost_its_folder_and_adopts_what_the_backup_does_not_know(rehearse, notebook):

@@ -28,7 +28,7 @@ def test_the_dashboard_reads_the_constraint_in_its_legacy_form(rehearse):
     ],
 )
 def test_no_value_that_is_no_number_reaches_the_study(rehearse, notebook, monkeypatch, change, words):
-    from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+    from tests.synthetic_evaluator import SyntheticEvaluator
 
     scored = SyntheticEvaluator._quality
 

@@ -6,7 +6,7 @@ from nash_search.config import Architecture, LatencyBudget, PruningRecipe, Searc
 from nash_search.records import TrialRecord
 from nash_search.trial import cost, evaluator
 from nash_search.trial.cost import TrialCost
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 ONE = TrialCost(train_s=30.0, score_s=4.0, pairs=10, how="as told")
 

@@ -21,7 +21,7 @@ from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.trial.deployment import FEWEST
 from nash_search.trial.nash_evaluator import NashEvaluator
-from nash_search.trial.synthetic_evaluator import SyntheticEvaluator
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 INT8 = {"workload.runtime": "ctranslate2", "workload.quantize": "int8"}
 

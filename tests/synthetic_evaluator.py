@@ -1,8 +1,8 @@
-"""An analytic evaluator: the whole machinery in seconds, without a model (task `rehearsal`).
+"""An analytic evaluator: the whole machinery in seconds, without a model.
 
-Quality and latency are closed forms of the architecture, so crash tests can compare a killed and resumed
-study with an undisturbed one bit by bit, and fake trials can be imported by Ray's workers. Its numbers say
-`rehearsal` in metric and fingerprint and mean nothing. `NASH_SEARCH_REHEARSAL` orders mishaps, e.g.
+Quality and latency are closed forms of the architecture, so crash tests can compare a killed and resumed study with an
+undisturbed one bit by bit. In an environment with `HERE` a search asks this one, and so do Ray's workers. Its numbers
+say `rehearsal` in metric and fingerprint and mean nothing. `NASH_SEARCH_REHEARSAL` orders mishaps, e.g.
 `trial_s=0.2,nan=enc30-dec3,die=enc0-dec2` (nan, error, oom, disk, hang, die; `die` kills the process once;
 `engine=0.3` serves the dense model on an engine in that share of its latency).
 """
@@ -27,11 +27,21 @@ from nash_search.summary_rows import DataFacts
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import DenseOnEngine, Engines
+from nash_search.trial.evaluator import NAMED_BY
 from nash_search.trial.job import Failed, Hooks, Job, check_free
 
 LAYERS = 6
 DENSE_MS = 100.0
 ORDERS = "NASH_SEARCH_REHEARSAL"
+_PATH = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+HERE = {NAMED_BY: f"{__name__}:SyntheticEvaluator", "PYTHONPATH": os.pathsep.join(_PATH)}
+"""Environment of a process whose searches are synthetic; PYTHONPATH, because children have no working folder on it."""
+
+
+def answer_here(patch: Any, orders: str = "") -> None:
+    """Searches of this process are synthetic for as long as pytest's `patch` lasts."""
+    for name, value in (HERE | {ORDERS: orders}).items():
+        patch.setenv(name, value)
 
 
 def share_of(architecture: Architecture) -> float:

@@ -1,0 +1,53 @@
+"""An evaluator of somebody's own is found by the environment, here and in every process of a search."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nash_search.config import SearchConfig
+from nash_search.errors import InvalidInput
+from nash_search.trial import evaluator
+
+OWN = """
+from tests.synthetic_evaluator import SyntheticEvaluator
+
+class Mine(SyntheticEvaluator):
+    def facts(self):
+        return {"model": "mine", "data": "mine", "protocol": 1}
+"""
+
+
+def test_a_named_evaluator_is_asked_in_place_of_the_real_one(monkeypatch):
+    monkeypatch.setenv("NASH_SEARCH_EVALUATOR", "tests.synthetic_evaluator:SyntheticEvaluator")
+    config = SearchConfig()
+    found = evaluator.open_evaluator(config)
+    assert found.facts()["model"] == "rehearsal"
+    assert evaluator.open_evaluator(config) is found, "what it has loaded stays loaded"
+
+
+@pytest.mark.parametrize("named", ["nowhere:Mine", "json:Mine", "json", ":", "no module:x"])
+def test_an_evaluator_that_cannot_be_imported_is_refused(named, monkeypatch):
+    monkeypatch.setenv("NASH_SEARCH_EVALUATOR", named)
+    with pytest.raises(InvalidInput, match="must be an importable module:Class, but got .*NASH_SEARCH_EVALUATOR"):
+        evaluator.open_evaluator(SearchConfig())
+
+
+def test_a_command_finds_an_evaluator_on_the_python_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-m", "nash_search", "--config", "smoke", "--budget-ms", "50%", "--serial", "--trials", "1",
+         "--results", "results", "--study", "s", "--json", "--quiet"],
+        cwd=tmp_path, env={**os.environ, "NASH_SEARCH_EVALUATOR": "mine:Mine", "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["trials"]["failed"] == 0
+    config = json.loads((tmp_path / "results" / "s" / "config.json").read_text())
+    assert config["study"] == "s"
