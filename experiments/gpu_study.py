@@ -39,15 +39,15 @@ SEARCH = """\
 task: {{name: g2p, validation_examples: {examples}{train}}}
 search_space: {{encoder_sparsity_pct: [0, 80, {step}], decoder_layers: {layers}, decoder_selection: [scored]}}
 trials: {trials}
-recipe: {{narrow_steps: {narrow}, tune_steps: {tune}, batch_size: 128, {rates}}}
-workload: {{batch_size: 64, threads: 1}}
+recipe: {{narrow_steps: {narrow}, tune_steps: {tune}, batch_size: {batch}, {rates}}}
+workload: {{batch_size: {call}, threads: 1}}
 certify_rounds: {rounds}
 certify_pairs: {pairs}
 """
 FULL = {"examples": 2000, "train": "", "step": 10, "layers": "[1, 2, 3, 4, 5, 6]", "trials": 6}
-FULL_COST = {"narrow": 250, "tune": 350, "rounds": 3, "pairs": 20}
-TINY = FULL | {"examples": 48, "train": ", train_examples: 2000, test_examples: 48", "step": 40, "layers": "[1, 2]"}
-TINY_COST = {"trials": 2, "narrow": 3, "tune": 3, "rounds": 2, "pairs": 4}
+FULL_COST = {"narrow": 250, "tune": 350, "batch": 128, "call": 64, "rounds": 3, "pairs": 20}
+TINY = FULL | {"examples": 16, "train": ", train_examples: 64, test_examples: 16", "step": 80, "layers": "[1, 2]"}
+TINY_COST = {"trials": 2, "narrow": 2, "tune": 2, "batch": 8, "call": 4, "rounds": 2, "pairs": 4}
 RATES = "learning_rate: 2.0e-3, tune_learning_rate: 2.0e-3"
 KEPT = "summary.json probe.json certification.json trials.csv front.csv log.txt front.png record.json measurement.json"
 """Files of the search's study that come back, in one archive."""

@@ -36,7 +36,7 @@ SIZES: dict[str, tuple[str, dict[str, int]]] = {
 }  # fmt: skip
 SMALL = {
     "vocab_size": 100, "d_model": 24, "d_kv": 4, "d_ff": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-    "pad_token_id": 99, "decoder_start_token_id": 99, "num_layers": 4, "encoder_layers": 4, "decoder_layers": 4,
+    "pad_token_id": 99, "decoder_start_token_id": 99, "num_layers": 2, "encoder_layers": 2, "decoder_layers": 2,
     "num_heads": 4, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
 }  # fmt: skip
 """A rehearsal's sizes, as far as a family has them."""

@@ -36,7 +36,7 @@ def run(device: str, tiny: bool, write: Any, until: float) -> None:
 
     def case(what: str, teacher: Any, data: Any, cut: tuple[int, int], steps: tuple[int, int], **more: Any) -> None:
         if time.monotonic() < until - 2:
-            steps = (min(steps[0], 2), 2) if tiny else steps
+            steps = (min(steps[0], 1), 1) if tiny else steps
             _case(write, name, what, teacher, data, cut, steps, **more)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -50,11 +50,22 @@ def run(device: str, tiny: bool, write: Any, until: float) -> None:
         case("t5-base bf16, state saved", t5, data, (50, half), (4, 4), folder=Path(folder, "state"))
     if time.monotonic() < until - 8:
         g2p = models.dense("g2p", name, tiny=tiny)
-        task = load_task(TaskConfig(train_examples=6000, validation_examples=16, test_examples=16))
+        task = load_task(TaskConfig(train_examples=64 if tiny else 6000, validation_examples=16, test_examples=16))
+        batch = 8 if tiny else 128
         for precision in ("fp32",) if tiny else ("fp32", "bf16"):
-            case(f"g2p {precision}", g2p, task.train_batches(128, 0), (50, 3), (40, 40), precision=precision, batch=128)
+            case(
+                f"g2p {precision}",
+                g2p,
+                task.train_batches(batch, 0),
+                (50, 3),
+                (40, 40),
+                precision=precision,
+                batch=batch,
+            )
     if time.monotonic() < until - 8:
-        _profile(write, name, t5, data, Architecture(encoder_sparsity_pct=50, decoder_layers=half), rows)
+        _profile(
+            write, name, t5, data, Architecture(encoder_sparsity_pct=50, decoder_layers=half), rows, 1 if tiny else 3
+        )
 
 
 def _batches(vocabulary: int, rows: int, source: int, target: int) -> Callable[[int], dict[str, torch.Tensor]]:
@@ -107,12 +118,14 @@ def _case(
     write(what=what, **facts, seen=list(seen), say=f"{what}: {', '.join(said)}")
 
 
-def _profile(write: Any, device: str, teacher: Any, data: Any, architecture: Architecture, rows: int) -> None:
-    """Launches, host reads and kernel time of three steps of each stage."""
+def _profile(
+    write: Any, device: str, teacher: Any, data: Any, architecture: Architecture, rows: int, steps: int
+) -> None:
+    """Launches, host reads and kernel time of so many steps of each stage."""
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device != "cpu" else [])]
-    recipe = PruningRecipe(narrow_steps=3, tune_steps=3, batch_size=rows, precision="bf16", rungs=1)
+    recipe = PruningRecipe(narrow_steps=steps, tune_steps=steps, batch_size=rows, precision="bf16", rungs=1)
     with profile(activities=activities) as seen:
         pruner.run(teacher, architecture, recipe, data, pruner.TrainingContext(device=device))
     found = {
@@ -123,8 +136,8 @@ def _profile(write: Any, device: str, teacher: Any, data: Any, architecture: Arc
     device_ms = sum(value[2] for value in found.values())
     counts = ", ".join(f"{key} {value[0]}" for key, value in picked.items())
     top = sorted(found.items(), key=lambda item: -item[1][2])[:25]
-    write(what="profile of 3 + 3 steps", picked=picked, device_ms=device_ms, top=top,
-          say=f"profile of 3 narrow + 3 tune steps: device busy {device_ms:.0f} ms; {counts}")  # fmt: skip
+    write(what=f"profile of {steps} + {steps} steps", picked=picked, device_ms=device_ms, top=top,
+          say=f"profile of {steps} narrow + {steps} tune steps: device busy {device_ms:.0f} ms; {counts}")  # fmt: skip
 
 
 @contextlib.contextmanager
