@@ -38,6 +38,7 @@ def test_an_evaluator_that_cannot_be_imported_is_refused(named, monkeypatch):
         evaluator.open_evaluator(SearchConfig())
 
 
+@pytest.mark.slow
 def test_a_command_finds_an_evaluator_on_the_python_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
