@@ -180,6 +180,8 @@ class SearchConfig(Knobs):
     """First try the unpruned model on every other engine installed here."""
     finalist_seeds: int = Field(default=1, ge=1, le=20)
     """Train each budget's winner with N seeds: quality as mean and interval, the best validated is exported."""
+    finish_steps: int | None = Field(default=None, ge=0)
+    """Train each budget's winner anew over N steps before it is certified (default: 3 trials' steps; 0: do not)."""
     keep_all: bool = False
     """Keep the weights of dominated trials."""
     format: Literal["auto", "stock"] = "auto"

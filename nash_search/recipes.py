@@ -78,6 +78,13 @@ class PruningRecipe(Frozen):
         """Optimizer steps that one trial takes by itself."""
         return self.tune_steps + (0 if self.narrowing == "shared" else self.narrow_steps)
 
+    def at_length(self, steps: int) -> PruningRecipe:
+        """The same training over so many steps: both stages keep their part of them."""
+        if self.narrowing == "shared":  # its stage 2 is another training, which all trials share
+            return self.model_copy(update={"tune_steps": steps})
+        narrow_steps = round(steps * self.narrow_steps / max(1, self.trial_steps))
+        return self.model_copy(update={"narrow_steps": narrow_steps, "tune_steps": steps - narrow_steps})
+
 
 class TeacherRecipe(Knobs):
     """Stage 0: how the teacher is made by `nash-search finetune`."""

@@ -85,6 +85,8 @@ class TrialRecord(Frozen):
     number: int
     architecture: Architecture
     seed: int = 0
+    finish_steps: int = 0
+    """Optimizer steps of the training at length that a winner was given; 0: as a trial is trained."""
     shapes: Shapes | None = None
     latency: Latency | None = None
     quality: Quality | None = None

@@ -29,9 +29,11 @@ CERTIFICATION = "certification.json"
 
 
 class Training(Frozen):
-    """One seed's training of an architecture that was trained with several."""
+    """One training of an architecture that was trained more than once: at length, with other seeds."""
 
     seed: int
+    finish_steps: int = 0
+    """Optimizer steps of a training at length; 0: as a trial is trained."""
     key: str
     """Name of its folder."""
     checkpoint: str
@@ -65,6 +67,8 @@ class CertifiedPoint(Frozen):
     test: Quality | None = None
     """Only winners are scored on the sealed split."""
     seed: int = 0
+    finish_steps: int = 0
+    """Optimizer steps of the training at length that made it; 0: it is as the search trained it."""
     parameters: int | None = None
     seeds: tuple[Training, ...] = ()
     """All trainings of a finalist, this one too; empty where there was only one."""
@@ -84,10 +88,22 @@ class CertifiedPoint(Frozen):
         return self.test or self.validation
 
     @property
+    def alike(self) -> tuple[Training, ...]:
+        """The trainings that differ from this one by their seed alone, this one too; empty where there is no other."""
+        found = tuple(t for t in self.seeds if t.finish_steps == self.finish_steps)
+        return found if len(found) > 1 else ()
+
+    @property
+    def searched(self) -> Quality | None:
+        """What the search's own short training of a finished model came to on validation (None: it is not finished)."""
+        short = (t.validation for t in self.seeds if not t.finish_steps)
+        return next(short, None) if self.finish_steps else None
+
+    @property
     def quality_by_seed(self) -> dict[int, Quality]:
-        """Of every training of a finalist, on the test split where all were scored there; empty where there is one."""
-        tested = {t.seed: t.test for t in self.seeds if t.test is not None}
-        return tested if len(tested) == len(self.seeds) else {t.seed: t.validation for t in self.seeds}
+        """Of every training that differs by its seed alone, on the test split where all were scored there."""
+        tested = {t.seed: t.test for t in self.alike if t.test is not None}
+        return tested if len(tested) == len(self.alike) else {t.seed: t.validation for t in self.alike}
 
     def shown_ms(self, dense_ms: float | None) -> tuple[float, float, float]:
         """Latency and its 95 % bounds as they are shown, milliseconds (infinite where nothing bounds them).

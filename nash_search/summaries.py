@@ -26,6 +26,7 @@ from nash_search.summary_rows import (
     Inputs,
     PlannedBudget,
     PlannedCalibration,
+    PlannedFinish,
     Reference,
     Told,
     Vocabulary,
@@ -70,6 +71,8 @@ class Plan(Told):
     """Seconds until the answer."""
     estimated: str = ""
     """How it is known."""
+    finish: PlannedFinish | None = None
+    """None: winners are not trained at length."""
     reference: Reference | None = None
 
     def begun(self) -> Summary:

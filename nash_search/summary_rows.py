@@ -185,6 +185,12 @@ class BudgetRow(Told):
     rounds: int = 0
     occasion_sd: float | None = None
     """None: certified before milliseconds allowed for the occasion."""
+    finish_steps: int = 0
+    """Optimizer steps of the training at length that made the model; 0: it is as the search trained it."""
+    searched_quality: float | None = None
+    """Of a model that was trained at length: what the search's own short training came to on validation."""
+    finish: str = ""
+    """The command that trains the answer at length, where that was not done."""
     nearest_feasible: str | None = None
     """The tightest budget that can be met."""
 
@@ -247,14 +253,18 @@ class FrontRow(Told):
     status: str = ""
     checkpoint: str | None = None
     fidelity: FidelityTold | None = None
+    finish_steps: int = 0
+    """As a budget's."""
+    searched_quality: float | None = None
 
 
 class FinalistRow(Told):
-    """One seed's training of a finalist."""
+    """One training of a finalist: the search's own, at length, with another seed."""
 
     number: int
     architecture: Architecture
     seed: int
+    finish_steps: int = 0
     exported: bool
     share: float
     meets: tuple[str, ...]
@@ -262,6 +272,16 @@ class FinalistRow(Told):
     train_steps: float
     validation: float
     test: float | None
+
+
+class PlannedFinish(Told):
+    """The training at length that each budget's winner will be given."""
+
+    steps: int
+    """Optimizer steps of each."""
+    models: int
+    seconds: float
+    """Of all together, scoring and timing included."""
 
 
 class Floor(Told):

@@ -19,11 +19,13 @@ SUMMARY_KEYS = (
 ).split()
 BUDGET_KEYS = (
     "asked budget_ms floor_ms verdict latency_ms upper_ms speedup quality quality_standard_error quality_split "
-    "checkpoint architecture seeds looks rounds occasion_sd nearest_feasible"
+    "checkpoint architecture seeds looks rounds occasion_sd finish_steps searched_quality nearest_feasible"
 ).split()
+OF_A_POINT = ("looks", "rounds", "occasion_sd", "finish_steps", "searched_quality")
 FRONT_KEYS = (
     "number architecture latency_ms lower_ms upper_ms measured_ms occasion_sd share share_upper speedup quality "
-    "quality_split quality_standard_error beside validation_quality parameters same_tokens status checkpoint"
+    "quality_split quality_standard_error beside validation_quality parameters same_tokens status checkpoint "
+    "finish_steps searched_quality"
 ).split()
 PLAN_KEYS = (
     "study task model data device workload metric decoder_layers dense budgets certifies fastest engines trials "
@@ -45,7 +47,7 @@ def test_a_study_s_documents_have_these_keys_in_this_order(rehearse, notebook) -
 
 def test_where_nothing_is_feasible_no_answer_has_what_only_a_point_has(rehearse) -> None:
     [row] = rehearse(budgets=(LatencyBudget.parse("5%"),)).summary.told()["budgets"]
-    assert list(row) == [key for key in BUDGET_KEYS if key not in ("looks", "rounds", "occasion_sd")]
+    assert list(row) == [key for key in BUDGET_KEYS if key not in OF_A_POINT]
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nash_search.cli.search import Json, Quiet, Results, quiet_libraries, run_search, storage
-from nash_search.config import SearchConfig
+from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput, shown
 
 if TYPE_CHECKING:
@@ -52,13 +52,28 @@ def stored_config(folder: Path) -> SearchConfig:
 def resume(
     context: typer.Context,
     study: Study,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget-ms", metavar="MS|SHARE", help="Another budget, whose winner is trained at length too."),
+    ] = None,
     results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Go on with a study that was interrupted."""
+    """Go on with a study that was interrupted, or is asked another budget."""
     folder = folder_of(study, results)
-    return run_search(stored_config(folder), folder.parent, as_json=json_, quiet=quiet, typed=context.obj or "")
+    config = stored_config(folder)
+    more = tuple(asked for text in budget or () if (asked := parsed(text)) not in config.budgets)
+    config = config.model_copy(update={"budgets": (*config.budgets, *dict.fromkeys(more))})
+    return run_search(config, folder.parent, as_json=json_, quiet=quiet, typed=context.obj or "")
+
+
+def parsed(budget: str) -> LatencyBudget:
+    """A budget as typed."""
+    try:
+        return LatencyBudget.parse(budget)
+    except ValueError as error:
+        raise InvalidInput(str(error), where="--budget-ms") from None
 
 
 def recover(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
@@ -103,15 +118,11 @@ def pick(
 ) -> int:
     """Answer another budget from a finished study, without training."""
     from nash_search.cli.flags import percent
-    from nash_search.config import LatencyBudget
     from nash_search.config_loader import load_config
 
     drop = load_config(None, {"max_drop_pct": percent(max_drop, "--max-drop") if max_drop else None}).max_drop_pct
     folder = folder_of(study, results)
-    try:
-        asked = LatencyBudget.parse(budget)
-    except ValueError as error:
-        raise InvalidInput(str(error), where="--budget-ms") from None
+    asked = parsed(budget)
     from nash_search.search.pick import pick as answer
 
     summary = answer(folder, asked, max_drop_pct=drop, certify=certify)
@@ -145,6 +156,10 @@ def picked(summary: Summary, found: BudgetRow) -> list[str]:
     if dense is not None and dense.quality_split == found.quality_split:
         words += f" (dense {dense.quality:.2f})"
     said = [words, found.checkpoint]
+    if found.finish:
+        said.append(f"as the search trained it, not at length: {found.finish} trains it at length and certifies it")
+    elif found.finish_steps:
+        said.append(f"trained at length, {found.finish_steps:,} steps")
     if asked_again := looks_words(found.looks, found.rounds):
         said.append(asked_again)
     if found.occasion_sd is None:

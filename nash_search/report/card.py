@@ -8,12 +8,12 @@ conditions or not at all. What lies on the disk is read by `exports`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nash_search.calibration_record import Setting
 from nash_search.intervals import mean_bounds
 from nash_search.latency_record import Latency
-from nash_search.records import Artefact, Quality, TrialRecord
+from nash_search.records import Artefact, Quality
 from nash_search.report import escape
 from nash_search.report.card_metadata import Source, hub_id, metadata
 from nash_search.report.markdown import aligned, fenced, input_words
@@ -52,8 +52,6 @@ class Export:
     name: str
     """What the artefact is called, e.g. `g2p-8.4ms-per7.9-epyc1t`."""
     point: CertifiedPoint
-    record: TrialRecord | None = None
-    """The export's own, where it is another seed's than the trial's."""
     dense_test: Quality | None = None
     """The dense model on the sealed test split."""
     engines: Sequence[Artefact] = ()
@@ -74,9 +72,7 @@ def card(
         examples: (source, this model's output, the teacher's output).
     """
     found = export.point
-    point = next(p for p in view.points if p.number == found.number)
-    if export.record is not None:
-        point = replace(point, record=export.record)
+    point = view.exported.get(found.number) or next(p for p in view.points if p.number == found.number)
     seeds = found.quality_by_seed
     parts = [*_top(view, point, export.name, found.quality, source)]
     parts += ["## Measured", _numbers(view, point, found.latency, found.quality, export.dense_test)]
@@ -256,7 +252,14 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
         lines.append(f"- {escape.markdown(vocabulary_words(trimmed), 400)}; every speed-up here is beyond that")
     steps = sum(stage.get("steps", 0.0) for stage in p.record.stages.values())
     if steps:
-        lines.append(f"- {steps:.0f} optimizer steps, {p.record.train_s:.0f} s of training")
+        words = f"- {steps:,.0f} optimizer steps, {p.record.train_s:.0f} s of training"
+        if p.record.finish_steps and p.searched is not None and p.searched.quality is not None:
+            quality, short = p.searched.quality, p.searched.train_steps
+            words += (
+                f", at length for it was a budget's winner; after the {short:,.0f} steps of the search it had "
+                f"{format_quality(quality.value)} on {quality.split}"
+            )
+        lines.append(words)
     if p.record.recipe is not None:
         lines.append(f"- trained {setting_words(Setting.of(p.record.recipe))}")
     versions: Mapping[str, str] = p.record.versions

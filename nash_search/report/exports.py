@@ -13,11 +13,10 @@ from pydantic import ValidationError
 
 from nash_search.errors import InvalidInput
 from nash_search.files import replace
-from nash_search.records import Artefact, TrialRecord
+from nash_search.records import Artefact
 from nash_search.report.card import Export, card
 from nash_search.report.card_metadata import Source
 from nash_search.report.view import StudyView
-from nash_search.results import CertifiedPoint
 
 
 def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str = "", license: str = "") -> list[Path]:
@@ -45,7 +44,6 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
         about = Export(
             name=export.name,
             point=point,
-            record=_record(point, folder),
             dense_test=view.answers.certification.dense_test if view.answers else None,
             engines=engines(export),
             stock=is_stock(export),
@@ -57,15 +55,6 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
                 replace(place / "README.md", text.encode("utf-8"))
                 written.append(place / "README.md")
     return written
-
-
-def _record(point: CertifiedPoint, folder: Path) -> TrialRecord | None:
-    """The export's own record, where it is a finalist's."""
-    for training in point.seeds:
-        path = (folder / training.checkpoint).parent / "record.json"
-        if training.seed == point.seed and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
-            return TrialRecord.model_validate_json(path.read_bytes()).model_copy(update={"number": point.number})
-    return None
 
 
 def cards(view: StudyView, folder: Path) -> dict[int, str]:

@@ -13,6 +13,7 @@ Reads files only, never the database.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -49,7 +50,8 @@ def load(folder: Path, answers: Answers | None = None) -> StudyView:
         r if r.parameters is not None else r.model_copy(update={"parameters": sizes.get(r.number)})
         for r in records(folder, answers.certification if answers else None)
     ]
-    return build(found, summary, answers, probe=probe(folder), folder=folder)
+    certification = answers.certification if answers else None
+    return build(found, summary, answers, probe=probe(folder), models=models(folder, certification), folder=folder)
 
 
 def judged_of(folder: Path, summary: Summary) -> Answers | None:
@@ -91,6 +93,22 @@ def records(folder: Path, certification: Certification | None = None) -> list[Tr
     return [found[number] for number in sorted(found)]
 
 
+def models(folder: Path, certification: Certification | None) -> dict[int, TrialRecord]:
+    """By trial number, records of the exported models that are another training than the search's own."""
+    found = {}
+    for point in certification.points if certification else ():
+        own = next((t for t in point.seeds if t.key == point.key), None)
+        if own is None or own == point.seeds[0]:  # the search's own training comes first
+            continue
+        path = (folder / own.checkpoint).parent / "record.json"
+        record = _stand_in(point)
+        if path.resolve().is_relative_to(folder.resolve()):
+            with suppress(OSError, ValidationError):  # a committed study comes without them
+                record = TrialRecord.model_validate_json(path.read_bytes())
+        found[point.number] = record.model_copy(update={"number": point.number})
+    return found
+
+
 def _stand_in(point: CertifiedPoint) -> TrialRecord:
     """What certification knows of a trial: latency and validation quality, nothing about training."""
     return TrialRecord(
@@ -99,6 +117,9 @@ def _stand_in(point: CertifiedPoint) -> TrialRecord:
         latency=point.latency,
         quality=point.validation,
         checkpoint=point.checkpoint,
+        seed=point.seed,
+        finish_steps=point.finish_steps,
+        parameters=point.parameters,
     )
 
 

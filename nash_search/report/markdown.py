@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nash_search.report import engines, escape, picture
-from nash_search.report.text import load_lines, pick_text, quality_words, widths_words
+from nash_search.report.text import load_lines, pick_text, quality_words, trained_words, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import data_words, format_count, format_ms, format_quality, format_spread
 from nash_search.summary_rows import Inputs
@@ -57,7 +57,8 @@ def input_words(inputs: Inputs | None) -> list[str]:
 def table(view: StudyView) -> str:
     """The front as a Markdown table, the dense model last."""
     metric = f"{escape.markdown(view.metric)} ({view.split})"
-    heads = ["kept", "ms", "speed-up", metric, "drop", "size", "heads, neurons kept", "picked for"]
+    trained = ["trained"] * any(p.record.finish_steps for p in view.front)
+    heads = ["kept", "ms", "speed-up", metric, "drop", "size", "heads, neurons kept", *trained, "picked for"]
     rows = []
     for p in view.front:
         chosen = ", ".join(view.picked_for(p))
@@ -70,6 +71,7 @@ def table(view: StudyView) -> str:
                 format_quality(p.drop, view.scale),
                 format_count(p.record.parameters),
                 escape.markdown(widths_words(p).replace(" | ", ", ")),
+                *[trained_words(p, view.scale) for _ in trained],
                 f"**{escape.markdown(chosen)}**" if chosen else "",
             ]
         )
@@ -77,8 +79,10 @@ def table(view: StudyView) -> str:
         dense = view.dense
         spread = format_spread(dense.low_ms, dense.high_ms)
         value, size = format_quality(dense.quality, view.scale), format_count(dense.parameters)
-        rows.append(["dense", f"{format_ms(dense.ms)}{spread}", "1.00×", value, "", size, "", ""])
-    return aligned(heads, rows, "lrrrrrll")
+        rows.append(
+            ["dense", f"{format_ms(dense.ms)}{spread}", "1.00×", value, "", size, "", *["" for _ in trained], ""]
+        )
+    return aligned(heads, rows, "lrrrrrll" + "l" * len(trained))
 
 
 def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: str) -> str:

@@ -24,7 +24,7 @@ from nash_search.files import replace
 from nash_search.report import engines, escape, markdown, picture, plots
 from nash_search.report.picks import Pick
 from nash_search.report.points import Point
-from nash_search.report.text import load_lines, quality_words, widths_words
+from nash_search.report.text import load_lines, quality_words, trained_words, widths_words
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     at_most,
@@ -117,7 +117,7 @@ def render(view: StudyView) -> str:
         css=(_TEMPLATES / "report.css").read_text("utf-8"),
         script_hashes=" ".join(_hash(s) for s in (plotly, script)),
         still=_still(view),
-        front_columns=FRONT_COLUMNS,
+        front_columns=[*FRONT_COLUMNS, *[("trained", "words")] * _finished(view)],
         front_rows=[*(_front_row(p, view) for p in view.front), *_dense_rows(view)],
         trial_columns=TRIAL_COLUMNS,
         trial_rows=[_trial_row(p, view) for p in view.points],
@@ -172,9 +172,15 @@ def _front_row(p: Point, view: StudyView) -> Row:
             Cell(format_count(p.record.parameters), _number(p.record.parameters)),
             Cell(widths_words(p), _number(p.record.parameters), "words"),
             Cell(escape.plain(chosen), escape.plain(chosen), "words"),
+            *[Cell(trained_words(p, view.scale), _number(p.record.train_steps), "words")] * _finished(view),
         ),
         "front" if chosen else "",
     )
+
+
+def _finished(view: StudyView) -> bool:
+    """Was any model of the front trained at length?"""
+    return any(p.record.finish_steps for p in view.front)
 
 
 def _dense_rows(view: StudyView) -> list[Row]:
@@ -196,7 +202,7 @@ def _dense_rows(view: StudyView) -> list[Row]:
         Cell("", "", "words"),
         Cell("", "", "words"),
     )
-    return [Row(cells, "dim")]
+    return [Row((*cells, *[Cell("", "", "words")] * _finished(view)), "dim")]
 
 
 def _trial_row(p: Point, view: StudyView) -> Row:

@@ -100,6 +100,10 @@ def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
     if plan.eta_s:
         cost.append(f"done in about {format_duration(plan.eta_s)}")
     rows = [("cost", ", ".join(cost))] if cost else []
+    if plan.finish is not None:
+        about = format_duration(plan.finish.seconds)
+        words = f"each budget's winner is trained anew over {plan.finish.steps:,} steps, about {about} together"
+        rows.append(("finish", words))
     if plan.train_s is not None and plan.device_s is not None:
         words = f"{format_duration(plan.train_s)} of training, the device busy for {format_duration(plan.device_s)}"
         if plan.estimated:

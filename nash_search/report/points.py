@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nash_search import pareto
 from nash_search.config import Architecture
@@ -38,6 +38,8 @@ class Point:
     speedup: float | None
     drop: float | None
     """Quality lost against the dense model on the same split (positive: worse), in the metric's points."""
+    searched: TrialRecord | None = None
+    """The search's own record, where `record` is of another training of it (at length, with another seed)."""
 
     @property
     def number(self) -> int:
@@ -153,6 +155,24 @@ def placed(
         )
         for r in records
     )
+
+
+def exported(
+    points: Sequence[Point], models: Mapping[int, TrialRecord], dense: Dense | None, direction: Direction
+) -> dict[int, Point]:
+    """By trial number, a point as the model that was exported for it, where that is not the search's own.
+
+    Args:
+        points: as the search found them; a certified one stands at its certified latency already.
+        models: records of the exported models, by trial number.
+        dense: the unpruned model, where it is known.
+        direction: of the quality.
+    """
+    return {
+        p.number: replace(p, record=record, drop=_drop(record, dense, direction), searched=p.record)
+        for p in points
+        if (record := models.get(p.number)) is not None
+    }
 
 
 def ranked(points: Sequence[Point]) -> list[Point]:

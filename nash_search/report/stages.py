@@ -46,10 +46,13 @@ STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "fidelity": fidelity_words,
     "test": lambda d: f"scoring {counted(d.get('models', 1), 'model')} on the sealed test split, once",
     "finalists": lambda d: (
-        f"training {counted(d['architectures'], 'winner')} with other seeds too, {counted(d['trainings'], 'training')}"
+        f"training {counted(d['architectures'], 'winner')} "
+        + (f"at length, {d['steps']:,} steps" if d.get("steps") else "with other seeds too")
+        + f", {counted(d['trainings'], 'training')}"
     ),
     "finalist": lambda d: (
-        f"trial {d['number']}, seed {d['seed']}: "
+        f"trial {d['number']}, seed {d['seed']}"
+        + (f", {d['steps']:,} steps: " if d.get("steps") else ": ")
         + (f"failed ({d['failure']})" if d.get("failure") else f"quality {format_quality(d['quality'])}")
     ),
     "infeasible": lambda d: "",

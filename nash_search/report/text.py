@@ -81,7 +81,8 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
     metric = escape.plain(view.metric, 16)
     scored = f"{metric} ({view.split})" if width >= 100 else metric
     right = ["ms", "speed-up", scored, "drop", *["size"] * (width >= 80)]
-    left = ["decoder", "encoder", *["heads and neurons kept"] * (width >= 130), "picked for"]
+    trained = ["trained"] * any(p.record.finish_steps for p in view.front)
+    left = ["decoder", "encoder", *["heads and neurons kept"] * (width >= 130), *trained, "picked for"]
     for name in right:
         table.add_column(Text(name), justify="right", no_wrap=True)
     for name in left:
@@ -104,6 +105,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
                 "decoder": counted(layers, "block"),
                 "encoder": f"{100 - p.architecture.encoder_sparsity_pct}%",
                 "heads and neurons kept": widths_words(p),
+                "trained": trained_words(p, scale),
                 "picked for": Text(escape.plain(", ".join(chosen)), "bold green"),
             },
             "bold" if chosen else "",
@@ -128,6 +130,16 @@ def quality_words(p: Point, scale: float | None = None) -> str:
     if p.record.quality is None:
         return "–"
     return f"{format_quality(p.quality, scale)} ± {format_quality(p.record.quality.half_width, scale)}"
+
+
+def trained_words(p: Point, scale: float | None = None) -> str:
+    """`1,800 steps (600: 90.08)`: how long the model was trained, and what the search's own training came to."""
+    steps = p.record.finish_steps or p.record.train_steps
+    words = f"{steps:,.0f} steps" if steps else ""
+    if p.record.finish_steps and p.searched is not None:
+        short = f"{p.searched.train_steps:,.0f}" if p.searched.train_steps else "searched"
+        words += f" ({short}: {format_quality(p.searched.quality.value, scale)})" if p.searched.quality else ""
+    return words
 
 
 def widths_words(p: Point) -> str:

@@ -7,9 +7,10 @@ scored on the same split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nash_search import pareto
@@ -20,7 +21,7 @@ from nash_search.pareto import Direction
 from nash_search.records import TrialRecord
 from nash_search.report import escape
 from nash_search.report.picks import Pick, Study, picks_of
-from nash_search.report.points import Dense, Point, placed, ranked
+from nash_search.report.points import Dense, Point, exported, placed, ranked
 from nash_search.report.words import certifies_words, renewing
 from nash_search.results import Answers, CertifiedPoint
 from nash_search.summaries import Summary
@@ -50,6 +51,9 @@ class StudyView:
     device: str
     dense: Dense | None
     points: tuple[Point, ...]
+    """As the search found them."""
+    exported: Mapping[int, Point] = field(default_factory=dict)
+    """By number, those of which another training is exported: at length, or with another seed."""
     answers: Answers | None = field(repr=False)
     """The certified front; None: nothing is certified yet."""
     picks: tuple[Pick, ...]
@@ -62,8 +66,8 @@ class StudyView:
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """The front, fastest first."""
-        return tuple(ranked(self.points))
+        """The front, fastest first, as its models are exported."""
+        return tuple(ranked([self.exported.get(p.number, p) for p in self.points]))
 
     @property
     def clock_words(self) -> tuple[str, ...]:
@@ -117,8 +121,10 @@ class StudyView:
 
     @property
     def drawn(self) -> tuple[Point, ...]:
-        """Every point with both numbers; the dense model has a mark of its own."""
-        return tuple(p for p in self.points if p.measured and (p.on_front or not p.dense))
+        """Every point with both numbers, as exported and as searched; the dense model has a mark of its own."""
+        short = [replace(p, on_front=False) for p in self.points if p.number in self.exported]
+        shown = [*(self.exported.get(p.number, p) for p in self.points), *short]
+        return tuple(p for p in shown if p.measured and (p.on_front or not p.dense))
 
 
 def build(
@@ -127,6 +133,7 @@ def build(
     answers: Answers | None = None,
     *,
     probe: Sequence[Cell] = (),
+    models: Mapping[int, TrialRecord] = MappingProxyType({}),
     folder: Path = Path(),
 ) -> StudyView:
     """Join the trials with the search's summary and its certified front.
@@ -136,6 +143,7 @@ def build(
         summary: what the search found out, or so far (`Plan.begun`).
         answers: the certified front and what each budget gets from it; None: nothing is certified yet.
         probe: the (depth x width) shapes timed before training.
+        models: by trial number, records of exported models that are not the search's own.
         folder: the study's, in which the exports lie.
     """
     records = sorted(records, key=lambda r: r.number)
@@ -145,6 +153,8 @@ def build(
     dense = _dense(summary.dense or DenseRow(), records, split)
     points = placed(records, answers, dense, direction, decoder_layers=summary.decoder_layers)
     latency = next((r.latency for r in records if r.latency is not None), None)
+    finished = exported(points, models, dense, direction)
+    shown = [finished.get(p.number, p) for p in points]
     return StudyView(
         study=summary.study,
         task=summary.task,
@@ -155,8 +165,9 @@ def build(
         device=_device(summary, latency),
         dense=dense,
         points=points,
+        exported=finished,
         answers=answers,
-        picks=picks_of(answers, points, Study(summary=summary, direction=direction, folder=folder)),
+        picks=picks_of(answers, shown, Study(summary=summary, direction=direction, folder=folder)),
         hypervolume=_hypervolume(records, direction, dense, summary.reference),
         probe=tuple(probe),
         environment=_environment(summary, records),

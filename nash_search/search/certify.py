@@ -9,9 +9,9 @@
 For a budget: the best-quality point whose certificate says `met`; where it fails, the next best. A share
 budget is judged on the paired ratio, milliseconds on wall times and on how far they move here between occasions.
 A point that is ambiguous gets more rounds, and an interval widened for having looked; what was found when it was
-asked before is pooled. Of an architecture trained with several seeds the one is exported that meets most budgets
-and is best on validation: the test split chooses nothing. The result is one file, `certification.json`; later
-questions (`pick`) are answered from it.
+asked before is pooled. Of an architecture trained more than once (at length, with other seeds) the training is
+exported that meets most budgets and is best on validation: the test split chooses nothing. The result is one file,
+`certification.json`; later questions (`pick`) are answered from it.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudg
 
 
 def elected(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]) -> list[CertifiedPoint]:
-    """One point per trial: the seed that meets most budgets, then the best on validation (ties: the first seed).
+    """One point per trial: the training that meets most budgets, then the best on validation (ties: the first).
 
     Args:
-        points: as timed, every seed one.
-        meets: by point, the budgets that it meets; nothing of a point whose trial has no other seed.
+        points: as timed, every training one.
+        meets: by point, the budgets that it meets; nothing of a point whose trial was trained once.
     """
     groups: dict[int, list[CertifiedPoint]] = {}
     for point in points:
@@ -81,7 +81,7 @@ def elected(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]
         quality = point.validation
         return len(meets.get(point.key, ())), -pareto.loss(quality.value, quality.direction)
 
-    return [max(sorted(group, key=lambda p: p.seed), key=worth) for group in groups.values()]
+    return [max(sorted(group, key=lambda p: (p.finish_steps, p.seed)), key=worth) for group in groups.values()]
 
 
 def on_front(points: Sequence[CertifiedPoint], answers: Sequence[BudgetAnswer]) -> list[CertifiedPoint]:
@@ -174,6 +174,7 @@ def _time(
             fidelity=fidelity.get(_key(r)),
             validation=r.quality,  # type: ignore[arg-type]
             seed=r.seed,
+            finish_steps=r.finish_steps,
             parameters=r.parameters,
         )
         for r in candidates
@@ -262,11 +263,12 @@ def _trainings(
     records: Sequence[TrialRecord],
     meets: Mapping[str, tuple[str, ...]],
 ) -> tuple[Training, ...]:
-    """All seeds of a point's architecture, in their order; nothing where there is one."""
+    """All trainings of a point's architecture, the shortest first, then by seed; nothing where there is one."""
     own = [(p, r) for p, r in zip(timed, records, strict=True) if p.number == point.number]
     return tuple(
         Training(
             seed=p.seed,
+            finish_steps=p.finish_steps,
             key=p.key,
             checkpoint=str(r.checkpoint),
             share=p.latency.ratio,
@@ -275,6 +277,6 @@ def _trainings(
             train_steps=r.train_steps,
             validation=p.validation,
         )
-        for p, r in sorted(own, key=lambda pair: pair[0].seed)
+        for p, r in sorted(own, key=lambda pair: (pair[0].finish_steps, pair[0].seed))
         if len(own) > 1
     )

@@ -1,30 +1,33 @@
-"""Winners trained again with other seeds, so that a number says how much of it was luck.
+"""Winners trained again: at length, for the search's trials are short, and with other seeds, to know a number's luck.
 
-    picked architectures x seeds (seed+1 ... seed+n-1) -> jobs, run like trials -> finalists/<key>-<seed>/
+    picked architectures x seeds -> jobs, run like trials -> finalists/<key>-<seed>-<steps>/    at length
+                                                             finalists/<key>-<seed>/            as a trial is trained:
+                                                             the search has trained the first seed
 
 A finalist is a decided architecture, not a proposal: it gets no row in the study, counts as no trial and moves
 no sampler, so a study goes on with more trials as if nobody had looked. Its sealed folder is its truth: a whole
-one is not trained again, a begun one continues. Which seed's model is exported is decided on the validation
-split (`elected`), for the search chose there already; deciding on the test split would spoil the one number
-that nothing was chosen by.
+one is not trained again, a begun one continues. One that fails leaves the search's own model standing. Which
+training's model is exported is decided on the validation split (`elected`), the search's own among them, for the
+search chose there already; deciding on the test split would spoil the one number that nothing was chosen by.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nash_search import pareto
-from nash_search.errors import StorageDamaged
+from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
 from nash_search.results import Terms
 from nash_search.search.feasibility import MARGIN
 from nash_search.search.scheduler import RETRIED, Scheduler
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import FINALISTS
+from nash_search.trial import cost
 from nash_search.trial.job import Job, Nothing
 
 
@@ -52,26 +55,59 @@ def expected_winners(records: Sequence[TrialRecord], terms: Terms) -> list[Trial
     return list(found.values())
 
 
+def certified_winners(
+    records: Sequence[TrialRecord], latencies: Mapping[str, Latency], terms: Terms
+) -> list[TrialRecord]:
+    """Per budget, the best validated quality of the search's own models that are certified to meet it.
+
+    Short trainings are compared with short ones: a model that was trained at length beats a better architecture that
+    was not yet.
+
+    Args:
+        records: of the search's trials that were certified.
+        latencies: certified, by folder name.
+        terms: what the front will be judged by.
+    """
+    found: dict[int, TrialRecord] = {}
+    known = [(r, latencies[key], r.quality) for r in records if r.quality and (key := folder_of(r)) in latencies]
+    losses = {r.number: pareto.loss(quality.value, quality.direction) for r, _, quality in known}
+    for budget in terms.budgets:
+        met = [r for r, latency, _ in known if latency.certificate(budget) == "met"]
+        if met:
+            best = min(met, key=lambda r: losses[r.number])
+            found[best.number] = best
+    return list(found.values())
+
+
+def folder_of(record: TrialRecord) -> str:
+    """Name of the folder that a record's weights lie in."""
+    return Path(str(record.checkpoint)).parent.name
+
+
 class Finalists:
-    """JobSource of picked trials, one per further seed that has no whole folder yet."""
+    """JobSource of picked trials, one per training that has no whole folder yet."""
 
     def __init__(self, scheduler: Scheduler, picked: Sequence[TrialRecord], say: Callable[[str, dict[str, Any]], None]):
-        self.config, self.workload, self.workers = scheduler.config, scheduler.workload, scheduler.workers
+        steps = scheduler.finish_steps()
+        self.config = cost.at_length(scheduler.config, steps) if steps else scheduler.config  # its timeout is theirs
+        self.workload, self.workers = scheduler.workload, scheduler.workers
         self._scheduler, self._say = scheduler, say
-        seeds = range(self.config.seed + 1, self.config.seed + self.config.finalist_seeds)
-        jobs = [scheduler.finalist_job(r, seed % 2**32) for r in picked for seed in seeds]
+        first = self.config.seed
+        seeds = range(first if steps else first + 1, first + self.config.finalist_seeds)
+        jobs = [scheduler.finalist_job(r, seed % 2**32, steps) for r in picked for seed in seeds]
         self._left = deque(job for job in jobs if artifacts.read(job.final, deep=False) is None)
         self._running: set[str] = set()
         self._failed: set[str] = set()
         if self._left:
-            say("finalists", {"architectures": len(picked), "trainings": len(self._left)})
+            told = {"architectures": len({job.number for job in self._left}), "trainings": len(self._left)}
+            say("finalists", told | {"steps": steps})
 
     def exhausted(self) -> bool:
-        """Is every seed trained?"""
+        """Is every training done?"""
         return not self._left
 
     def ask(self) -> Job | Nothing:
-        """The next seed."""
+        """The next training."""
         if not self._left:
             return Nothing.WAIT if self._running else Nothing.DONE
         job = self._left.popleft()
@@ -79,20 +115,15 @@ class Finalists:
         return job
 
     def tell(self, job: Job, record: TrialRecord, wall_s: float = 0.0) -> None:
-        """Say how it went; one more try where a trial would get one.
-
-        Raises:
-            StorageDamaged: when the disk is full.
-        """
+        """Say how it went; one more try where a trial would get one."""
         self._running.discard(job.key)
-        if record.failure == "disk_full":
-            raise StorageDamaged(f"the disk must have room for finalists, but it is full: {record.message}")
         if record.failure in RETRIED and job.key not in self._failed:
             self._left.append(job)
         if record.failure is not None:
             self._failed.add(job.key)
         quality = record.quality.value if record.quality is not None else None
-        self._say("finalist", {"number": job.number, "seed": job.seed, "quality": quality, "failure": record.failure})
+        told = {"number": job.number, "seed": job.seed, "steps": job.finish_steps, "quality": quality}
+        self._say("finalist", told | {"failure": record.failure})
 
     def progress(self, number: int, stage: str, step: int, steps: int, loss: float) -> None:
         """Pass it on."""
@@ -100,7 +131,7 @@ class Finalists:
 
 
 def trained(folder: Path, question: str, picked: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Records of picked trials' further seeds, under the trials' numbers; litter of kills is removed."""
+    """Records of picked trials' further trainings, under the trials' numbers; litter of kills is removed."""
     numbers = {r.architecture: r.number for r in picked}
     found = []
     for path in recovery.whole_folders(folder / FINALISTS, question):
@@ -108,4 +139,4 @@ def trained(folder: Path, question: str, picked: Sequence[TrialRecord]) -> list[
         if record.architecture in numbers:
             checkpoint = f"{FINALISTS}/{path.name}/{record.checkpoint}"
             found.append(record.model_copy(update={"number": numbers[record.architecture], "checkpoint": checkpoint}))
-    return sorted(found, key=lambda r: (r.number, r.seed))
+    return sorted(found, key=lambda r: (r.number, r.finish_steps, r.seed))

@@ -31,7 +31,7 @@ def score(folder: Path, answers: Answers, evaluator: Evaluator, say: Callable[[s
     known, keys = found.tests(), {p.key for p in answers.winners.values()}
     wanted: dict[str, Path] = {}
     for point in [p for p in found.points if p.key in keys]:
-        wanted |= {t.key: folder / t.checkpoint for t in point.seeds} | {point.key: folder / point.checkpoint}
+        wanted |= {t.key: folder / t.checkpoint for t in point.alike} | {point.key: folder / point.checkpoint}
     wanted = {key: path for key, path in wanted.items() if key not in known}
     if found.dense_test is None and found.points:
         wanted[DENSE] = evaluator.dense_folder()

@@ -13,7 +13,7 @@ from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency_table import LatencyTable
-from nash_search.results import CERTIFICATION, Certification, Terms, judged
+from nash_search.results import CERTIFICATION, BudgetAnswer, Certification, Terms, judged
 from nash_search.search import certify as certification
 from nash_search.search import margins, recertify
 from nash_search.search import summary as document
@@ -53,7 +53,18 @@ def pick(folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = No
     [answer] = judged(found, terms).budgets
     nearest = document.nearest(table, config, layers, budget, found.points)
     row = document.budget_row(answer, folder, nearest_feasible=nearest)
+    if _can_be_finished(answer, config, summary):
+        row = row.model_copy(update={"finish": f"nash-search resume {folder.name} --budget-ms {budget.asked}"})
     return summary.model_copy(update={"study": folder.name, "budgets": (row,)})
+
+
+def _can_be_finished(answer: BudgetAnswer, config: SearchConfig, summary: Summary) -> bool:
+    """Would the study, asked this budget too, train the answer at length, which it has not done yet?"""
+    point, reference = answer.point, summary.reference
+    if point is None or config.finish_steps == 0 or reference is None or reference.share is None:
+        return False
+    done = point.finish_steps or any(training.finish_steps for training in point.seeds)
+    return not done and answer.budget.share_of(answer.dense_ms) <= reference.share * (1 + 1e-9)
 
 
 def _again(

@@ -260,22 +260,22 @@ class _Run:
         return SearchResult(folder=self.folder, answers=found, summary=answer)
 
     def _with_finalists(self, scheduler: Scheduler, candidates: list[TrialRecord]) -> Answers:
-        """The candidates certified; where finalists are asked for, every winner's other seeds with it."""
+        """The candidates certified, and with them every winner as it was trained at length and with other seeds."""
         config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
+        models, _ = cost.finalists(config, scheduler.finish_steps())
         picked: list[TrialRecord] = []
         more = finalists.expected_winners(able, self.terms)
         while True:
             picked += more
-            again: list[TrialRecord] = []
-            if config.finalist_seeds > 1:
+            if models:
                 self._run_jobs(finalists.Finalists(scheduler, picked, self.say))
-                again = finalists.trained(self.folder, self.facts.question_digest, picked)
+            again = finalists.trained(self.folder, self.facts.question_digest, able)
             with self.interruption.interruptible():
                 everything = [*candidates, *again]
                 found = certify.certify(self.folder, everything, self.evaluator, config, self.say, self.terms)
-            won = {p.architecture for p in found.winners.values()}
-            more = [r for r in able if r.architecture in won and r not in picked]
-            if config.finalist_seeds == 1 or not more:
+            won = finalists.certified_winners(able, found.certification.latencies(), self.terms)
+            more = [r for r in won if r not in picked]
+            if not models or not more:
                 return found
 
     def _admitted(self, architecture: Architecture) -> bool:

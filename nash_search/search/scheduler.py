@@ -28,7 +28,7 @@ from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import WEIGHTS, folder_key
 from nash_search.storage.study import Row, Study
 from nash_search.trial import shared_training
-from nash_search.trial.cost import for_trials_s, train_threads
+from nash_search.trial.cost import at_length, finalists, finish_steps, for_trials_s, mean_wall_s, train_threads
 from nash_search.trial.job import Job, Nothing, device_id
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
@@ -136,14 +136,21 @@ class Scheduler:
         return self.elapsed_s + expected * (1 + self._finalists / self.workers) > self._limit_s
 
     @property
-    def _finalists(self) -> int:
-        """Most finalists that are still to come."""
-        return len(self.config.budgets) * (self.config.finalist_seeds - 1)
+    def _finalists(self) -> float:
+        """Most that the winners' further trainings will cost, in trials."""
+        models, times = finalists(self.config, self.finish_steps())
+        return models * times
 
-    def finalist_job(self, record: TrialRecord, seed: int) -> Job:
-        """A decided trial's architecture once more, by its recipe with another seed, to its end."""
+    def finish_steps(self) -> int:
+        """Steps over which each winner is trained anew, as far as what trials took is known; 0: none is."""
+        trials = [r for r in self.study.records() if r.architecture != self.study.facts.baseline]
+        return finish_steps(self.config, mean_wall_s(trials), self.workers, self._limit_s)
+
+    def finalist_job(self, record: TrialRecord, seed: int, steps: int = 0) -> Job:
+        """A decided trial's architecture once more, by its recipe stretched to so many steps (0: as it is)."""
         config = self._trial_config(repeated=record)
-        again = {"seed": seed, "finalist": True, "config": config}
+        config = at_length(config, steps) if steps else config
+        again = {"seed": seed, "finalist": True, "finish_steps": steps, "config": config}
         architecture = record.architecture
         return self._job(record.number, architecture, self.table.share(architecture)).model_copy(update=again)
 

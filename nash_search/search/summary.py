@@ -60,7 +60,7 @@ def full(
     config, facts, found = case.config, case.facts, answers.certification
     points, folder, scale_ms = found.points, case.folder, answers.terms.shown_dense_ms
     effect = next((p.latency.effect for p in points if p.latency.effect is not None), case.effect)
-    again = [t for p in points for t in p.seeds if t.seed != config.seed]
+    again = [t for p in points for t in p.seeds if t.finish_steps or t.seed != config.seed]
     fastest, _ = probe.floor(case.table, facts.space.architectures())
     parameters = {r.number: r.parameters for r in records}
     nearest_feasible = {
@@ -164,6 +164,7 @@ def budget_row(answer: BudgetAnswer, folder: Path, **also: Any) -> BudgetRow:
     if point is not None:
         effect, rounds = point.latency.effect, len(point.latency.rounds)
         also |= {"looks": point.latency.looks, "rounds": rounds, "occasion_sd": effect.sd if effect else None}
+        also |= finish_told(point)
     return BudgetRow(
         asked=answer.budget.asked,
         budget_ms=answer.budget_ms,
@@ -182,11 +183,18 @@ def budget_row(answer: BudgetAnswer, folder: Path, **also: Any) -> BudgetRow:
     )
 
 
+def finish_told(point: CertifiedPoint) -> dict[str, Any]:
+    """Of a budget's and of the front's rows: was it trained at length, and what had the search's own training given?"""
+    searched = point.searched
+    return {"finish_steps": point.finish_steps, "searched_quality": searched.value if searched else None}
+
+
 def _finalist(point: CertifiedPoint, training: Training) -> FinalistRow:
     return FinalistRow(
         number=point.number,
         architecture=point.architecture,
         seed=training.seed,
+        finish_steps=training.finish_steps,
         exported=training.key == point.key,
         share=training.share,
         meets=training.meets,
@@ -201,6 +209,9 @@ def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense
     """A point of the front; with only shares asked, its milliseconds are ratio x the first probe's dense ones."""
     latency, quality = point.latency, point.quality
     ms, lower, upper = point.shown_ms(dense_ms)
+    also = finish_told(point)
+    if point.fidelity is not None:
+        also["fidelity"] = fidelity_told(point.fidelity)
     return FrontRow(
         number=point.number,
         architecture=point.architecture,
@@ -221,7 +232,7 @@ def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense
         same_tokens=point.same_tokens,
         status=latency.status,
         checkpoint=str(folder / point.checkpoint),
-        **({"fidelity": fidelity_told(point.fidelity)} if point.fidelity is not None else {}),
+        **also,
     )
 
 

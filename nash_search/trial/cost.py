@@ -4,6 +4,7 @@
                 + its part of the teacher's answers, where those are the labels
                 + scoring (the dense model's time, at each rung and at the end) + timing (pairs x dense latency)
     the search  = start of the workers + trials / workers, timings one after the other on each device
+                + the winners' trainings at length
                 + certification (rounds x (a process's start + pairs x the front))
 
 An estimate from above: students are smaller than the dense model, the teacher's pass in stage 4 is counted in every
@@ -13,6 +14,7 @@ workers that slow each other down are not either. This module refuses to know ho
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +27,8 @@ RAY_START_S = 8.0
 """`ray.init`, seconds (measured on 2 cores)."""
 LOAD_LEAST_S = 3.0
 """A process never loads faster than this, even where ours had everything in memory."""
+FINISH_TIMES = 3
+"""A winner is trained at length over so many times a trial's steps, where nothing else is asked."""
 FRONT = 8
 """Points of the front that certification is expected to time at most."""
 
@@ -95,6 +99,12 @@ def as_recorded(cost: TrialCost, records: Sequence[TrialRecord]) -> TrialCost:
     return cost.model_copy(update={"train_s": sum(spent) / len(spent), "how": how})
 
 
+def mean_wall_s(records: Sequence[TrialRecord]) -> float | None:
+    """Seconds of a trial's process, as complete trials took them; None where there is none."""
+    spent = [r.wall_s for r in records if r.status == "complete"]
+    return sum(spent) / len(spent) if spent else None
+
+
 def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front: int = FRONT) -> float:
     """Seconds that timing a front of this many points in fresh processes takes."""
     pair_s = 2 * dense_ms / 1000
@@ -105,6 +115,49 @@ def for_trials_s(config: SearchConfig, dense_ms: float, load_s: float) -> float 
     """What a time budget leaves for trials: certification comes out of it too, with at most half; None without one."""
     limit_s = config.time_budget_s
     return None if limit_s is None else limit_s - min(limit_s / 2, certification_s(config, dense_ms, load_s))
+
+
+def finish_steps(config: SearchConfig, trial_s: float | None, workers: int, limit_s: float | None) -> int:
+    """Steps over which each budget's winner is trained anew; 0: none is.
+
+    By default a multiple of a trial's, the largest of which all winners together take half of what a time budget
+    leaves at most: the search has the other half.
+
+    Args:
+        config: how much is asked.
+        trial_s: seconds of one trial (None: not known yet).
+        workers: trainings side by side.
+        limit_s: what a time budget leaves for trials and these (None: there is none).
+    """
+    steps = config.recipe.trial_steps
+    if config.finish_steps is not None:
+        return config.finish_steps
+    times = FINISH_TIMES
+    if limit_s is not None and trial_s:
+        in_turn = math.ceil(len(config.budgets) * config.finalist_seeds / workers)
+        times = min(times, int(limit_s / 2 / (in_turn * trial_s)))
+    return times * steps if times > 1 else 0
+
+
+def at_length(config: SearchConfig, steps: int) -> SearchConfig:
+    """What a training over so many steps is asked: the recipe and, where there is one, the timeout are stretched."""
+    times = steps / max(1, config.recipe.trial_steps)
+    timeout_s = config.trial_timeout_s
+    changes: dict[str, Any] = {"recipe": config.recipe.at_length(steps)}
+    if timeout_s is not None:
+        changes["trial_timeout_s"] = timeout_s * max(1.0, times)
+    return config.model_copy(update=changes)
+
+
+def finalists(config: SearchConfig, steps: int) -> tuple[int, float]:
+    """How many trainings the winners are given after the search, and how many times a trial each of them takes.
+
+    Args:
+        config: budgets and seeds.
+        steps: of a training at length; 0: winners are trained with other seeds alone.
+    """
+    seeds = config.finalist_seeds - (0 if steps else 1)
+    return len(config.budgets) * seeds, steps / max(1, config.recipe.trial_steps) if steps else 1.0
 
 
 def of_search(
@@ -129,25 +182,36 @@ def of_search(
         devices: that trials train and are timed on; certification has one of them.
 
     Returns:
-        seconds_per_trial; train_s, all trials' training seconds; device_s, seconds the device is busy; eta_s, seconds
-        until the answer; estimated, how it is known in words.
+        seconds_per_trial; train_s, all training seconds; device_s, seconds the device is busy; eta_s, seconds until
+        the answer; estimated, how it is known in words; finish, where winners are trained at length: steps, models
+        and seconds of that.
     """
     load_s = max(load_s, LOAD_LEAST_S)
-    trials += len(config.budgets) * (config.finalist_seeds - 1)
     time_s = 2 * cost.pairs * dense_ms / 1000
-    side_by_side = min(workers, max(trials, 1))
-    start_s = 0.0 if config.serial or not trials else RAY_START_S + load_s
-    work_s = trials * ((cost.train_s + cost.score_s) / side_by_side + time_s / min(devices, side_by_side))
     limit_s = for_trials_s(config, dense_ms, load_s)
-    work_s = work_s if limit_s is None else min(work_s, limit_s)
-    certified_s = certification_s(config, dense_ms, load_s, min(FRONT, max(trials, 1)))
+    steps = finish_steps(config, cost.train_s + cost.score_s + time_s, workers, limit_s)
+    models, times = finalists(config, steps)
+
+    def work_s(trainings: int, times: float) -> float:
+        side_by_side = min(workers, max(trainings, 1))
+        trained_s = times * cost.train_s + cost.score_s
+        return trainings * (trained_s / side_by_side + time_s / min(devices, side_by_side))
+
+    started = (1 if trials else 0) + (1 if models else 0)
+    start_s = 0.0 if config.serial else started * (RAY_START_S + load_s)
+    finish_s = work_s(models, times)
+    worked_s = work_s(trials, 1.0) + finish_s
+    worked_s = worked_s if limit_s is None else min(worked_s, limit_s)
+    certified_s = certification_s(config, dense_ms, load_s, min(FRONT, max(trials + models, 1)))
     scored_s = (len(config.budgets) + 1) * cost.score_s
+    finish = {"steps": steps, "models": models, "seconds": finish_s}
     return {
         "seconds_per_trial": cost.train_s + cost.score_s + time_s,
-        "train_s": trials * cost.train_s,
-        "device_s": work_s + certified_s - config.certify_rounds * load_s + scored_s,
-        "eta_s": start_s + work_s + certified_s + scored_s,
+        "train_s": (trials + models * times) * cost.train_s,
+        "device_s": worked_s + certified_s - config.certify_rounds * load_s + scored_s,
+        "eta_s": start_s + worked_s + certified_s + scored_s,
         "estimated": cost.how,
+        **({"finish": finish} if steps and models else {}),
     }
 
 

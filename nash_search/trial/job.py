@@ -43,7 +43,9 @@ class Job(Frozen):
     train_threads: int = 1
     """CPU threads of training; fixed per study, for sums depend on it."""
     finalist: bool = False
-    """A decided architecture trained once more, with a seed that is not the search's."""
+    """A decided architecture trained once more: at length, or with a seed that is not the search's."""
+    finish_steps: int = 0
+    """Optimizer steps of a training at length; 0: as a trial is trained."""
     short: bool = False
     """A calibration's training: scored, but neither timed nor exported."""
 
@@ -53,7 +55,8 @@ class Job(Frozen):
         key = folder_key(self.question, self.architecture)
         if self.short:
             return f"{key}-{digest(self.config.recipe.model_dump(mode='json'))[:8]}"
-        return f"{key}-{self.seed}" if self.finalist else key
+        length = f"-{self.finish_steps}" if self.finish_steps else ""
+        return f"{key}-{self.seed}{length}" if self.finalist else key
 
     @property
     def home(self) -> Path:

@@ -63,6 +63,7 @@ def run_trial(
         if job.device and record.latency is not None and device_id(record.latency.fingerprint) != job.device:
             raise Failed("error", "the trial must be timed on the study's device, but this worker has another one")
         made = {"versions": versions(), "created": stamp(), "wall_s": time.monotonic() - began}
+        made["finish_steps"] = job.finish_steps
         record = record.model_copy(update=made if dense else made | {"recipe": job.config.recipe})
         (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
         artifacts.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})

@@ -12,9 +12,8 @@ ONE = TrialCost(train_s=30.0, score_s=4.0, pairs=10, how="as told")
 
 
 def config_of(**changes):
-    return SearchConfig(
-        **{"budgets": (LatencyBudget.parse("50%"),), "certify_rounds": 5, "certify_pairs": 40, **changes}
-    )
+    known = {"budgets": (LatencyBudget.parse("50%"),), "certify_rounds": 5, "certify_pairs": 40, "finish_steps": 0}
+    return SearchConfig(**known | changes)
 
 
 def test_a_search_costs_its_trials_side_by_side_their_timings_in_turn_and_certification():

@@ -35,6 +35,7 @@ ASKED = {
     "certify_pairs": 5,
     "study": "s",
     "trials": 5,
+    "finish_steps": 0,
     "workers": 2,
 }
 DRIVER = """
