@@ -22,8 +22,8 @@ from nash_search.recipes import Frozen as Frozen
 from nash_search.recipes import Knobs
 from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
+from nash_search.runtimes import Runtime
 
-Runtime = Literal["eager", "compile", "ctranslate2", "onnxruntime"]
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -35,6 +35,8 @@ from scipy import special  # `scipy.stats` says the same and takes a second to i
 from nash_search.recipes import Frozen
 
 CONFIDENCE = 0.95
+LEVEL_PCT = round(100 * CONFIDENCE)
+"""As it is said beside every interval, percent."""
 PEEKING_SCALE = 1.15
 """Widening of an interval that is looked at more than once before stopping."""
 ROUND_EFFECT = 0.02

@@ -30,6 +30,7 @@ LEAVES = {
     "latency_table",
     "results",
     "summaries",
+    "runtimes",
     "summary_rows",
     "fidelity",
     "intervals",

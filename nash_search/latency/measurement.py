@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nash_search.config import LatencyBudget
+from nash_search.intervals import LEVEL_PCT
 from nash_search.latency_record import Latency
 
 UNBOUNDED = 100.0
@@ -34,12 +35,12 @@ def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[st
     """(what, how much) in reading order: the number, what it rests on, what stands beside it."""
     lower_ms, upper_ms = latency.bounds_ms
     bounds = f"{_ms(lower_ms)} to {_ms(upper_ms)}" if upper_ms <= UNBOUNDED * lower_ms else "too few rounds to say"
-    found = [("latency", f"{_ms(latency.median_ms)}  (95 %: {bounds})")]
+    found = [("latency", f"{_ms(latency.median_ms)}  ({LEVEL_PCT} %: {bounds})")]
     if not latency.details.get("paired_with_itself"):
         low, high = latency.ratio_bounds
         found += [
             ("dense", _ms(latency.dense_ms)),
-            ("of dense", f"{_pct(latency.ratio)}  (95 %: {_pct(low)} to {_pct(high)})"),
+            ("of dense", f"{_pct(latency.ratio)}  ({LEVEL_PCT} %: {_pct(low)} to {_pct(high)})"),
             ("speed-up", f"{latency.speedup:.2f} x" if math.isfinite(latency.speedup) else "unknown"),
         ]
     if budget is not None:

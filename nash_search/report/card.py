@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nash_search.calibration_record import Setting
-from nash_search.intervals import mean_bounds
+from nash_search.intervals import LEVEL_PCT, mean_bounds
 from nash_search.latency_record import Latency
 from nash_search.records import Artefact, Quality
 from nash_search.report import escape
@@ -173,8 +173,8 @@ def _over_seeds(seeds: Mapping[int, Quality], exported: int) -> str:
     split = next(iter(seeds.values())).split
     return (
         f"Trained with {len(values)} seeds ({', '.join(map(str, seeds))}), {split} quality is {format_quality(mean)} "
-        f"on average, {lower} to {upper} with 95 % confidence over seeds. This is seed {exported}, the best on "
-        "validation of those that meet the budget; the test split chose nothing."
+        f"on average, {lower} to {upper} with {LEVEL_PCT} % confidence over seeds. This is seed {exported}, the best "
+        "on validation of those that meet the budget; the test split chose nothing."
     )
 
 
@@ -192,7 +192,7 @@ def _conditions(view: StudyView, latency: Latency | None, quality: Quality | Non
             f"{latency.workload.output_tokens} output tokens, warm, nothing else of ours on the device. "
             f"{latency.contended_share:.0%} of the calls were flagged as contended; none was dropped."
         )
-        lines.append("± and brackets are two-sided 95% intervals; the latency is the median over rounds.")
+        lines.append(f"± and brackets are two-sided {LEVEL_PCT}% intervals; the latency is the median over rounds.")
         if latency.effect is not None:
             known = "assumed" if latency.effect.assumed else f"from {latency.effect.occasions} measurements there"
             lines.append(

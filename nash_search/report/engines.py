@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nash_search.report import escape
-from nash_search.report.words import counted, format_duration, format_ms
+from nash_search.report.words import counted, format_duration, format_ms, is_share, named
+from nash_search.runtimes import RUNTIMES
 from nash_search.summary_rows import EngineAnswer, EnginesTold, EngineTried
 
-NAMES = {"eager": "PyTorch", "compile": "torch.compile", "ctranslate2": "CTranslate2", "onnxruntime": "ONNX Runtime"}
+NAMES = {name: row.words for name, row in RUNTIMES.items()}
 COMMAND = "certify it"
 LABELS = ("engines", "nothing pruned", COMMAND)
 
@@ -130,4 +131,4 @@ def _how(engines: EnginesTold) -> str:
 
 def _budget(asked: str) -> str:
     asked = escape.plain(asked, 20)
-    return f"{asked} of dense" if asked.endswith("%") else asked if asked.endswith("ms") else f"{asked} ms"
+    return f"{asked} of dense" if is_share(asked) else named(asked)

@@ -35,6 +35,8 @@ from nash_search.report.words import (
     format_quality,
     format_scored,
     format_spread,
+    is_share,
+    named,
     recipe_words,
 )
 
@@ -138,9 +140,7 @@ def render(view: StudyView) -> str:
 def budget_words(pick: Pick) -> str:
     """`50% of dense (34.1 ms)` or `34 ms`."""
     asked = escape.plain(pick.asked, 20)
-    if "%" in asked:
-        return f"{asked} of dense ({format_ms(pick.budget_ms)} ms)"
-    return asked if "ms" in asked else f"{asked} ms"
+    return f"{asked} of dense ({format_ms(pick.budget_ms)} ms)" if is_share(asked) else named(asked)
 
 
 def trial_words(view: StudyView) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nash_search import pareto
+from nash_search import intervals, pareto
 from nash_search.pareto import Direction
 from nash_search.report import escape
 from nash_search.report.points import Point, ranked
@@ -139,7 +139,7 @@ def _why(answer: BudgetAnswer, row: Point, points: Sequence[Point]) -> str:
     inside = {p.number for p in ranked(points) if p.high_ms is not None and p.high_ms <= answer.budget_ms}
     count = len(inside | {row.number})
     among = f"the best of {count} points of the front" if count > 1 else "the only point of the front"
-    return f"{among} whose 95% upper bound stays within {format_ms(answer.budget_ms)} ms"
+    return f"{among} whose {intervals.LEVEL_PCT}% upper bound stays within {format_ms(answer.budget_ms)} ms"
 
 
 def _why_not(budget_ms: float, floor_ms: float | None, nearest: str | None) -> str:

@@ -27,7 +27,7 @@ from nash_search.report import escape
 from nash_search.report.labels import place_labels
 from nash_search.report.palette import DARK, LIGHT, Theme
 from nash_search.report.view import StudyView
-from nash_search.report.words import format_ms, one_call
+from nash_search.report.words import format_ms, is_share, named, one_call
 
 BUDGET_ROWS = (1.012, 1.058)
 """Heights at which a budget's words may stand, fractions of the axes': the second where the first is taken."""
@@ -130,8 +130,8 @@ def _budgets(axes: Axes, view: StudyView, theme: Theme) -> None:
         if not left <= pick.budget_ms <= right:
             continue
         axes.axvline(pick.budget_ms, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        words = f"{escape.plain(pick.asked, 12)}"
-        words += f" = {format_ms(pick.budget_ms)} ms" if "%" in pick.asked else " ms" * ("ms" not in pick.asked)
+        words = named(escape.plain(pick.asked, 12))
+        words += f" = {format_ms(pick.budget_ms)} ms" if is_share(pick.asked) else ""
         if pick.verdict not in ("", "met"):
             words += f", {escape.plain(pick.verdict, 12)}"
         align = "left" if pick.budget_ms < left + 0.08 * (right - left) else "center"

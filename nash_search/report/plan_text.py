@@ -23,6 +23,8 @@ from nash_search.report.words import (
     format_ms,
     format_scored,
     format_spread,
+    is_share,
+    named,
     ranges,
 )
 from nash_search.summaries import Plan
@@ -142,9 +144,8 @@ def panel(plan: Plan, dashboard: str = "") -> Group:
 
 
 def _budget_words(budget: PlannedBudget, view: StudyView, plan: Plan) -> str:
-    asked = escape.plain(budget.asked, 20)
-    words = asked if "ms" in asked or "%" in asked else f"{asked} ms"
-    if "%" in asked:
+    words = named(budget.asked)
+    if is_share(budget.asked):
         words += f" = {format_ms(budget.budget_ms)} ms"
     if view.dense:
         words += f" ({view.dense.ms / budget.budget_ms:.2f}× faster than dense)"

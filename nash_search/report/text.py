@@ -23,6 +23,8 @@ from nash_search.report.words import (
     format_quality,
     format_scored,
     format_spread,
+    is_share,
+    named,
 )
 from nash_search.summary_rows import Inputs
 
@@ -156,9 +158,8 @@ def widths_words(p: Point) -> str:
 def pick_text(pick: Pick, view: StudyView) -> Text:
     """One budget's answer in a sentence or two."""
     mark, style = {"met": ("✓", "bold green"), "infeasible": ("✗", "bold red")}.get(pick.verdict, ("?", "bold yellow"))
-    asked = escape.plain(pick.asked, 20)
-    named = f"{asked} ({format_ms(pick.budget_ms)} ms)" if "%" in asked else asked if "ms" in asked else f"{asked} ms"
-    text = Text.assemble((f"{mark} {named} ", style), (escape.plain(pick.verdict), style))
+    asked = named(pick.asked) + (f" ({format_ms(pick.budget_ms)} ms)" if is_share(pick.asked) else "")
+    text = Text.assemble((f"{mark} {asked} ", style), (escape.plain(pick.verdict), style))
     if pick.latency_ms is not None:
         name = pick.point.label if pick.point else "the pick"
         text.append(f": {name} at {format_ms(pick.latency_ms)} ms")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from nash_search import intervals
 from nash_search.calibration_record import Calibration, Setting, ShortTraining
 from nash_search.config import Architecture, Workload
 from nash_search.fidelity import KEPT_SHARE, Fidelity
@@ -40,7 +41,12 @@ def one_call(work: Workload) -> str:
 
 def named(asked: str) -> str:
     """A budget with its unit."""
-    return escape.plain(asked, 20) + ("" if asked.endswith(("%", "ms")) else " ms")
+    return escape.plain(asked, 20) + ("" if is_share(asked) or asked.endswith("ms") else " ms")
+
+
+def is_share(asked: str) -> bool:
+    """The budget is a share of the dense latency: what it is in milliseconds is said beside it."""
+    return asked.endswith("%")
 
 
 def copied(line: str, style: str = "") -> Text:
@@ -129,7 +135,7 @@ def at_most(upper_ms: float, latency_ms: float) -> str:
     """` (at most 36.1 with 95% confidence)`, where the rounds bound it."""
     if upper_ms > UNBOUNDED**0.5 * latency_ms:
         return f" ({TOO_FEW})"
-    return f" (at most {format_ms(upper_ms)} with 95% confidence)"
+    return f" (at most {format_ms(upper_ms)} with {intervals.LEVEL_PCT}% confidence)"
 
 
 def looks_words(looks: int, rounds: int) -> str:

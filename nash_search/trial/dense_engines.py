@@ -27,6 +27,7 @@ from nash_search.latency import alone, fresh_process
 from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
+from nash_search.runtimes import RUNTIMES
 from nash_search.summary_rows import Certifies, EngineAnswer, EnginesTold, EngineTried
 from nash_search.tasks.scoring import quality_of
 from nash_search.tasks.task import Task
@@ -41,7 +42,7 @@ OWN_SHARE = 0.9
 """A process plans with less than its share of the limit, so that it ends by itself."""
 EXAMPLES, ENOUGH = 256, 200
 """Validation examples that are written for; train fills up a split that has fewer than the latter."""
-MODULES = {"ctranslate2": ("ctranslate2",), "onnxruntime": ("onnxruntime", "onnx")}
+MODULES = {name: row.needs for name, row in RUNTIMES.items() if row.needs}
 """What each extra installs."""
 MEASURED_DATA = (
     *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),

@@ -19,6 +19,7 @@ from nash_search.errors import InvalidInput
 from nash_search.latency import runtimes, timing, timing_round
 from nash_search.latency.runtimes import WrongOutputLength
 from nash_search.latency.runtimes.eager import RUNTIME
+from nash_search.runtimes import Served
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4)
 
@@ -314,11 +315,11 @@ def test_compiled_generation_is_a_recorded_choice_and_leaves_the_model_alone():
 
 
 def test_a_runtime_that_cannot_run_here_is_named(monkeypatch):
-    monkeypatch.setitem(runtimes.FILES, "onnxruntime", "nash_search.latency.nowhere")
+    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", Served(words="x", module="nash_search.latency.nowhere"))
     with pytest.raises(
         InvalidInput, match=r"runtime must be one that runs here, but got onnxruntime \(not in this ver"
     ):
         runtimes.runtime_of(WORKLOAD.model_copy(update={"runtime": "onnxruntime"}))
-    monkeypatch.setitem(runtimes.FILES, "onnxruntime", "a_missing_package.runtime")
+    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", Served(words="x", module="a_missing_package.runtime"))
     with pytest.raises(InvalidInput, match="needs a_missing_package, which is not installed"):
         runtimes.runtime_of(WORKLOAD.model_copy(update={"runtime": "onnxruntime"}))

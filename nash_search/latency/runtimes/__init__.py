@@ -1,7 +1,7 @@
 """What a serving runtime must offer to be timed: load a folder, build a session, generate, count.
 
 One file per runtime, each with one object called `RUNTIME`; adding a runtime is adding a file and
-its name in `FILES`. A session is one model made ready for one workload. Its `generate` is the thing
+its row in `nash_search.runtimes`. A session is one model made ready for one workload. Its `generate` is the thing
 whose wall time *is* the latency: ids to the device, encoder, exactly N decoder steps, ids back.
 
 A runtime that serves PyTorch models as they are has no artefact (`artefact` is None). An engine does:
@@ -24,13 +24,8 @@ from nash_search.config import Workload, digest
 from nash_search.device import Device
 from nash_search.errors import InvalidInput, NashSearchError
 from nash_search.latency.workload import PROTOCOL
+from nash_search.runtimes import RUNTIMES
 
-FILES = {
-    "eager": "nash_search.latency.runtimes.eager",
-    "compile": "nash_search.latency.runtimes.compiled",
-    "ctranslate2": "nash_search.latency.runtimes.ctranslate2",
-    "onnxruntime": "nash_search.latency.runtimes.onnxruntime",
-}
 _DEVICE_FIELDS = {"device", "batch_size", "input_tokens", "output_tokens", "beams"}
 
 
@@ -115,11 +110,11 @@ def runtime_of(workload: Workload) -> Runtime:
     Raises:
         InvalidInput: when it is not installed or this version does not have it.
     """
-    name = workload.runtime
+    name, module = workload.runtime, RUNTIMES[workload.runtime].module
     try:
-        runtime: Runtime = importlib.import_module(FILES[name]).RUNTIME
+        runtime: Runtime = importlib.import_module(module).RUNTIME
     except ModuleNotFoundError as error:
-        known = error.name == FILES[name]
+        known = error.name == module
         absent = f"needs {error.name}, which is not installed: pip install nash-search[{name}]"
         reason = "not in this version" if known else absent
         raise InvalidInput(f"runtime must be one that runs here, but got {name} ({reason})") from None
