@@ -6,13 +6,13 @@ from nash_search.config import LatencyBudget
 from nash_search.latency_table import LatencyTable
 from nash_search.search import probe_only
 from nash_search.trial import evaluator
-from tests import crash
+from tests import crash, synthetic_evaluator
 
 
 @pytest.fixture
 def survey(tmp_path, monkeypatch):
     def of(*asked, orders="", **changes):
-        monkeypatch.setenv("NASH_SEARCH_REHEARSAL", orders)
+        synthetic_evaluator.answer_here(monkeypatch, orders)
         evaluator._open.clear()
         budgets = tuple(LatencyBudget.parse(budget) for budget in asked)
         return probe_only.survey(crash.config(4, budgets=budgets, **changes), tmp_path)
