@@ -36,6 +36,8 @@ from nash_search.trial.nash_evaluator import RUNG_EXAMPLES
 BILL = "an hour and a half of one core (22 trainings)"
 
 ARCHITECTURES = (architecture(1, 0), architecture(3, 20))
+TRIAL = {"narrow_steps": 250, "tune_steps": 350}
+"""A trial's steps."""
 WARM_UP = 0.05
 """Share of the further steps over which the rate rises again."""
 
@@ -86,7 +88,7 @@ class Bench:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        self.config = load_config("g2p", {})
+        self.config = load_config("g2p", {f"recipe.{stage}": steps for stage, steps in TRIAL.items()})
         self.teacher = pruner.load(teacher_folder()).eval()
         self.task = load_task(self.config.task, load_tokenizer(find_model(str(teacher_folder()), None)))
 
