@@ -108,8 +108,9 @@ class Setting(Frozen):
     """Fields of the search space's `task` that differ (`data`, its columns); the others stay."""
 
     def configured(self) -> SearchConfig:
-        """The search space with them."""
-        return load_config(self.config, {f"task.{name}": value for name, value in self.task.items()})
+        """The search space with them; g2p's trials have the steps that its tables were made by."""
+        steps = {"recipe.narrow_steps": 250, "recipe.tune_steps": 350} if self.config == "g2p" else {}
+        return load_config(self.config, steps | {f"task.{name}": value for name, value in self.task.items()})
 
     def recipe_of(self, arm: Arm) -> PruningRecipe:
         """How an arm is trained: as the search space's trials are, but for what the arm changes."""
