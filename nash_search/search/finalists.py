@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nash_search import pareto
-from nash_search.latency_record import Latency
-from nash_search.records import TrialRecord
-from nash_search.results import Terms
+from nash_search import intervals, pareto
+from nash_search.records import Quality, TrialRecord
+from nash_search.results import Answers, Terms
 from nash_search.search.feasibility import MARGIN
 from nash_search.search.scheduler import RETRIED, Scheduler
 from nash_search.storage import artifacts, recovery
@@ -55,28 +54,36 @@ def expected_winners(records: Sequence[TrialRecord], terms: Terms) -> list[Trial
     return list(found.values())
 
 
-def certified_winners(
-    records: Sequence[TrialRecord], latencies: Mapping[str, Latency], terms: Terms
-) -> list[TrialRecord]:
+def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[TrialRecord]:
     """Per budget, the best validated quality of the search's own models that are certified to meet it.
 
     Short trainings are compared with short ones: a model that was trained at length beats a better architecture that
-    was not yet.
+    was not yet. Where the answer was trained at length and was no worse short, but for chance, it stays: each further
+    training at length takes a certification of its own.
 
     Args:
         records: of the search's trials that were certified.
-        latencies: certified, by folder name.
-        terms: what the front will be judged by.
+        answers: what their certification came to.
     """
     found: dict[int, TrialRecord] = {}
+    latencies = answers.certification.latencies()
     known = [(r, latencies[key], r.quality) for r in records if r.quality and (key := folder_of(r)) in latencies]
     losses = {r.number: pareto.loss(quality.value, quality.direction) for r, _, quality in known}
-    for budget in terms.budgets:
+    for budget in answers.terms.budgets:
+        answer = answers.winners.get(budget.folder)
         met = [r for r, latency, _ in known if latency.certificate(budget) == "met"]
-        if met:
-            best = min(met, key=lambda r: losses[r.number])
+        if not met:
+            continue
+        best = min(met, key=lambda r: losses[r.number])
+        if not (best.quality and answer and answer.searched and by_chance(best.quality, answer.searched)):
             found[best.number] = best
     return list(found.values())
+
+
+def by_chance(better: Quality, other: Quality) -> bool:
+    """May two qualities on the same split differ by which examples it has?"""
+    lead = pareto.loss(other.value, other.direction) - pareto.loss(better.value, better.direction)
+    return lead <= intervals.chance_difference(better.standard_error, other.standard_error)
 
 
 def folder_of(record: TrialRecord) -> str:

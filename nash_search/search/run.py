@@ -273,7 +273,7 @@ class _Run:
             with self.interruption.interruptible():
                 everything = [*candidates, *again]
                 found = certify.certify(self.folder, everything, self.evaluator, config, self.say, self.terms)
-            won = finalists.certified_winners(able, found.certification.latencies(), self.terms)
+            won = finalists.certified_winners(able, found)
             more = [r for r in won if r not in picked]
             if not models or not more:
                 return found
