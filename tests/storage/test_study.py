@@ -32,8 +32,8 @@ def test_no_value_that_is_no_number_reaches_the_study(rehearse, notebook, monkey
 
     scored = SyntheticEvaluator._quality
 
-    def poisoned(self, architecture, split, seed):
-        found = scored(self, architecture, split, seed)
+    def poisoned(self, architecture, *of):
+        found = scored(self, architecture, *of)
         return found.model_copy(update=change) if architecture.decoder_layers == 1 else found
 
     monkeypatch.setattr(SyntheticEvaluator, "_quality", poisoned)
