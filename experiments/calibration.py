@@ -79,7 +79,7 @@ def calibrated(
                 "study": "calibration",
             }
         )
-        scratch = place.parent / f".{kept.stem}"  # no study before it may lend it what it found
+        scratch = OUT.parent / f".{kept.stem}"  # no study before it may lend it what it found
         shutil.rmtree(scratch, ignore_errors=True)
         chosen = patch.object(short_trainings, "middle", lambda facts, table: space)
         with chosen, suppress(Found):

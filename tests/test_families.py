@@ -102,7 +102,7 @@ def test_a_made_up_family_is_pruned_saved_loaded_and_accepted_by_every_command(t
         found = models.vet(folder)
         assert (found.model_type, found.ours, found.decoder_layers) == ("toy", ours, 2 if ours else 3)
         assert models.positions(found.config) == 64
-        assert "learning_rate: 1e-5" in starter.search_space_text(str(folder))  # as its row says
+        assert "learning_rate: 5e-5" in starter.search_space_text(str(folder))  # as its row says
         preflight.check(SearchConfig(model=str(folder)))
 
 
