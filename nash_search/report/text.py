@@ -78,13 +78,17 @@ def load_lines(checkpoint: str, dtype: str, *, stock: bool = False, inputs: Inpu
 
 
 def leaderboard(view: StudyView, width: int = 120) -> Table:
-    """One row per point of the front, the dense model last; narrow terminals lose the widths, then the size."""
+    """One row per point of the front, the dense model last.
+
+    Narrow terminals lose the widths, what finished models came to short, and the size.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     metric = escape.plain(view.metric, 16)
     scored = f"{metric} ({view.split})" if width >= 100 else metric
     right = ["ms", "speed-up", scored, "drop", *["size"] * (width >= 80)]
-    trained = ["trained"] * any(p.record.finish_steps for p in view.front)
-    left = ["decoder", "encoder", *["heads and neurons kept"] * (width >= 130), *trained, "picked for"]
+    trained = [("trained" if width >= 110 else "steps")] * any(p.record.finish_steps for p in view.front)
+    blocks, picked = ("decoder", "picked for") if width >= 100 or not trained else ("blocks", "for")
+    left = [blocks, "encoder", *["heads and neurons kept"] * (width >= 130), *trained, picked]
     for name in right:
         table.add_column(Text(name), justify="right", no_wrap=True)
     for name in left:
@@ -105,10 +109,12 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
                 "drop": "–" if p.drop is None else format_quality(p.drop, scale),
                 "size": format_count(p.record.parameters),
                 "decoder": counted(layers, "block"),
+                "blocks": str(layers),
                 "encoder": f"{100 - p.architecture.encoder_sparsity_pct}%",
                 "heads and neurons kept": widths_words(p),
                 "trained": trained_words(p, scale),
-                "picked for": Text(escape.plain(", ".join(chosen)), "bold green"),
+                "steps": f"{p.record.train_steps:,.0f}",
+                picked: Text(escape.plain(", ".join(chosen)), "bold green"),
             },
             "bold" if chosen else "",
         )
@@ -119,7 +125,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
                 "speed-up": "1.00×",
                 scored: format_quality(view.dense.quality, scale),
                 "size": format_count(view.dense.parameters),
-                "decoder": "dense",
+                blocks: "dense",
                 "encoder": "100%",
             },
             "dim",
