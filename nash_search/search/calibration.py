@@ -18,7 +18,7 @@ from nash_search.calibration_record import Calibration, Setting, elected, flat
 from nash_search.config import digest
 from nash_search.files import write_atomic
 from nash_search.search.margins import LATENCIES
-from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, Say, ShortTrainings
+from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, Say, ShortTrainings, admitted
 from nash_search.storage.study import Study, StudyFacts
 from nash_search.summary_rows import PlannedCalibration
 from nash_search.trial.job import JobSource
@@ -55,7 +55,7 @@ def calibrated(case: Case, study: Study, run: Callable[[JobSource], None], say: 
             write_atomic(own, found.model_dump_json(indent=1))
             return found
     rungs = Rungs.of(recipe, case.config.trials)
-    if rungs is None:
+    if rungs is None or not admitted(study.facts, case.table):
         return None
     jobs = ShortTrainings(case, study, rungs, say)
     say("calibration", rungs.model_dump() | {"architecture": jobs.architecture.slug, "trained": len(jobs.trained)})

@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from nash_search.calibration_record import Calibration, Setting
+from nash_search.config import LatencyBudget, SearchSpace
 from nash_search.errors import InvalidInput
 from nash_search.recipes import PruningRecipe
 from nash_search.report import exports, load
@@ -28,7 +29,7 @@ def stages(notebook, name):
     return [detail for stage, detail in notebook.stages if stage == name]
 
 
-@pytest.mark.parametrize("start", [5e-5, 5e-4, 3e-2])
+@pytest.mark.parametrize("start", [5e-5, pytest.param(5e-4, marks=pytest.mark.slow), 3e-2])
 def test_whatever_rate_it_starts_from_it_ends_near_the_best(rehearse, start):
     """The synthetic evaluator is best at 1e-3 in both stages, with mixed labels."""
     recipe = AUTO["recipe"].model_copy(update={"learning_rate": start, "tune_learning_rate": start})
@@ -56,7 +57,7 @@ def test_every_trial_trains_by_what_was_found_and_its_record_says_so(rehearse, n
     assert stages(notebook, "recipe") and len(stages(notebook, "calibrated")) == len(found.trainings)
 
 
-@pytest.mark.parametrize("trials", [5, 8, 12, 40])
+@pytest.mark.parametrize("trials", [5, 12, pytest.param(40, marks=pytest.mark.slow)])
 def test_it_takes_at_most_a_quarter_of_the_trials_training_seconds(rehearse, trials):
     found = found_in(rehearse(trials=trials, sampler="random", **AUTO))
     assert found.limit_s == pytest.approx(0.25 * trials * AUTO["recipe"].trial_steps * 0.1)
@@ -169,3 +170,9 @@ def test_a_calibration_that_cannot_be_read_is_made_again(rehearse):
         path.write_text("{")
     again = rehearse(trials=8, **AUTO)
     assert found_in(again).chosen == Calibration.model_validate_json((again.folder / FILE).read_bytes()).chosen
+
+
+def test_where_only_the_dense_model_is_admitted_there_is_nothing_to_calibrate(rehearse):
+    space = SearchSpace(encoder_sparsity_pct=(0, 0, 10), decoder_layers=(6,))
+    result = rehearse(trials=8, search_space=space, budgets=(LatencyBudget.parse("100%"),), **AUTO)
+    assert not (result.folder / FILE).exists()
