@@ -76,7 +76,7 @@ def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str) 
         refused = nash_search(tmp_path, *asked, "--format", "stock")
         assert refused.returncode == 2 and "narrow encoders of t5 (--format)" in refused.stderr
     else:  # a uniform width is one that a stock config can say
-        asked += ["--format", "stock"]
+        asked += ["--format", "stock", "--finish-steps", "0"]
     found = nash_search(tmp_path, *asked)
     assert found.returncode in (0, 3), found.stderr[-2000:]  # 3: met by nothing with certainty on a busy machine
     document = json.loads(found.stdout.splitlines()[-1])
@@ -116,7 +116,18 @@ def test_a_trimmed_vocabulary_is_searched_certified_and_loads(tmp_path: Path) ->
     (tmp_path / "space.yaml").write_text(SPACE.format(model=SHAPES["t5"]))
     made = nash_search(tmp_path, "finetune", "--config", "space.yaml", "--data", "all", "--output", "teacher")
     assert made.returncode == 0, made.stderr[-2000:]
-    own = ["--config", "space.yaml", "--data", "fewer", "--metric", "exact_match", "--trim-vocab", "--serial"]
+    own = [
+        "--config",
+        "space.yaml",
+        "--data",
+        "fewer",
+        "--metric",
+        "exact_match",
+        "--trim-vocab",
+        "--serial",
+        "--finish-steps",
+        "0",
+    ]
     asked = [*own, "--model", "teacher", "--budget-ms", "90%", "--study", "s", "--json"]
     found = nash_search(tmp_path, *asked)
     assert found.returncode in (0, 3), found.stderr[-2000:]

@@ -26,6 +26,7 @@ print(json.dumps([[words.index(word) for word in r.hypotheses[0]] for r in found
 def test_a_search_ends_in_an_export_that_the_engine_alone_translates_with(tmp_path):
     quantize = "int8"  # float32's tokens are eager's, which cheaper tests hold
     asked = ["--config", "smoke", "--runtime", "ctranslate2", "--quantize", quantize, "--budget-ms", "90%"]
+    asked += ["--finish-steps", "0"]  # one point is looked at
     run = [sys.executable, "-m", "nash_search", *asked, "--trials", "1", "--serial", "--study", "s", "--json"]
     done = subprocess.run(
         [*run, "--results", str(tmp_path)], capture_output=True, text=True, timeout=1500, cwd=tmp_path
@@ -70,6 +71,7 @@ def test_a_search_ends_in_an_export_that_the_engine_alone_translates_with(tmp_pa
 def test_a_search_on_onnx_runtime_certifies_its_artefact(tmp_path):
     pytest.importorskip("onnxruntime")
     asked = ["--config", "smoke", "--runtime", "onnxruntime", "--budget-ms", "90%", "--trials", "1", "--serial"]
+    asked += ["--finish-steps", "0"]  # one point is looked at
     run = [sys.executable, "-m", "nash_search", *asked, "--study", "s", "--json", "--results", str(tmp_path)]
     done = subprocess.run(run, capture_output=True, text=True, timeout=1500, cwd=tmp_path)
     assert done.returncode in (0, 3), done.stderr
