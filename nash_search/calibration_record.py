@@ -1,8 +1,8 @@
 """What a calibration found: short trainings of one architecture, and the rates and labels that the trials take.
 
-Setting    the two learning rates and the labels: what a calibration varies
+Setting         the two learning rates and the labels: what a calibration varies
 ShortTraining   one setting, trained for so many steps, and its quality
-Calibration    all of them and the one that is chosen
+Calibration     all of them and the one that is chosen
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Calibration(Frozen):
     architecture: Architecture
     """The one that was trained."""
     metric: str
-    direction: Literal["maximize", "minimize"]
+    direction: pareto.Direction
     examples: int
     """Validation examples that each was scored on."""
     trainings: tuple[ShortTraining, ...]
@@ -109,9 +109,7 @@ class Calibration(Frozen):
         return max((t for t in self.trainings if t.setting == self.chosen), key=lambda t: t.steps)
 
 
-def elected(
-    trainings: Iterable[ShortTraining], direction: Literal["maximize", "minimize"]
-) -> tuple[ShortTraining, ...]:
+def elected(trainings: Iterable[ShortTraining], direction: pareto.Direction) -> tuple[ShortTraining, ...]:
     """Trainings of one length from best to worst, those without a quality left out.
 
     The metric decides, and the validation loss between equals (a metric can be 0 for all of them).

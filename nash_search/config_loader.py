@@ -76,10 +76,10 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
         del fields[name]
     if path is not None and "task.data" in given and "task.name" not in given and not _names_task(fields):
         given["task.name"] = _name_of(str(given["task.data"]))
-    for name, value in given.items():
-        _put(fields, name.split("."), value)
     if fields.get("recipe") == "auto":
         fields["recipe"] = {"calibrate": True}
+    for name, value in given.items():
+        _put(fields, name.split("."), value)
     if fields.get("format") == "stock":  # nothing else can be said by a stock config
         _put(fields, ["recipe", "widths"], "uniform")
     _parse_budgets(fields, flagged="budgets" in given, path=path)

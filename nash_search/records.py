@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from nash_search import intervals
+from nash_search import intervals, pareto
 from nash_search.config import Architecture, Frozen
 from nash_search.latency_record import Latency
 from nash_search.recipes import PruningRecipe
@@ -50,6 +50,11 @@ class Quality(Frozen):
     def half_width(self) -> float:
         """Of the normal 95 % interval."""
         return intervals.half_width(self.standard_error)
+
+    def led_by_chance(self, other: Quality) -> bool:
+        """May another quality on the same split be better only by which examples it has? (two standard errors)"""
+        lead = pareto.loss(self.value, self.direction) - pareto.loss(other.value, self.direction)
+        return lead <= intervals.chance_difference(self.standard_error, other.standard_error)
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -218,6 +218,7 @@ def test_recipe_auto_asks_for_a_calibration_and_other_studies_keep_their_names(t
     file = tmp_path / "a.yaml"
     file.write_text("recipe: auto\n")
     asked = load_config(file)
+    assert load_config(file, {"recipe.batch_size": 8}).recipe == PruningRecipe(calibrate=True, batch_size=8)
     assert asked.recipe == PruningRecipe(calibrate=True) and asked.question()["recipe"]["calibrate"]
     assert "calibrate" not in load_config("g2p").question()["recipe"]
     assert load_config("own", {"task.data": "./x", "model": "y"}).recipe.calibrate

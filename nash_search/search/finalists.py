@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nash_search import intervals, pareto
-from nash_search.records import Quality, TrialRecord
+from nash_search import pareto
+from nash_search.records import TrialRecord
 from nash_search.results import Answers, Terms
 from nash_search.search.feasibility import MARGIN
 from nash_search.search.scheduler import RETRIED, Scheduler
@@ -75,15 +75,9 @@ def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[
         if not met:
             continue
         best = min(met, key=lambda r: losses[r.number])
-        if not (best.quality and answer and answer.searched and by_chance(best.quality, answer.searched)):
+        if not (best.quality and answer and answer.searched and answer.searched.led_by_chance(best.quality)):
             found[best.number] = best
     return list(found.values())
-
-
-def by_chance(better: Quality, other: Quality) -> bool:
-    """May two qualities on the same split differ by which examples it has?"""
-    lead = pareto.loss(other.value, other.direction) - pareto.loss(better.value, better.direction)
-    return lead <= intervals.chance_difference(better.standard_error, other.standard_error)
 
 
 def folder_of(record: TrialRecord) -> str:

@@ -105,10 +105,8 @@ class Rungs(Frozen):
 
 def shortened(recipe: PruningRecipe, steps: int) -> PruningRecipe:
     """The recipe in fewer steps, divided between the stages as before; scored at its end only."""
-    narrow = round(steps * recipe.narrow_steps / max(1, recipe.narrow_steps + recipe.tune_steps))
     narrowing = "fisher" if recipe.narrowing == "shared" else recipe.narrowing  # what trials share is not trained yet
-    few = {"narrow_steps": narrow, "tune_steps": steps - narrow, "rungs": 1, "narrowing": narrowing}
-    return recipe.model_copy(update=few)
+    return recipe.model_copy(update={"narrowing": narrowing, "rungs": 1}).at_length(steps)
 
 
 def proposed(trained: Sequence[ShortTraining], running: Sequence[Setting], seed: int, direction: Direction) -> Setting:

@@ -20,6 +20,8 @@ from nash_search.trial.engines import Engines
 from nash_search.trial.job import Hooks, Job
 
 NAMED_BY = "NASH_SEARCH_EVALUATOR"
+JOBS_OWN = ("learning_rate", "tune_learning_rate", "labels", "calibrate", "narrow_steps", "tune_steps", "rungs")
+"""Fields of a recipe that differ from job to job of one study: a worker keeps its model and data through them."""
 
 
 class Evaluator(Protocol):
@@ -108,7 +110,8 @@ def open_evaluator(config: SearchConfig) -> Evaluator:
     """
     parts = {"task", "model", "revision", "trim_vocab", "workload", "seed"}
     named = os.environ.get(NAMED_BY, "")
-    key = digest([named, config.model_dump(mode="json", include=parts)])
+    recipe = config.recipe.model_dump(mode="json", exclude=set(JOBS_OWN))
+    key = digest([named, config.model_dump(mode="json", include=parts), recipe])
     if key not in _open:
         _open.clear()
         _open[key] = (_imported(named) if named else _real())(config)

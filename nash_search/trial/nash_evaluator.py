@@ -39,7 +39,7 @@ from nash_search.trial.curve import Curve
 from nash_search.trial.dense import Dense
 from nash_search.trial.deployment import Serving
 from nash_search.trial.engines import Engines
-from nash_search.trial.job import TEACHER_OUTPUTS, Hooks, Job, check_free
+from nash_search.trial.job import Hooks, Job, check_free
 
 PROTOCOL = 4
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
@@ -212,15 +212,7 @@ class NashEvaluator:
         job.work.mkdir(parents=True, exist_ok=True)
         check_free(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
         data = self.task.train_batches(recipe.batch_size, job.seed)
-        context = pruner.TrainingContext(
-            seed=job.seed,
-            device=self.device.name,
-            step_guard=self._guard,
-            on_progress=lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
-            on_rung=on_rung,
-            folder=job.work,
-            teacher_cache=pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
-        )
+        context = short_training.training_context(job, hooks, self.device.name, self._guard, on_rung)
         start = shared_training.start(job, self.teacher, self.decoder_layers(), data, context, self._at_rung)
         pruned = pruner.run(self.teacher, job.architecture, recipe, data, context, shared=start.shared)
         model = pruned.model.eval()

@@ -42,15 +42,7 @@ def trained(job: Job, hooks: Hooks, teacher: Any, task: Task, device: str, guard
     """
     torch.set_num_threads(job.train_threads)
     job.work.mkdir(parents=True, exist_ok=True)
-    recipe = job.config.recipe
-    context = pruner.TrainingContext(
-        seed=job.seed,
-        device=device,
-        step_guard=guard,
-        on_progress=lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
-        folder=job.work,
-        teacher_cache=pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
-    )
+    recipe, context = job.config.recipe, training_context(job, hooks, device, guard)
     pruned = pruner.run(teacher, job.architecture, recipe, task.train_batches(recipe.batch_size, job.seed), context)
     began = time.monotonic()
     quality = score(pruned.model, task, "validation", limit=EXAMPLES, guard=guard)
@@ -67,18 +59,40 @@ def trained(job: Job, hooks: Hooks, teacher: Any, task: Task, device: str, guard
     )
 
 
+def training_context(
+    job: Job, hooks: Hooks, device: str, guard: Guard, on_rung: Callable[[int, Any], None] | None = None
+) -> pruner.TrainingContext:
+    """What a job's training is run with: resumable in its work folder, the teacher's outputs shared by the study.
+
+    Args:
+        job: seed and folders.
+        hooks: told of progress.
+        device: where to train.
+        guard: entered around every step.
+        on_rung: called with the step and the model where quality is scored (None: at no rung).
+    """
+    return pruner.TrainingContext(
+        seed=job.seed,
+        device=device,
+        step_guard=guard,
+        on_progress=lambda stage, step, total, loss: hooks.progress(job, stage, step, total, loss),
+        on_rung=on_rung,
+        folder=job.work,
+        teacher_cache=pruner.TeacherCache(folder=Path(job.folder) / TEACHER_OUTPUTS),
+    )
+
+
 @torch.no_grad()
 def validation_loss(model: Any, examples: Examples, task: Task, guard: Guard) -> float:
     """Cross-entropy of the first references under teacher forcing, nats per token."""
     pad = int(task.tokenizer.pad_token_id or 0)
     device = next(model.parameters()).device
-    batches = Batches(examples, batch_size=min(LOSS_BATCH, len(examples)), seed=0, pad_token_id=pad)
+    whole = Batches(examples, batch_size=len(examples), seed=0, pad_token_id=pad)(0)
     model.eval()
-    total, tokens = 0.0, 0
-    for step in range(batches.steps_per_epoch):
+    total = 0.0
+    for start in range(0, len(examples), LOSS_BATCH):
         with guard():
-            batch = {name: tensor.to(device) for name, tensor in batches(step).items()}
+            batch = {name: tensor[start : start + LOSS_BATCH].to(device) for name, tensor in whole.items()}
             count = int((batch["labels"] != IGNORED).sum())
-            total += count * float(cross_entropy(forward(model, batch), batch["labels"]))
-            tokens += count
-    return total / max(1, tokens)
+            total += count * float(cross_entropy(forward(model, batch), batch["labels"])) if count else 0.0
+    return total / max(1, int((whole["labels"] != IGNORED).sum()))

@@ -29,6 +29,10 @@ def test_a_named_evaluator_is_asked_in_place_of_the_real_one(monkeypatch):
     found = evaluator.open_evaluator(config)
     assert found.facts()["model"] == "rehearsal"
     assert evaluator.open_evaluator(config) is found, "what it has loaded stays loaded"
+    longer = config.recipe.model_copy(update={"learning_rate": 1e-5, "labels": "teacher", "tune_steps": 9})
+    assert evaluator.open_evaluator(config.model_copy(update={"recipe": longer})) is found, "for other jobs of a study"
+    other = config.recipe.model_copy(update={"widths": "uniform"})
+    assert evaluator.open_evaluator(config.model_copy(update={"recipe": other})) is not found
 
 
 @pytest.mark.parametrize("named", ["nowhere:Mine", "json:Mine", "json", ":", "no module:x"])
