@@ -34,6 +34,31 @@ def near(record: TrialRecord, budget: LatencyBudget) -> bool:
     return latency is not None and abs(latency.ratio / budget.share_of(latency.dense_ms) - 1) < NEAR
 
 
+def unbeaten(
+    records: Sequence[TrialRecord], finished: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]
+) -> list[TrialRecord]:
+    """Of the trials those that no other architecture, trained at length, leaves behind in quality and time.
+
+    Args:
+        records: that would be certified; a finished architecture's own short training stays, for its number is told.
+        finished: further trainings of some of them, under their numbers.
+        budgets: near one of them only what the clock's error cannot turn round is left out.
+    """
+    clocks = {r.number: r.latency.ratio for r in records if r.latency is not None}
+
+    def beaten(record: TrialRecord, by: TrialRecord) -> bool:
+        if record.number not in clocks or by.number not in clocks or record.quality is None or by.quality is None:
+            return False
+        slack = CLOCK_ERROR if any(near(record, b) for b in budgets) else 0.0
+        better = pareto.loss(by.quality.value, by.quality.direction)
+        return clocks[by.number] <= clocks[record.number] * (1 - slack) and better <= pareto.loss(
+            record.quality.value, record.quality.direction
+        )
+
+    own = {f.number for f in finished}
+    return [r for r in records if r.number in own or not any(beaten(r, f) for f in finished)]
+
+
 class Candidates:
     """The front of a study's complete trials, kept up as they come."""
 

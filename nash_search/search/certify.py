@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import pareto
-from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.files import ask_free, fsync_folder, take_place, write_atomic
-from nash_search.latency.fresh_process import MeasurementFailed
+from nash_search.config import SearchConfig
+from nash_search.files import fsync_folder, take_place, write_atomic
 from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
 from nash_search.results import (
@@ -38,16 +37,10 @@ from nash_search.results import (
     Training,
     judged,
 )
-from nash_search.search import margins
-from nash_search.search.candidates import near
+from nash_search.search import fresh_timing
 from nash_search.search.export_names import MEASUREMENT, export_name, measurement
-from nash_search.storage import artifacts
-from nash_search.storage.artifacts import WEIGHTS
+from nash_search.search.fresh_timing import CHECKPOINTS, home_of, key_of, scratch_of, unannounced
 from nash_search.trial.evaluator import Evaluator
-
-CHECKPOINTS = "checkpoints"
-LIMIT_S = 1800.0
-"""Longest time for all fresh rounds together, seconds."""
 
 
 def read(folder: Path) -> Certification | None:
@@ -59,11 +52,6 @@ def read(folder: Path) -> Certification | None:
 def write(folder: Path, certification: Certification) -> None:
     """Keep it, durably."""
     write_atomic(folder / CERTIFICATION, certification.model_dump_json(indent=1))
-
-
-def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> dict[str, list[LatencyBudget]]:
-    """By trial folder, the budgets that a point may or may not meet: worth more rounds when ambiguous."""
-    return {_key(record): [b for b in budgets if near(record, b)] for record in records}
 
 
 def elected(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]) -> list[CertifiedPoint]:
@@ -113,7 +101,7 @@ def certify(
         terms: what the points are judged by.
     """
     before = read(folder)
-    if before is not None and set(before.timed or [p.key for p in before.points]) == {_key(r) for r in candidates}:
+    if before is not None and set(before.timed or [p.key for p in before.points]) == {key_of(r) for r in candidates}:
         found = judged(before, terms)
         if all(a.verdict != "ambiguous" for a in found.budgets):  # another look could decide nothing
             return found
@@ -130,9 +118,36 @@ def certify(
     return found
 
 
-def _key(record: TrialRecord) -> str:
-    assert record.checkpoint is not None
-    return Path(record.checkpoint).parent.name
+def decide(
+    folder: Path,
+    records: Sequence[TrialRecord],
+    evaluator: Evaluator,
+    config: SearchConfig,
+    say: Callable[[str, dict[str, Any]], None],
+) -> dict[str, Latency]:
+    """Which architectures meet which budgets, before anything is trained at length: time does not ask for weights.
+
+    Args:
+        folder: the study's folder; what is found is kept in `certification.json`, and counts when the front is timed.
+        records: trials of these architectures, with checkpoints.
+        evaluator: times.
+        config: budgets, rounds and pairs.
+        say: told of it.
+
+    Returns:
+        Fresh latencies by name of the trial's folder, those of before among them.
+    """
+    known = Certification.stored(folder) or Certification(points=(), dense_checkpoint=str(evaluator.dense_folder()))
+    looked = known.latencies()
+    new = [r for r in records if key_of(r) not in looked]
+    if not new:
+        return looked
+    scratch = unannounced(folder, new)
+    found = fresh_timing.latencies(folder, new, scratch, evaluator, config, say, looked)
+    for path in scratch.values():
+        shutil.rmtree(path)
+    write(folder, known.model_copy(update={"others": {**known.others, **found}}))
+    return {**looked, **found}
 
 
 def _time(
@@ -144,34 +159,21 @@ def _time(
     looked: Mapping[str, Latency],
 ) -> Certification:
     """Every candidate as it would be exported, timed in fresh processes; its points have no export yet."""
-    scratch = _unannounced(folder, candidates)
-    settings = {"rounds": config.certify_rounds, "pairs": config.certify_pairs}
-    looks = 1 + max((looked[key].looks for key in scratch if key in looked), default=0)
-    say("certify", {"points": len(candidates), **settings, "looks": looks})
-    latencies = evaluator.time_fresh(
-        scratch,
-        open_questions(candidates, config.budgets),
-        **settings,
-        limit_s=LIMIT_S,
-        effect=margins.learnt(folder, evaluator.fingerprint()),
-        before=looked,
-    )
-    if not all(latency.rounds for latency in latencies.values()):
-        what = f"the front must be timed within {LIMIT_S:.0f} s, but others kept the device all the while"
-        raise MeasurementFailed(what)
-    same = evaluator.same_tokens(scratch, {_key(r): _home(folder, r) for r in candidates})
+    scratch = unannounced(folder, candidates)
+    latencies = fresh_timing.latencies(folder, candidates, scratch, evaluator, config, say, looked)
+    same = evaluator.same_tokens(scratch, {key_of(r): home_of(folder, r) for r in candidates})
     fidelity = evaluator.fidelity(scratch)
     if fidelity:
         say("fidelity", {"found": tuple(fidelity.values())})
     points = tuple(
         CertifiedPoint(
             number=r.number,
-            key=_key(r),
+            key=key_of(r),
             architecture=r.architecture,
             checkpoint="",
-            latency=latencies[_key(r)],
-            same_tokens=same[_key(r)],
-            fidelity=fidelity.get(_key(r)),
+            latency=latencies[key_of(r)],
+            same_tokens=same[key_of(r)],
+            fidelity=fidelity.get(key_of(r)),
             validation=r.quality,  # type: ignore[arg-type]
             seed=r.seed,
             finish_steps=r.finish_steps,
@@ -211,7 +213,7 @@ def _export(
             config.task.name, point.architecture, point.latency, point.validation, dense_ms=terms.shown_dense_ms,
             taken=frozenset(Path(p.checkpoint).name for p in points),
         )  # fmt: skip
-        scratch, target = _scratch(exports, point.key), exports / name
+        scratch, target = scratch_of(exports, point.key), exports / name
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)
         (scratch / MEASUREMENT).write_text(json.dumps(about, indent=1), "utf-8")
         take_place(scratch, target, durable=False)
@@ -223,38 +225,9 @@ def _export(
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
     points.sort(key=lambda p: p.latency.ratio)
-    margins.keep_fresh(folder, timed.points[0].latency, dense)
     on = {p.key for p in points}
     others = {key: latency for key, latency in timed.others.items() if key not in on}
     return found.of(timed.model_copy(update={"points": tuple(points), "others": others}))
-
-
-def _unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, Path]:
-    """By trial folder, what would be exported, under names that no answer gives; the trials keep theirs.
-
-    Raises:
-        OSError: ENOSPC, when the disk has no room for them and for the winners' in `best/`.
-    """
-    exports = folder / CHECKPOINTS
-    exports.mkdir(exist_ok=True)
-    for litter in exports.glob(".tmp-*"):
-        shutil.rmtree(litter)
-    weights = {_key(record): _home(folder, record) / WEIGHTS for record in candidates}
-    ask_free(exports, 2 * artifacts.second_bytes(list(weights.values()), exports), "certification")
-    scratch = {key: _scratch(exports, key) for key in weights}
-    for key, path in weights.items():
-        artifacts.second(path, scratch[key])
-    return scratch
-
-
-def _scratch(exports: Path, key: str) -> Path:
-    return exports / f".tmp-{key}"
-
-
-def _home(folder: Path, record: TrialRecord) -> Path:
-    """The folder that a trial or finalist left behind."""
-    assert record.checkpoint is not None
-    return (folder / record.checkpoint).parent
 
 
 def _trainings(

@@ -15,43 +15,85 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nash_search import pareto
+from nash_search.config import LatencyBudget
+from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, Terms
+from nash_search.search import candidates
 from nash_search.search.feasibility import MARGIN
+from nash_search.search.fresh_timing import key_of
 from nash_search.search.scheduler import RETRIED, Scheduler
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import FINALISTS
 from nash_search.trial import cost
 from nash_search.trial.job import Job, Nothing
 
+DECIDED = 3
+"""Most trials whose certificate is asked for one budget before its winner is trained at length."""
+NOTHING_DECIDED: Mapping[str, Latency] = {}
 
-def expected_winners(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
-    """Per budget, the best validated quality that the trials' own timings admit, a certificate's half-width below it.
 
-    Certification may decide otherwise; its winners are then trained too, and all is certified once more.
+def undecided(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
+    """Per budget, the few best trials near it, where none as good meets it for certain: a certificate decides them.
+
+    Trained at length is what meets a budget; a trial's own clock errs by more than the best ones lie apart.
 
     Args:
         records: complete trials.
         terms: what the front will be judged by.
     """
     found: dict[int, TrialRecord] = {}
-    known = [(r, r.latency, r.quality) for r in records]
-    timed = [(r, latency.ratio, quality) for r, latency, quality in known if latency and quality]
-    if timed:
-        direction = timed[0][2].direction
-        worst = math.inf if terms.quality_floor is None else pareto.loss(terms.quality_floor, direction)
-        timed = [t for t in timed if pareto.loss(t[2].value, direction) <= worst]
-        points = pareto.losses([t[1] for t in timed], [t[2].value for t in timed], direction)
-        for budget in terms.budgets:
-            best = pareto.best_under(points, budget.share_of(terms.dense_ms) / (1 + MARGIN))
-            if best is not None:
-                found[timed[best][0].number] = timed[best][0]
+    for budget in terms.budgets:
+        able = sorted(_able(records, terms), key=_loss)
+        near = [r for r in able if candidates.near(r, budget)]
+        sure = [r for r in able if r not in near and r.latency and r.latency.ratio < budget.share_of(terms.dense_ms)]
+        best = _loss(sure[0]) if sure else math.inf
+        found |= {r.number: r for r in [r for r in near if _loss(r) < best][:DECIDED]}
     return list(found.values())
+
+
+def expected_winners(
+    records: Sequence[TrialRecord], terms: Terms, decided: Mapping[str, Latency] = NOTHING_DECIDED
+) -> list[TrialRecord]:
+    """Per budget, the best validated quality that meets it, by certificate or by the trial's own clock.
+
+    By its own clock a trial meets a budget a certificate's half-width below it. Certification may decide otherwise;
+    its winners are then trained too, and what is new is certified.
+
+    Args:
+        records: complete trials.
+        terms: what the front will be judged by.
+        decided: fresh latencies by trial folder.
+    """
+
+    def meets(record: TrialRecord, budget: LatencyBudget) -> bool:
+        fresh = decided.get(key_of(record))
+        if fresh is not None:
+            return fresh.certificate(budget) == "met"
+        return record.latency is not None and record.latency.ratio <= budget.share_of(terms.dense_ms) / (1 + MARGIN)
+
+    able = _able(records, terms)
+    best = [min((r for r in able if meets(r, budget)), key=_loss, default=None) for budget in terms.budgets]
+    return list({r.number: r for r in best if r is not None}.values())
+
+
+def _able(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
+    """Those that were timed and scored, and are good enough for an answer."""
+    known = [r for r in records if r.latency is not None and r.quality is not None]
+    if terms.quality_floor is None or not known:
+        return known
+    worst = pareto.loss(terms.quality_floor, known[0].quality.direction)  # type: ignore[union-attr]
+    return [r for r in known if _loss(r) <= worst]
+
+
+def _loss(record: TrialRecord) -> float:
+    assert record.quality is not None
+    return pareto.loss(record.quality.value, record.quality.direction)
 
 
 def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[TrialRecord]:
@@ -67,22 +109,16 @@ def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[
     """
     found: dict[int, TrialRecord] = {}
     latencies = answers.certification.latencies()
-    known = [(r, latencies[key], r.quality) for r in records if r.quality and (key := folder_of(r)) in latencies]
-    losses = {r.number: pareto.loss(quality.value, quality.direction) for r, _, quality in known}
+    known = [(r, latencies[key]) for r in records if r.quality and (key := key_of(r)) in latencies]
     for budget in answers.terms.budgets:
         answer = answers.winners.get(budget.folder)
-        met = [r for r, latency, _ in known if latency.certificate(budget) == "met"]
+        met = [r for r, latency in known if latency.certificate(budget) == "met"]
         if not met:
             continue
-        best = min(met, key=lambda r: losses[r.number])
+        best = min(met, key=_loss)
         if not (best.quality and answer and answer.searched and answer.searched.led_by_chance(best.quality)):
             found[best.number] = best
     return list(found.values())
-
-
-def folder_of(record: TrialRecord) -> str:
-    """Name of the folder that a record's weights lie in."""
-    return Path(str(record.checkpoint)).parent.name
 
 
 class Finalists:

@@ -17,6 +17,7 @@ from nash_search.results import CERTIFICATION, BudgetAnswer, Certification, Term
 from nash_search.search import certify as certification
 from nash_search.search import margins, recertify
 from nash_search.search import summary as document
+from nash_search.search.fresh_timing import LIMIT_S
 from nash_search.storage import locks
 from nash_search.summaries import SUMMARY, Summary
 from nash_search.trial.evaluator import open_evaluator
@@ -86,12 +87,12 @@ def _again(
             {key: [budget] for key in folders},
             rounds=config.certify_rounds,
             pairs=config.certify_pairs,
-            limit_s=certification.LIMIT_S,
+            limit_s=LIMIT_S,
             effect=margins.learnt(folder, evaluator.fingerprint()),
             before=(before := found.latencies()),
         )
         if min(len(now.rounds) - len(before[key].rounds) for key, now in latencies.items()) < 2:
-            raise MeasurementFailed(f"the front must be timed twice within {certification.LIMIT_S:.0f} s, but was not")
+            raise MeasurementFailed(f"the front must be timed twice within {LIMIT_S:.0f} s, but was not")
         margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
         points = sorted(
             (p.model_copy(update={"latency": latencies[p.key]}) for p in found.points), key=lambda p: p.latency.ratio

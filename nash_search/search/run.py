@@ -1,6 +1,7 @@
 """One search from question to answer, the stages in their order.
 
-    workload -> probe (or the study's own) -> below the floor? -> study, settled -> trials -> certify -> document
+    workload -> probe (or the study's own) -> below the floor? -> study, settled -> trials
+             -> who meets the budgets? -> winners at length -> certify -> document
 
 Each stage lives in its own module; this one only passes values on, says what happens, and decides the
 exit code: 0 when a budget is met, 3 when none is.
@@ -18,6 +19,7 @@ from typing import Any
 from nash_search import errors
 from nash_search.config import Architecture, SearchConfig, digest
 from nash_search.files import write_atomic
+from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, Certification, judged
 from nash_search.search import (
@@ -34,6 +36,7 @@ from nash_search.search import (
 from nash_search.search import plan as opening
 from nash_search.search import question as questions
 from nash_search.search.callbacks import Listener, Listeners, SearchResult
+from nash_search.search.candidates import unbeaten
 from nash_search.search.scheduler import Scheduler
 from nash_search.search.signals import Interruption
 from nash_search.storage import locks, recovery
@@ -263,15 +266,20 @@ class _Run:
         """The candidates certified, and with them every winner as it was trained at length and with other seeds."""
         config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
         models, _ = cost.finalists(config, scheduler.finish_steps())
+        decided: dict[str, Latency] = {}
+        if models:
+            open_ones = finalists.undecided(able, self.terms)
+            with self.interruption.interruptible():
+                decided = certify.decide(self.folder, open_ones, self.evaluator, config, self.say)
         picked: list[TrialRecord] = []
-        more = finalists.expected_winners(able, self.terms)
+        more = finalists.expected_winners(able, self.terms, decided)
         while True:
             picked += more
             if models:
                 self._run_jobs(finalists.Finalists(scheduler, picked, self.say))
             again = finalists.trained(self.folder, self.facts.question_digest, able)
             with self.interruption.interruptible():
-                everything = [*candidates, *again]
+                everything = [*unbeaten(candidates, again, config.budgets), *again]
                 found = certify.certify(self.folder, everything, self.evaluator, config, self.say, self.terms)
             won = finalists.certified_winners(able, found)
             more = [r for r in won if r not in picked]

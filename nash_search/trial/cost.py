@@ -203,6 +203,8 @@ def of_search(
     worked_s = work_s(trials, 1.0) + finish_s
     worked_s = worked_s if limit_s is None else min(worked_s, limit_s)
     certified_s = certification_s(config, dense_ms, load_s, min(FRONT, max(trials + models, 1)))
+    if models:  # before they are trained, certificates decide which architectures meet the budgets
+        certified_s += certification_s(config, dense_ms, load_s, min(trials, len(config.budgets)))
     scored_s = (len(config.budgets) + 1) * cost.score_s
     finish = {"steps": steps, "models": models, "seconds": finish_s}
     return {

@@ -9,7 +9,7 @@ import pytest
 from nash_search.config import Architecture, LatencyBudget, SearchSpace, Workload
 from nash_search.latency_record import Latency, Round
 from nash_search.records import Quality, TrialRecord
-from nash_search.search.candidates import CLOCK_ERROR, NEAR, PER_BUDGET, Candidates
+from nash_search.search.candidates import CLOCK_ERROR, NEAR, PER_BUDGET, Candidates, unbeaten
 from tests.synthetic_evaluator import SyntheticEvaluator
 
 WORKLOAD = Workload(batch_size=1, input_tokens=8, output_tokens=8)
@@ -107,3 +107,13 @@ def test_what_the_certificates_put_behind_is_not_shown_as_front(rehearse, monkey
         assert p.key in answers or not any(s < share and q > quality for s, q in points)
     exported = {path.name for path in (result.folder / "checkpoints").iterdir()}
     assert exported == {p.checkpoint.split("/")[1] for p in result.front}
+
+
+def test_a_finished_model_leaves_behind_what_is_slower_and_worse_except_where_a_budget_is_near():
+    finished = trial(0, 0.48, 90).model_copy(update={"finish_steps": 1800})
+    fast, own, clear, near, better = (trial(i, s, q) for i, s, q in [
+        (1, 0.30, 70), (0, 0.48, 80), (2, 0.60, 85), (3, 0.50, 85), (4, 0.60, 91),
+    ])  # fmt: skip
+    found = unbeaten([fast, own, clear, near, better], [finished], [HALF])
+    assert [r.number for r in found] == [1, 0, 3, 4], "the clock may err about 3, and 0 is told as searched"
+    assert unbeaten([fast, own, clear], [], [HALF]) == [fast, own, clear]

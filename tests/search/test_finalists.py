@@ -6,8 +6,11 @@ import optuna
 import pytest
 
 from nash_search import intervals
+from nash_search.config import LatencyBudget
 from nash_search.report import exports, load
-from nash_search.search import certify
+from nash_search.results import Terms
+from nash_search.search import certify, finalists
+from tests.search.test_candidates import trial
 from tests.synthetic_evaluator import SyntheticEvaluator
 
 
@@ -130,3 +133,16 @@ def test_an_open_answer_is_timed_again_and_a_new_winner_has_its_seeds(rehearse, 
     again = rehearse(trials=10, finalist_seeds=2)
     assert len(budgets_of(again)) == 2 and [b["seeds"]["n"] for b in budgets_of(again)] == [2, 2]
     assert before.items() < seeds_trained().items(), "one more winner at least; what was trained stays as it is"
+
+
+def test_a_certificate_is_asked_of_the_few_best_near_a_budget_and_overrules_their_own_clock():
+    half = LatencyBudget.parse("50%")
+    terms = Terms(budgets=(half,), dense_ms=100.0, floor_share=0.1)
+    shares = [(0, 0.30, 70), (1, 0.40, 80), (2, 0.47, 85), (3, 0.505, 88), (4, 0.52, 86), (5, 0.49, 79), (6, 0.46, 84)]
+    records = [trial(*row, checkpoint=f"trials/t{row[0]}/weights") for row in shares]
+    asked = finalists.undecided(records, terms)
+    assert [r.number for r in asked] == [3, 4, 2], "the best three; 5 is worse than 1, which meets it for certain"
+    assert [r.number for r in finalists.expected_winners(records, terms)] == [2]
+    fresh = {f"t{n}": trial(n, share, 0).latency for n, share in [(3, 0.48), (4, 0.51), (2, 0.47)]}
+    twice = {k: v.model_copy(update={"rounds": v.rounds * 2, "fresh": True}) for k, v in fresh.items()}
+    assert [r.number for r in finalists.expected_winners(records, terms, twice)] == [3]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from nash_search.config import LatencyBudget
 from nash_search.report import exports, load, markdown, page, text
-from nash_search.search import certify
+from nash_search.search import certify, finalists, run
 from tests.synthetic_evaluator import SyntheticEvaluator
 
 STEPS = 1800
@@ -104,15 +104,25 @@ def test_a_killed_finish_goes_on_and_none_is_trained_twice(rehearse, monkeypatch
     assert len([s for s in seen if s[1]]) == 3
 
 
-def test_what_certification_decides_otherwise_is_finished_too_and_a_later_start_asks_nothing_again(
-    rehearse, monkeypatch, notebook
-):
+def test_certificates_decide_which_architectures_are_trained_at_length(rehearse, notebook):
+    result = rehearse(trials=6, finish_steps=STEPS)
+    trained = {json.loads(p.read_text())["number"] for p in result.folder.glob("finalists/*/record.json")}
+    winners = [p for p in certify.read(result.folder).points if p.finish_steps]
+    assert {p.number for p in winners} == trained and len(trained) == 2, "trials' own clocks would have trained a third"
+    said = [stage for stage, _ in notebook.stages if stage in ("certify", "finalists")]
+    assert said == ["certify", "finalists", "certify"]
+    assert not list((result.folder / "checkpoints").glob(".tmp-*"))
+    notebook.stages.clear()
+    assert rehearse(trials=6, finish_steps=STEPS).document["front"] == result.document["front"]
+    assert not {"certify", "finalists"} & {stage for stage, _ in notebook.stages}, "a later start asks nothing again"
+
+
+def test_what_certification_decides_otherwise_is_finished_too(rehearse, monkeypatch):
+    monkeypatch.setattr(finalists, "undecided", lambda records, terms: [])
+    monkeypatch.setattr(run, "unbeaten", lambda records, finished, budgets: records)
     result = rehearse(trials=6, finish_steps=STEPS)
     assert len(trained_steps(result.folder)) == 3, "the trials' own timings promised another winner of 70%"
     assert {p["finish_steps"] for p in budgets_of(result)} == {STEPS}
-    notebook.stages.clear()
-    assert rehearse(trials=6, finish_steps=STEPS).document["front"] == result.document["front"]
-    assert not {"certify", "finalists"} & {stage for stage, _ in notebook.stages}
 
 
 def test_a_budget_that_is_added_has_its_winner_finished_and_nothing_else_is_trained(rehearse):
