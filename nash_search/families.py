@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, shown
 
 PREFIX = "nash_"
 """Of the model types of `modeling_nash`."""
@@ -97,6 +97,8 @@ class Family:
 
     model_type: str
     """Of its config."""
+    title: str
+    """What people call its models."""
     narrow: str
     """Class of `modeling_nash` whose encoder blocks may differ in size."""
     layout: Layout
@@ -109,12 +111,16 @@ class Family:
     """The first block computes the relative position bias of all blocks."""
     post_norm: bool = False
     """A sublayer's sum is normalised, not its input: trains at a tenth of the others' rates."""
+    normalises_tokens_alone: bool = False
+    """The decoder normalises embeddings before positions are added, not their sum."""
     says_tied: bool = False
     """transformers 5 sets `tie_word_embeddings` True whatever the file says (4 obeys the file)."""
     scaled_states_key: str | None = None
     """Config flag under which decoder states are divided by the square root of their width before the head."""
     reads_text: bool = True
     """Its batches hold token ids; False: audio features."""
+    refuses: tuple[tuple[str, object, str], ...] = ()
+    """Config fields with a value under which a cut cannot be exact: name, value, why."""
 
     @property
     def narrow_class(self) -> type[Any]:
@@ -144,6 +150,17 @@ class Family:
         """What `generate` returns after the start token can be fed back as labels."""
         return self.reads_text and self.outputs_begin_with != "last_label"
 
+    def refuse_settings(self, settings: Mapping[str, Any], where: str = "") -> None:
+        """Refuse a config (its fields) under which a cut cannot be exact.
+
+        Raises:
+            InvalidInput: naming the field and the reason.
+        """
+        for name, value, why in self.refuses:
+            if settings.get(name) == value:
+                rule = f"{name} of {self.model_type} must be something else in config.json ({why})"
+                raise InvalidInput(f"{rule}, but got {shown(value)}", where=where)
+
     def decoder_blocks(self, model: Any) -> Any:
         """The decoder's blocks, in order (an `nn.ModuleList`)."""
         return getattr(model.get_decoder(), self.layout.blocks)
@@ -157,10 +174,11 @@ class Family:
         return block.get_submodule(self.layout.self_attention), block.get_submodule(self.layout.cross_attention)
 
 
-def _t5(model_type: str, narrow: str, **differs: Any) -> Family:
+def _t5(model_type: str, title: str, narrow: str, **differs: Any) -> Family:
     row: dict[str, Any] = {"first_block_has_bias": True, "says_tied": True, **differs}
     return Family(
         model_type=model_type,
+        title=title,
         narrow=narrow,
         layout=T5_LAYOUT,
         positions="relative",
@@ -169,29 +187,64 @@ def _t5(model_type: str, narrow: str, **differs: Any) -> Family:
     )
 
 
-def _bart(model_type: str, narrow: str, **differs: Any) -> Family:
-    return Family(model_type=model_type, narrow=narrow, layout=BART_LAYOUT, **differs)
+def _bart(model_type: str, title: str, narrow: str, **differs: Any) -> Family:
+    return Family(model_type=model_type, title=title, narrow=narrow, layout=BART_LAYOUT, **differs)
 
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        # also v1.1, Flan, ByT5's T5 class
-        _t5("t5", "NashT5ForConditionalGeneration", scaled_states_key="scale_decoder_outputs"),
-        _t5("mt5", "NashMT5ForConditionalGeneration"),
+        _t5(
+            "t5",
+            "T5, T5 v1.1, Flan-T5, ByT5",
+            "NashT5ForConditionalGeneration",
+            scaled_states_key="scale_decoder_outputs",
+        ),
+        _t5("mt5", "mT5", "NashMT5ForConditionalGeneration"),
         _t5(
             "umt5",
+            "UMT5",
             "NashUMT5ForConditionalGeneration",
             first_block_has_bias=False,
             scaled_states_key="tie_word_embeddings",
         ),
-        _bart("bart", "NashBartForConditionalGeneration", positions="learned", post_norm=True),
-        _bart("mbart", "NashMBartForConditionalGeneration", positions="learned", outputs_begin_with="last_label"),
-        _bart("pegasus", "NashPegasusForConditionalGeneration", positions="sinusoidal"),
-        _bart("marian", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
-        # also NLLB
-        _bart("m2m_100", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
-        _bart("whisper", "NashWhisperForConditionalGeneration", positions="learned", reads_text=False),
+        _bart("bart", "BART", "NashBartForConditionalGeneration", positions="learned", post_norm=True),
+        _bart(
+            "plbart",
+            "PLBart",
+            "NashPLBartForConditionalGeneration",
+            positions="learned",
+            post_norm=True,
+            outputs_begin_with="last_label",
+        ),
+        _bart(
+            "mvp",
+            "MVP",
+            "NashMvpForConditionalGeneration",
+            positions="learned",
+            post_norm=True,
+            refuses=(("use_prompt", True, "its prompts are made for every head of every block"),),
+        ),
+        _bart("blenderbot", "Blenderbot", "NashBlenderbotForConditionalGeneration", positions="learned"),
+        _bart(
+            "blenderbot-small",
+            "Blenderbot-small",
+            "NashBlenderbotSmallForConditionalGeneration",
+            positions="learned",
+            post_norm=True,
+            normalises_tokens_alone=True,
+        ),
+        _bart(
+            "mbart",
+            "mBART",
+            "NashMBartForConditionalGeneration",
+            positions="learned",
+            outputs_begin_with="last_label",
+        ),
+        _bart("pegasus", "Pegasus", "NashPegasusForConditionalGeneration", positions="sinusoidal"),
+        _bart("marian", "Marian (OPUS-MT)", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
+        _bart("m2m_100", "M2M100, NLLB", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
+        _bart("whisper", "Whisper", "NashWhisperForConditionalGeneration", positions="learned", reads_text=False),
     )
 }
 
@@ -222,6 +275,7 @@ def family_of(model_or_config: Any) -> Family:
     family = find_family(model_type)
     if family is None:
         raise InvalidInput(f"model must be one of {', '.join(sorted(FAMILIES))}, but got {model_type}")
+    family.refuse_settings(vars(config))
     if model_or_config is not config and not isinstance(model_or_config, family.stock_class):
         raise InvalidInput(f"model must be a {family.stock_class.__name__}, but got {type(model_or_config).__name__}")
     return family

@@ -17,26 +17,10 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
-from transformers.models.bart.configuration_bart import BartConfig
-from transformers.models.bart.modeling_bart import BartForConditionalGeneration
-from transformers.models.m2m_100.configuration_m2m_100 import M2M100Config
-from transformers.models.m2m_100.modeling_m2m_100 import M2M100ForConditionalGeneration
-from transformers.models.marian.configuration_marian import MarianConfig
-from transformers.models.marian.modeling_marian import MarianMTModel
-from transformers.models.mbart.configuration_mbart import MBartConfig
-from transformers.models.mbart.modeling_mbart import MBartForConditionalGeneration
-from transformers.models.mt5.configuration_mt5 import MT5Config
-from transformers.models.mt5.modeling_mt5 import MT5Attention, MT5ForConditionalGeneration
-from transformers.models.pegasus.configuration_pegasus import PegasusConfig
-from transformers.models.pegasus.modeling_pegasus import PegasusForConditionalGeneration
-from transformers.models.t5.configuration_t5 import T5Config
-from transformers.models.t5.modeling_t5 import T5Attention, T5ForConditionalGeneration
-from transformers.models.umt5.configuration_umt5 import UMT5Config
-from transformers.models.umt5.modeling_umt5 import UMT5ForConditionalGeneration
-from transformers.models.whisper.configuration_whisper import WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperForConditionalGeneration
+from transformers.models.mt5.modeling_mt5 import MT5Attention
+from transformers.models.t5.modeling_t5 import T5Attention
 
 
 class BlockParts(NamedTuple):
@@ -97,7 +81,7 @@ def narrow_block(block: Any, kept_heads: list[int], kept_neurons: list[int]) -> 
         if hasattr(attention, "n_heads"):
             attention.n_heads, attention.inner_dim = len(kept_heads), len(rows)
         else:
-            attention.num_heads = len(kept_heads)
+            attention.num_heads, attention.embed_dim = len(kept_heads), len(rows)  # MVP reads the latter
     if len(kept_neurons) < parts.neurons:
         _keep_rows(ffn, ffn_in, ffn_out, neurons)
 
@@ -171,16 +155,21 @@ def own_position_bias(model: Any) -> None:
 class Narrow:
     """The stock model, built full and then narrowed to what its config says; every subclass is known to the Auto API.
 
-    A subclass names this class first, its stock class second, and its `config_class`, whose `model_type` is the
-    stock one after `nash_`.
+    A subclass names this class first and its stock class second. Its `config_class`, whose `model_type` is the stock
+    one after `nash_`, is made here unless it names one.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
         model: Any = cls
+        if "config_class" not in vars(cls):
+            stock = model.__bases__[1].config_class
+            names = {"model_type": f"nash_{stock.model_type}", "__module__": __name__}
+            model.config_class = globals()[f"Nash{stock.__name__}"] = type(f"Nash{stock.__name__}", (stock,), names)
+        super().__init_subclass__(**kwargs)
         config = model.config_class
-        auto = AutoModelForSeq2SeqLM if model.main_input_name == "input_ids" else AutoModelForSpeechSeq2Seq
-        AutoConfig.register(config.model_type, config, exist_ok=True)
+        reads_text = model.main_input_name == "input_ids"
+        auto = transformers.AutoModelForSeq2SeqLM if reads_text else transformers.AutoModelForSpeechSeq2Seq
+        transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
         auto.register(config, model, exist_ok=True)
         config.register_for_auto_class()
         model.register_for_auto_class(auto.__name__)
@@ -220,73 +209,65 @@ class _CacheByDecoderDepth:
         return config
 
 
-class NashT5Config(_CacheByDecoderDepth, T5Config):
+class NashT5Config(_CacheByDecoderDepth, transformers.T5Config):
     model_type = "nash_t5"
 
 
-class NashMT5Config(_CacheByDecoderDepth, MT5Config):
+class NashMT5Config(_CacheByDecoderDepth, transformers.MT5Config):
     model_type = "nash_mt5"
 
 
-class NashUMT5Config(_CacheByDecoderDepth, UMT5Config):
+class NashUMT5Config(_CacheByDecoderDepth, transformers.UMT5Config):
     model_type = "nash_umt5"
 
 
-class NashBartConfig(BartConfig):
-    model_type = "nash_bart"
-
-
-class NashMBartConfig(MBartConfig):
-    model_type = "nash_mbart"
-
-
-class NashPegasusConfig(PegasusConfig):
-    model_type = "nash_pegasus"
-
-
-class NashMarianConfig(MarianConfig):
-    model_type = "nash_marian"
-
-
-class NashM2M100Config(M2M100Config):
-    model_type = "nash_m2m_100"
-
-
-class NashWhisperConfig(WhisperConfig):
-    model_type = "nash_whisper"
-
-
-class NashT5ForConditionalGeneration(Narrow, T5ForConditionalGeneration):
+class NashT5ForConditionalGeneration(Narrow, transformers.T5ForConditionalGeneration):
     config_class = NashT5Config
 
 
-class NashMT5ForConditionalGeneration(Narrow, MT5ForConditionalGeneration):
+class NashMT5ForConditionalGeneration(Narrow, transformers.MT5ForConditionalGeneration):
     config_class = NashMT5Config
 
 
-class NashUMT5ForConditionalGeneration(Narrow, UMT5ForConditionalGeneration):
+class NashUMT5ForConditionalGeneration(Narrow, transformers.UMT5ForConditionalGeneration):
     config_class = NashUMT5Config
 
 
-class NashBartForConditionalGeneration(Narrow, BartForConditionalGeneration):
-    config_class = NashBartConfig
+class NashBartForConditionalGeneration(Narrow, transformers.BartForConditionalGeneration):
+    pass
 
 
-class NashMBartForConditionalGeneration(Narrow, MBartForConditionalGeneration):
-    config_class = NashMBartConfig
+class NashPLBartForConditionalGeneration(Narrow, transformers.PLBartForConditionalGeneration):
+    pass
 
 
-class NashPegasusForConditionalGeneration(Narrow, PegasusForConditionalGeneration):
-    config_class = NashPegasusConfig
+class NashMvpForConditionalGeneration(Narrow, transformers.MvpForConditionalGeneration):
+    pass
 
 
-class NashMarianMTModel(Narrow, MarianMTModel):
-    config_class = NashMarianConfig
+class NashBlenderbotForConditionalGeneration(Narrow, transformers.BlenderbotForConditionalGeneration):
+    pass
 
 
-class NashM2M100ForConditionalGeneration(Narrow, M2M100ForConditionalGeneration):
-    config_class = NashM2M100Config
+class NashBlenderbotSmallForConditionalGeneration(Narrow, transformers.BlenderbotSmallForConditionalGeneration):
+    pass
 
 
-class NashWhisperForConditionalGeneration(Narrow, WhisperForConditionalGeneration):
-    config_class = NashWhisperConfig
+class NashMBartForConditionalGeneration(Narrow, transformers.MBartForConditionalGeneration):
+    pass
+
+
+class NashPegasusForConditionalGeneration(Narrow, transformers.PegasusForConditionalGeneration):
+    pass
+
+
+class NashMarianMTModel(Narrow, transformers.MarianMTModel):
+    pass
+
+
+class NashM2M100ForConditionalGeneration(Narrow, transformers.M2M100ForConditionalGeneration):
+    pass
+
+
+class NashWhisperForConditionalGeneration(Narrow, transformers.WhisperForConditionalGeneration):
+    pass

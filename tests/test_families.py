@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration, MvpConfig
 
 from nash_search import families, modeling_nash, pruner
 from nash_search.config import Architecture, PruningRecipe, SearchConfig, Workload
+from nash_search.errors import InvalidInput
 from nash_search.families import BART_LAYOUT, FAMILIES, Family, family_of
 from nash_search.latency.runtimes import runtime_of
 from nash_search.pruner.gates import Gates
@@ -21,7 +22,7 @@ from nash_search.tasks import models, preflight, starter
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
 
 PACKAGE = Path(families.__file__).parent
-WORDS = {"t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m", "whisper"}
+WORDS = {"t5", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "mbart", "pegasus", "marian", "m2m", "whisper"}
 NAMED = {
     "families.py": "the table",
     "modeling_nash.py": "a class and a config for each, the file that exports carry",
@@ -54,7 +55,9 @@ def toy(monkeypatch):
     )
     monkeypatch.setattr(modeling_nash, "NashToy", narrow, raising=False)
     monkeypatch.setattr(modeling_nash, "NashToyConfig", NashToyConfig, raising=False)
-    row = Family(model_type="toy", narrow="NashToy", layout=BART_LAYOUT, positions="learned", post_norm=True)
+    row = Family(
+        model_type="toy", title="Toy", narrow="NashToy", layout=BART_LAYOUT, positions="learned", post_norm=True
+    )
     monkeypatch.setitem(FAMILIES, "toy", row)
     torch.manual_seed(0)
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "bos_token_id": None}
@@ -123,6 +126,30 @@ def test_every_row_has_a_narrow_class_of_its_own_type():
 
 def test_whisper_is_pruned_from_python_and_no_text_model():
     assert set(FAMILIES) - set(families.text_families()) == {"whisper"}
+
+
+def test_a_setting_under_which_a_cut_is_not_exact_is_refused_by_name():
+    with pytest.raises(
+        InvalidInput, match=r"use_prompt of mvp must be something else .*its prompts are.*, but got True"
+    ):
+        family_of(MvpConfig(use_prompt=True))
+    assert family_of(MvpConfig()).model_type == "mvp"
+
+
+def table_of_families():
+    """What docs/families.md shows of the table, a line each."""
+    yield "| family | `model_type` | decoder alone shorter | encoder narrower |"
+    yield "|---|---|---|---|"
+    for name, family in FAMILIES.items():
+        title = family.title if family.reads_text else f"{family.title} (from Python only: searches take text)"
+        uniform = family.layout.encoder_ffn_key is not None
+        narrow = "self-contained; FFN alone: stock (`--format stock`)" if uniform else "self-contained"
+        yield f"| {title} | `{name}` | stock | {narrow} |"
+
+
+def test_the_docs_show_the_table():
+    lines = (PACKAGE.parent / "docs" / "families.md").read_text("utf-8").splitlines()
+    assert [line for line in lines if line.startswith("|")] == list(table_of_families())
 
 
 def names_in(path):

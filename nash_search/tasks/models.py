@@ -211,6 +211,7 @@ def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[s
         raise InvalidInput(
             f"model must be one of {', '.join(sorted(text_families()))}, but got {kind}", where=where, fix=fix
         )
+    family.refuse_settings(config, where)
     names = (family.layout.encoder_depth_key, family.layout.decoder_depth_key)
     layers = [config.get(name) for name in names]
     if layers[1] is None:

@@ -9,7 +9,10 @@ import transformers
 
 from nash_search.pruner.surgery import cut, keep_decoder_blocks
 
-TEXT_FAMILIES = ("t5", "flan", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100")
+TEXT_FAMILIES = (
+    "t5", "flan", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "blenderbot-small", "mbart", "pegasus",
+    "marian", "m2m_100",
+)  # fmt: skip
 KINDS = (*TEXT_FAMILIES, "whisper")
 VOCABULARY = 40
 FRAMES = 18
@@ -58,6 +61,14 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
             return transformers.UMT5Config(**t5, feed_forward_proj="gated-gelu")
         case "bart":
             return transformers.BartConfig(**bart)
+        case "plbart":
+            return transformers.PLBartConfig(**bart)
+        case "mvp":
+            return transformers.MvpConfig(**bart)
+        case "blenderbot":
+            return transformers.BlenderbotConfig(**bart, encoder_no_repeat_ngram_size=0)  # no engine has it
+        case "blenderbot-small":
+            return transformers.BlenderbotSmallConfig(**bart, scale_embedding=True)
         case "mbart":
             return transformers.MBartConfig(**bart)
         case "pegasus":
@@ -76,13 +87,13 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
 def model_of(kind: str, seed: int = 0, attention: str = "sdpa", untied: bool | None = None, **sizes: int) -> Any:
     """A tiny model in eval mode whose every parameter is random (zero biases would hide mistakes)."""
     config = config_of(kind, **sizes)
-    config._attn_implementation = attention
     untied = kind in ("flan", "mt5", "umt5") if untied is None else untied
     if untied and hasattr(config, "encoder_ffn_dim"):
         config.tie_word_embeddings = False
     torch.manual_seed(seed)
     auto = transformers.AutoModelForSpeechSeq2Seq if kind == "whisper" else transformers.AutoModelForSeq2SeqLM
-    model = auto.from_config(config)
+    known = auto._model_mapping[type(config)]._supports_sdpa
+    model = auto.from_config(config, attn_implementation=attention if known else "eager")
     if untied:
         head = model.get_output_embeddings()
         head.weight = torch.nn.Parameter(torch.randn_like(head.weight))

@@ -136,13 +136,18 @@ def _bart(model: Any, family: Family) -> transformer_spec.TransformerSpec:
     )
     heads = int(spec.encoder.num_heads)
     for stack, module in ((spec.encoder, encoder), (spec.decoder, decoder)):
-        scale = getattr(module.embed_tokens, "embed_scale", getattr(module, "embed_scale", 1.0))
-        stack.scale_embeddings = float(scale)
-        _embedding(stack, module.embed_tokens)
+        scale = float(getattr(module.embed_tokens, "embed_scale", getattr(module, "embed_scale", 1.0)))
+        if family.normalises_tokens_alone and module is decoder:  # the engine would normalise sums: say it in the table
+            spec.decoder.embeddings.weight = _plain(module.layernorm_embedding(scale * module.embed_tokens.weight))
+            stack.scale_embeddings = False
+            del stack.layernorm_embedding
+        else:
+            stack.scale_embeddings = scale
+            _embedding(stack, module.embed_tokens)
         stack.position_encodings.encodings = _positions(module.embed_positions)
         if not family.post_norm:
             _norm(stack.layer_norm, module.layer_norm)
-        if hasattr(module, "layernorm_embedding"):
+        if hasattr(stack, "layernorm_embedding"):
             _norm(stack.layernorm_embedding, module.layernorm_embedding)
         for layer, block in zip(stack.layer, module.layers, strict=True):
             own = block.self_attn.num_heads

@@ -34,7 +34,8 @@ class _Encoder(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Keys and values of every decoder block's cross-attention, from one pass of the encoder."""
-        hidden_BSD = self.model.get_encoder()(input_ids=input_ids, attention_mask=_added(attention_mask))[0]
+        mask_B1SS = _added(attention_mask).expand(-1, 1, input_ids.shape[1], -1)  # MVP takes no mask for all queries
+        hidden_BSD = self.model.get_encoder()(input_ids=input_ids, attention_mask=mask_B1SS)[0]
         found = []
         layout = layout_of(self.model)
         for block in getattr(self.model.get_decoder(), layout.blocks):
