@@ -15,6 +15,7 @@ os.environ.setdefault("NASH_SEARCH_LOCKS", f"{tempfile.gettempdir()}/nash-search
 import pytest
 
 from tests import crash, synthetic_evaluator
+from tests.warm_python import executable as warm_executable
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +52,12 @@ def migrations_are_read_once():
     with pytest.MonkeyPatch.context() as patch:
         crash.read_migrations_once(patch.setattr)
         yield
+
+
+@pytest.fixture
+def warm_python(monkeypatch):
+    """See `tests.warm_python`: what the test and what it runs start with `sys.executable` starts warm."""
+    monkeypatch.setattr("sys.executable", warm_executable())
 
 
 class Notebook:

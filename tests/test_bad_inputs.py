@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from nash_search.tasks.preflight import has_gpu
+from tests.patience import NEVER_S
 
 SECRET = "hunter2-s3cr3t"
 BUDGET = ["--budget-ms", "50%"]
@@ -568,7 +569,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batch(sandbox: Path) -> dict[str, dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-c", BATCH], cwd=sandbox, env=clean_environment(), input=json.dumps(LIGHT),
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=NEVER_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
@@ -602,7 +603,7 @@ def as_process(arguments: list[str], environment: dict[str, str], root: Path) ->
     before = tree()
     done = subprocess.run(
         [sys.executable, "-m", "nash_search", *arguments], cwd=root, env=clean_environment() | environment,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=NEVER_S,
     )  # fmt: skip
     after = tree()
     changed = sorted(p for p in before.keys() | after.keys() if before.get(p) != after.get(p))

@@ -112,11 +112,12 @@ def test_every_command_documented_is_run_by_a_test() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.parametrize(
     ("page", "block"),
     [pytest.param(p, b, id=f"{p.name}-{n}") for p in PAGES[:-1] for n, b in enumerate(blocks(p, "python"))],
 )
 def test_python_blocks_run(page: Path, block: str, tmp_path: Path) -> None:
     program = "import torch\ntorch.set_num_threads(1)\n" + block
-    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=1000)
     assert found.returncode == 0, found.stderr[-2000:]

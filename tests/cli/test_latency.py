@@ -1,4 +1,4 @@
-"""`measure` and `remeasure` through the command line, on real folders in fresh processes."""
+"""`measure`, `remeasure` and `probe` through the command line, on real folders in processes of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from nash_search.cli import main
 from nash_search.config_loader import load_config
 from nash_search.search import search
 from nash_search.tasks.g2p import teacher_folder
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_python")]
 
 KEYS = {
     "latency_ms", "lower_ms", "upper_ms", "speedup", "verdict", "status", "workload", "fingerprint", "dense", "runs_ms"
@@ -31,11 +33,10 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    config = load_config("smoke", {"budgets": ["100%"], "serial": True, "trials": 1, "study": "s"})
+    config = load_config("smoke", {"budgets": ["100%"], "serial": True, "trials": 1, "finish_steps": 0, "study": "s"})
     return search(config, results=results).folder
 
 
-@pytest.mark.slow
 def test_any_folder_is_timed_against_another(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     copy = tmp_path / "twin"
     shutil.copytree(teacher_folder(), copy)
@@ -49,7 +50,6 @@ def test_any_folder_is_timed_against_another(capsys: pytest.CaptureFixture[str],
     assert (code, alone["verdict"]) in {(0, "met"), (3, "ambiguous")}, "a contended machine cannot promise milliseconds"
 
 
-@pytest.mark.slow
 def test_an_export_knows_its_workload_and_its_teacher(capsys: pytest.CaptureFixture[str], study: Path) -> None:
     export = next((study / "checkpoints").iterdir())
     _, found = document(capsys, "measure", str(export), *SHORT)
@@ -59,7 +59,6 @@ def test_an_export_knows_its_workload_and_its_teacher(capsys: pytest.CaptureFixt
     assert wider["workload"] == recorded | {"batch_size": 3}
 
 
-@pytest.mark.slow
 def test_a_front_is_timed_again(capsys: pytest.CaptureFixture[str], study: Path) -> None:
     _, found = document(capsys, "remeasure", "s", "--results", str(study.parent))
     certified = json.loads((study / "certification.json").read_text())["points"]
@@ -67,7 +66,6 @@ def test_a_front_is_timed_again(capsys: pytest.CaptureFixture[str], study: Path)
     assert list(study.glob("remeasured-*.png"))
 
 
-@pytest.mark.slow
 def test_a_probe_names_the_floor_and_is_known_to_the_next_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

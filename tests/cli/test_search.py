@@ -14,6 +14,7 @@ import pytest
 from nash_search.cli import main
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import Unfinished
+from tests.patience import NEVER_S
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,6 @@ def test_a_signal_ends_the_command_with_its_own_exit_code_and_one_line(tmp_path:
             time.sleep(0.1)
             assert running.poll() is None
         running.send_signal(number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=NEVER_S)
     assert (running.returncode, out) == (128 + number, "")
     assert err == "nash-search: error: interrupted: run the same command again to go on\n"

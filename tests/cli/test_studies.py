@@ -17,6 +17,7 @@ from nash_search.cli import main
 from nash_search.config_loader import load_config
 from nash_search.search import search
 from tests import synthetic_evaluator
+from tests.patience import NEVER_S
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -86,11 +87,11 @@ def test_the_dashboard_command_serves_until_interrupted(rehearsed: Path) -> None
             assert running.stdout is not None
             told = json.loads(running.stdout.readline())
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-            with opener.open(told["url"], timeout=60) as page:
+            with opener.open(told["url"], timeout=NEVER_S) as page:
                 assert page.status == 200 and "token" not in page.url and told["study"] == "s"
         finally:
             running.send_signal(signal.SIGINT)
             try:
-                assert running.wait(60) == 0
+                assert running.wait(NEVER_S) == 0
             finally:
                 running.kill()

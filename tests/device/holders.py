@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def holder(mode, seconds=60.0):
+def holder(mode, seconds=600.0):
     """Another process that holds the device until it is killed."""
     code = (
         "import time; from nash_search.device.lock import DeviceGuard\n"

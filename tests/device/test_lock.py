@@ -15,6 +15,7 @@ from nash_search import device
 from nash_search.device import lock
 from nash_search.errors import InvalidInput, Locked
 from tests.device.holders import end, holder
+from tests.patience import NEVER_S
 
 
 def test_trainers_share_and_a_timing_waits_for_them():
@@ -36,7 +37,7 @@ def test_the_kernel_frees_the_device_of_a_killed_holder(mode):
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     other.stdout.close()
-    with device.timing_guard("cpu", timeout_s=1):
+    with device.timing_guard("cpu", timeout_s=NEVER_S):
         assert lock.held("cpu") == "exclusive"
 
 
@@ -55,7 +56,7 @@ def test_a_timing_does_not_starve_behind_overlapping_trainers():
         thread.start()
     try:
         for _ in range(5):
-            with device.timing_guard("cpu", timeout_s=20):
+            with device.timing_guard("cpu", timeout_s=NEVER_S):
                 before = list(steps)
                 time.sleep(0.03)
                 assert steps == before
@@ -68,7 +69,7 @@ def test_a_timing_does_not_starve_behind_overlapping_trainers():
 
 
 def test_guards_nest_in_every_order():
-    training, timing = device.training_guard("cpu"), device.timing_guard("cpu", timeout_s=5)
+    training, timing = device.training_guard("cpu"), device.timing_guard("cpu", timeout_s=NEVER_S)
     with training, training:
         with timing, training, timing:
             assert lock.held("cpu") == "exclusive"
@@ -93,14 +94,14 @@ def test_two_threads_that_time_inside_their_steps_do_not_wait_for_each_other():
 
     def work():
         for _ in range(20):
-            with device.training_guard("cpu"), device.timing_guard("cpu", timeout_s=20):
+            with device.training_guard("cpu"), device.timing_guard("cpu", timeout_s=NEVER_S):
                 done.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(NEVER_S)
     assert len(done) == 40
 
 
@@ -110,14 +111,14 @@ import os, time
 from nash_search.device.lock import DeviceGuard
 with DeviceGuard('cpu', 'exclusive'):
     if os.fork() == 0:
-        print(os.getpid(), flush=True); time.sleep(60); os._exit(0)
-    time.sleep(60)
+        print(os.getpid(), flush=True); time.sleep(600); os._exit(0)
+    time.sleep(600)
 """
     parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     try:
         end(parent)
-        with device.timing_guard("cpu", timeout_s=2):
+        with device.timing_guard("cpu", timeout_s=NEVER_S):
             pass
     finally:
         os.kill(child, signal.SIGKILL)

@@ -14,14 +14,15 @@ from experiments import clock, scaling
 from experiments.shared import drawing
 from nash_search.config import Workload
 from nash_search.latency_record import Latency, Round
+from tests.patience import NEVER_S
 
 ROOT = Path(__file__).parents[2]
 
 
-def study(name, *arguments, timeout_s=400):
+def study(name, *arguments):
     """What `make study NAME=name ARGS=arguments` runs."""
     command = [sys.executable, "-m", "experiments", name, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=NEVER_S, check=False)
 
 
 def latency(ratio, shift=0.0, contended=False):
@@ -52,6 +53,7 @@ def test_the_clock_study_judges_its_promises():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 def test_the_clock_study_runs(tmp_path):
     keep = tmp_path / "clock.json.gz"
     done = study("clock", *"--runs 1 --rounds 1 --pairs 6 --batch-size 4 --keep".split(), keep)
@@ -89,6 +91,7 @@ def test_a_picture_shows_the_interval_it_was_given(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     keep = tmp_path / "shapes.jsonl.gz"
     small = "--rounds 1 --pairs 3 --batches 1 --engines eager --lengths 4:4 8:24 --out".split()
@@ -99,7 +102,7 @@ def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     longest = {name: Latency.model_validate(value) for name, value in kept[-1]["found"].items()}
     assert longest["sixth depth"].ratio < longest["half depth"].ratio < 1
     assert (tmp_path / "shapes.png").read_bytes().startswith(b"\x89PNG")
-    again = study("depth-and-width", *small, keep, timeout_s=60)
+    again = study("depth-and-width", *small, keep)
     assert again.stdout == done.stdout
 
 

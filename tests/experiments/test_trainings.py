@@ -25,6 +25,7 @@ from experiments.shared.trainings import (
     seed_deviation,
     trained,
 )
+from tests.patience import NEVER_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +115,7 @@ def test_a_killed_study_takes_its_workers_along(tmp_path):
     assert len(workers) >= 2
     study.kill()
     study.wait()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=NEVER_S)
     assert not alive
 
 

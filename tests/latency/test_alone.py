@@ -13,6 +13,7 @@ from nash_search.config import Workload
 from nash_search.latency import alone, fresh_process
 from nash_search.latency.runtimes import parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
+from tests.patience import NEVER_S, stretched
 
 pytest.importorskip("ctranslate2")
 CALL = Workload(input_tokens=5, output_tokens=4, batch_size=2)
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def job(folder: Path, **changes) -> alone.Job:
     asked = {"folder": str(folder), "asked": CALL, "runtime": "ctranslate2", "rows": ROWS, "beams": 1}
-    return alone.Job.model_validate(asked | {"max_new_tokens": 6, "limit_s": 60.0} | changes)
+    return alone.Job.model_validate(asked | {"max_new_tokens": 6, "limit_s": NEVER_S} | changes)
 
 
 def test_every_precision_is_timed_beside_the_asked_runtime_and_writes(folder: Path) -> None:
@@ -89,9 +90,9 @@ def test_a_runtime_without_the_device_says_so(folder: Path) -> None:
 
 
 def test_what_was_kept_before_the_limit_is_not_lost(tmp_path: Path) -> None:
-    program = "import pathlib, sys, time; pathlib.Path(sys.argv[2]).write_text('{\"taken\": []}'); time.sleep(60)"
-    assert fresh_process.run_job({}, 2.0, entry=("-c", program)) == {"taken": []}
-    assert fresh_process.run_job({}, 0.5, entry=("-c", "import time; time.sleep(60)")) is None
+    program = "import pathlib, sys, time; pathlib.Path(sys.argv[2]).write_text('{\"taken\": []}'); time.sleep(600)"
+    assert fresh_process.run_job({}, stretched(2.0), entry=("-c", program)) == {"taken": []}
+    assert fresh_process.run_job({}, 0.5, entry=("-c", "import time; time.sleep(600)")) is None
 
 
 def test_rows_are_written_in_order_or_not_at_all() -> None:
@@ -102,6 +103,6 @@ def test_rows_are_written_in_order_or_not_at_all() -> None:
         sizes.append(len(batch))
         return [[row[0], 9] for row in batch]
 
-    assert alone.written(write, rows, time.monotonic() + 60) == [[i, 9] for i in range(70)]
+    assert alone.written(write, rows, time.monotonic() + NEVER_S) == [[i, 9] for i in range(70)]
     assert max(sizes) == alone.ROWS_AT_ONCE
     assert alone.written(write, rows, time.monotonic() - 1) is None

@@ -233,11 +233,11 @@ def test_a_gated_but_uncut_model_is_as_slow_as_the_dense_one_and_is_warned_about
     gates = Gates(model)
     gates.use(torch.zeros_like(gates.logits_G))
     workload = Workload(input_tokens=12, output_tokens=6, batch_size=16)
-    for _ in range(3):  # one process may be 5 % off on a shared machine; a cut model is 30 % off every time
+    for _ in range(3):  # one look may be 10 % off on a busy machine; a cut model is 30 % off every time
         with gates.attached(model), pytest.warns(timing.NotCut, match="gated or hooked"):
-            found = latency.measure(model, dense, workload, pairs=40, details=False)
+            found = latency.measure(model, dense, workload, pairs=20, details=False)
         assert "cut it before timing" in found.details["warnings"][0]
-        if abs(found.ratio - 1) <= 0.05:
+        if abs(found.ratio - 1) <= 0.1:
             return
     pytest.fail(f"a gated model must take as long as the dense one, but got {found.ratio:.3f} of its time")
 

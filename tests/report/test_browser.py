@@ -22,6 +22,7 @@ import optuna_dashboard
 import pytest
 
 from nash_search.report import card, card_metadata, dashboard, markdown, optuna_artifacts, page, view
+from tests.patience import NEVER_S
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
@@ -43,7 +44,7 @@ class Tab:
     def __init__(self, address: str) -> None:
         import websocket
 
-        self._socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
+        self._socket = websocket.create_connection(address, timeout=NEVER_S, suppress_origin=True)
         self._numbers = itertools.count(1)
         self.events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -88,7 +89,7 @@ class Tab:
         self.send("Page.navigate", url=address)
         self.wait(f"location.href !== 'about:blank' && ({ready})")
 
-    def wait(self, condition: str, seconds: float = 30) -> None:
+    def wait(self, condition: str, seconds: float = NEVER_S) -> None:
         end = time.monotonic() + seconds
         while not self.value(f"Boolean({condition})"):
             assert time.monotonic() < end, f"never true: {condition}; {self.errors()}"
@@ -147,14 +148,14 @@ def chromium(profile: Path) -> Iterator[Tab]:
     )
     try:
         found = profile / "DevToolsActivePort"
-        end = time.monotonic() + 60
+        end = time.monotonic() + NEVER_S
         while not (found.exists() and found.read_text().count("\n")):
             assert process.poll() is None and time.monotonic() < end, "Chromium did not start"
             time.sleep(0.05)
         port = found.read_text().split("\n")[0]
         import urllib.request
 
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=NEVER_S) as answer:
             [target] = [t for t in json.load(answer) if t["type"] == "page"]
         tab = Tab(target["webSocketDebuggerUrl"])
         yield tab

@@ -22,6 +22,7 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 from nash_search.errors import InvalidInput, StorageDamaged
 from nash_search.report import dashboard, learning_curve, optuna_artifacts, view
 from nash_search.summaries import Plan
+from tests.patience import NEVER_S
 
 Open = Callable[..., dashboard.Dashboard]
 
@@ -58,7 +59,7 @@ def opened(database: str) -> Iterator[Open]:
 
 
 def ask(board: dashboard.Dashboard, method: str, path: str, body: Any = None, **headers: str) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", board.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", board.port, timeout=NEVER_S)
     sent = {"Host": f"127.0.0.1:{board.port}", "Content-Type": "application/json", "Accept-Encoding": ""}
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, sent | {name.replace("_", "-"): value for name, value in headers.items()})

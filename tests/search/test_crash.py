@@ -17,6 +17,7 @@ from nash_search.storage import recovery
 from nash_search.storage.study import Study, open_storage
 from tests import failpoints
 from tests.crash import Driver
+from tests.patience import NEVER_S, stretched
 from tests.synthetic_evaluator import HERE, ORDERS
 
 TRIALS = 14
@@ -29,7 +30,7 @@ def start(results, *, trials=TRIALS, seconds=0.0, failpoint="", changes=None, or
 
 def finish(results, **options):
     process = start(results, **options)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=NEVER_S)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 
@@ -91,7 +92,7 @@ def reference(tmp_path_factory):
 )
 def test_killed_at_each_step_of_a_commit(tmp_path, reference, step, nth):
     process = start(tmp_path, failpoint=f"{step}:{nth}")
-    process.communicate(timeout=300)
+    process.communicate(timeout=NEVER_S)
     assert process.returncode == -signal.SIGKILL
     assert failpoints.place_of(tmp_path / "s") == step
     check_same(tmp_path, finish(tmp_path), reference)
@@ -105,7 +106,7 @@ def test_killed_while_finalists_train(tmp_path, step):
     changes = {"finalist_seeds": 3}
     undisturbed = finish(tmp_path / "undisturbed", changes=changes)
     process = start(tmp_path / "killed", failpoint=step, changes=changes)
-    process.communicate(timeout=300)
+    process.communicate(timeout=NEVER_S)
     assert process.returncode == -signal.SIGKILL
     assert failpoints.place_of(tmp_path / "killed" / "s") == step.partition(":")[0]
     found = finish(tmp_path / "killed", changes=changes)
@@ -123,9 +124,9 @@ def test_killed_at_twenty_random_moments(tmp_path, reference):
     rng = random.Random(0)
     killed, studies = 0, 1
     while killed < 20:
-        process = start(tmp_path / str(studies), seconds=0.3)
+        process = start(tmp_path / str(studies), seconds=0.1)
         try:
-            process.communicate(timeout=rng.uniform(0.2, 5))
+            process.communicate(timeout=rng.uniform(0.1, 2.5))
             studies += 1  # it finished first: go on with another
         except subprocess.TimeoutExpired:
             process.kill()
@@ -146,8 +147,8 @@ def test_a_signal_ends_it_cleanly_and_it_goes_on(tmp_path, reference, number):
     time.sleep(1)
     began = time.monotonic()
     process.send_signal(number)
-    process.communicate(timeout=30)
-    assert time.monotonic() - began < 10
+    process.communicate(timeout=NEVER_S)
+    assert time.monotonic() - began < stretched(10)
     assert process.returncode == 128 + number
     states = [r.state.name for r in rows(tmp_path)]
     assert "RUNNING" not in states and "FAIL" in states
@@ -160,7 +161,7 @@ def test_the_second_driver_is_refused_and_told_who_works(tmp_path):
     while not (tmp_path / "s" / "study.db").exists():
         time.sleep(0.1)
     second = start(tmp_path)
-    _, err = second.communicate(timeout=120)
+    _, err = second.communicate(timeout=NEVER_S)
     assert second.returncode == 4 and f"pid {first.pid}" in err
     first.kill()
     first.communicate()
@@ -187,7 +188,7 @@ def test_a_damaged_database_is_refused_and_recovered(tmp_path, reference, damage
                 connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
         connection.close()
     process = start(tmp_path)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=NEVER_S)
     assert process.returncode == 5 and len(err.strip().splitlines()) == 1, err
     from nash_search.storage.recovery import rebuild
 

@@ -19,6 +19,7 @@ from nash_search.search import ray_cluster
 from nash_search.storage.study import open_storage
 from nash_search.tasks.own_metric import from_here, is_there
 from tests.crash import ROOT
+from tests.patience import NEVER_S
 from tests.search.test_crash import finish
 
 ODD = [
@@ -95,7 +96,7 @@ def test_trials_in_workers_survive_where_they_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, f"{ROOT}/tests/crash.py", str(results), "4", changes],
         cwd=here, env={**os.environ, "TMPDIR": str(long), "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1"},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=NEVER_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["trials"]["failed"] == 0

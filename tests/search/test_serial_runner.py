@@ -3,6 +3,7 @@
 import pytest
 
 from nash_search.errors import StorageDamaged
+from tests.patience import stretched
 
 
 def test_a_full_disk_stops_the_search_and_it_goes_on_later(rehearse, notebook):
@@ -14,7 +15,7 @@ def test_a_full_disk_stops_the_search_and_it_goes_on_later(rehearse, notebook):
 
 
 def test_a_hanging_trial_is_ended_at_its_timeout(rehearse, notebook):
-    result = rehearse(trials=2, orders="hang=enc0-dec2", trial_timeout_s=0.5)
+    result = rehearse(trials=2, orders="hang=enc0-dec2", trial_timeout_s=stretched(0.5))
     assert [r.failure for r in notebook.trials] == [None, "timeout", None, None]
     assert result.exit_code == 0
 

@@ -15,6 +15,7 @@ import pytest
 
 from nash_search.errors import Locked
 from nash_search.storage import locks
+from tests.patience import NEVER_S
 from tests.search.test_crash import start
 
 pytestmark = pytest.mark.slow
@@ -71,7 +72,7 @@ def postgres():
     try:
         import psycopg
 
-        for _ in range(100):
+        for _ in range(1000):
             try:
                 psycopg.connect(url.replace("+psycopg", ""), connect_timeout=1).close()
                 break
@@ -81,7 +82,7 @@ def postgres():
         yield url
     finally:
         process.send_signal(signal.SIGINT)  # fast: open connections are cut
-        process.wait(30)
+        process.wait(NEVER_S)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -121,11 +122,11 @@ def test_two_machines_with_one_storage_run_one_driver_until_it_is_killed(postgre
         time.sleep(0.1)
         assert first.poll() is None
     second = start(theirs, changes={"storage": postgres, "study": "one"})
-    out, err = second.communicate(timeout=120)
+    out, err = second.communicate(timeout=NEVER_S)
     assert second.returncode == 4 and f"pid {first.pid} on {socket.gethostname()[:22]}" in err, err
     assert out == "" and "secret-word" not in err and len(err.strip().splitlines()) == 1
     another = start(theirs, trials=1, changes={"storage": postgres, "study": "two"})
-    assert another.communicate(timeout=120) and another.returncode == 0, "another study is free"
+    assert another.communicate(timeout=NEVER_S) and another.returncode == 0, "another study is free"
     first.kill()
     first.communicate()
     with locks.only_driver_in(postgres, "one"), pytest.raises(Locked, match=f"pid {os.getpid()} on"):

@@ -18,6 +18,7 @@ from nash_search.errors import InvalidInput
 from nash_search.tasks import hub
 from nash_search.tasks.data import read_texts
 from nash_search.tasks.g2p import teacher_folder
+from tests.patience import NEVER_S
 
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 """Revisions of `somebody/speller`; only `v2` holds weights."""
@@ -93,7 +94,7 @@ def test_a_hub_id_is_fetched_at_its_revision_and_vetted_like_a_folder(loopback_h
     kept = {k: v for k, v in os.environ.items() if "OFFLINE" not in k and not k.lower().endswith("_proxy")}
     place = {"HF_ENDPOINT": f"http://127.0.0.1:{loopback_hub.server_port}", "HF_HOME": str(tmp_path)}
     program = [sys.executable, "-c", PROGRAM, revision]
-    done = subprocess.run(program, env=kept | place, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(program, env=kept | place, capture_output=True, text=True, timeout=NEVER_S)
     assert done.stdout.startswith(expected), done.stdout + done.stderr
     assert loopback_hub.asked and not [path for path in loopback_hub.asked if path.endswith("evil.py")]
 

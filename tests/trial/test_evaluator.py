@@ -13,6 +13,7 @@ import pytest
 from nash_search.config import SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.trial import evaluator
+from tests.patience import NEVER_S
 
 OWN = """
 from tests.synthetic_evaluator import SyntheticEvaluator
@@ -50,7 +51,7 @@ def test_a_command_finds_an_evaluator_on_the_python_path(tmp_path: Path) -> None
         [sys.executable, "-m", "nash_search", "--config", "smoke", "--budget-ms", "50%", "--serial", "--trials", "1",
          "--results", "results", "--study", "s", "--json", "--quiet"],
         cwd=tmp_path, env={**os.environ, "NASH_SEARCH_EVALUATOR": "mine:Mine", "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=NEVER_S,
     )  # fmt: skip
     assert done.returncode in (0, 3), done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["trials"]["failed"] == 0
