@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,11 +18,20 @@ import pytest
 from tests import crash, synthetic_evaluator
 from tests.warm_python import executable as warm_executable
 
+ROOT = Path(__file__).parent
+LONGEST = (
+    "test_own_model.py", "search/test_ray_runner.py", "trial/test_deployment.py", "cli/test_latency.py",
+    "experiments/test_gpu_study.py", "trial/test_nash_evaluator.py", "search/test_on_engines.py",
+    "search/test_crash.py", "latency/test_fresh.py", "pruner/test_supernet.py", "latency/test_timing.py",
+)  # fmt: skip
+"""Files of minutes, the longest first."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the most slow tests begin, so that both processes end together."""
+    """The longest files begin, then those with the most slow tests, so that both processes end together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    first = {ROOT / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (first.get(item.path, len(first)), -slow[item.path]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,13 +32,20 @@ def data_of(kind):
 
 
 def shared_of(kind, **given):
+    """Trained anew: for a test that says how, or that looks at two of them."""
     return train_supernet(model_of(kind), ARCHITECTURES, RECIPE, data_of(kind), TrainingContext(**given))
+
+
+@functools.cache
+def shared_once(kind):
+    """Trained once, for tests that only read it."""
+    return shared_of(kind)
 
 
 @pytest.mark.parametrize("kind", ["t5", "umt5", "bart", "m2m_100"])
 def test_what_a_step_runs_is_what_a_trial_is_cut_to(kind):
     """Masks and swapped blocks compute exactly the architecture that `student` cuts out."""
-    shared, batch = shared_of(kind), batch_of(kind=kind)
+    shared, batch = shared_once(kind), batch_of(kind=kind)
     elastic = copy.deepcopy(shared.model)
     gates, decoder = gates_of(elastic, RECIPE), ElasticDecoder(elastic)
     for architecture in ARCHITECTURES:
@@ -69,7 +77,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_shared_training_goes_on_to_the_same_bits(tmp_path):
-    whole = shared_of("t5")
+    whole = shared_once("t5")
 
     entered = []
 
@@ -90,7 +98,7 @@ def test_a_killed_shared_training_goes_on_to_the_same_bits(tmp_path):
 
 
 def test_saved_and_loaded_it_gives_the_same_students(tmp_path):
-    shared = shared_of("bart")
+    shared = shared_once("bart")
     assert Supernet.load(tmp_path / "shared") is None
     shared.save(tmp_path / "shared")
     again = Supernet.load(tmp_path / "shared")
@@ -101,7 +109,7 @@ def test_saved_and_loaded_it_gives_the_same_students(tmp_path):
 
 
 def test_a_trial_from_it_only_tunes_and_resumes_to_the_same_bits(tmp_path: Path):
-    shared, rungs = shared_of("t5"), []
+    shared, rungs = shared_once("t5"), []
     told = TrainingContext(seed=3, on_rung=lambda s, m: rungs.append(s) and None)
     whole = run(model_of("t5"), ARCHITECTURES[4], RECIPE, data_of("t5"), told, shared=shared)
     assert {name: stage["steps"] for name, stage in whole.stages.items()} == {"tune": 4}
@@ -126,10 +134,10 @@ def test_shared_narrowing_needs_the_shared_model_and_covers_what_it_was_trained_
         run(model_of("t5"), ARCHITECTURES[4], RECIPE, data_of("t5"))
     gates = RECIPE.model_copy(update={"narrowing": "gates"})
     with pytest.raises(InvalidInput, match="nothing else may be"):
-        run(model_of("t5"), ARCHITECTURES[4], gates, data_of("t5"), shared=shared_of("t5"))
+        run(model_of("t5"), ARCHITECTURES[4], gates, data_of("t5"), shared=shared_once("t5"))
     uniform = Architecture(encoder_sparsity_pct=40, decoder_layers=2)
     with pytest.raises(InvalidInput, match="must cover the architecture"):
-        run(model_of("t5"), uniform, RECIPE, data_of("t5"), shared=shared_of("t5"))
+        run(model_of("t5"), uniform, RECIPE, data_of("t5"), shared=shared_once("t5"))
 
 
 @pytest.mark.slow
@@ -137,6 +145,6 @@ def test_labels_of_the_teacher_are_what_the_shared_training_hears():
     teacher, recipe = model_of("t5"), RECIPE.model_copy(update={"labels": "teacher"})
     told = train_supernet(teacher, ARCHITECTURES, recipe, data_of("t5")).model.state_dict()
     by_hand = train_supernet(teacher, ARCHITECTURES, RECIPE, answered(teacher, data_of("t5"))).model.state_dict()
-    from_data = shared_of("t5").model.state_dict()
+    from_data = shared_once("t5").model.state_dict()
     assert all(torch.equal(told[name], tensor) for name, tensor in by_hand.items())
     assert not all(torch.equal(told[name], tensor) for name, tensor in from_data.items())

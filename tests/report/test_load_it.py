@@ -155,7 +155,8 @@ def tokenizer_for(kind, prefix):
     return train_tokenizer({"vocabulary": 80}, [*WORDS, prefix])
 
 
-def test_the_card_of_every_kind_of_family_writes_what_was_scored(study, export_at, tmp_path):
+@pytest.mark.slow
+def test_the_card_of_every_kind_of_family_writes_what_was_scored(study, export_at, tmp_path, warm_python):
     """Prefix, cut, special tokens, language codes and generation settings: the snippet as it stands, from texts."""
     from dataclasses import replace
 

@@ -122,9 +122,9 @@ ROWS = [[5, 9, 14, 30, 1], [40, 8, 1], [22, 23, 24, 25, 26, 1]]
 
 
 ONE_FAMILY = pytest.mark.parametrize(
-    "model_folder", ["t5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bart", "marian"))], indirect=True
+    "model_folder", ["t5", pytest.param("bart", marks=pytest.mark.slow)], indirect=True
 )
-"""The others in the slow suite."""
+"""The other in the slow suite; Marian's settings are BART's."""
 
 
 def changed(folder: Path, target: Path, **settings: Any) -> Path:
@@ -178,10 +178,9 @@ def test_what_is_set_leaves_one_text_that_exports_write(model_folder: Path, tmp_
     from nash_search import pruner
 
     expected = written(pruner.load(model_folder), max_new_tokens=8)
-    for name, value in OTHER.items():
-        model = pruner.load(changed(model_folder, tmp_path / name, **{name: value}))
-        exported = AutoModelForSeq2SeqLM.from_pretrained(pruner.save(model, tmp_path / "export"))
-        assert written(model, max_new_tokens=8) == written(exported, max_new_tokens=8) == expected, name
+    model = pruner.load(changed(model_folder, tmp_path / "changed", **OTHER))
+    exported = AutoModelForSeq2SeqLM.from_pretrained(pruner.save(model, tmp_path / "export"))
+    assert written(model, max_new_tokens=8) == written(exported, max_new_tokens=8) == expected
 
 
 @pytest.mark.parametrize("model_folder", ["t5"], indirect=True)  # other families must name it
