@@ -112,7 +112,6 @@ def test_every_command_documented_is_run_by_a_test() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm_python")
 @pytest.mark.parametrize(
     ("page", "block"),
     [pytest.param(p, b, id=f"{p.name}-{n}") for p in PAGES[:-1] for n, b in enumerate(blocks(p, "python"))],

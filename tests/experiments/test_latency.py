@@ -53,7 +53,6 @@ def test_the_clock_study_judges_its_promises():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm_python")
 def test_the_clock_study_runs(tmp_path):
     keep = tmp_path / "clock.json.gz"
     done = study("clock", *"--runs 1 --rounds 1 --pairs 6 --batch-size 4 --keep".split(), keep)
@@ -91,7 +90,6 @@ def test_a_picture_shows_the_interval_it_was_given(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm_python")
 def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     keep = tmp_path / "shapes.jsonl.gz"
     small = "--rounds 1 --pairs 3 --batches 1 --engines eager --lengths 4:4 8:24 --out".split()

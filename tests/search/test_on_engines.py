@@ -68,7 +68,6 @@ def test_a_search_ends_in_an_export_that_the_engine_alone_translates_with(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm_python")
 def test_a_search_on_onnx_runtime_certifies_its_artefact(tmp_path):
     pytest.importorskip("onnxruntime")
     asked = ["--config", "smoke", "--runtime", "onnxruntime", "--budget-ms", "90%", "--trials", "1", "--serial"]

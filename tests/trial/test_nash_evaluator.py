@@ -141,9 +141,7 @@ def test_an_interrupted_trial_continues_to_the_same_result(tmp_path):
     assert run_trial(disturbed).created == two.created, "a whole folder is not run again"
 
 
-def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ_by_seed(
-    tmp_path, monkeypatch, warm_python
-):
+def test_a_search_needs_no_test_split_until_its_one_opening_and_finalists_differ_by_seed(tmp_path, monkeypatch):
     from nash_search.search import search
     from nash_search.tasks.task import SealedTest
 
