@@ -140,9 +140,9 @@ def one_round(case: str, folder: Path, names: list[str], pairs: int) -> dict[str
         for name in names:
             loaded = runtime.load(str(folder / engine / name), workload)
             key = DENSE if (engine, name) == ("eager", "dense") else f"{engine}/{name}"
-            sessions[key] = runtime.build(loaded, workload, None)
+            sessions[key] = [runtime.build(loaded, workload, None)]
     clock = device.resolve("cpu", outside_torch=True)
-    taken = time_round(sessions, clock, workload_of("eager", call), pairs=pairs, deadline_s=clock.now_s() + 600)
+    taken = time_round(sessions, clock, [workload_of("eager", call)], pairs=pairs, deadline_s=clock.now_s() + 600)
     found = {key: list(one.runs_ms) for key, one in taken.items()}
     return found | {"eager/dense": list(taken[f"eager/{names[-1]}"].dense_runs_ms)}
 

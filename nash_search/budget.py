@@ -1,4 +1,10 @@
-"""A latency budget: the upper bound that a user names, in milliseconds or as a share of the dense model's latency."""
+"""A latency budget: the upper bound that a user names, in milliseconds or as a share of the dense model's latency.
+
+40         the median of the call is at most 40 ms
+50%        ... at most half of the dense model's
+40@p95     the 95th percentile over the traffic's requests is at most 40 ms
+50%@p99    ... at most half of the dense model's 99th percentile
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,12 @@ import re
 
 from nash_search.recipes import Frozen
 
-_BUDGET = re.compile(r"^\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>%|ms)?\s*$")
+MEDIAN, HIGHEST = 50.0, 99.5
+"""Percentiles that can be asked for lie between them: p99.5 needs 875 requests."""
+
+_BUDGET = re.compile(
+    r"^\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>%|ms)?\s*(?:@\s*[pP](?P<percentile>[0-9.]+))?\s*$"
+)
 
 
 class LatencyBudget(Frozen):
@@ -17,11 +28,13 @@ class LatencyBudget(Frozen):
     """As the user typed it."""
     ms: float | None = None
     share: float | None = None
-    """Fraction of the dense median; judged on the paired ratio, never as milliseconds."""
+    """Fraction of the dense model's; judged on the ratio, never as milliseconds."""
+    percentile: float = MEDIAN
+    """Of the latency over the traffic's requests, candidate and dense model alike; 50 also where one call is timed."""
 
     @classmethod
     def parse(cls, asked: str | float) -> LatencyBudget:
-        """`40`, `40ms` or `50%`.
+        """`40`, `40ms` or `50%`, each with `@p95` behind it.
 
         Raises:
             ValueError: in the user's words, when it is none of these.
@@ -33,16 +46,31 @@ class LatencyBudget(Frozen):
         number = float(match["number"])
         if not math.isfinite(number) or number <= 0:
             raise ValueError(f"budget must be greater than 0, but got {text!r}")
+        percentile = MEDIAN if match["percentile"] is None else as_percentile(match["percentile"])
         if match["unit"] == "%":
             if number > 100:
                 raise ValueError(f"budget must be at most 100% of the dense latency, but got {text!r}")
-            return cls(asked=text, share=number / 100)
-        return cls(asked=text, ms=number)
+            return cls(asked=text, share=number / 100, percentile=percentile)
+        return cls(asked=text, ms=number, percentile=percentile)
+
+    @classmethod
+    def of_search(cls, asked: str | float) -> LatencyBudget:
+        """What a search takes: budgets of the median.
+
+        Raises:
+            ValueError: in the user's words, when it is another or none.
+        """
+        found = cls.parse(asked)
+        if found.percentile != MEDIAN:
+            words = "budget of a search must be one of the median (40 or 50%)"
+            raise ValueError(f"{words}, but got {found.asked!r}: percentiles are asked of nash-search measure")
+        return found
 
     @property
     def folder(self) -> str:
-        """Its name below `best/`: `50pct` or `40ms`."""
-        return f"{self.ms:g}ms" if self.share is None else f"{round(self.share * 100, 6):g}pct"
+        """Its name below `best/`: `50pct`, `40ms` or `40ms-p95`."""
+        bound = f"{self.ms:g}ms" if self.share is None else f"{round(self.share * 100, 6):g}pct"
+        return bound if self.percentile == MEDIAN else f"{bound}-p{self.percentile:g}"
 
     def share_of(self, dense_ms: float) -> float:
         """The budget as a fraction of a dense latency (milliseconds)."""
@@ -57,3 +85,19 @@ class LatencyBudget(Frozen):
             return self.ms
         assert self.share is not None
         return self.share * dense_ms
+
+
+def as_percentile(asked: str | float) -> float:
+    """A percentile as users name it: `95`, `p95` or `99.5`.
+
+    Raises:
+        ValueError: in the user's words.
+    """
+    text = str(asked).strip()
+    try:
+        found = float(text.removeprefix("p").removeprefix("P"))
+    except ValueError:
+        found = math.nan
+    if not MEDIAN <= found <= HIGHEST:
+        raise ValueError(f"percentile must be from {MEDIAN:g} to {HIGHEST:g}, but got {text!r}")
+    return found

@@ -12,7 +12,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from nash_search.architecture import Architecture as Architecture
 from nash_search.architecture import DecoderSelection as DecoderSelection
@@ -23,6 +23,7 @@ from nash_search.recipes import Knobs
 from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
 from nash_search.runtimes import Runtime
+from nash_search.traffic import Traffic as Traffic
 
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
@@ -32,7 +33,7 @@ _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
 
 
 class Workload(Frozen):
-    """The one `generate` call whose wall time is the latency."""
+    """The `generate` call whose wall time is the latency: always the same one, or the requests of a traffic."""
 
     device: str = "cpu"
     """`cpu` or `cuda:N`, resolved."""
@@ -41,13 +42,33 @@ class Workload(Frozen):
     """CPU threads of the timed process."""
     batch_size: int = Field(default=1, ge=1)
     input_tokens: int = Field(ge=1)
-    """Encoder input length after padding."""
+    """Encoder input length after padding; the median request's where there is a traffic."""
     output_tokens: int = Field(ge=1)
-    """Decoder steps, forced exactly."""
+    """Decoder steps, forced exactly; the median request's where there is a traffic."""
     beams: int = Field(default=1, ge=1)
     attention: str = "sdpa"
     runtime: Runtime = "eager"
     quantize: Literal["none", "int8"] = "none"
+    traffic: Traffic | None = None
+    """The requests whose percentile is the latency, each with its own lengths; None: one call of these lengths."""
+
+    @model_serializer(mode="wrap")
+    def _said_where_there_is_one(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A call of fixed lengths is written as it always was: digests of it name what was timed before."""
+        found: dict[str, Any] = plain(self)
+        return found if self.traffic is not None else {k: v for k, v in found.items() if k != "traffic"}
+
+    def calls(self, count: int, turn: int) -> tuple[Workload, ...]:
+        """The fixed calls that one round times in turn: this one, or the requests that it draws of the traffic.
+
+        Args:
+            count: requests of a round.
+            turn: which round.
+        """
+        if self.traffic is None:
+            return (self,)
+        drawn = (request._asdict() for request in self.traffic.drawn(count, turn))
+        return tuple(self.model_copy(update={"traffic": None, **lengths}) for lengths in drawn)
 
     @property
     def weights_dtype(self) -> Literal["float32", "bfloat16", "float16"]:

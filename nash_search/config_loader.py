@@ -142,7 +142,7 @@ def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) 
         if isinstance(budget, bool) or not isinstance(budget, str | int | float):
             raise InvalidInput(f"budget must be like 40 or 50%, but got {shown(budget)}", where=where)
         try:
-            parsed.append(LatencyBudget.parse(budget).model_dump())
+            parsed.append(LatencyBudget.of_search(budget).model_dump())
         except ValueError as error:
             raise InvalidInput(str(error), where=where) from None
     fields["budgets"] = parsed

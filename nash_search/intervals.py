@@ -43,8 +43,6 @@ ROUND_EFFECT = 0.02
 """Assumed standard deviation between processes, as a fraction, where only one was timed."""
 BLOCKS = 5
 """Blocks of consecutive calls that stand in for rounds when there is one round."""
-P95_SAMPLES = 130
-"""Fewest samples for which a 95th percentile is reported."""
 
 AUTOCORRELATION = 0.4
 """Of one occasion's effect with the next one's (results/clock/clock.json.gz: 0.41 to 0.44)."""
@@ -135,14 +133,37 @@ def median_bounds(
         return UNKNOWN
     if len(kept) == 1:
         return _one_round(kept[0][0], scale, effect, confidence)
-    logs, where = np.log([np.median(r) for r, _ in kept]), np.asarray([o for _, o in kept])
+    logs = np.log([np.median(r) for r, _ in kept])
+    half = level_half_width(logs, [o for _, o in kept], scale=scale, effect=effect, confidence=confidence)
+    centre = float(logs.mean())
+    return _exp(centre - half), _exp(centre + half)
+
+
+def level_half_width(
+    levels: Sequence[float] | npt.NDArray[np.float64],
+    occasions: Sequence[int],
+    *,
+    scale: float = 1.0,
+    effect: OccasionEffect | None = None,
+    confidence: float = CONFIDENCE,
+) -> float:
+    """Half-width of the interval of the mean of the rounds' levels (log milliseconds or log ratios).
+
+    A single round shows no spread between rounds: `ROUND_EFFECT` is assumed.
+
+    Args:
+        levels: one per round.
+        occasions: the occasion of each round, in time order.
+        scale: widening of what rounds show.
+        effect: how far levels move between occasions (None: they do not, as paired ratios).
+        confidence: of the interval.
+    """
+    logs, where = np.asarray(levels, dtype=float), np.asarray(occasions)
     within, degrees = _between_rounds(logs, where if effect is not None else np.zeros(logs.size))
     moved, known = (_moved(where, effect), effect.degrees) if effect is not None else (0.0, math.inf)
     variance = moved + scale**2 * within
     total = _satterthwaite((moved, known), (scale**2 * within, degrees))
-    half = _t_quantile(total, confidence) * math.sqrt(variance)
-    centre = float(logs.mean())
-    return _exp(centre - half), _exp(centre + half)
+    return _t_quantile(total, confidence) * math.sqrt(variance)
 
 
 def margin(effect: OccasionEffect | None, round_sd: float, rounds: int, *, looks: int = 1) -> float:
@@ -215,11 +236,6 @@ def normal_bounds(value: float, standard_error: float) -> Bounds:
 def chance_difference(*standard_errors: float) -> float:
     """Largest difference between two independent values that chance alone explains: two of its standard errors."""
     return 2 * math.hypot(*standard_errors)
-
-
-def p95(runs: Sequence[float]) -> float | None:
-    """95th percentile, or None below 130 samples: too few to say."""
-    return float(np.quantile(np.asarray(runs, dtype=float), 0.95)) if len(runs) >= P95_SAMPLES else None
 
 
 def verdict(bounds: Bounds, budget: float) -> Literal["met", "missed", "ambiguous"]:

@@ -1,18 +1,24 @@
 """One latency: every timed call of a model and of the dense model it was paired with, summarised on read.
 
 Round     the calls of one process, in pairs
-Latency   its rounds; medians, intervals and verdicts are properties, so no summary can disagree with its samples
+Latency   its rounds; number, intervals and verdicts are properties, so no summary can disagree with its samples
+
+What the number is follows from what was timed. Of one call it is the median: over the rounds' medians, and for shares
+over the ratios of pairs. Of a traffic's requests it is a percentile over all of them, the median unless another is
+asked (`at`), and a share is the candidate's percentile over the dense model's. A budget is judged by its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, Literal
 
 from pydantic import Field
 
-from nash_search import intervals
+from nash_search import intervals, percentiles
+from nash_search.budget import MEDIAN
 from nash_search.config import Frozen, LatencyBudget, Workload
 from nash_search.intervals import OccasionEffect
 
@@ -67,6 +73,18 @@ class Latency(Frozen):
     """How often the question was asked; each time the rounds are pooled and the bounds widened."""
     cut_short: bool = False
     """True when the time limit came before the last pair."""
+    percentile: float = MEDIAN
+    """Which percentile over the traffic's requests its number is."""
+
+    def at(self, percentile: float) -> Latency:
+        """The same samples, of which another percentile is the number.
+
+        Raises:
+            ValueError: they are of one call, which has no distribution over requests.
+        """
+        if percentile != MEDIAN and self.workload.traffic is None:
+            raise ValueError(f"percentile must be 50 where one call was timed, but got {percentile:g}")
+        return self.model_copy(update={"percentile": percentile})
 
     @property
     def runs_ms(self) -> tuple[float, ...]:
@@ -74,44 +92,65 @@ class Latency(Frozen):
         return tuple(x for r in self.rounds for x in r.runs_ms)
 
     @property
+    def _own(self) -> percentiles.Rounds:
+        return tuple(r.runs_ms for r in self.rounds)
+
+    @property
+    def _dense(self) -> percentiles.Rounds:
+        return tuple(r.dense_runs_ms for r in self.rounds)
+
+    @property
     def median_ms(self) -> float:
-        """Median over round medians, milliseconds (NaN without samples)."""
-        return _median_of_medians([r.runs_ms for r in self.rounds])
+        """The number, milliseconds: of one call the median over round medians, of requests the percentile asked for.
+
+        NaN without samples.
+        """
+        return self._number_ms(self._own)
 
     @property
     def dense_ms(self) -> float:
-        """The paired dense reference's median, milliseconds (NaN without samples)."""
-        return _median_of_medians([r.dense_runs_ms for r in self.rounds])
+        """The same of the paired dense reference, milliseconds (NaN without samples)."""
+        return self._number_ms(self._dense)
+
+    def _number_ms(self, rounds: percentiles.Rounds) -> float:
+        if self.workload.traffic is not None:
+            return percentiles.of_requests(rounds, self.percentile)
+        return _median_of_medians(rounds)
 
     @property
     def bounds_ms(self) -> tuple[float, float]:
-        """Two-sided 95 % bounds of the median, milliseconds (t over round medians, and the occasion effect)."""
-        return self._bounds_ms([r.runs_ms for r in self.rounds])
+        """Two-sided 95 % bounds of the number, milliseconds (of rounds, of requests, and the occasion effect)."""
+        return self._bounds_ms(self._own)
 
     @property
     def dense_bounds_ms(self) -> tuple[float, float]:
-        """Two-sided 95 % bounds of the dense reference's median, milliseconds."""
-        return self._bounds_ms([r.dense_runs_ms for r in self.rounds])
+        """Two-sided 95 % bounds of the dense reference's, milliseconds."""
+        return self._bounds_ms(self._dense)
 
-    def _bounds_ms(self, rounds: list[tuple[float, ...]]) -> tuple[float, float]:
-        return intervals.median_bounds(
-            rounds,
-            scale=self.interval_scale,
-            effect=self.effect,
-            occasions=[r.occasion for r in self.rounds],
-            confidence=intervals.confidence_at(self.looks),
-        )
+    def _bounds_ms(self, rounds: percentiles.Rounds) -> tuple[float, float]:
+        known: dict[str, Any] = {"scale": self.interval_scale, "confidence": intervals.confidence_at(self.looks)}
+        known |= {"effect": self.effect, "occasions": tuple(r.occasion for r in self.rounds)}
+        if self.workload.traffic is not None:
+            return percentiles.bounds(rounds, self.percentile, **known)
+        return intervals.median_bounds(rounds, **known)
 
     @property
     def ratio(self) -> float:
-        """Candidate over dense: median of per-pair ratios, median over rounds (NaN without samples)."""
+        """Candidate over dense: of one call the median of per-pair ratios, over rounds; of requests their percentiles'.
+
+        NaN without samples.
+        """
+        if self.workload.traffic is not None:
+            return percentiles.ratio(self._own, self._dense, self.percentile)
         return _median_of_medians([intervals.pair_ratios(r.runs_ms, r.dense_runs_ms).tolist() for r in self.rounds])
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
-        """Two-sided 95 % bounds of the paired ratio."""
-        pairs = [(r.runs_ms, r.dense_runs_ms) for r in self.rounds]
-        return intervals.ratio_bounds(pairs, scale=self.interval_scale, confidence=intervals.confidence_at(self.looks))
+        """Two-sided 95 % bounds of the ratio."""
+        known: dict[str, Any] = {"scale": self.interval_scale, "confidence": intervals.confidence_at(self.looks)}
+        if self.workload.traffic is not None:
+            return percentiles.bounds(self._own, self.percentile, dense=self._dense, **known)
+        return intervals.ratio_bounds(list(zip(self._own, self._dense, strict=True)), **known)
 
     def margin(self, budget: LatencyBudget) -> float:
         """How far below this budget a model must truly lie to be found to meet it here, as a fraction."""
@@ -135,8 +174,8 @@ class Latency(Frozen):
 
     @property
     def p95_ms(self) -> float | None:
-        """95th percentile, milliseconds; None below 130 samples (too few to say)."""
-        return intervals.p95(self.runs_ms)
+        """95th percentile of one call, milliseconds; None below 130 samples (too few to say)."""
+        return percentiles.p95_of_calls(self.runs_ms)
 
     @property
     def contended_share(self) -> float:
@@ -158,14 +197,15 @@ class Latency(Frozen):
         return "clean" if 2 * sum(r.settled for r in self.rounds) >= len(self.rounds) else "unsettled"
 
     def verdict(self, budget: LatencyBudget) -> Verdict:
-        """Does it meet the budget? Shares are judged on the paired ratio, ms on wall times.
+        """Does it meet the budget, at the budget's percentile? Shares are judged on the ratio, ms on wall times.
 
         A contended absolute verdict is at best ambiguous: the neighbours' share of it is unknown.
         """
+        judged = self.at(budget.percentile)
         if budget.share is not None:
-            return intervals.verdict(self.ratio_bounds, budget.share)
+            return intervals.verdict(judged.ratio_bounds, budget.share)
         assert budget.ms is not None
-        found = intervals.verdict(self.bounds_ms, budget.ms)
+        found = intervals.verdict(judged.bounds_ms, budget.ms)
         return "ambiguous" if found == "met" and self.status == "contended" else found
 
     def certificate(self, budget: LatencyBudget) -> Verdict:
@@ -197,7 +237,7 @@ def pooled(before: Latency | None, now: Latency) -> Latency:
     )
 
 
-def _median_of_medians(rounds: list[tuple[float, ...]] | list[list[float]]) -> float:
+def _median_of_medians(rounds: Sequence[Sequence[float]]) -> float:
     """Median over the medians of rounds that have samples; NaN when none has."""
     medians = [median(r) for r in rounds if r]
     return median(medians) if medians else math.nan

@@ -33,3 +33,20 @@ def test_milliseconds_and_shares(asked, ms, share, folder):
 def test_anything_else_is_refused_in_the_user_s_words(asked, words):
     with pytest.raises(ValueError, match=words):
         LatencyBudget.parse(asked)
+
+
+def test_a_percentile_stands_behind_the_bound_and_is_asked_of_measure_alone():
+    found = [LatencyBudget.parse(text) for text in ("40@p95", "50% @ p99.5", "40ms@p50", "40")]
+    assert [(b.ms, b.share, b.percentile) for b in found] == [
+        (40.0, None, 95.0),
+        (None, 0.5, 99.5),
+        (40.0, None, 50.0),
+        (40.0, None, 50.0),
+    ]
+    assert [b.folder for b in found] == ["40ms-p95", "50pct-p99.5", "40ms", "40ms"]
+    with pytest.raises(ValueError, match="percentile must be from 50 to 99.5, but got '99.9'"):
+        LatencyBudget.parse("40@p99.9")
+    assert LatencyBudget.of_search("40") == LatencyBudget.parse("40")
+    with pytest.raises(ValueError, match="median .40 or 50%., but got '40@p95': percentiles are asked of nash-search"):
+        LatencyBudget.of_search("40@p95")
+    assert LatencyBudget.model_validate({"asked": "40", "ms": 40.0}).percentile == 50, "as stored before"

@@ -136,11 +136,6 @@ def test_verdicts_at_the_edges():
     assert intervals.verdict((2.1, 3.0), 2.0) == "missed"
 
 
-def test_p95_needs_130_samples():
-    assert intervals.p95([1.0] * 129) is None
-    assert intervals.p95(list(range(131))) == pytest.approx(123.5)
-
-
 def test_pairs_must_match_and_zero_dense_times_say_nothing():
     with pytest.raises(ValueError, match="every run must have a dense partner, but got 1 and 2"):
         intervals.pair_ratios([1.0], [1.0, 2.0])

@@ -34,6 +34,8 @@ LEAVES = {
     "summary_rows",
     "fidelity",
     "intervals",
+    "percentiles",
+    "traffic",
     "pareto",
     "device",
     "modeling_nash",

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
+from nash_search.cli.percentile import asked_of, traffic_of
 from nash_search.cli.search import Json, Quiet, Results, aloud, quiet_libraries
-from nash_search.config import LatencyBudget
 from nash_search.config_loader import load_config
-from nash_search.errors import InvalidInput
+from nash_search.percentiles import check_enough
 from nash_search.tasks import models
 from nash_search.tasks.preflight import check, check_workload
 
@@ -70,11 +70,24 @@ def probe(
     return 0
 
 
+# 10 parameters: the flags of one command, which typer reads off its signature
 def measure(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder, ours or not.")],
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
-    pairs: Annotated[int, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process.")] = 40,
+    pairs: Annotated[
+        int | None, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process (40; of a traffic 88).")
+    ] = None,
+    percentile: Annotated[
+        str | None,
+        typer.Option("--percentile", metavar="P", help="Percentile over requests, as in --budget-ms 40@p95."),
+    ] = None,
+    traffic: Annotated[
+        str | None,
+        typer.Option(
+            "--traffic", metavar="data|fixed|FILE", help="Requests: your data's lengths, one call, a JSONL log."
+        ),
+    ] = None,
     results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
@@ -85,28 +98,37 @@ def measure(
 
     With --quantize its quality is compared with float32's first, where data are known, and a ruined model is refused.
     """
-    asked = load_config(None, overrides)
-    if len(asked.budgets) > 1:
-        raise InvalidInput(f"budget must be given at most once, but got {len(asked.budgets)}", where="--budget-ms")
-    for folder in (path, against):
-        if folder is not None:
-            check_workload(asked.workload, models.vet_timed(folder))
-    budget: LatencyBudget | None = asked.budgets[0] if asked.budgets else None
+    wanted = asked_of(overrides.pop("budgets", ()), percentile, traffic)
+    asked, budget = load_config(None, overrides), wanted.budget
+    timed = {folder: models.vet_timed(folder) for folder in (path, against) if folder is not None}
+    for config in timed.values():
+        check_workload(asked.workload, config)
+    timing = {"rounds": rounds, "pairs": pairs or wanted.pairs}
+    requests = traffic_of(wanted, asked, timed)
+    if requests is not None:
+        check_enough(wanted.percentile, requests, **timing)
     with quiet_libraries():
         from nash_search.latency.measurement import document, rows
+        from nash_search.latency.workload import of_traffic
         from nash_search.report.words import one_call
-        from nash_search.search.remeasure import fidelity_of, measure_folder, workload_of
+        from nash_search.search.remeasure import fidelity_of, measure_folder, traffic_of_data, workload_of
         from nash_search.search.summary import fidelity_told
 
         workload, source = workload_of(path, asked)
+        if wanted.of_data:
+            requests = traffic_of_data(path, asked)
+            check_enough(wanted.percentile, requests, **timing)
+        if requests is not None:
+            workload = of_traffic(workload, requests)
         if not quiet:
-            told = [("device", workload.device), ("one call", one_call(workload)), ("lengths", source)]
-            _tell(told)
+            told = [("device", workload.device), ("one call", one_call(workload))]
+            _tell(told + ([("lengths", source)] if workload.traffic is None else []))
         kept = fidelity_of(path, workload, asked)
         if (kept or workload.quantize != "none") and not quiet:
             _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
-        timing = {"rounds": rounds, "pairs": pairs}
-        found = measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
+        budgets = () if budget is None else (budget,)
+        found = measure_folder(path, against, workload, budgets=budgets, results=results, **timing)
+        found = found.at(wanted.percentile)
     if not quiet:
         _tell(rows(found, budget))
     if json_:

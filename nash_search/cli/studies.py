@@ -71,7 +71,7 @@ def resume(
 def parsed(budget: str) -> LatencyBudget:
     """A budget as typed."""
     try:
-        return LatencyBudget.parse(budget)
+        return LatencyBudget.of_search(budget)
     except ValueError as error:
         raise InvalidInput(str(error), where="--budget-ms") from None
 

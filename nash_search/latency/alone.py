@@ -179,7 +179,8 @@ def _timed(model: Any, workload: Workload, dense: Any, asked: Workload, left_s: 
         try:
             sessions["alone"] = runtime_of(workload).build(model, workload, None)
             deadline_s = device.now_s() + min(TIMING_S, TIMING_SHARE * left_s)
-            found = time_round(sessions, device, asked, pairs=PAIRS, deadline_s=deadline_s)["alone"]
+            side_by_side = {name: [session] for name, session in sessions.items()}
+            found = time_round(side_by_side, device, [asked], pairs=PAIRS, deadline_s=deadline_s)["alone"]
         finally:
             for session in sessions.values():
                 session.close()

@@ -55,7 +55,7 @@ def measure_fresh(
         dense_folder: the reference; None pairs every folder with the first one.
         workload: what one `generate` is.
         rounds: fresh processes.
-        pairs: timed pairs per folder and process.
+        pairs: timed pairs per folder and process; of a traffic, requests, and each process draws its own.
         limit_s: when it ends at the latest; rounds share what is left of it.
         budgets: by name, the budgets to be decided; an ambiguous one asks for more rounds.
         max_rounds: where it ends then (None: twice `rounds`).
@@ -76,8 +76,9 @@ def measure_fresh(
         return {}
     paths = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
     dense = str(Path(dense_folder).resolve()) if dense_folder is not None else next(iter(paths.values()))
-    session = _Session(dense, workload, pairs, inputs, limit_s)
     asked, earlier = budgets or {}, before or {}
+    drawn = max((len(latency.rounds) for latency in earlier.values()), default=0)
+    session = _Session(dense, workload, pairs, inputs, limit_s, drawn)
     scale = PEEKING_SCALE if asked else 1.0
 
     def joined(parts: Mapping[str, Sequence[Latency]], least: int) -> dict[str, Latency]:
@@ -138,8 +139,11 @@ class _Session:
         pairs: int,
         inputs: Sequence[Sequence[int]] | None,
         limit_s: float,
+        drawn: int,
     ) -> None:
         self.dense, self.workload, self.pairs = dense, workload, pairs
+        self.drawn = drawn
+        """Rounds whose requests of a traffic were drawn before."""
         self.deadline_s, self.grace_s = time.monotonic() + limit_s, GRACE * limit_s
         self.inputs = None if inputs is None else [list(row) for row in inputs]
 
@@ -171,6 +175,7 @@ class _Session:
                     "pairs": self.pairs,
                     "limit_s": OWN_SHARE * share_s,
                     "details": done == 0,
+                    "turn": self.drawn + done,
                 }
                 try:
                     result = run_job(job, left_s + self.grace_s) if left_s > 0 else None

@@ -60,6 +60,7 @@ def _time(job: dict[str, Any]) -> dict[str, Any]:
         limit_s=left_s,
         wait_s=left_s,
         details=job["details"],
+        turn=job["turn"],
     )
     return {name: latency.model_dump(mode="json") for name, latency in found.items()}
 

@@ -8,7 +8,10 @@ from typing import Any
 from nash_search.config import LatencyBudget
 from nash_search.intervals import LEVEL_PCT
 from nash_search.latency_record import Latency
+from nash_search.percentiles import requests_needed
 
+TOLD = (50.0, 95.0, 99.0)
+"""Percentiles of a traffic that stand beside the one that was asked for."""
 UNBOUNDED = 100.0
 """Bounds further apart than this factor bound nothing."""
 
@@ -28,14 +31,35 @@ def document(latency: Latency, budget: LatencyBudget | None = None) -> dict[str,
         "fingerprint": latency.fingerprint,
         "dense": {"latency_ms": None if alone else known(latency.dense_ms)},
         "runs_ms": list(latency.runs_ms),
+        **({} if latency.workload.traffic is None else {"percentile": latency.percentile, **_distribution(latency)}),
     }
+
+
+def _distribution(latency: Latency) -> dict[str, Any]:
+    """Percentiles of the requests, dense ones beside them, and the dense runs; None where there are too few."""
+    told: dict[str, Any] = {}
+    alone = bool(latency.details.get("paired_with_itself"))
+    for percentile in sorted({*TOLD, latency.percentile}):
+        seen, row = latency.at(percentile), None
+        if len(latency.runs_ms) >= requests_needed(percentile):
+            row = {"latency_ms": known(seen.median_ms)} | dict(
+                zip(("lower_ms", "upper_ms"), map(known, seen.bounds_ms), strict=True)
+            )
+            if not alone:
+                row |= {"dense_ms": known(seen.dense_ms), "share": known(seen.ratio)}
+                row["share_bounds"] = [known(bound) for bound in seen.ratio_bounds]
+        told[f"{percentile:g}"] = row
+    dense_ms = [] if alone else [x for r in latency.rounds for x in r.dense_runs_ms]
+    return {"percentiles": told, "dense_runs_ms": dense_ms}
 
 
 def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[str, str]]:
     """(what, how much) in reading order: the number, what it rests on, what stands beside it."""
     lower_ms, upper_ms = latency.bounds_ms
     bounds = f"{_ms(lower_ms)} to {_ms(upper_ms)}" if upper_ms <= UNBOUNDED * lower_ms else "too few rounds to say"
-    found = [("latency", f"{_ms(latency.median_ms)}  ({LEVEL_PCT} %: {bounds})")]
+    of_requests = latency.workload.traffic is not None
+    name = f"p{latency.percentile:g} latency" if of_requests else "latency"
+    found = [(name, f"{_ms(latency.median_ms)}  ({LEVEL_PCT} %: {bounds})")]
     if not latency.details.get("paired_with_itself"):
         low, high = latency.ratio_bounds
         found += [
@@ -48,9 +72,15 @@ def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[st
         words = ": asking again starts anew and may meet it by chance; give more --rounds instead"
         found.append(("budget", f"{budget.asked}: {verdict}" + (words if verdict == "ambiguous" else "")))
     rounds = "fresh processes" if latency.fresh else "rounds in one process"
-    found.append(("rests on", f"{len(latency.runs_ms)} pairs, {len(latency.rounds)} {rounds}, status {latency.status}"))
-    p95_ms = latency.p95_ms
-    found.append(("p95", "n/a (fewer than 130 samples)" if p95_ms is None else _ms(p95_ms)))
+    what = "requests" if of_requests else "pairs"
+    found.append(
+        ("rests on", f"{len(latency.runs_ms)} {what}, {len(latency.rounds)} {rounds}, status {latency.status}")
+    )
+    if of_requests:
+        found += [(f"p{each:g}", _of_requests(latency, each)) for each in TOLD]
+    else:
+        p95_ms = latency.p95_ms
+        found.append(("p95", "n/a (fewer than 130 samples)" if p95_ms is None else _ms(p95_ms)))
     beside = latency.details
     if "encoder_ms" in beside:
         found.append(("encoder", _ms(beside["encoder_ms"])))
@@ -64,6 +94,17 @@ def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[st
     if any(r.surroundings.get("nvml") is False for r in latency.rounds):
         found.append(("warning", "NVML does not see this GPU: neighbours and throttling would go unnoticed"))
     return found + [("warning", text) for text in beside.get("warnings", ())]
+
+
+def _of_requests(latency: Latency, percentile: float) -> str:
+    needed, seen = requests_needed(percentile), latency.at(percentile)
+    if len(latency.runs_ms) < needed:
+        return f"needs at least {needed} requests, but got {len(latency.runs_ms)}"
+    low, high = seen.bounds_ms
+    beside = (
+        "" if latency.details.get("paired_with_itself") else f", dense {_ms(seen.dense_ms)}, {_pct(seen.ratio)} of it"
+    )
+    return f"{_ms(seen.median_ms)} ({_ms(low)} to {_ms(high)}){beside}"
 
 
 def known(value: float) -> float | None:

@@ -39,12 +39,15 @@ class Occasion(Frozen):
 def occasion_of(latency: Latency, dense: str | Path, at: str) -> Occasion | None:
     """What a measurement says of the dense model it was paired with; None where it was not taken undisturbed.
 
+    Of a traffic it says nothing: each occasion draws other requests, which would pass for the device's own unrest.
+
     Args:
         latency: with its dense samples.
         dense: names the dense model, e.g. its folder.
         at: when, UTC, ISO 8601.
     """
-    if latency.status not in ("clean", "unsettled") or "hash" not in latency.fingerprint:
+    undisturbed = latency.status in ("clean", "unsettled") and "hash" in latency.fingerprint
+    if not undisturbed or latency.workload.traffic is not None:
         return None
     last = max(r.occasion for r in latency.rounds)  # the earlier ones were kept when they were taken
     taken = latency.model_copy(update={"rounds": tuple(r for r in latency.rounds if r.occasion == last)})

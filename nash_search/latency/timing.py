@@ -38,7 +38,7 @@ def measure(candidate: Any, dense: Any, workload: Workload, **settings: Any) -> 
     return measure_many({"candidate": candidate}, dense, workload, **settings)["candidate"]
 
 
-# 11 parameters: each bounds the work or says whose device it is, by keyword and with a default; callers name two or
+# 12 parameters: each bounds the work or says whose device it is, by keyword and with a default; callers name two or
 # three, and a value that grouped them would be unpacked again here.
 def measure_many(
     candidates: Mapping[str, Any],
@@ -53,22 +53,24 @@ def measure_many(
     device: Device | None = None,
     exclusive: bool = True,
     wait_s: float | None = None,
+    turn: int = 0,
 ) -> dict[str, Latency]:
     """Time loaded models in this process, all interleaved with the dense one.
 
     Args:
         candidates: models by name.
         dense: the reference each of them is paired with.
-        workload: what one `generate` is.
+        workload: what one `generate` is; of a traffic, models must be as their runtime loads them.
         inputs: token ids of real inputs (None: random ones; latency does not depend on them).
         rounds: warm-ups with `pairs` sweeps each; rounds of one process are less than fresh ones.
-        pairs: timed pairs per candidate and round.
+        pairs: timed pairs per candidate and round; of a traffic, its requests (all of it where it has fewer).
         limit_s: no sweep but the first is begun that would end this many seconds after all models are built
             (an engine's conversion or a compiler may take longer than all timing).
         details: also time encoder and natural length, and count memory.
         device: for tests; None is the workload's own.
         exclusive: take the device's timing lock (False when the caller holds it).
         wait_s: for that lock at most (None: as long as others hold it; a trained model is worth the wait).
+        turn: which rounds these are, counted from 0: each draws its own requests of a traffic.
 
     Raises:
         Locked: when others still hold it then.
@@ -79,22 +81,31 @@ def measure_many(
     with ExitStack() as stack:
         stack.enter_context(guard)
         stack.enter_context(_threads(workload.threads))
-        sessions: dict[str, Session] = {}
+        of_round = [workload.calls(pairs, turn + done) for done in range(rounds)]
+        models: dict[str, list[list[Session]]] = {}
         for name, model in {DENSE: dense, **candidates}.items():
             with named(name):
-                sessions[name] = _session(stack, runtime, model, workload, inputs)
+                models[name] = _sessions(stack, runtime, model, of_round, inputs)
         deadline = device.now_s() + limit_s
         stack.enter_context(_collector_off())
         found: list[dict[str, Round]] = []
-        for done in range(rounds):
+        for done, calls in enumerate(of_round):
             share_s = (deadline - device.now_s()) / (rounds - done)
-            found.append(time_round(sessions, device, workload, pairs=pairs, deadline_s=device.now_s() + share_s))
+            side_by_side = {name: sessions[done] for name, sessions in models.items()}
+            until_s = device.now_s() + share_s
+            sweeps = pairs if workload.traffic is None else len(calls)
+            found.append(time_round(side_by_side, device, calls, pairs=sweeps, deadline_s=until_s))
         taken = [r for by_name in found for r in by_name.values()]
         call_s = max((x for r in taken for x in r.runs_ms + r.dense_runs_ms), default=0.0) / 1e3
-        beside = describe(sessions, device, call_s=call_s, deadline_s=deadline) if details else {}
+        firsts = {name: sessions[0][0] for name, sessions in models.items()}
+        beside: dict[str, dict[str, Any]] = {}
+        if details and workload.traffic is None:
+            beside = describe(firsts, device, call_s=call_s, deadline_s=deadline)
+        elif details:  # encoder, natural length and memory are one call's
+            beside = {name: session.facts() for name, session in firsts.items()}
         return {
             name: _latency(name, [r[name] for r in found], workload, device, pairs, beside, session.warnings())
-            for name, session in sessions.items()
+            for name, session in firsts.items()
             if name != DENSE
         }
 
@@ -150,7 +161,8 @@ def _latency(
         python_warnings.warn(f"{name}: {warning}", NotCut, stacklevel=4)
     if warnings:
         details["warnings"] = warnings
-    short = any(len(r.runs_ms) < pairs for r in rounds)
+    due = pairs if workload.traffic is None else min(pairs, len(workload.traffic.requests))
+    short = any(len(r.runs_ms) < due for r in rounds)
     found = Latency(
         rounds=tuple(rounds),
         workload=workload,
@@ -165,12 +177,19 @@ def _latency(
     return found
 
 
-def _session(
-    stack: ExitStack, runtime: Runtime, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None
-) -> Session:
-    session = runtime.build(model, workload, inputs)
-    stack.callback(session.close)
-    return session
+def _sessions(
+    stack: ExitStack,
+    runtime: Runtime,
+    model: Any,
+    of_round: Sequence[Sequence[Workload]],
+    inputs: Sequence[Sequence[int]] | None,
+) -> list[list[Session]]:
+    """Every call of every round, ready; calls that are the same share a session."""
+    built: dict[Workload, Session] = {}
+    for call in dict.fromkeys(call for calls in of_round for call in calls):
+        built[call] = runtime.build(model, call, inputs)
+        stack.callback(built[call].close)
+    return [[built[call] for call in calls] for calls in of_round]
 
 
 @contextmanager

@@ -4,8 +4,11 @@
     sweep i    dense a b c d | dense e f g h | ...      rotated by i//2, backwards when i is odd
     pair       (candidate, its group's dense call) of one sweep
 
-Sharing one dense call among four neighbours keeps pairs close in time and a front cheap. On a CPU
-no sample is dropped; on a GPU a disturbed one is retried at most 5 times and then kept, flagged.
+A model has one session, or one for each request of a round: sweep i is then of request i. It warms up on the longest
+request, and on one of every other input length.
+
+Sharing one dense call among four neighbours keeps pairs close in time and a front cheap. On a CPU no sample is dropped;
+on a GPU a disturbed one is retried at most 5 times and then kept, flagged.
 """
 
 from __future__ import annotations
@@ -34,19 +37,27 @@ CROWDED_SHARE = 0.1
 
 
 def time_round(
-    sessions: Mapping[str, Session], device: Device, workload: Workload, *, pairs: int, deadline_s: float
+    models: Mapping[str, Sequence[Session]], device: Device, calls: Sequence[Workload], *, pairs: int, deadline_s: float
 ) -> dict[str, Round]:
-    """One warm-up and up to `pairs` sweeps over the sessions, of which `DENSE` is the reference; never none."""
+    """One warm-up and up to `pairs` sweeps over the models, of which `DENSE` is the reference; never none.
+
+    Args:
+        models: each one's sessions, one per call.
+        device: whose clock.
+        calls: of fixed lengths; one, or a round's requests.
+        pairs: sweeps, each over all models and of one call.
+        deadline_s: on the device's clock.
+    """
     start_s = device.now_s()
     warm_up_s = min(WARM_UP_S, WARM_UP_SHARE * (deadline_s - start_s))
-    settled, calls = _warm_up(sessions, device, workload, deadline_s=start_s + warm_up_s)
+    settled, warm_ups = _warm_up(models, device, calls, deadline_s=start_s + warm_up_s)
     before, timed_from_s = device.surroundings(), device.now_s()
-    names = [name for name in sessions if name != DENSE]
+    names = [name for name in models if name != DENSE]
     groups = [[DENSE, *names[i : i + GROUP]] for i in range(0, len(names), GROUP)]
     samples: dict[str, list[tuple[Sample, Sample]]] = {name: [] for name in names}
     discarded, sweep_s = 0, 0.0
     for index in range(pairs):
-        began_s = device.now_s()
+        began_s, turn = device.now_s(), index % len(calls)
         if index and began_s + sweep_s > deadline_s:
             break
         sweep: dict[str, tuple[Sample, Sample]] = {}
@@ -54,7 +65,7 @@ def time_round(
             taken: dict[str, Sample] = {}
             for name in _order(group, index):
                 with named(name):
-                    taken[name], lost = _take(sessions[name], device, workload, deadline_s)
+                    taken[name], lost = _take(models[name][turn], device, calls[turn], deadline_s)
                 discarded += lost
             sweep |= {name: (taken[name], taken[DENSE]) for name in group[1:]}
         for name, pair in sweep.items():
@@ -63,34 +74,42 @@ def time_round(
     after = device.surroundings()
     around: dict[str, Any] = {key: after[key] - before.get(key, 0.0) for key in after if key != "nvml"}
     crowded = around.get("cpu_pressure_s", 0.0) > CROWDED_SHARE * (device.now_s() - timed_from_s)
-    around |= {"warm_up_sweeps": calls, "discarded": discarded, "seconds": device.now_s() - start_s}
+    around |= {"warm_up_sweeps": warm_ups, "discarded": discarded, "seconds": device.now_s() - start_s}
     if "nvml" in after:
         around["nvml"] = bool(after["nvml"])
     return {name: _round(found, settled, around, crowded) for name, found in samples.items()}
 
 
 def _warm_up(
-    sessions: Mapping[str, Session], device: Device, workload: Workload, *, deadline_s: float
+    models: Mapping[str, Sequence[Session]], device: Device, calls: Sequence[Workload], *, deadline_s: float
 ) -> tuple[bool, int]:
-    """Sweep until the median of three sweeps moves < 2 % twice in a row; (settled, sweeps)."""
+    """Sweep over the longest call until the median of three sweeps moves < 2 % twice in a row; (settled, sweeps)."""
+
+    def sweep(turn: int) -> float:
+        total_ms = 0.0
+        for name, sessions in models.items():
+            with named(name):
+                sample, output = device.time(sessions[turn].generate)
+                _check_length(sessions[turn], output, calls[turn])
+            total_ms += sample.wall_ms
+        return total_ms
+
+    longest = max(range(len(calls)), key=lambda i: (calls[i].output_tokens, calls[i].input_tokens))
+    shortest_of = {calls[i].input_tokens: i for i in sorted(range(len(calls)), key=lambda i: -calls[i].output_tokens)}
     sweeps: list[float] = []
     last, still = math.inf, 0
-    while len(sweeps) < WARM_UP_MAX and (not sweeps or device.now_s() + sweeps[-1] / 1e3 <= deadline_s):
-        total_ms = 0.0
-        for name, session in sessions.items():
-            with named(name):
-                sample, output = device.time(session.generate)
-                _check_length(session, output, workload)
-            total_ms += sample.wall_ms
-        sweeps.append(total_ms)
+    while still < 2 and len(sweeps) < WARM_UP_MAX and (not sweeps or device.now_s() + sweeps[-1] / 1e3 <= deadline_s):
+        sweeps.append(sweep(longest))
         if len(sweeps) < WARM_UP_MIN:
             continue
         middle = median(sweeps[-3:])
         still = still + 1 if abs(middle - last) < WARM_UP_CHANGE * last else 0
         last = middle
-        if still == 2:
-            return True, len(sweeps)
-    return False, len(sweeps)
+    others = [turn for width, turn in shortest_of.items() if width != calls[longest].input_tokens]
+    for turn in others:  # what a library prepares for a length it prepares at the first call of it
+        if device.now_s() + sweeps[-1] / 1e3 <= deadline_s:
+            sweep(turn)
+    return still == 2, len(sweeps)
 
 
 def _order(group: Sequence[str], index: int) -> list[str]:
@@ -100,21 +119,21 @@ def _order(group: Sequence[str], index: int) -> list[str]:
     return order[::-1] if index % 2 else order
 
 
-def _take(session: Session, device: Device, workload: Workload, deadline_s: float) -> tuple[Sample, int]:
+def _take(session: Session, device: Device, call: Workload, deadline_s: float) -> tuple[Sample, int]:
     """One sample and how many disturbed ones were thrown away before it."""
     lost = 0
     while True:
         sample, output = device.time(session.generate)
-        _check_length(session, output, workload)
+        _check_length(session, output, call)
         if not sample.disturbed or lost == device.retries or device.now_s() >= deadline_s:
             return sample, lost
         lost += 1
 
 
-def _check_length(session: Session, output: Any, workload: Workload) -> None:
+def _check_length(session: Session, output: Any, call: Workload) -> None:
     tokens = session.generated_tokens(output)
-    if tokens != workload.output_tokens:
-        raise WrongOutputLength(f"output_tokens must be exactly {workload.output_tokens}, but got {tokens} generated")
+    if tokens != call.output_tokens:
+        raise WrongOutputLength(f"output_tokens must be exactly {call.output_tokens}, but got {tokens} generated")
 
 
 def _round(found: Sequence[tuple[Sample, Sample]], settled: bool, around: dict[str, Any], crowded: bool) -> Round:

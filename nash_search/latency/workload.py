@@ -14,6 +14,7 @@ import torch
 
 from nash_search.config import Workload, WorkloadRequest, digest
 from nash_search.errors import InvalidInput
+from nash_search.traffic import Traffic
 
 PROTOCOL = 2
 """Version of what a latency means; a change makes every cached number a miss."""
@@ -87,3 +88,18 @@ def task_inputs(workload: Workload, rows: Sequence[Sequence[int]], *, pad: int) 
         ids_BL[index, : len(row)] = row
         mask_BL[index, : len(row)] = 1
     return Inputs(ids_BL, mask_BL, "task")
+
+
+def of_traffic(workload: Workload, traffic: Traffic) -> Workload:
+    """The same runtime, answering the requests of a traffic one by one.
+
+    Raises:
+        InvalidInput: it cannot take them as they come.
+    """
+    if workload.batch_size != 1:
+        what = f"batch_size must be 1 where requests are timed as they come, but got {workload.batch_size}"
+        raise InvalidInput(what, where="--traffic", fix="give --batch-size 1, or --traffic fixed")
+    if workload.runtime == "compile":
+        what = "runtime must take any length where requests are timed as they come, but got compile, which makes one"
+        raise InvalidInput(what, where="--traffic", fix="give another --runtime, or --traffic fixed")
+    return workload.model_copy(update={"traffic": traffic, **traffic.median._asdict()})

@@ -33,10 +33,11 @@ def one_call(work: Workload) -> str:
     beams = f", {work.beams} beams" if work.beams != 1 else ""
     quantized = f" {work.quantize}" if work.quantize != "none" else ""
     threads = "" if "cuda" in work.device else f", {counted(work.threads, 'thread')}"
-    return (
-        f"batch {work.batch_size}, {work.input_tokens} tokens in, {work.output_tokens} out{beams}"
-        f", {work.dtype}, {work.runtime}{quantized}{threads}"
-    )
+    lengths = f"batch {work.batch_size}, {work.input_tokens} tokens in, {work.output_tokens} out"
+    if work.traffic is not None:
+        of = f"{counted(work.traffic.of, 'request')} of {escape.plain(work.traffic.source, 60)}"
+        lengths = f"one of {of} (medians {work.input_tokens} tokens in, {work.output_tokens} out)"
+    return f"{lengths}{beams}, {work.dtype}, {work.runtime}{quantized}{threads}"
 
 
 def named(asked: str) -> str:

@@ -25,9 +25,10 @@ from nash_search.latency_record import Latency
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, margins, recertify
 from nash_search.search.export_names import MEASUREMENT
-from nash_search.tasks import models
+from nash_search.tasks import models, traffic
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import EMBEDDED, load_task
+from nash_search.traffic import Traffic
 from nash_search.trial.deployment import Serving
 
 LIMIT_S = 900.0
@@ -50,10 +51,10 @@ def measure_folder(
     Args:
         path: the folder to time.
         against: its dense reference (None: the teacher its record names; else it is timed alone).
-        workload: what one `generate` is (`workload_of`).
+        workload: what one `generate` is (`workload_of`, `workload.of_traffic`).
         budgets: to be decided; an ambiguous one asks for more rounds.
         rounds: fresh processes.
-        pairs: timed pairs per process.
+        pairs: timed pairs per process; of a traffic, requests.
         results: folder of studies, beside which it is kept how far this device's medians move (None: nowhere).
 
     Raises:
@@ -123,6 +124,25 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
     return known.model_copy(update=fixed), source
 
 
+def traffic_of_data(path: Path, config: SearchConfig) -> Traffic:
+    """The lengths of the data that are named, or of an export's own embedded task.
+
+    Args:
+        path: the folder that is timed, whose tokenizer counts.
+        config: the data.
+
+    Raises:
+        InvalidInput: no data are known.
+    """
+    task = task_of(path, config)
+    if task is None:
+        fix = "give --data, or a file to --traffic"
+        raise InvalidInput("traffic of your data needs them, but got none", where="--traffic", fix=fix)
+    folder = models.vet(path)
+    loaded = load_task(task, models.load_tokenizer(folder), models.generation_settings(folder))
+    return traffic.of_task(loaded, f"train split of {task.data or task.name}")
+
+
 def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelity | None:
     """What a folder keeps of its quality where it is served in less than float32, on the data that are known of it.
 
@@ -137,9 +157,7 @@ def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelit
     Raises:
         InvalidInput: less than 97 % is kept, so its time would be another model's.
     """
-    record = measurement_of(path)
-    known = str(record.get("task")) if record is not None else ""
-    asked = config.task if _named(config) else TaskConfig(name=known) if known in EMBEDDED else None
+    asked = task_of(path, config)
     if (workload.quantize == "none" and workload.dtype == "float32") or asked is None:
         return None
     folder = models.vet(path)
@@ -152,6 +170,13 @@ def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelit
     found = serving.fidelity(pruner.load(path), serving.runtime.load(str(path), workload))
     serving.check(found)
     return found
+
+
+def task_of(path: Path, config: SearchConfig) -> TaskConfig | None:
+    """The data that are known of a folder: the named ones, or an export's own embedded task."""
+    record = measurement_of(path)
+    known = str(record.get("task")) if record is not None else ""
+    return config.task if _named(config) else TaskConfig(name=known) if known in EMBEDDED else None
 
 
 def _named(config: SearchConfig) -> bool:

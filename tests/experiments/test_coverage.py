@@ -14,9 +14,10 @@ import pytest
 
 from experiments import coverage
 from nash_search import intervals
-from nash_search.config import Workload
+from nash_search.config import LatencyBudget, Workload
 from nash_search.latency import occasions
 from nash_search.latency_record import Latency, Round, pooled
+from nash_search.traffic import Request, Traffic
 
 RUNS = 200
 CALL = Workload(input_tokens=4, output_tokens=4)
@@ -102,9 +103,22 @@ def test_asked_again_all_rounds_count_and_the_looks_are_kept_in_the_record():
     assert len(elsewhere.rounds) == 2 and elsewhere.looks == 3, "samples of two devices do not belong together"
 
 
+def test_of_requests_the_number_is_a_percentile_and_each_budget_is_judged_by_its_own():
+    served = CALL.model_copy(update={"traffic": Traffic.counted({Request(3, 4): 9}, "log")})
+    runs = [tuple(float(x + 1 + r / 10) for x in range(80)) for r in range(5)]
+    rounds = tuple(Round(runs_ms=own, dense_runs_ms=tuple(2 * x for x in own)) for own in runs)
+    found = Latency(rounds=rounds, workload=served, fresh=True)
+    assert found.median_ms == pytest.approx(40.7) and found.at(95).median_ms == pytest.approx(76.2, rel=0.01)
+    assert found.at(95).ratio == pytest.approx(0.5) and found.at(95).dense_ms == 2 * found.at(95).median_ms
+    budgets = [LatencyBudget.parse(text) for text in ("60", "60@p95", "90@p95", "51%@p99", "49%@p95")]
+    assert [found.certificate(b) for b in budgets] == ["met", "missed", "met", "met", "missed"]
+    with pytest.raises(ValueError, match="percentile must be 50 where one call was timed, but got 95"):
+        latency(5.0, 5.1).certificate(LatencyBudget.parse("40@p95"))
+
+
 def test_records_of_before_load_and_are_judged_as_they_were():
     stored = json.loads(latency(10.0, 10.4, 9.7).model_dump_json())
-    del stored["effect"], stored["looks"]
+    del stored["effect"], stored["looks"], stored["percentile"]
     for taken in stored["rounds"]:
         del taken["occasion"]
     old = Latency.model_validate(stored)
@@ -131,6 +145,9 @@ def test_a_device_learns_from_the_dense_medians_of_all_its_studies(tmp_path):
     assert found == intervals.occasion_effect([medians]) and found.occasions == 10
     assert occasions.learnt(tmp_path / "none", "here") == intervals.DEFAULT_OCCASION
     assert occasions.occasion_of(latency(5.0, cut_short=True), "dense", "now") is None
+    served = CALL.model_copy(update={"traffic": Traffic.counted({Request(3, 4): 9}, "log")})
+    requests = latency(5.0).model_copy(update={"workload": served})
+    assert occasions.occasion_of(requests, "dense", "now") is None, "each occasion draws other requests"
 
 
 def test_only_the_newest_occasion_of_a_pooled_latency_is_a_new_one():

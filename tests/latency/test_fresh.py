@@ -71,6 +71,13 @@ def measure(ratios, **settings):
     return latency.measure_fresh({n: f"/{n}" for n in ratios}, "/dense", WORKLOAD, **settings)
 
 
+def test_every_round_draws_other_requests_and_so_does_the_next_asking(scripted):
+    jobs, _ = scripted({"a": 0.3})
+    found = measure({"a": 0.3}, rounds=3, pairs=7)
+    measure({"a": 0.3}, rounds=2, pairs=7, before=found)
+    assert [job["turn"] for job in jobs] == [0, 1, 2, 3, 4]
+
+
 def test_each_round_is_one_process_that_times_the_whole_front_with_dense(scripted):
     ratios = {"a": 0.3, "b": 0.4}
     jobs, _ = scripted(ratios)

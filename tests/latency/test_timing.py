@@ -6,20 +6,23 @@ import copy
 import gc
 import math
 import shutil
+from collections import Counter
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
-from nash_search import device, latency
+from nash_search import device, latency, percentiles
 from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
 from nash_search.errors import InvalidInput
 from nash_search.latency import runtimes, timing, timing_round
 from nash_search.latency.runtimes import WrongOutputLength
-from nash_search.latency.runtimes.eager import RUNTIME
+from nash_search.latency.runtimes.eager import RUNTIME, EagerSession
 from nash_search.runtimes import Served
+from nash_search.traffic import Request, Traffic
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4)
 
@@ -323,3 +326,36 @@ def test_a_runtime_that_cannot_run_here_is_named(monkeypatch):
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", Served(words="x", module="a_missing_package.runtime"))
     with pytest.raises(InvalidInput, match="needs a_missing_package, which is not installed"):
         runtimes.runtime_of(WORKLOAD.model_copy(update={"runtime": "onnxruntime"}))
+
+
+def test_a_round_of_traffic_times_each_request_with_its_own_lengths_next_to_dense(monkeypatch):
+    served = Traffic.counted(Counter({Request(3, 4): 20, Request(5, 9): 19, Request(8, 30): 1}), "log")
+    workload = WORKLOAD.model_copy(update={"traffic": served, "batch_size": 1})
+    asked = []
+    run = EagerSession.generate
+
+    def spied(session):
+        asked.append(
+            (session.model.config.num_decoder_layers, session.workload.input_tokens, run(session).shape[1] - 1)
+        )
+        return run(session)
+
+    monkeypatch.setattr(EagerSession, "generate", spied)
+    found = latency.measure(t5(num_decoder_layers=1), t5(num_decoder_layers=2), workload, pairs=10, turn=4)
+    drawn = [tuple(r) for r in served.drawn(10, turn=4)]
+    timed = asked[-20:]
+    assert [lengths for layers, *lengths in timed if layers == 1] == [list(pair) for pair in drawn]
+    assert all({a[0], b[0]} == {1, 2} and a[1:] == b[1:] for a, b in zip(timed[::2], timed[1::2], strict=True))
+    assert {width for _, width, _ in asked[:-20]} == {width for width, _ in drawn}, (
+        "no length is met for the first time"
+    )
+    assert len(found.runs_ms) == 10 and found.status != "cut_short" and found.workload.traffic == served
+    assert found.median_ms == pytest.approx(np.percentile(found.runs_ms, 50))
+    assert found.at(95).ratio == percentiles.ratio((found.runs_ms,), (found.rounds[0].dense_runs_ms,), 95)
+
+
+def test_a_traffic_smaller_than_a_round_is_timed_once_whole():
+    served = Traffic.counted(Counter({Request(3, 4): 2, Request(5, 6): 1}), "log")
+    workload = WORKLOAD.model_copy(update={"traffic": served, "batch_size": 1})
+    found = latency.measure(t5(), t5(), workload, pairs=10, details=False)
+    assert len(found.runs_ms) == 3 and found.status != "cut_short"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
 from nash_search.config import Workload, WorkloadRequest
 from nash_search.errors import InvalidInput
 from nash_search.latency import workload as workloads
+from nash_search.traffic import Request, Traffic
 
 
 def test_what_the_user_fixed_wins_and_the_data_fills_the_rest():
@@ -43,3 +46,14 @@ def test_task_inputs_are_repeated_cut_and_padded():
     assert found.mask_BL.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 1]]
     with pytest.raises(InvalidInput, match="at least one row"):
         workloads.task_inputs(asked, [[]], pad=0)
+
+
+def test_traffic_gives_its_median_lengths_and_is_refused_where_requests_are_not_taken_as_they_come():
+    served = Traffic.counted(Counter({Request(3, 4): 1, Request(9, 8): 1, Request(5, 30): 1}), "log.jsonl")
+    call = Workload(input_tokens=1, output_tokens=1)
+    found = workloads.of_traffic(call, served)
+    assert (found.input_tokens, found.output_tokens, found.traffic) == (5, 8, served)
+    with pytest.raises(InvalidInput, match=r"batch_size must be 1 .*, but got 4 \(--traffic\)"):
+        workloads.of_traffic(call.model_copy(update={"batch_size": 4}), served)
+    with pytest.raises(InvalidInput, match="runtime must take any length .*, but got compile"):
+        workloads.of_traffic(call.model_copy(update={"runtime": "compile"}), served)

@@ -1,0 +1,145 @@
+"""A percentile of a model's latency over the requests that it serves, and what a set of timings allows one to say.
+
+Every round (one process) times its own requests, a stratified sample of the traffic; candidate and dense model answer
+the same ones. The percentile is one of all requests of all rounds; a share is the candidate's over the dense model's.
+Two things move it, on the log scale:
+
+    requests    which ones were drawn: drawn again within each round, `DRAWS` times (the seed is fixed)
+    rounds      how fast this process and this occasion were: `intervals.level_half_width` of the rounds' mean logs
+
+    bound = log Q -/+ sqrt( requests^2 + rounds^2 )     each side by itself (MOVER: Zou and Donner 2008)
+
+Requests are drawn again as if they had been drawn by chance, not by strata, and their own jitter goes with them: the
+interval is never too narrow for either. A t-interval over rounds alone, by leaving one out, covers 65 % where a
+percentile lies at a gap between short and long requests (experiments/percentiles.py). Fewer requests than
+`requests_needed` bound nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_search import intervals
+from nash_search.errors import InvalidInput
+from nash_search.intervals import CONFIDENCE, UNKNOWN, Bounds, OccasionEffect
+from nash_search.traffic import Traffic
+
+DRAWS = 1000
+LOOKS = 2
+"""Times that a certificate looks before it stops: each has half of the error that requests may bring."""
+
+P95_CALLS = 130
+"""Fewest calls of one kind for which their own 95th percentile is reported."""
+
+Rounds = tuple[tuple[float, ...], ...]
+"""Milliseconds of each round's requests; a round's n-th request is the same for candidate and dense model."""
+
+
+def requests_needed(percentile: float) -> int:
+    """Fewest requests whose slowest lies above the percentile with a chance of 98.75 %: 7, 42, 86, 437 for p50 to p99.
+
+    With fewer of them nothing bounds it from above, whatever its distribution (Wilks 1941).
+    """
+    return math.ceil(math.log(_tail(CONFIDENCE)) / math.log(percentile / 100))
+
+
+def check_enough(percentile: float, traffic: Traffic, *, rounds: int, pairs: int) -> None:
+    """Refuse a percentile of which so many rounds of requests say nothing.
+
+    Raises:
+        InvalidInput: with the number that is needed.
+    """
+    needed = requests_needed(percentile)
+    what = f"p{percentile:g} needs at least {needed} requests, but got"
+    if traffic.of < needed:
+        raise InvalidInput(f"{what} {traffic.of}", where=traffic.source, fix="give more, or a lower --percentile")
+    if rounds * pairs < needed:
+        fix = f"give --pairs {-(-needed // rounds)}, or more --rounds"
+        raise InvalidInput(f"{what} {rounds} rounds of {pairs}", where="--pairs", fix=fix)
+
+
+def of_requests(rounds: Rounds, percentile: float) -> float:
+    """The percentile over all requests of all rounds, milliseconds (NaN without any)."""
+    runs = _flat(rounds)
+    return float(np.percentile(runs, percentile)) if runs.size else math.nan
+
+
+def p95_of_calls(runs: Sequence[float]) -> float | None:
+    """95th percentile of calls that are all the same, or None below 130: too few to say."""
+    return float(np.percentile(np.asarray(runs, dtype=float), 95)) if len(runs) >= P95_CALLS else None
+
+
+def ratio(rounds: Rounds, dense: Rounds, percentile: float) -> float:
+    """The candidate's percentile over the dense model's same one (NaN without requests)."""
+    return of_requests(rounds, percentile) / of_requests(dense, percentile)
+
+
+@lru_cache(maxsize=256)
+def bounds(
+    rounds: Rounds,
+    percentile: float,
+    *,
+    dense: Rounds | None = None,
+    scale: float = 1.0,
+    effect: OccasionEffect | None = None,
+    occasions: tuple[int, ...] = (),
+    confidence: float = CONFIDENCE,
+) -> Bounds:
+    """Two-sided bounds of a percentile, milliseconds, or of the share that it is of the dense model's.
+
+    Args:
+        rounds: the candidate's requests; empty rounds are left out.
+        percentile: e.g. 95.
+        dense: the dense model's, request by request: then it is the share that is bounded.
+        scale: widening of the half-width (`PEEKING_SCALE` under a stopping rule).
+        effect: how far a device's speed moves between occasions (None: it does not, as shares).
+        occasions: the occasion of each round, in time order (empty: one for all).
+        confidence: of the bounds.
+    """
+    beside = rounds if dense is None else dense
+    where = occasions or (0,) * len(rounds)
+    kept = [(own, ref, at) for own, ref, at in zip(rounds, beside, where, strict=True) if own]
+    runs, references = _flat([own for own, _, _ in kept]), _flat([ref for _, ref, _ in kept])
+    usable = np.isfinite(runs).all() and np.isfinite(references).all() and (runs > 0).all() and (references > 0).all()
+    if runs.size < requests_needed(percentile) or not usable:
+        return UNKNOWN
+    logs = [np.log(runs), np.log(references)][: 1 if dense is None else 2]
+    sizes = [len(own) for own, _, _ in kept]
+    centre = float(_statistic([x[None] for x in logs], percentile)[0])
+    drawn = _statistic([x[_drawn(tuple(sizes))] for x in logs], percentile)
+    tail = _tail(confidence)
+    low, high = np.quantile(drawn, [tail, 1 - tail]) - centre
+    level = logs[0] if dense is None else logs[0] - logs[1]
+    levels = [float(part.mean()) for part in np.split(level, np.cumsum(sizes)[:-1])]
+    half = intervals.level_half_width(
+        levels, [at for *_, at in kept], scale=scale, effect=effect, confidence=confidence
+    )
+    lower, upper = math.hypot(min(0.0, float(low)), half), math.hypot(max(0.0, float(high)), half)
+    return math.exp(centre - lower), math.exp(centre + upper)
+
+
+def _statistic(logs_SN: Sequence[npt.NDArray[np.float64]], percentile: float) -> npt.NDArray[np.float64]:
+    """log of the percentile, or of the share that the first is of the second; one per row."""
+    first, *second = (np.percentile(x, percentile, axis=1) for x in logs_SN)
+    return first - second[0] if second else first
+
+
+def _tail(confidence: float) -> float:
+    """Share of the draws that lies beyond each bound."""
+    return (1 - confidence) / 2 / LOOKS
+
+
+@lru_cache(maxsize=8)
+def _drawn(sizes: tuple[int, ...]) -> npt.NDArray[np.int_]:
+    """Which requests are drawn, `DRAWS` times: as many of each round as it has."""
+    rng, starts = np.random.default_rng(0), np.cumsum([0, *sizes])
+    return np.concatenate([at + rng.integers(0, n, (DRAWS, n)) for at, n in zip(starts, sizes, strict=False)], axis=1)
+
+
+def _flat(rounds: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    return np.asarray([x for taken in rounds for x in taken], dtype=float)

@@ -1,0 +1,96 @@
+"""The flags that ask for a percentile, together and alone; and a checkpoint timed on a log of requests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nash_search.cli import main
+from nash_search.cli.percentile import PAIRS, REQUESTS, asked_of
+from nash_search.errors import InvalidInput
+from nash_search.tasks.g2p import teacher_folder
+
+
+@pytest.mark.parametrize(
+    ("budgets", "percentile", "traffic", "expected"),
+    [
+        ([], None, None, (None, 50, "fixed", PAIRS)),
+        (["40"], None, None, ("40", 50, "fixed", PAIRS)),
+        (["40"], "95", None, ("40@p95", 95, "data", REQUESTS)),
+        (["50%@p99"], "95", "log.jsonl", ("50%@p99", 99, "log.jsonl", REQUESTS)),
+        ([], "p95", None, (None, 95, "data", REQUESTS)),
+        ([], None, "data", (None, 50, "data", REQUESTS)),
+        (["40@p50"], None, None, ("40@p50", 50, "data", REQUESTS)),
+    ],
+)
+def test_a_percentile_needs_a_traffic_which_is_the_data_s_unless_another_is_named(
+    budgets: list[str], percentile: str | None, traffic: str | None, expected: tuple[object, ...]
+) -> None:
+    found = asked_of(budgets, percentile, traffic)
+    assert (found.budget and found.budget.asked, found.percentile, found.traffic, found.pairs) == expected
+
+
+@pytest.mark.parametrize(
+    ("budgets", "percentile", "traffic", "words"),
+    [
+        (["40@p95"], None, "fixed", "traffic must be data or a file where p95 is asked, but got fixed (--traffic)"),
+        ([], "100", None, "percentile must be from 50 to 99.5, but got '100' (--percentile)"),
+        (["40@px"], None, None, "(--budget-ms)"),
+        (["40", "30"], None, None, "budget must be given at most once, but got 2 (--budget-ms)"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    budgets: list[str], percentile: str | None, traffic: str | None, words: str
+) -> None:
+    with pytest.raises(InvalidInput) as error:
+        asked_of(budgets, percentile, traffic)
+    assert words in str(error.value)
+
+
+def test_a_traffic_file_is_checked_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"input_tokens": 4, "output_tokens": 6}\n' * 85)
+    asked = ["measure", str(teacher_folder()), "--batch-size", "1", "--traffic", str(log)]
+
+    def said(*more: str) -> str:
+        assert main([*asked, *more]) == 2
+        told = capsys.readouterr()
+        assert not told.out
+        return told.err
+
+    few = "nash-search: error: p95 needs at least 86 requests, but got 85"
+    assert said("--percentile", "95").startswith(few)
+    assert "input_tokens must be left out where requests have their own lengths, but got 9" in said(
+        "--input-tokens", "9"
+    )
+    assert "rounds of 3 (--pairs): give --pairs 4" in said("--rounds", "2", "--pairs", "3")
+    log.write_text('{"input_tokens": 4, "output_tokens": 60000}\n')
+    assert "output_tokens must be from 1 to 16384, but got 60000" in said()
+    assert main(["probe", "--budget-ms", "40@p95"]) == 2
+    assert "percentiles are asked of nash-search measure (--budget-ms)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_timed_on_a_log_of_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    rows = [{"input_tokens": 3 + i % 5, "output_tokens": 2 + i % 20} for i in range(100)]
+    log.write_text("\n".join(map(json.dumps, rows)))
+    asked = ["measure", str(teacher_folder()), "--against", str(teacher_folder()), "--batch-size", "1", "--json"]
+    timed = ["--rounds", "2", "--pairs", "43", "--results", str(tmp_path)]
+    assert main([*asked, *timed, "--traffic", str(log), "--budget-ms", "100%@p95"]) in (0, 3)
+    told = capsys.readouterr()
+    found = json.loads(told.out.strip().splitlines()[-1])
+    timed_requests = len(found["runs_ms"])
+    assert timed_requests in (86, 172) and len(found["dense_runs_ms"]) == timed_requests, (
+        "ambiguous ones are timed twice"
+    )
+    assert found["latency_ms"] == found["percentiles"]["95"]["latency_ms"] > found["percentiles"]["50"]["latency_ms"]
+    assert (
+        found["percentiles"]["99"] is None and f"p99  needs at least 437 requests, but got {timed_requests}" in told.err
+    )
+    assert found["workload"]["traffic"]["of"] == 100 and "one of 100 requests of" in told.err
+    assert found["lower_ms"] < found["latency_ms"] < found["upper_ms"] and found["verdict"] in ("met", "ambiguous")
