@@ -231,8 +231,8 @@ class SearchConfig(Knobs):
         return self
 
     @model_validator(mode="after")
-    def _check_budget_count(self) -> SearchConfig:
-        asked = [b.asked for b in self.budgets]
+    def _check_budgets(self) -> SearchConfig:
+        asked = [LatencyBudget.of_search(b.asked).asked for b in self.budgets]
         if len(set(asked)) != len(asked):
             raise ValueError(f"budgets must differ, but got {', '.join(asked)}")
         return self

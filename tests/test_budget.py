@@ -3,6 +3,7 @@
 import pytest
 
 from nash_search.budget import LatencyBudget
+from nash_search.config import SearchConfig
 
 
 @pytest.mark.parametrize(
@@ -49,4 +50,6 @@ def test_a_percentile_stands_behind_the_bound_and_is_asked_of_measure_alone():
     assert LatencyBudget.of_search("40") == LatencyBudget.parse("40")
     with pytest.raises(ValueError, match="median .40 or 50%., but got '40@p95': percentiles are asked of nash-search"):
         LatencyBudget.of_search("40@p95")
+    with pytest.raises(ValueError, match="percentiles are asked of nash-search measure"):
+        SearchConfig(budgets=(LatencyBudget.parse("40@p95"),))
     assert LatencyBudget.model_validate({"asked": "40", "ms": 40.0}).percentile == 50, "as stored before"

@@ -26,12 +26,19 @@ PAIRS = 40
 
 
 class Asked(Frozen):
-    """One number of a checkpoint."""
+    """Which number of a checkpoint is shown, and what it is judged by."""
 
-    budget: LatencyBudget | None = None
+    budgets: tuple[LatencyBudget, ...] = ()
+    """Each is judged at its own percentile, by the same samples."""
     percentile: float = MEDIAN
+    """That is shown first: the first budget's."""
     traffic: str = FIXED
     """`data`, `fixed` or a file."""
+
+    @property
+    def highest(self) -> float:
+        """Of all percentiles that are asked for the one that needs most requests."""
+        return max([self.percentile, *(b.percentile for b in self.budgets)])
 
     @property
     def of_data(self) -> bool:
@@ -55,22 +62,21 @@ def asked_of(budgets: Sequence[str], percentile: str | None, traffic: str | None
     Raises:
         InvalidInput: in the flags' own names.
     """
-    if len(budgets) > 1:
-        raise InvalidInput(f"budget must be given at most once, but got {len(budgets)}", where="--budget-ms")
-    wanted, budget = MEDIAN if percentile is None else _percentile(percentile), None
-    for text in budgets:
-        named = text if percentile is None or "@" in text else f"{text}@p{wanted:g}"
+    default = None if percentile is None else _percentile(percentile)
+    parsed: list[LatencyBudget] = []
+    for text in dict.fromkeys(budgets):
         try:
-            budget = LatencyBudget.parse(named)
+            parsed.append(LatencyBudget.parse(text if default is None or "@" in text else f"{text}@p{default:g}"))
         except ValueError as error:
             raise InvalidInput(str(error), where="--budget-ms") from None
-        wanted = budget.percentile
-    of_requests = percentile is not None or (budget is not None and "@" in budget.asked)
+    wanted = parsed[0].percentile if parsed else MEDIAN if default is None else default
+    found = Asked(budgets=tuple(parsed), percentile=wanted)
+    of_requests = percentile is not None or any("@" in b.asked for b in parsed)
     kind = traffic or (DATA if of_requests else FIXED)
-    if kind == FIXED and wanted != MEDIAN:
-        what = f"traffic must be data or a file where p{wanted:g} is asked, but got fixed"
+    if kind == FIXED and found.highest != MEDIAN:
+        what = f"traffic must be data or a file where p{found.highest:g} is asked, but got fixed"
         raise InvalidInput(what, where="--traffic", fix="one call of fixed lengths has its median alone")
-    return Asked(budget=budget, percentile=wanted, traffic=kind)
+    return found.model_copy(update={"traffic": kind})
 
 
 def _percentile(asked: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from nash_search.config import LatencyBudget
@@ -16,21 +17,23 @@ UNBOUNDED = 100.0
 """Bounds further apart than this factor bound nothing."""
 
 
-def document(latency: Latency, budget: LatencyBudget | None = None) -> dict[str, Any]:
-    """The `measure --json` document; what is not known is None."""
+def document(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> dict[str, Any]:
+    """The `measure --json` document; what is not known is None, and so is `verdict` of several budgets."""
     lower_ms, upper_ms = latency.bounds_ms
     alone = bool(latency.details.get("paired_with_itself"))
+    verdicts = {budget.asked: latency.certificate(budget) for budget in budgets}
     return {
         "latency_ms": known(latency.median_ms),
         "lower_ms": known(lower_ms),
         "upper_ms": known(upper_ms),
         "speedup": None if alone else known(latency.speedup),
-        "verdict": None if budget is None else latency.certificate(budget),
+        "verdict": next(iter(verdicts.values())) if len(verdicts) == 1 else None,
         "status": latency.status,
         "workload": latency.workload.model_dump(mode="json"),
         "fingerprint": latency.fingerprint,
         "dense": {"latency_ms": None if alone else known(latency.dense_ms)},
         "runs_ms": list(latency.runs_ms),
+        **({"verdicts": verdicts} if len(verdicts) > 1 else {}),
         **({} if latency.workload.traffic is None else {"percentile": latency.percentile, **_distribution(latency)}),
     }
 
@@ -40,11 +43,11 @@ def _distribution(latency: Latency) -> dict[str, Any]:
     told: dict[str, Any] = {}
     alone = bool(latency.details.get("paired_with_itself"))
     for percentile in sorted({*TOLD, latency.percentile}):
-        seen, row = latency.at(percentile), None
+        seen = latency.at(percentile)
+        row: dict[str, Any] | None = None
         if len(latency.runs_ms) >= requests_needed(percentile):
-            row = {"latency_ms": known(seen.median_ms)} | dict(
-                zip(("lower_ms", "upper_ms"), map(known, seen.bounds_ms), strict=True)
-            )
+            low_ms, high_ms = seen.bounds_ms
+            row = {"latency_ms": known(seen.median_ms), "lower_ms": known(low_ms), "upper_ms": known(high_ms)}
             if not alone:
                 row |= {"dense_ms": known(seen.dense_ms), "share": known(seen.ratio)}
                 row["share_bounds"] = [known(bound) for bound in seen.ratio_bounds]
@@ -53,7 +56,7 @@ def _distribution(latency: Latency) -> dict[str, Any]:
     return {"percentiles": told, "dense_runs_ms": dense_ms}
 
 
-def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[str, str]]:
+def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[str, str]]:
     """(what, how much) in reading order: the number, what it rests on, what stands beside it."""
     lower_ms, upper_ms = latency.bounds_ms
     bounds = f"{_ms(lower_ms)} to {_ms(upper_ms)}" if upper_ms <= UNBOUNDED * lower_ms else "too few rounds to say"
@@ -67,7 +70,7 @@ def rows(latency: Latency, budget: LatencyBudget | None = None) -> list[tuple[st
             ("of dense", f"{_pct(latency.ratio)}  ({LEVEL_PCT} %: {_pct(low)} to {_pct(high)})"),
             ("speed-up", f"{latency.speedup:.2f} x" if math.isfinite(latency.speedup) else "unknown"),
         ]
-    if budget is not None:
+    for budget in budgets:
         verdict = latency.certificate(budget)
         words = ": asking again starts anew and may meet it by chance; give more --rounds instead"
         found.append(("budget", f"{budget.asked}: {verdict}" + (words if verdict == "ambiguous" else "")))

@@ -180,14 +180,14 @@ def test_large_models_are_loaded_a_few_at_a_time(tmp_path, monkeypatch):
 def test_the_json_document_has_exactly_the_promised_keys(scripted):
     scripted({"a": 0.3})
     found = measure({"a": 0.3}, pairs=40)["a"]
-    document = measurement.document(found, HALF)
+    document = measurement.document(found, [HALF])
     promised = "latency_ms lower_ms upper_ms speedup verdict status workload fingerprint dense runs_ms"
     assert list(document) == promised.split() and list(document["dense"]) == ["latency_ms"]
     assert document["verdict"] == "met" and len(document["runs_ms"]) == 200
     assert document["lower_ms"] < document["latency_ms"] < document["upper_ms"]
     empty = measurement.document(Latency(rounds=(), workload=WORKLOAD))
     assert empty["latency_ms"] is None and empty["verdict"] is None and empty["status"] == "no_samples"
-    assert dict(measurement.rows(found, HALF))["budget"] == "50%: met"
+    assert dict(measurement.rows(found, [HALF]))["budget"] == "50%: met"
     assert measurement.rows(Latency(rounds=(), workload=WORKLOAD))
 
 
