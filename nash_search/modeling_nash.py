@@ -20,11 +20,12 @@ import torch
 import transformers
 from torch import nn
 from transformers.models.mt5.modeling_mt5 import MT5Attention
+from transformers.models.pegasus_x.modeling_pegasus_x import DimensionInfo, PegasusXGlobalLocalAttention
 from transformers.models.t5.modeling_t5 import T5Attention
 
 
 class BlockParts(NamedTuple):
-    """Where an encoder block keeps its matrices, whatever the family calls them."""
+    """Where an encoder block keeps its matrices, whatever the family calls them (from `attention` and `ffn` on)."""
 
     attention: Any
     attention_in: tuple[str, ...]
@@ -34,13 +35,19 @@ class BlockParts(NamedTuple):
     ffn_out: str
 
     @property
+    def counted(self) -> Any:
+        """The module that knows the number of heads: BigBirdPegasus has one inside its attention."""
+        return getattr(self.attention, "self", self.attention)
+
+    @property
     def heads(self) -> int:
-        return int(self.attention.n_heads if hasattr(self.attention, "n_heads") else self.attention.num_heads)
+        names = ("n_heads", "num_attention_heads", "num_heads")
+        return int(next(getattr(self.counted, name) for name in names if hasattr(self.counted, name)))
 
     @property
     def head_width(self) -> int:
-        width = getattr(self.attention, "key_value_proj_dim", None)
-        return int(self.attention.head_dim if width is None else width)
+        names = ("key_value_proj_dim", "attention_head_size", "head_dim")
+        return int(next(getattr(self.counted, name) for name in names if hasattr(self.counted, name)))
 
     @property
     def neurons(self) -> int:
@@ -49,6 +56,9 @@ class BlockParts(NamedTuple):
 
 def block_parts(block: Any) -> BlockParts:
     """The matrices of one encoder block."""
+    if hasattr(block, "self_attn") and hasattr(block.self_attn, "self"):
+        names = ("self.query", "self.key", "self.value")
+        return BlockParts(block.self_attn, names, "output", block, ("fc1",), "fc2")
     if hasattr(block, "self_attn"):
         return BlockParts(block.self_attn, ("q_proj", "k_proj", "v_proj"), "out_proj", block, ("fc1",), "fc2")
     attention, dense = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
@@ -80,8 +90,12 @@ def narrow_block(block: Any, kept_heads: list[int], kept_neurons: list[int]) -> 
             table.weight, table.embedding_dim = _kept(table.weight, heads, 1), len(kept_heads)
         if hasattr(attention, "n_heads"):
             attention.n_heads, attention.inner_dim = len(kept_heads), len(rows)
+        elif parts.counted is not attention:
+            parts.counted.num_attention_heads, parts.counted.all_head_size = len(kept_heads), len(rows)
         else:
             attention.num_heads, attention.embed_dim = len(kept_heads), len(rows)  # MVP reads the latter
+        if type(attention) is PegasusXGlobalLocalAttention:
+            attention.__class__ = NashPegasusXAttention
     if len(kept_neurons) < parts.neurons:
         _keep_rows(ffn, ffn_in, ffn_out, neurons)
 
@@ -89,11 +103,11 @@ def narrow_block(block: Any, kept_heads: list[int], kept_neurons: list[int]) -> 
 def _keep_rows(module: Any, names_in: tuple[str, ...], name_out: str, kept: Any) -> None:
     """Slice the rows of the input projections and the columns of the output projection."""
     for name in names_in:
-        linear = getattr(module, name)
+        linear = module.get_submodule(name)
         linear.weight, linear.out_features = _kept(linear.weight, kept, 0), len(kept)
         if linear.bias is not None:
             linear.bias = _kept(linear.bias, kept, 0)
-    linear = getattr(module, name_out)
+    linear = module.get_submodule(name_out)
     linear.weight, linear.in_features = _kept(linear.weight, kept, 1), len(kept)
 
 
@@ -150,6 +164,32 @@ def own_position_bias(model: Any) -> None:
         if not attention.has_relative_attention_bias:
             attention.has_relative_attention_bias = True
             attention.relative_attention_bias = copy.deepcopy(first.relative_attention_bias)
+
+
+class NashPegasusXAttention(PegasusXGlobalLocalAttention):
+    """PegasusX's, of any number of heads: its own takes the model's width for theirs."""
+
+    def forward(self, token_hidden_states: Any, global_hidden_states: Any, attention_mask: Any = None, **_: Any) -> Any:
+        rows, tokens, width = token_hidden_states.shape
+        size, far_tokens = self.block_size, global_hidden_states.shape[1]
+        parts = (tokens, size, self.num_heads, width, self.head_dim, tokens // size, far_tokens, tokens)
+        sizes = DimensionInfo(rows, *parts)
+
+        def split(states: Any) -> Any:
+            found = (self.q_proj(states) * self.scaling, self.k_proj(states), self.v_proj(states))
+            return [self._shape(one, states.shape[1], rows) for one in found]
+
+        query, key, value = split(token_hidden_states)
+        far_query, far_key, far_value = split(global_hidden_states)
+        far, far_weights = self.compute_global_attention_representations(
+            far_query, far_key, far_value, key, value, attention_mask, sizes
+        )
+        near, near_weights = self.compute_local_attention_representations(
+            far_key, far_value, query, key, value, attention_mask, sizes
+        )
+        near = self.out_proj(near.permute(0, 2, 3, 1, 4).reshape(rows, tokens, -1))
+        far = self.out_proj(far.transpose(1, 2).reshape(rows, far_tokens, -1))
+        return near, far, {"global": far_weights, "local": near_weights}
 
 
 class Narrow:
@@ -233,41 +273,37 @@ class NashUMT5ForConditionalGeneration(Narrow, transformers.UMT5ForConditionalGe
     config_class = NashUMT5Config
 
 
-class NashBartForConditionalGeneration(Narrow, transformers.BartForConditionalGeneration):
-    pass
+class NashBartForConditionalGeneration(Narrow, transformers.BartForConditionalGeneration): ...
 
 
-class NashPLBartForConditionalGeneration(Narrow, transformers.PLBartForConditionalGeneration):
-    pass
+class NashPLBartForConditionalGeneration(Narrow, transformers.PLBartForConditionalGeneration): ...
 
 
-class NashMvpForConditionalGeneration(Narrow, transformers.MvpForConditionalGeneration):
-    pass
+class NashMvpForConditionalGeneration(Narrow, transformers.MvpForConditionalGeneration): ...
 
 
-class NashBlenderbotForConditionalGeneration(Narrow, transformers.BlenderbotForConditionalGeneration):
-    pass
+class NashBlenderbotForConditionalGeneration(Narrow, transformers.BlenderbotForConditionalGeneration): ...
 
 
-class NashBlenderbotSmallForConditionalGeneration(Narrow, transformers.BlenderbotSmallForConditionalGeneration):
-    pass
+class NashBlenderbotSmallForConditionalGeneration(Narrow, transformers.BlenderbotSmallForConditionalGeneration): ...
 
 
-class NashMBartForConditionalGeneration(Narrow, transformers.MBartForConditionalGeneration):
-    pass
+class NashMBartForConditionalGeneration(Narrow, transformers.MBartForConditionalGeneration): ...
 
 
-class NashPegasusForConditionalGeneration(Narrow, transformers.PegasusForConditionalGeneration):
-    pass
+class NashPegasusForConditionalGeneration(Narrow, transformers.PegasusForConditionalGeneration): ...
 
 
-class NashMarianMTModel(Narrow, transformers.MarianMTModel):
-    pass
+class NashPegasusXForConditionalGeneration(Narrow, transformers.PegasusXForConditionalGeneration): ...
 
 
-class NashM2M100ForConditionalGeneration(Narrow, transformers.M2M100ForConditionalGeneration):
-    pass
+class NashBigBirdPegasusForConditionalGeneration(Narrow, transformers.BigBirdPegasusForConditionalGeneration): ...
 
 
-class NashWhisperForConditionalGeneration(Narrow, transformers.WhisperForConditionalGeneration):
-    pass
+class NashMarianMTModel(Narrow, transformers.MarianMTModel): ...
+
+
+class NashM2M100ForConditionalGeneration(Narrow, transformers.M2M100ForConditionalGeneration): ...
+
+
+class NashWhisperForConditionalGeneration(Narrow, transformers.WhisperForConditionalGeneration): ...

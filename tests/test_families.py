@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration, MvpConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    BigBirdPegasusConfig,
+    MvpConfig,
+)
 
 from nash_search import families, modeling_nash, pruner
 from nash_search.config import Architecture, PruningRecipe, SearchConfig, Workload
@@ -22,7 +29,21 @@ from nash_search.tasks import models, preflight, starter
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
 
 PACKAGE = Path(families.__file__).parent
-WORDS = {"t5", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "mbart", "pegasus", "marian", "m2m", "whisper"}
+WORDS = {
+    "t5",
+    "mt5",
+    "umt5",
+    "bart",
+    "plbart",
+    "mvp",
+    "blenderbot",
+    "mbart",
+    "pegasus",
+    "bigbird",
+    "marian",
+    "m2m",
+    "whisper",
+}
 NAMED = {
     "families.py": "the table",
     "modeling_nash.py": "a class and a config for each, the file that exports carry",
@@ -129,22 +150,23 @@ def test_whisper_is_pruned_from_python_and_no_text_model():
 
 
 def test_a_setting_under_which_a_cut_is_not_exact_is_refused_by_name():
-    with pytest.raises(
-        InvalidInput, match=r"use_prompt of mvp must be something else .*its prompts are.*, but got True"
-    ):
+    with pytest.raises(InvalidInput, match=r"use_prompt of mvp must be False .*its prompts are.*, but got True"):
         family_of(MvpConfig(use_prompt=True))
     assert family_of(MvpConfig()).model_type == "mvp"
+    with pytest.raises(InvalidInput, match="attention_type of bigbird_pegasus .*, but got 'block_sparse'"):
+        family_of(BigBirdPegasusConfig())
 
 
 def table_of_families():
     """What docs/families.md shows of the table, a line each."""
-    yield "| family | `model_type` | decoder alone shorter | encoder narrower |"
-    yield "|---|---|---|---|"
+    yield "| family | `model_type` | decoder alone shorter | encoder narrower | engines besides PyTorch |"
+    yield "|---|---|---|---|---|"
     for name, family in FAMILIES.items():
         title = family.title if family.reads_text else f"{family.title} (from Python only: searches take text)"
         uniform = family.layout.encoder_ffn_key is not None
         narrow = "self-contained; FFN alone: stock (`--format stock`)" if uniform else "self-contained"
-        yield f"| {title} | `{name}` | stock | {narrow} |"
+        engines = ", ".join(family.engines) if family.reads_text else "none"
+        yield f"| {title} | `{name}` | stock | {narrow} | {engines or 'none'} |"
 
 
 def test_the_docs_show_the_table():

@@ -231,6 +231,7 @@ class Distillation:
         if self._mine is not None and self._theirs is not None:
             theirs = torch.stack(self._theirs.encoder).float()
             heard = batch["attention_mask"] if "input_ids" in batch else theirs.new_ones(theirs.shape[1:3])
+            heard = F.pad(heard, (0, theirs.shape[2] - heard.shape[1]))  # PegasusX works on whole blocks of tokens
             encoder = hidden_distance(torch.stack(self._mine.encoder).float(), theirs, heard)
             decoder = hidden_distance(
                 torch.stack(self._mine.decoder).float(),

@@ -124,7 +124,7 @@ class Gates(nn.Module):
     def attached(self, model: Any) -> Iterator[None]:
         """While open, the model's output projections are multiplied by the gates in use."""
         parts = [block_parts(block) for block in encoder_blocks(model)]
-        linears = [getattr(part.attention, part.attention_out) for part in parts][: len(self.heads)]
+        linears = [part.attention.get_submodule(part.attention_out) for part in parts][: len(self.heads)]
         linears += [getattr(part.ffn, part.ffn_out) for part in parts]
         for index, linear in enumerate(linears):
             linear.forward = partial(self._gated_linear, index, linear)

@@ -29,8 +29,8 @@ def magnitude(model: Any, gates: Gates) -> torch.Tensor:
     heads, neurons = [], []
     for block in encoder_blocks(model):
         parts = block_parts(block)
-        attention = [getattr(parts.attention, name).weight for name in parts.attention_in]
-        columns = torch.cat([*attention, getattr(parts.attention, parts.attention_out).weight.T], dim=1)
+        attention = [parts.attention.get_submodule(name).weight for name in parts.attention_in]
+        columns = torch.cat([*attention, parts.attention.get_submodule(parts.attention_out).weight.T], dim=1)
         heads.append(columns.square().mean(1).view(parts.heads, -1).mean(1))
         ffn = [getattr(parts.ffn, name).weight for name in parts.ffn_in]
         neurons.append(torch.cat([*ffn, getattr(parts.ffn, parts.ffn_out).weight.T], dim=1).square().mean(1))

@@ -130,7 +130,7 @@ def _cut(
         modeling_nash.narrow_block(block, list(kept_heads[index]), list(kept_neurons[index]))
         parts = block_parts(block)
         if head_gates is not None:
-            out = getattr(parts.attention, parts.attention_out)
+            out = parts.attention.get_submodule(parts.attention_out)
             out.weight *= head_gates[index].to(out.weight).repeat_interleave(parts.head_width)
         if neuron_gates is not None:
             out = getattr(parts.ffn, parts.ffn_out)
@@ -208,7 +208,7 @@ def head_parameters(block: Any) -> int:
     """Weights that one head of this encoder block owns in the attention matrices."""
     parts = block_parts(block)
     names = (*parts.attention_in, parts.attention_out)
-    return sum(getattr(parts.attention, name).weight.numel() for name in names) // parts.heads
+    return sum(parts.attention.get_submodule(name).weight.numel() for name in names) // parts.heads
 
 
 def neuron_parameters(block: Any) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search import generation
 from nash_search.errors import InvalidInput, shown
-from nash_search.families import FAMILIES, PREFIX, Layout, family_type, find_family, text_families
+from nash_search.families import FAMILIES, NOT_YET, PREFIX, Layout, family_type, find_family, text_families
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks import hub
@@ -205,13 +205,13 @@ def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[s
         kind = shown(model_type)
         if not config.get("is_encoder_decoder"):
             kind += ", which is no encoder-decoder"
-        fix = "nash-search prunes encoder-decoder models"
+        fix = NOT_YET.get(model_type, "nash-search prunes encoder-decoder models")
         if family is not None:
             kind, fix = f"{kind}, whose input is not text", "nash_search.pruner prunes it from Python"
         raise InvalidInput(
             f"model must be one of {', '.join(sorted(text_families()))}, but got {kind}", where=where, fix=fix
         )
-    family.refuse_settings(config, where)
+    family.check_settings(config, where)
     names = (family.layout.encoder_depth_key, family.layout.decoder_depth_key)
     layers = [config.get(name) for name in names]
     if layers[1] is None:

@@ -68,8 +68,8 @@ def test_magnitude_is_the_mean_square_of_all_a_unit_owns(kind):
         parts = block_parts(block)
         for head in range(parts.heads):
             rows = slice(head * parts.head_width, (head + 1) * parts.head_width)
-            owned = [getattr(parts.attention, name).weight[rows].flatten() for name in parts.attention_in]
-            owned.append(getattr(parts.attention, parts.attention_out).weight[:, rows].flatten())
+            owned = [parts.attention.get_submodule(name).weight[rows].flatten() for name in parts.attention_in]
+            owned.append(parts.attention.get_submodule(parts.attention_out).weight[:, rows].flatten())
             assert float(heads[index][head]) == pytest.approx(float(torch.cat(owned).square().mean()), rel=1e-4)
         owned = [getattr(parts.ffn, name).weight[3] for name in parts.ffn_in]
         owned.append(getattr(parts.ffn, parts.ffn_out).weight[:, 3])

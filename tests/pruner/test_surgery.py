@@ -39,7 +39,7 @@ def gated(model, kept_heads, kept_neurons, soft, seed=7):
         head_gates.append(head_z[heads])
         neuron_gates.append(neuron_z[neurons])
         columns = head_z.repeat_interleave(parts.head_width)
-        out, ffn_out = getattr(parts.attention, parts.attention_out), getattr(parts.ffn, parts.ffn_out)
+        out, ffn_out = parts.attention.get_submodule(parts.attention_out), getattr(parts.ffn, parts.ffn_out)
         out.register_forward_pre_hook(lambda _, args, z=columns: (args[0] * z,))
         ffn_out.register_forward_pre_hook(lambda _, args, z=neuron_z: (args[0] * z,))
     return model, head_gates, neuron_gates
@@ -221,6 +221,8 @@ def test_unsupported_models_are_refused_by_name():
     for config in (transformers.GPT2Config(), transformers.BertConfig(), transformers.LEDConfig()):
         with pytest.raises(InvalidInput, match=f"model must be one of bart, .*t5.*, but got {config.model_type}"):
             family_of(config)
+    with pytest.raises(InvalidInput, match="but got led: it needs a global attention mask beside each input"):
+        family_of(transformers.LEDConfig())
     encoder = model_of("t5").get_encoder()
     with pytest.raises(InvalidInput, match="model must be a T5ForConditionalGeneration, but got T5Stack"):
         family_of(encoder)

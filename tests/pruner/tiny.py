@@ -11,8 +11,10 @@ from nash_search.pruner.surgery import cut, keep_decoder_blocks
 
 TEXT_FAMILIES = (
     "t5", "flan", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "blenderbot-small", "mbart", "pegasus",
-    "marian", "m2m_100",
+    "pegasus_x", "bigbird_pegasus", "marian", "m2m_100",
 )  # fmt: skip
+PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus")
+"""No engine has their attention."""
 KINDS = (*TEXT_FAMILIES, "whisper")
 VOCABULARY = 40
 FRAMES = 18
@@ -73,6 +75,11 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
             return transformers.MBartConfig(**bart)
         case "pegasus":
             return transformers.PegasusConfig(**bart)
+        case "pegasus_x":
+            return transformers.PegasusXConfig(**bart, num_global_tokens=2, block_size=4)
+        case "bigbird_pegasus":
+            del bart["forced_eos_token_id"]
+            return transformers.BigBirdPegasusConfig(**bart, attention_type="original_full")
         case "marian":
             return transformers.MarianConfig(**bart)
         case "m2m_100":

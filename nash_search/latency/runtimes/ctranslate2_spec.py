@@ -20,7 +20,7 @@ from ctranslate2.specs import common_spec, transformer_spec
 from torch import nn
 
 from nash_search.errors import InvalidInput
-from nash_search.families import BART_LAYOUT, FAMILIES, T5_LAYOUT, Family, Layout, family_type, text_families
+from nash_search.families import BART_LAYOUT, T5_LAYOUT, Family, Layout, find_family, text_families
 from nash_search.modeling_nash import block_parts, encoder_blocks
 
 ACTIVATIONS = {
@@ -43,11 +43,12 @@ def spec_of(model: Any) -> transformer_spec.TransformerSpec:
     Raises:
         InvalidInput: a family or activation that CTranslate2 cannot express exactly.
     """
-    kind = family_type({"model_type": model.config.model_type})
-    if kind not in text_families():
+    kind = model.config.model_type
+    family = find_family(kind)
+    if family is None or not family.reads_text:
         known = ", ".join(text_families())
         raise InvalidInput(f"model must be one of {known} for runtime ctranslate2, but got {kind}")
-    family = FAMILIES[kind]
+    family.check_engine("ctranslate2")
     return CONVERSIONS[family.layout](model, family)
 
 

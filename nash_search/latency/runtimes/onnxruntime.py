@@ -23,7 +23,7 @@ import onnxruntime
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.families import LAYOUTS
+from nash_search.families import LAYOUTS, find_family
 from nash_search.latency.runtimes import artefact, decoding, onnxruntime_graphs, parity
 from nash_search.latency.runtimes.conversion import Converting, EngineSession
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
@@ -166,6 +166,9 @@ class OnnxRuntime(Converting):
     ) -> Iterator[Graphs]:
         """Its graphs in float32, which write what eager writes."""
         _check(workload)
+        family = find_family(model.config.model_type)
+        if family is not None:
+            family.check_engine(NAME)
         rules, model = decoding.rules_of(model, NAME), EAGER.placed(model, _plain(workload))
         with tempfile.TemporaryDirectory(prefix="nash-search-onnxruntime-") as name:
             graphs = Path(name)

@@ -31,7 +31,8 @@ RUNTIME = engine.RUNTIME
 PLAIN = Workload(runtime="ctranslate2", input_tokens=12, output_tokens=8, beams=2, batch_size=3)
 GREEDY = PLAIN.model_copy(update={"beams": 1})
 INT8 = GREEDY.model_copy(update={"quantize": "int8"})
-FAMILIES, cut = tiny.TEXT_FAMILIES, tiny.cut_of
+FAMILIES = [kind for kind in tiny.TEXT_FAMILIES if kind not in tiny.PYTORCH_ONLY]
+cut = tiny.cut_of
 
 
 def alike(model):
@@ -62,6 +63,12 @@ def test_a_cut_and_an_untied_dense_model_write_eagers_tokens_greedy_and_with_bea
         for beams in (1, 2):
             own = RUNTIME.tokens(loaded, rows, beams=beams, max_new_tokens=12)
             assert ended(model, own) == eager(model, rows, beams)
+
+
+@pytest.mark.parametrize("kind", tiny.PYTORCH_ONLY)
+def test_a_family_that_the_engine_cannot_say_is_refused_by_name(kind):
+    with pytest.raises(InvalidInput, match=f"model must be one of t5, .* for runtime .*, but got {kind}"):
+        RUNTIME.build(tiny.model_of(kind), GREEDY, None)
 
 
 def test_the_output_has_exactly_the_workloads_length_and_the_encoder_has_no_time_of_its_own():
@@ -327,8 +334,8 @@ def test_what_the_engine_cannot_say_is_refused_by_name():
     model.config.dense_act_fn = "mish"
     with pytest.raises(InvalidInput, match="activation must be one of .* but got mish"):
         spelling.spec_of(model)
-    model.config.model_type = "blenderbot"
-    with pytest.raises(InvalidInput, match="but got blenderbot"):
+    model.config.model_type = "led"
+    with pytest.raises(InvalidInput, match="but got led"):
         spelling.spec_of(model)
     long = PLAIN.model_copy(update={"input_tokens": 65})
     with pytest.raises(InvalidInput, match="at most 64, but got 65"):

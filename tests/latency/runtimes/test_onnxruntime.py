@@ -29,7 +29,8 @@ RUNTIME = engine.RUNTIME
 BEAMS = Workload(runtime="onnxruntime", input_tokens=12, output_tokens=8, beams=3, batch_size=3)
 GREEDY = BEAMS.model_copy(update={"beams": 1})
 INT8 = GREEDY.model_copy(update={"quantize": "int8"})
-FAMILIES, cut = tiny.TEXT_FAMILIES, tiny.cut_of
+FAMILIES = [kind for kind in tiny.TEXT_FAMILIES if kind not in tiny.PYTORCH_ONLY]
+cut = tiny.cut_of
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in FAMILIES] + ["flan", "bart"])
@@ -88,6 +89,12 @@ def test_the_loops_follow_a_models_own_settings(name):
         rules = decoding.rules_of(model, "onnxruntime")
         found = decoding.search(TorchDecoder(model, rows, beams), rules, len(rows), beams, longest=10)
         assert found.tolist() == EAGER.tokens(model, rows, beams=beams, max_new_tokens=10)
+
+
+@pytest.mark.parametrize("kind", tiny.PYTORCH_ONLY)
+def test_a_family_that_the_engine_cannot_say_is_refused_by_name(kind):
+    with pytest.raises(InvalidInput, match=f"model must be one of t5, .* for runtime .*, but got {kind}"):
+        RUNTIME.build(tiny.model_of(kind), GREEDY, None)
 
 
 def test_the_output_has_exactly_the_workloads_length():
