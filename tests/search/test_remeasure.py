@@ -176,6 +176,8 @@ def test_a_front_is_certified_again_only_where_the_study_was_timed(rehearse, mon
     assert pick(folder, half, certify=True).budgets[0].verdict == "met"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
 def test_an_engine_s_checkpoint_is_converted_once_and_not_in_every_process(tmp_path, monkeypatch, runtime):
     pytest.importorskip(runtime)

@@ -190,6 +190,7 @@ def test_measure_refuses_a_model_that_int8_ruins(ruined, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 def test_measure_speaks_of_the_quality_where_data_are_known(capsys):
     pytest.importorskip("ctranslate2")
     asked = [str(teacher_folder()), *MEASURED, "--rounds", "2", "--pairs", "3", "--json"]
