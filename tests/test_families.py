@@ -27,6 +27,7 @@ from nash_search.latency.runtimes import runtime_of
 from nash_search.pruner.gates import Gates
 from nash_search.tasks import models, preflight, starter
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
+from tests.pruner import tiny
 
 PACKAGE = Path(families.__file__).parent
 WORDS = {
@@ -128,6 +129,22 @@ def test_a_made_up_family_is_pruned_saved_loaded_and_accepted_by_every_command(t
         assert models.positions(found.config) == 64
         assert "learning_rate: 5e-5" in starter.search_space_text(str(folder))  # as its row says
         preflight.check(SearchConfig(model=str(folder)))
+
+
+@pytest.mark.parametrize("kind", ["plbart", "mvp", "blenderbot-small", "pegasus_x", "bigbird_pegasus"])
+def test_each_way_to_be_built_is_pruned_through_both_stages_and_loads(kind, tmp_path):
+    teacher = tiny.model_of(kind)
+    recipe = PruningRecipe(narrow_steps=3, tune_steps=2, gate_learning_rate=0.2, hidden_weight=1.0)
+    model = pruner.prune(
+        teacher,
+        Architecture(encoder_sparsity_pct=80, decoder_layers=2),
+        recipe,
+        lambda step: tiny.batch_of(step, kind=kind),
+    )
+    assert type(model) is family_of(teacher).narrow_class
+    assert pruner.shapes_of(model).encoder_heads != pruner.shapes_of(teacher).encoder_heads
+    again, batch = pruner.load(pruner.save(model, tmp_path / "pruned")), tiny.batch_of(kind=kind)
+    assert torch.equal(tiny.logits_of(again, batch), tiny.logits_of(model, batch))
 
 
 @pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
