@@ -57,8 +57,9 @@ def load(folder: str | Path, dtype: str = "float32") -> Any:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInput(f"{folder} must be a folder with an encoder-decoder model, but got: {first}") from error
-    if report["missing_keys"]:
-        raise InvalidInput(f"model must hold all weights, but got none for {', '.join(sorted(report['missing_keys']))}")
+    missing = sorted(name for name in report["missing_keys"] if not _is_computed(model, name))
+    if missing:
+        raise InvalidInput(f"model must hold all weights, but got none for {', '.join(missing)}")
     if report["mismatched_keys"]:
         name, found, expected = sorted(report["mismatched_keys"])[0]
         raise InvalidInput(
@@ -107,6 +108,11 @@ def _is_in(model: Any, dtype: str) -> bool:
 
     named = [*model.named_parameters(), *model.named_buffers()]
     return all(fits(name, tensor) for name, tensor in named if tensor.is_floating_point())
+
+
+def _is_computed(model: Any, name: str) -> bool:
+    """Whether a tensor is a table of sinusoids, which transformers computes where a checkpoint has none (Pegasus)."""
+    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def _auto_class(config: Any) -> Any:

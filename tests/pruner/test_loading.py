@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import KINDS, batch_of, cut_of, model_of
 
 from nash_search import loading
@@ -73,3 +74,17 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
     loading.load(tmp_path / "x", "bfloat16")
     with pytest.raises(InvalidInput, match=r"weights must be finite in float16, but got model\.shared\.weight"):
         loading.load(tmp_path / "x", "float16")
+
+
+def test_sinusoidal_positions_that_a_checkpoint_does_not_store_are_computed(tmp_path):
+    model, file = model_of("pegasus"), tmp_path / "x" / "model.safetensors"
+    save(model, tmp_path / "x")
+    stored = load_file(file)
+    left = {name: tensor for name, tensor in stored.items() if "embed_positions" not in name}
+    assert len(left) == len(stored) - 2
+    save_file(left, file, metadata={"format": "pt"})
+    again = loading.load(tmp_path / "x")
+    assert all(torch.equal(tensor, tensors_of(model)[name]) for name, tensor in tensors_of(again).items())
+    save_file({name: t for name, t in left.items() if "fc1" not in name}, file, metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match="model must hold all weights, but got none for .*fc1.bias"):
+        loading.load(tmp_path / "x")
