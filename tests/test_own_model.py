@@ -62,7 +62,7 @@ def nash_search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["t5", "marian"])  # README's block, below, does it with BART
 def test_from_a_jsonl_file_to_a_certified_checkpoint(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
-    if kind == "t5":  # marian's and README's start cold, as a user's do
+    if kind == "t5":  # marian's processes start cold, as a user's do
         request.getfixturevalue("warm_python")
     write_data(tmp_path / "data")
     (tmp_path / "space.yaml").write_text(SPACE.format(model=SHAPES[kind]))
@@ -158,6 +158,7 @@ def test_a_trimmed_vocabulary_is_searched_certified_and_loads(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("warm_python")
 def test_the_readme_s_own_model_line_by_line(tmp_path: Path) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     (block,) = [b for b in re.findall(r"^```sh\n(.*?)^```", readme, re.M | re.S) if "finetune" in b]
