@@ -6,7 +6,7 @@ were seen before; five fresh rounds and, where they leave it ambiguous, five mor
     traffic     one hump, a long tail, and two with a gap just beyond p95 and p99: short requests, then long ones
     a call      its lengths' time x the jitter of a call (3 %; one in a hundred is 10 to 70 % late)
                 x the round (3.1 % in ms, 0.74 % in shares) x the occasion (4 %, ms alone)
-    requests    as many as the percentile needs at least, and 88 a round (measure's default)
+    requests    as many as the percentile needs at least, and 88 a round, which p99 needs
 
 The goals: the interval holds the truth in at least 93 % of the runs, and at most 5 % of them say `met`. Prints one
 table, ends with exit code 1 where a goal is missed. `--jackknife` judges by leaving one round out instead.

@@ -76,7 +76,7 @@ def measure(
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
     pairs: Annotated[
-        int | None, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process (40; of a traffic 88).")
+        int | None, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process (40; of requests 70).")
     ] = None,
     percentile: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def measure(
     timed = {folder: models.vet_timed(folder) for folder in (path, against) if folder is not None}
     for config in timed.values():
         check_workload(asked.workload, config)
-    timing = {"rounds": rounds, "pairs": pairs or wanted.pairs}
+    timing = {"rounds": rounds, "pairs": pairs or wanted.pairs(rounds)}
     requests = traffic_of(wanted, asked, timed)
     if requests is not None:
         check_enough(wanted.highest, requests, **timing)

@@ -4,8 +4,8 @@
     sweep i    dense a b c d | dense e f g h | ...      rotated by i//2, backwards when i is odd
     pair       (candidate, its group's dense call) of one sweep
 
-A model has one session, or one for each request of a round: sweep i is then of request i. It warms up on the longest
-request, and on one of every other input length.
+A model has one session, or one for each request of a round: sweep i is then of request i. It warms up on the middle
+one, then once on the longest and on one of every other input length.
 
 Sharing one dense call among four neighbours keeps pairs close in time and a front cheap. On a CPU no sample is dropped;
 on a GPU a disturbed one is retried at most 5 times and then kept, flagged.
@@ -83,7 +83,7 @@ def time_round(
 def _warm_up(
     models: Mapping[str, Sequence[Session]], device: Device, calls: Sequence[Workload], *, deadline_s: float
 ) -> tuple[bool, int]:
-    """Sweep over the longest call until the median of three sweeps moves < 2 % twice in a row; (settled, sweeps)."""
+    """Sweep over the middle call until the median of three sweeps moves < 2 % twice in a row; (settled, sweeps)."""
 
     def sweep(turn: int) -> float:
         total_ms = 0.0
@@ -94,18 +94,21 @@ def _warm_up(
             total_ms += sample.wall_ms
         return total_ms
 
-    longest = max(range(len(calls)), key=lambda i: (calls[i].output_tokens, calls[i].input_tokens))
-    shortest_of = {calls[i].input_tokens: i for i in sorted(range(len(calls)), key=lambda i: -calls[i].output_tokens)}
+    order = sorted(range(len(calls)), key=lambda i: (calls[i].output_tokens, calls[i].input_tokens))
+    middle_call, longest = order[len(order) // 2], order[-1]
+    shortest_of = {calls[i].input_tokens: i for i in reversed(order)}
     sweeps: list[float] = []
     last, still = math.inf, 0
     while still < 2 and len(sweeps) < WARM_UP_MAX and (not sweeps or device.now_s() + sweeps[-1] / 1e3 <= deadline_s):
-        sweeps.append(sweep(longest))
+        sweeps.append(sweep(middle_call))
         if len(sweeps) < WARM_UP_MIN:
             continue
         middle = median(sweeps[-3:])
         still = still + 1 if abs(middle - last) < WARM_UP_CHANGE * last else 0
         last = middle
-    others = [turn for width, turn in shortest_of.items() if width != calls[longest].input_tokens]
+    met = {calls[middle_call].input_tokens, calls[longest].input_tokens}
+    others = [] if longest == middle_call else [longest]
+    others += [turn for width, turn in shortest_of.items() if width not in met]
     for turn in others:  # what a library prepares for a length it prepares at the first call of it
         if device.now_s() + sweeps[-1] / 1e3 <= deadline_s:
             sweep(turn)
