@@ -20,13 +20,18 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,ctranslate2,onnxruntime]'
 	touch $@
 
+.venv/installed-serving: .venv/installed tests/serving/optimum.txt
+	$(PYTHON) -m venv .venv/serving-optimum
+	.venv/serving-optimum/bin/python -m pip install --quiet --requirement tests/serving/optimum.txt
+	touch $@
+
 search: .venv/installed  ## the main job on the embedded default task
 	$(BIN)/nash-search --budget-ms 70% --budget-ms 50%
 
 test: .venv/installed  ## what a newcomer runs (under 6 minutes)
 	$(TEST) -m 'not slow'
 
-test-all: .venv/installed-engines  ## every crash, family, fresh-process, Ray, browser and PostgreSQL case too (under 45 minutes)
+test-all: .venv/installed-engines .venv/installed-serving  ## every crash, family, fresh-process, Ray, browser and PostgreSQL case too (under 45 minutes)
 	$(TEST)
 
 lint: .venv/installed  ## format, lint rules, types

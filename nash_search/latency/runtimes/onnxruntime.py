@@ -4,14 +4,11 @@
                                -> int8 weights where asked for -> encoder once, decoder per token
 
 The loop around the graphs is `decoding`'s; keys and values stay in the runtime's own memory from step to step.
-The graphs are made in `onnxruntime_graphs`.
+The graphs are made in `onnxruntime_graphs`; the folder they lie in is one that optimum and transformers.js load.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,17 +20,25 @@ import onnxruntime
 
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
-from nash_search.families import LAYOUTS, find_family
-from nash_search.latency.runtimes import artefact, decoding, onnxruntime_graphs, parity
+from nash_search.families import find_family
+from nash_search.latency.runtimes import artefact, decoding, onnxruntime_folder, onnxruntime_graphs, parity
 from nash_search.latency.runtimes.conversion import Converting, EngineSession
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
-from nash_search.latency.runtimes.onnxruntime_graphs import DECODER, ENCODER
+from nash_search.latency.runtimes.onnxruntime_folder import GRAPHS, INT8
+from nash_search.latency.runtimes.onnxruntime_graphs import (
+    BRANCH,
+    CROSS,
+    DECODER,
+    ENCODER,
+    MASK,
+    OWN,
+    STATES,
+    names_of,
+)
 from nash_search.latency.workload import Inputs
 from nash_search.records import Artefact
 
 NAME = "onnxruntime"
-INT8 = "per channel, 7 bits, encoder's second feed-forward matrices in float32"
-"""How weights are quantised; part of the fingerprint, since times and qualities of another way do not compare."""
 
 
 class Engine:
@@ -49,14 +54,16 @@ class Engine:
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in (ENCODER, DECODER)
         )
-        self.inputs = [found.name for found in self.decoder.get_inputs()]
-        self.outputs = [found.name for found in self.decoder.get_outputs()]
+        present = [found for found in self.decoder.get_outputs() if found.name.startswith("present.")]
+        self.blocks, self.shapes = len(present) // 4, [(found.shape[1], found.shape[3]) for found in present]
+        """Heads and width of each of the decoder's keys and values."""
 
     def encode(self, ids_BS: Any, mask_BS: Any, beams: int) -> Batch:
         """One pass of the encoder, each input as often as there are beams."""
         names = {"input_ids": ids_BS, "attention_mask": mask_BS}
         feed = {found.name: names[found.name] for found in self.encoder.get_inputs()}
-        return Batch(self, self.encoder.run(None, feed), mask_BS, beams)
+        [states_BSE] = self.encoder.run(None, feed)
+        return Batch(self, states_BSE, mask_BS, beams)
 
     def write(self, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generated freely, laid out as eager's: start token first, padded behind the end."""
@@ -68,25 +75,35 @@ class Engine:
 class Batch:
     """An encoded batch on its way through the decoder."""
 
-    def __init__(self, engine: Engine, cross: list[Any], mask_BS: Any, beams: int) -> None:
-        self.engine, rows = engine, len(mask_BS) * beams
-        repeated = [np.repeat(found, beams, 0) for found in (mask_BS, *cross)] if beams > 1 else [mask_BS, *cross]
-        fixed = dict(zip(("attention_mask", *_numbered("cross", cross)), repeated, strict=True))
-        self._fixed = {name: _value(array) for name, array in fixed.items() if name in engine.inputs}
-        empty = [np.zeros((rows, found.shape[1], 0, found.shape[3]), np.float32) for found in cross]
-        self._names = _numbered("past", cross)
-        self._past = [_value(array) for array in empty]
+    def __init__(self, engine: Engine, states_BSE: Any, mask_BS: Any, beams: int) -> None:
+        rows, self._decoder = len(mask_BS) * beams, engine.decoder
+        repeated = [np.repeat(found, beams, 0) if beams > 1 else found for found in (mask_BS, states_BSE)]
+        self._fixed = dict(zip((MASK, STATES), map(_value, repeated), strict=True))
+        self._own, self._cross = (
+            list(
+                zip(*(names_of(kind, engine.blocks, (whose,)) for kind in ("present", "past_key_values")), strict=True)
+            )
+            for whose in (OWN, CROSS)
+        )
+        names = names_of("past_key_values", engine.blocks)
+        empty = [np.zeros((rows, heads, 0, width), np.float32) for heads, width in engine.shapes]
+        self._past = {name: _value(array) for name, array in zip(names, empty, strict=True)}
+        self._begun = False
 
     def step(self, tokens_R: Any) -> Any:
         """Logits after each row's next token."""
-        feed = {"ids": _value(np.ascontiguousarray(tokens_R[:, None])), **self._fixed}
-        feed |= zip(self._names, self._past, strict=True)
-        logits, *self._past = self.engine.decoder.run_with_ort_values(self.engine.outputs, feed)
-        return logits.numpy()
+        feed = {"input_ids": _value(np.ascontiguousarray(tokens_R[:, None])), BRANCH: _value(np.array([self._begun]))}
+        said = self._own if self._begun else self._own + self._cross  # the encoder's keys and values are said once
+        logits, *found = self._decoder.run_with_ort_values(
+            ["logits", *(present for present, _ in said)], feed | self._fixed | self._past
+        )
+        self._past |= {past: value for (_, past), value in zip(said, found, strict=True)}
+        self._begun = True
+        return logits.numpy()[:, -1]
 
     def reorder(self, rows_R: Any) -> None:
-        """Row i goes on from what row `rows_R[i]` has been."""
-        self._past = [_value(found.numpy()[rows_R]) for found in self._past]
+        """Row i goes on from what row `rows_R[i]` has been; beams of one input look at the same encoder's states."""
+        self._past |= {past: _value(self._past[past].numpy()[rows_R]) for _, past in self._own}
 
 
 class GraphSession(EngineSession):
@@ -106,7 +123,7 @@ class GraphSession(EngineSession):
         return int(output.shape[1]) - 1
 
     def encode(self) -> object:
-        """The encoder alone, with the keys and values that decoding asks it for."""
+        """The encoder alone."""
         return self.engine.encode(self.ids_BS, self.mask_BS, 1)
 
     def natural(self) -> int:
@@ -122,11 +139,12 @@ class GraphSession(EngineSession):
 class Graphs:
     """A model's graphs in float32, which have been compared: `converting.Conversion`."""
 
-    def __init__(self, graphs: Path, rules: decoding.Rules, compared: dict[str, Any]) -> None:
-        self._graphs, self._rules, self._compared = graphs, rules, compared
+    def __init__(self, model: Any, graphs: Path, folder: str, rules: decoding.Rules, compared: dict[str, Any]) -> None:
+        self._model, self._graphs, self._folder = model, graphs, Path(folder)
+        self._rules, self._compared = rules, compared
 
     def save(self, folder: str, workload: Workload) -> None:
-        """`folder / onnxruntime`: encoder.onnx, decoder.onnx, artefact.json."""
+        """`folder / onnxruntime`: onnx/, the configurations and tokenizer that loaders ask for, artefact.json."""
         record = Artefact(
             runtime=NAME,
             version=onnxruntime.__version__,
@@ -136,8 +154,7 @@ class Graphs:
             settings={"decoding": self._rules.model_dump(mode="json"), "compared": self._compared},
         )
         with artefact.written(folder, record) as place:
-            for file in (ENCODER, DECODER):
-                _take_over(self._graphs / file, place / file, workload.quantize)
+            onnxruntime_folder.write(self._model, self._graphs, self._folder, place, quantize=workload.quantize)
 
 
 class OnnxRuntime(Converting):
@@ -158,7 +175,10 @@ class OnnxRuntime(Converting):
             return self.converted(EAGER.load(folder, _plain(workload)), workload)
         place, record = there
         rules = decoding.Rules.model_validate(record.settings["decoding"])
-        return Engine(place, rules, workload.threads, {"compared": record.settings["compared"]})
+        if not (place / GRAPHS / DECODER).is_file():
+            what = f"artefact must hold {GRAPHS}/{DECODER}, but {place} is of before and holds other graphs"
+            raise InvalidInput(what, fix="export it again")
+        return Engine(place / GRAPHS, rules, workload.threads, {"compared": record.settings["compared"]})
 
     @contextmanager
     def conversion(
@@ -174,11 +194,15 @@ class OnnxRuntime(Converting):
             graphs = Path(name)
             onnxruntime_graphs.export(model, graphs)
             whole = Engine(graphs, rules, workload.threads, {})
-            yield Graphs(graphs, rules, parity.agreed(model, whole.write, workload, rows))
+            yield Graphs(model, graphs, folder, rules, parity.agreed(model, whole.write, workload, rows))
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
-        """The engine's version, and how it quantises."""
-        return {NAME: onnxruntime.__version__, **({"int8": INT8} if workload.quantize == "int8" else {})}
+        """The engine's version, how the decoder's graph is made, and how it quantises."""
+        return {
+            NAME: onnxruntime.__version__,
+            "decoder": "merged",
+            **({"int8": INT8} if workload.quantize == "int8" else {}),
+        }
 
 
 RUNTIME = OnnxRuntime()
@@ -196,48 +220,8 @@ def _plain(workload: Workload) -> Workload:
     return workload.model_copy(update={"dtype": "float32", "quantize": "none", "runtime": "eager"})
 
 
-def _take_over(source: Path, target: Path, quantize: str) -> None:
-    """One graph as it is, or with its matrices of weights in int8.
-
-    One scale per output channel, in 7 of the 8 bits: without VNNI a CPU adds two products of 8 bits each in 16, which
-    saturates. The encoder's second feed-forward matrices stay in float32: what they
-    read has a few values hundreds of times larger than the rest, and one scale holds them all. On Flan-T5-small this
-    keeps the quality where all matrices in int8 keep two thirds of it (results/LOG.md, 2026-11-27).
-    """
-    if quantize == "none":
-        try:
-            os.link(source, target)
-        except OSError:  # on another disk, or one without links
-            shutil.copyfile(source, target)
-        return
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    names = [node.name for node in onnx.load(source).graph.node if node.op_type == "MatMul"]
-    wide = [name for name in names if any(f"/{layout.ffn_out}/" in name for layout in LAYOUTS)]
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # it advises a preprocessing that changes nothing here, on the root logger
-    try:
-        quantize_dynamic(
-            source,
-            target,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=wide if source.name == ENCODER else [],
-        )
-    finally:
-        logger.setLevel(before)
-
-
 def _value(array: Any) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
-def _numbered(name: str, items: Sequence[Any]) -> list[str]:
-    return [f"{name}_{i}" for i in range(len(items))]
 
 
 def _loading(rules: decoding.Rules, threads: int) -> tuple[str, ...]:
@@ -247,19 +231,21 @@ def _loading(rules: decoding.Rules, threads: int) -> tuple[str, ...]:
         "import numpy, onnxruntime, transformers",
         "options = onnxruntime.SessionOptions()",
         f"options.intra_op_num_threads = {threads}",
-        f'files = [f"{{folder}}/{NAME}/{{name}}" for name in ("{ENCODER}", "{DECODER}")]',
+        f'files = [f"{{folder}}/{NAME}/{GRAPHS}/{{name}}" for name in ("{ENCODER}", "{DECODER}")]',
         "encoder, decoder = (onnxruntime.InferenceSession(file, options) for file in files)",
         "tokenizer = transformers.AutoTokenizer.from_pretrained(folder)",
         'ids = numpy.array([tokenizer("an input").input_ids])',
         "mask = numpy.ones_like(ids)",
-        'cross = encoder.run(None, {"input_ids": ids, "attention_mask": mask})',
-        'past = [numpy.zeros((1, k.shape[1], 0, k.shape[3]), "float32") for k in cross]',
-        "names = [i.name for i in decoder.get_inputs()]",
+        'states = encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]',
+        "names = [i.name for i in decoder.get_inputs() if i.name.startswith('past')]",
+        "shapes = [o.shape for o in decoder.get_outputs()[1:]]",
+        'past = {n: numpy.zeros((1, s[1], 0, s[3]), "float32") for n, s in zip(names, shapes)}',
         f"found, read = {first}, 0",
         f"while found[-1] not in {list(rules.ends)} and len(found) <= {rules.longest or 64} or read < len(found) - 1:",
-        "    values = [numpy.array([[found[read]]]), mask, *past, *cross]",
-        "    logits, *past = decoder.run(None, dict(zip(names, values)))",
+        f'    given = {{"{MASK}": mask, "{STATES}": states, "{BRANCH}": numpy.array([read > 0])}}',
+        '    logits, *said = decoder.run(None, {"input_ids": numpy.array([[found[read]]]), **given, **past})',
+        "    past |= {n: v for n, v in zip(past, said) if len(v)}",
         "    read += 1",
-        "    found += [int(logits[0].argmax())] if read == len(found) else []",
+        "    found += [int(logits[0, -1].argmax())] if read == len(found) else []",
         "print(tokenizer.decode(found, skip_special_tokens=True))",
     )

@@ -120,7 +120,8 @@ def test_an_export_is_loaded_as_it_was_written_and_int8_is_smaller(tmp_path):
     for workload in (GREEDY, INT8):
         RUNTIME.export(model, str(tmp_path), workload, rows)
         place, record = artefact.found(tmp_path, "onnxruntime", workload)
-        assert {p.name for p in place.iterdir()} == {"artefact.json", graphs.ENCODER, graphs.DECODER}
+        assert {p.name for p in place.iterdir()} == {"artefact.json", "config.json", "generation_config.json", "onnx"}
+        assert {p.name for p in (place / "onnx").iterdir()} == {graphs.ENCODER, graphs.DECODER}
         assert record.settings["compared"]["inputs"] == 64
         loaded = RUNTIME.load(str(tmp_path), workload)
         tokens = RUNTIME.tokens(loaded, rows, beams=1, max_new_tokens=8)
@@ -145,7 +146,7 @@ def test_int8_holds_an_encoder_whose_feed_forward_layers_have_outliers(tmp_path)
 
 def test_a_graph_that_writes_something_else_is_refused(monkeypatch):
     added = graphs._added
-    monkeypatch.setattr(graphs, "_added", lambda mask_BS: added(mask_BS) * 0)  # padding is looked at
+    monkeypatch.setattr(graphs, "_added", lambda mask_BS, queries: added(mask_BS, queries) * 0)  # padding is looked at
     with pytest.raises(InvalidInput, match="runtime onnxruntime must write what PyTorch writes"):
         RUNTIME.build(tiny.model_of("bart"), GREEDY, None)
 
