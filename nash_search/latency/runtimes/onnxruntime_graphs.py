@@ -268,7 +268,7 @@ def _write(
 
 
 def _added(mask_BS: torch.Tensor, queries: int) -> torch.Tensor:
-    """A mask as families add it to their scores, so that none builds its own under the trace; MVP asks for all of it."""
+    """A mask as families add it to their scores, so that none builds its own under the trace; MVP wants all of it."""
     lowest = torch.finfo(torch.float32).min
     return ((1.0 - mask_BS[:, None, None, :].to(torch.float32)) * lowest).expand(-1, 1, queries, -1)
 
