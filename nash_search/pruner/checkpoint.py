@@ -49,11 +49,16 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """A tokenizer's files, without how the last text happened to be cut and padded."""
+    """A tokenizer's files, without how the last text was cut and padded; transformers 4.57 reads them too."""
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
+    settings_file = folder / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text("utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # the same class has this name in both
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        settings_file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any = None) -> None:

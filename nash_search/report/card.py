@@ -83,6 +83,7 @@ def card(
     parts += ["## What was kept", _kept(point)]
     loading = _loading(export.name, found.latency, view, export.stock)
     parts += ["## Load it", *input_words(view.inputs), fenced(loading, "python")]
+    parts += ["To publish it on the Hub:", fenced([f"hf upload YOUR-NAME/{export.name} {export.name}"], "sh")]
     for engine in export.engines:
         parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(export.name, engine, view.inputs)]
     if examples:

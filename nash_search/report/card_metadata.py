@@ -24,12 +24,29 @@ class Source:
     """Its Hub id; empty: none is claimed."""
 
 
+GENERATION = "text2text-generation"
+"""What no better tag is known for; the Hub shows it, transformers 5 has no pipeline of that name."""
+TASKS = {"translat": "translation", "summar": "summarization"}
+"""Beginning of a word of the prefix -> the Hub's tag."""
+BY_METRIC = {"bleu": "translation", "chrf": "translation", "rouge": "summarization"}
+"""Beginning of the metric's name -> the tag that it is mostly used for, where the prefix names no task."""
+
+
+def task_tag(metric: str, prefix: str) -> str:
+    """The Hub's tag of what a model does, as its prefix says, else as its metric suggests."""
+    words = prefix.casefold().split()
+    said = [tag for beginning, tag in TASKS.items() if any(word.startswith(beginning) for word in words)]
+    likely = [tag for beginning, tag in BY_METRIC.items() if metric.casefold().startswith(beginning)]
+    return next(iter(said + likely), GENERATION)
+
+
 def metadata(view: StudyView, name: str, quality: Quality | None, source: Source) -> str:
     """The YAML between the `---` lines."""
     data = source.data
+    tag = task_tag(quality.metric if quality is not None else "", view.inputs.prefix if view.inputs is not None else "")
     fields: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "text2text-generation",
+        "pipeline_tag": tag,
         "tags": ["nash-search", "pruning", "distillation", "encoder-decoder"],
     }
     if source.license:
@@ -45,7 +62,7 @@ def metadata(view: StudyView, name: str, quality: Quality | None, source: Source
         fields["model_name"] = name
         fields["eval_results"] = [
             EvalResult(
-                task_type="text2text-generation",
+                task_type=tag,
                 dataset_type=escape.plain(data or view.task or "custom", 100),
                 dataset_name=escape.plain(data or view.task or "custom", 100),
                 dataset_split=quality.split,

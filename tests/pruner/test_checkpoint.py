@@ -11,7 +11,7 @@ from tiny import KINDS, batch_of, logits_of, model_of, some_kept
 from transformers import AutoTokenizer
 
 from nash_search.errors import InvalidInput
-from nash_search.pruner import cut, load, save, shapes_of, shorten
+from nash_search.pruner import cut, load, save, save_tokenizer, shapes_of, shorten
 from nash_search.tasks.g2p import build_tokenizer
 
 CORE = ("t5", "flan", "bart")
@@ -98,3 +98,10 @@ def test_foreign_code_other_families_and_damaged_weights_are_refused(tmp_path):
         load(folder)
     with pytest.raises(InvalidInput, match="must be a folder with a config.json"):
         load(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_is_saved_under_a_name_that_transformers_4_knows_too(tmp_path):
+    save_tokenizer(build_tokenizer(), tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert AutoTokenizer.from_pretrained(tmp_path)("search").input_ids == build_tokenizer()("search").input_ids

@@ -67,6 +67,21 @@ def test_paths_stay_out_of_the_metadata(study: Any) -> None:
     assert "base_model: google-t5/t5-small" in header and "- knkarthick/samsum" in header
 
 
+@pytest.mark.parametrize(
+    "metric, prefix, tag",
+    [
+        ("rougeL", "", "summarization"),
+        ("bleu", "", "translation"),
+        ("rouge1", "translate English to German: ", "translation"),
+        ("bleu", "Summarize: ", "summarization"),
+        ("per", "", "text2text-generation"),
+        ("exact_match", "question: ", "text2text-generation"),
+    ],
+)
+def test_the_hubs_tag_is_of_the_task(metric: str, prefix: str, tag: str) -> None:
+    assert card_metadata.task_tag(metric, prefix) == tag
+
+
 def test_report_files_are_written_whole(on_disk: Path) -> None:
     written = page.write(load.load(on_disk), on_disk)
     names = [p.name for p in written]

@@ -13,7 +13,7 @@ from nash_search import pruner
 from nash_search.config import Workload
 from nash_search.latency.runtimes import decoding, parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
-from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.g2p import build_tokenizer, teacher_folder
 from tests.pruner import tiny
 
 pytest.importorskip("onnxruntime")
@@ -63,8 +63,14 @@ def test_optimum_writes_what_eager_writes_for_every_family_and_cut(tmp_path):
         ids, mask = decoding.padded(rows, model.config.pad_token_id)
         asked[kind] = str(tmp_path / kind / "onnxruntime"), ids.tolist(), mask.tolist()
         wanted[kind] = {str(n): EAGER.tokens(model, rows, beams=n, max_new_tokens=LONGEST) for n in BEAMS}
+    words = tmp_path / "words"
+    words.mkdir()
+    pruner.save_tokenizer(build_tokenizer(), words)
+    texts = [(str(words), "search"), (str(teacher_folder()), "search")]
+    ids = AutoTokenizer.from_pretrained(teacher_folder())("search").input_ids
+    wanted["words"] = {folder: ids for folder, _ in texts}
     question, answer = tmp_path / "question.json", tmp_path / "answer.json"
-    question.write_text(json.dumps({"folders": asked, "beams": BEAMS, "longest": LONGEST}))
+    question.write_text(json.dumps({"folders": asked, "words": texts, "beams": BEAMS, "longest": LONGEST}))
     script = ROOT / "tests" / "serving" / "with_optimum.py"
     subprocess.run([OPTIMUM, "-W", "ignore", script, question, answer], cwd=tmp_path, check=True, capture_output=True)
     assert json.loads(answer.read_text()) == wanted
