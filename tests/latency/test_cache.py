@@ -16,10 +16,12 @@ from nash_search.latency import cache as caches
 from nash_search.latency.cache import CacheWarning, LatencyCache
 from nash_search.latency.runtimes import fingerprint
 from nash_search.latency_record import Latency, Round
+from nash_search.traffic import Request, Traffic
 
 WORKLOAD = Workload(input_tokens=5, output_tokens=4)
 FOUND = fingerprint(CpuDevice(), WORKLOAD)
 OTHERS = {"runtime": "compile", "dtype": "bfloat16", "device": "cuda:0", "attention": "eager", "quantize": "int8"}
+OTHERS |= {"traffic": Traffic.counted({Request(3, 4): 9}, "log")}
 
 
 def small(**sizes):
@@ -75,7 +77,7 @@ def test_the_same_question_is_answered_again_with_only_the_dense_model_timed(her
 @pytest.mark.parametrize("name", sorted(Workload.model_fields))
 def test_every_workload_field_changed_alone_is_a_miss(here, name):
     old = getattr(WORKLOAD, name)
-    changed = WORKLOAD.model_copy(update={name: OTHERS[name] if isinstance(old, str) else old + 1})
+    changed = WORKLOAD.model_copy(update={name: OTHERS[name] if name in OTHERS else old + 1})
     assert changed != WORKLOAD
     assert here(workload=changed) == {"a", "b"}
 
