@@ -90,7 +90,7 @@ def test_the_trial_that_made_it_pays_for_it_even_after_a_kill(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_search_trains_the_shared_model_once(tmp_path):
-    config = shared_config(trials=3, workers=2, study="s", budgets=(LatencyBudget.parse("90%"),))
+    config = shared_config(trials=3, workers=2, study="s", budgets=(LatencyBudget.parse("90%"),), finish_steps=0)
     said = []
 
     class Heard:
