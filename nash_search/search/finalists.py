@@ -48,10 +48,11 @@ def undecided(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]
         terms: what the front will be judged by.
     """
     found: dict[int, TrialRecord] = {}
+    able = sorted(_able(records, terms), key=_loss)
     for budget in terms.budgets:
-        able = sorted(_able(records, terms), key=_loss)
         near = [r for r in able if candidates.near(r, budget)]
-        sure = [r for r in able if r not in near and r.latency and r.latency.ratio < budget.share_of(terms.dense_ms)]
+        far = [r for r in able if not candidates.near(r, budget)]
+        sure = [r for r in far if r.latency and r.latency.ratio < budget.share_of(terms.dense_ms)]
         best = _loss(sure[0]) if sure else math.inf
         found |= {r.number: r for r in [r for r in near if _loss(r) < best][:DECIDED]}
     return list(found.values())
