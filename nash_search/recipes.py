@@ -18,6 +18,7 @@ class Knobs(Frozen, use_attribute_docstrings=True):
 
 
 Labels = Literal["data", "teacher", "mixed"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class PruningRecipe(Frozen):
@@ -68,8 +69,8 @@ class PruningRecipe(Frozen):
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
     width_multiple: int = Field(default=1, ge=1)
     """FFN widths are rounded to a multiple of this."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16`: autocast, for CUDA."""
+    precision: Precision = "fp32"
+    """What training multiplies in: `bf16` by autocast, weights stay whole; `auto`: bf16 where it is faster."""
     rungs: int = Field(default=4, ge=1)
     """How often quality is scored during training (the last one is the result)."""
 
@@ -111,8 +112,8 @@ class TeacherRecipe(Knobs):
     """AdamW's weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast, for CUDA."""
+    precision: Precision = "fp32"
+    """bf16: autocast; auto: bf16 where it is faster."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights and batches."""
     threads: int | None = Field(default=None, ge=1)

@@ -41,6 +41,19 @@ PUBLIC_PARTS = {
 }
 
 
+class FittedLength(Told):
+    """Trials and steps that a time budget has room for, and what was asked."""
+
+    trials: int
+    steps: int
+    """Of one trial, both stages."""
+    asked_trials: int
+    asked_steps: int
+    asked_eta_s: float
+    """Seconds that what was asked would have taken."""
+    time_budget_s: float
+
+
 class Plan(Told):
     """Everything known before spending."""
 
@@ -60,6 +73,8 @@ class Plan(Told):
     trials: int = 0
     calibration: PlannedCalibration | None = None
     """None: the recipe asks for none."""
+    fitted: FittedLength | None = None
+    """None: the time budget, if any, has room for what was asked."""
     workers: int = 0
     seconds_per_trial: float | None = None
     """This and the rest are unknown where no architecture is feasible, or a step could not be taken."""

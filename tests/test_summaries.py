@@ -29,7 +29,7 @@ FRONT_KEYS = (
 ).split()
 PLAN_KEYS = (
     "study task model data device workload metric decoder_layers dense budgets certifies fastest engines trials "
-    "calibration workers seconds_per_trial train_s device_s eta_s estimated reference"
+    "calibration fitted workers seconds_per_trial train_s device_s eta_s estimated reference"
 ).split()
 
 

@@ -24,8 +24,11 @@ import torch
 from nash_search.pruner.accumulation import Pieces
 from nash_search.pruner.state_file import StateFile, restore, snapshot
 from nash_search.pruner.teacher_cache import TeacherCache
+from nash_search.recipes import Precision
 
 Batch = dict[str, torch.Tensor]
+WIDE = 256
+"""Width from which bfloat16's faster products outweigh the casts: 1.4 to 1.9 times at 256 to 512, 0.7 at 128 (CPU)."""
 SAVE_SPACING = 20
 """Saves are so many times their own duration apart: they cost 5 % of the training at most."""
 
@@ -53,8 +56,8 @@ class Optimization:
     """Rate factor by step for scheduled groups (None: linear decay)."""
     clip: float | None = 1.0
     """Largest gradient norm of the clipped groups (None: no clipping)."""
-    precision: str = "fp32"
-    """`fp32`, or `bf16` for autocast."""
+    precision: Precision = "fp32"
+    """`fp32`, `bf16` for autocast, or `auto`: see `in_bf16`."""
     after_step: Callable[[int], None] | None = None
     """Called with the step after the update (clamp); gradients are still there."""
     moved_after: Sequence[torch.nn.Parameter] = ()
@@ -139,6 +142,21 @@ def linear_decay(steps: int, warmup: int = 0) -> Callable[[int], float]:
     return factor
 
 
+def in_bf16(precision: Precision, model: Any, device: torch.device) -> bool:
+    """Does training multiply in bfloat16?
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`: where the device has units for it and the model is wide enough to gain.
+        model: a transformers model.
+        device: that it trains on.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if getattr(model.config, "hidden_size", 0) < WIDE:
+        return False
+    return torch.cuda.is_bf16_supported(False) if device.type == "cuda" else bool(torch.cpu._is_amx_tile_supported())
+
+
 def train(
     model: Any,
     *,
@@ -197,7 +215,7 @@ def train(
         wait_s = max(state.every_s, SAVE_SPACING * took_s) if state.every_s else 0.0
 
     def precise(batch: Batch, step: int) -> torch.Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=optimization.precision == "bf16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             return loss(batch, step)
 
     def forget() -> None:
@@ -208,6 +226,7 @@ def train(
         _seed(seed, step, device)
         forget()  # what an attempt that ran out of memory had added
 
+    bf16 = in_bf16(optimization.precision, model, device)
     pieces, learned = Pieces(), [*parameters, *optimization.moved_after]
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

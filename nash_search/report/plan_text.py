@@ -27,7 +27,7 @@ from nash_search.report.words import (
     named,
     ranges,
 )
-from nash_search.summaries import Plan
+from nash_search.summaries import FittedLength, Plan
 from nash_search.summary_rows import PlannedBudget, PlannedCalibration
 
 
@@ -82,6 +82,8 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
         rows.append(("certifies", certifies_words(plan.certifies)))
     goes_on = plan.workload.runtime if plan.trials and plan.workload is not None else ""
     rows += engines.rows(plan.engines, goes_on)
+    if plan.fitted is not None:
+        rows.append(("time", _fitted_words(plan.fitted)))
     if plan.calibration is not None:
         rows.append(("recipe", _calibration_words(plan.calibration)))
     rows += _cost_rows(plan)
@@ -112,6 +114,13 @@ def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
             words += f"; estimated {escape.plain(plan.estimated)}"
         rows.append(("spends", words))
     return rows
+
+
+def _fitted_words(fitted: FittedLength) -> str:
+    """What a time budget has made of the trials."""
+    asked = f"the recipe's {fitted.asked_trials} of {fitted.asked_steps:,} steps would take"
+    room = f"{fitted.trials} trials of {fitted.steps:,} steps fit into {format_duration(fitted.time_budget_s)}"
+    return f"{room} ({asked} about {format_duration(fitted.asked_eta_s)})"
 
 
 def _calibration_words(planned: PlannedCalibration) -> str:

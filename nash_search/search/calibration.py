@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nash_search import errors
 from nash_search.calibration_record import Calibration, Setting, elected, flat
-from nash_search.config import digest
+from nash_search.config import SearchConfig, digest
 from nash_search.files import write_atomic
 from nash_search.search.margins import LATENCIES
 from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, Say, ShortTrainings, admitted
@@ -47,7 +47,7 @@ def calibrated(case: Case, study: Study, run: Callable[[JobSource], None], say: 
     recipe = case.config.recipe
     if not recipe.calibrate:
         return None
-    own, known = _places(case)
+    own, known = _places(case, case.config)
     for path in (own, known):
         found = _read(path)
         if found is not None:
@@ -73,7 +73,7 @@ def planned(case: Case) -> PlannedCalibration | None:
     """What the plan says of it; None where the recipe asks for none."""
     if not case.config.recipe.calibrate:
         return None
-    known = any(_read(path) is not None for path in _places(case))
+    known = _known(case, case.config)
     rungs = Rungs.of(case.config.recipe, case.config.trials)
     if rungs is None:
         return PlannedCalibration(share=SHARE, known=known, steps=None, trainings=0)
@@ -81,10 +81,11 @@ def planned(case: Case) -> PlannedCalibration | None:
     return PlannedCalibration(share=SHARE, known=known, steps=steps, trainings=rungs.shorts + LONGS)
 
 
-def most_s(case: Case, trial_s: float) -> float:
-    """Training seconds that a calibration may still take where a trial trains this long."""
-    found = planned(case)
-    return 0.0 if found is None or found.known or found.steps is None else SHARE * case.config.trials * trial_s
+def most_s(case: Case, config: SearchConfig, trial_s: float) -> float:
+    """Training seconds that a calibration may still take where a trial of the configuration trains this long."""
+    if not config.recipe.calibrate or _known(case, config) or Rungs.of(config.recipe, config.trials) is None:
+        return 0.0
+    return SHARE * config.trials * trial_s
 
 
 def of_study(folder: Path) -> Calibration | None:
@@ -120,16 +121,20 @@ def decided(jobs: ShortTrainings, rungs: Rungs, facts: StudyFacts) -> Calibratio
     )
 
 
-def _places(case: Case) -> tuple[Path, Path]:
+def _known(case: Case, config: SearchConfig) -> bool:
+    return any(_read(path) is not None for path in _places(case, config))
+
+
+def _places(case: Case, config: SearchConfig) -> tuple[Path, Path]:
     """The study's own calibration, and where one is kept for the next study."""
-    return case.folder / FILE, case.folder.parent / LATENCIES / f"calibration-{_question(case)}.json"
+    return case.folder / FILE, case.folder.parent / LATENCIES / f"calibration-{_question(case, config)}.json"
 
 
-def _question(case: Case) -> str:
+def _question(case: Case, config: SearchConfig) -> str:
     """What a calibration answers: model, data, and the recipe but for what is calibrated."""
-    recipe = case.config.recipe.model_dump(mode="json", exclude={*Setting.model_fields, "calibrate", "rungs"})
-    task = case.config.task.model_dump(mode="json")
-    return digest([PROTOCOL, case.evaluator.facts(), recipe, task, case.config.seed])[:32]
+    recipe = config.recipe.model_dump(mode="json", exclude={*Setting.model_fields, "calibrate", "rungs"})
+    task = config.task.model_dump(mode="json")
+    return digest([PROTOCOL, case.evaluator.facts(), recipe, task, config.seed])[:32]
 
 
 def _read(path: Path) -> Calibration | None:

@@ -21,14 +21,14 @@ from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, table_of
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
-from nash_search.search import calibration, feasibility, margins, probe
+from nash_search.search import calibration, feasibility, margins, probe, spending
 from nash_search.search.margins import LATENCIES
 from nash_search.search.question import PROBE
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.summaries import Plan
 from nash_search.summary_rows import DenseRow, EnginesTold, PlannedBudget, Reference
-from nash_search.trial import cost, dense_engines
+from nash_search.trial import dense_engines
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import Evaluator
 
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 DENSE = "dense.json"
 ENGINES = "engines.json"
 PROBE_LIMIT_S = 60.0
-COST_LIMIT_S = 2.0
-"""Seconds of training steps that the estimate may take, before any trial."""
 HYPERVOLUME_DROP_PCT = 20.0
 """Hypervolume's quality reference: this much below the dense model, unless `--max-drop` says otherwise."""
 
@@ -189,33 +187,6 @@ def terms(config: SearchConfig, facts: StudyFacts, table: LatencyTable) -> Terms
     return Terms(budgets=config.budgets, dense_ms=facts.dense_ms, floor_share=share, quality_floor=floor)
 
 
-def estimate(case: Case, records: Sequence[TrialRecord], load_s: float) -> dict[str, Any]:
-    """What the search will cost; nothing where no architecture is feasible, or a step could not be taken.
-
-    Args:
-        case: what is known.
-        records: the study's trials so far.
-        load_s: seconds a process takes to load libraries, model and data.
-    """
-    facts, table = case.facts, case.table
-    possible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share and a != facts.baseline]
-    if not possible:
-        return {}
-    done = sum(r.status in ("complete", "stopped") and r.architecture != facts.baseline for r in records)
-    trials = max(0, min(case.config.trials, len(possible)) - done)
-    middle = sorted(possible, key=table.share)[len(possible) // 2]
-    try:
-        one = case.evaluator.trial_cost(case.config, middle, cost.train_threads(case.workers), COST_LIMIT_S)
-    except Exception as error:  # whatever training may fail of: the trial will say so, the plan does without
-        log.warning("no estimate of what a trial costs: %s: %s", type(error).__name__, error)
-        return {}
-    one = cost.as_recorded(one, records)
-    devices = 1 if case.config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
-    known: dict[str, Any] = {"dense_ms": facts.dense_ms, "load_s": load_s, "devices": devices}
-    found = cost.of_search(one, case.config, trials=trials, workers=case.workers, **known)
-    return cost.with_calibration(found, calibration.most_s(case, one.train_s), case.workers)
-
-
 def told_engines(case: Case) -> EnginesTold:
     """What the dense model does on other engines, as the plan and the answer say it."""
     certifies = margins.certifies(case.config.budgets, case.effect, case.config.certify_rounds)
@@ -223,8 +194,15 @@ def told_engines(case: Case) -> EnginesTold:
     return dense_engines.document(case.engines, case.config, dense_ms, folder, certifies)
 
 
-def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> Plan:
-    """Everything known before spending; arguments as for `estimate`."""
+def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> Plan:
+    """Everything known before spending.
+
+    Args:
+        case: what the stages before have found out.
+        spends: a trial's cost, and what a time budget has made of it.
+        records: the study's trials so far.
+        load_s: seconds a process takes to load libraries, model and data.
+    """
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
     fastest, floor_share = probe.floor(table, facts.space.architectures())
     lower_ms, upper_ms = table.dense_bounds_ms(case.effect)
@@ -261,7 +239,8 @@ def plan(case: Case, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -
         trials=config.trials,
         calibration=calibration.planned(case),
         workers=case.workers,
-        **estimate(case, records, load_s),
+        fitted=spends.length,
+        **spending.estimate(case, case.config, spends.trial, records, load_s),
         reference=reference(facts),
     )
 

@@ -30,6 +30,7 @@ from nash_search.search import (
     held_out_test,
     margins,
     serial_runner,
+    spending,
     summary,
     unfinished,
 )
@@ -115,7 +116,8 @@ class _Run:
         interruption: Interruption,
         began: float,
     ) -> None:
-        self.config, self.evaluator, self.folder, self.question = config, evaluator, folder, question
+        self.asked, self.evaluator, self.folder, self.question = config, evaluator, folder, question
+        self.config = spending.within(config, spending.of_study(folder))
         self.say, self.interruption, self.began = say, interruption, began
         self.workload = evaluator.workload()
         self.workers = 1 if config.serial else cost.worker_count(config, self.workload.device)
@@ -144,7 +146,10 @@ class _Run:
         questions.check_loosest(self.facts, config)
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
-            plan = opening.plan(self, study.records() if study is not None else (), load_s)
+            records = study.records() if study is not None else ()
+            spends = spending.settled(self, records, load_s, None if study else time.monotonic() - self.began)
+            self.config = spending.within(self.asked, spends.length)
+            plan = opening.plan(self, spends, records, load_s)
         say("plan", plan.told())
         if self.terms.floor_share > self.facts.loosest_share:
             nothing = judged(NOTHING, self.terms)
@@ -189,7 +194,7 @@ class _Run:
 
     def _keep_question(self) -> bool:
         """Write what `resume` goes on with; was nothing but the end missing?"""
-        plain = self.config.model_copy(update={"storage": None})
+        plain = self.asked.model_copy(update={"storage": None})
         ended = unfinished.only_the_end_is_missing(self.folder, plain)
         write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))
         return ended

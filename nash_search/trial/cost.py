@@ -44,6 +44,10 @@ class TrialCost(Frozen):
     how: str
     """In words, how this is known."""
 
+    def of_steps(self, times: float) -> TrialCost:
+        """The same of a trial that trains over so many times the steps."""
+        return self.model_copy(update={"train_s": times * self.train_s})
+
 
 def worker_count(config: SearchConfig, device: str) -> int:
     """Trials side by side: as asked, else one per GPU, or one per CPU core of this process."""
@@ -160,6 +164,19 @@ def finalists(config: SearchConfig, steps: int) -> tuple[int, float]:
     return len(config.budgets) * seeds, steps / max(1, config.recipe.trial_steps) if steps else 1.0
 
 
+def work_s(
+    cost: TrialCost, trainings: int, times: float = 1.0, *, workers: int, dense_ms: float, devices: int = 1
+) -> float:
+    """Seconds until so many trainings are done, each a trial's or `times` as long.
+
+    They train and are scored side by side; on each device they are timed one after the other.
+    """
+    side_by_side = min(workers, max(trainings, 1))
+    trained_s = times * cost.train_s + cost.score_s
+    timed_s = cost.pairs * 2 * dense_ms / 1000
+    return trainings * (trained_s / side_by_side + timed_s / min(devices, side_by_side))
+
+
 def of_search(
     cost: TrialCost,
     config: SearchConfig,
@@ -192,15 +209,10 @@ def of_search(
     steps = finish_steps(config, cost.train_s + cost.score_s + time_s, workers, limit_s)
     models, times = finalists(config, steps)
 
-    def work_s(trainings: int, times: float) -> float:
-        side_by_side = min(workers, max(trainings, 1))
-        trained_s = times * cost.train_s + cost.score_s
-        return trainings * (trained_s / side_by_side + time_s / min(devices, side_by_side))
-
     started = (1 if trials else 0) + (1 if models else 0)
     start_s = 0.0 if config.serial else started * (RAY_START_S + load_s)
-    finish_s = work_s(models, times)
-    worked_s = work_s(trials, 1.0) + finish_s
+    finish_s = work_s(cost, models, times, workers=workers, dense_ms=dense_ms, devices=devices)
+    worked_s = work_s(cost, trials, workers=workers, dense_ms=dense_ms, devices=devices) + finish_s
     worked_s = worked_s if limit_s is None else min(worked_s, limit_s)
     certified_s = certification_s(config, dense_ms, load_s, min(FRONT, max(trials + models, 1)))
     if models:  # before they are trained, certificates decide which architectures meet the budgets

@@ -90,8 +90,11 @@ class NashEvaluator:
         return self._facts
 
     def notes(self) -> tuple[str, ...]:
-        """What the task decided."""
-        return self.task.notes
+        """What the task decided, and in what training multiplies where that was left open."""
+        precision = self.config.recipe.precision
+        if precision != "auto" or not pruner.in_bf16(precision, self.dense.teacher, torch.device(self.device.name)):
+            return self.task.notes
+        return (*self.task.notes, "training multiplies in bfloat16, which is faster here; weights stay whole")
 
     def data(self) -> DataFacts | None:
         """Rows of the user's splits, and what was dropped from them."""

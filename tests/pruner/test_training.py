@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import KINDS, model_of
 
 from nash_search.pruner import training
 from nash_search.pruner.state_file import StateFile
@@ -120,3 +121,19 @@ def test_no_gradient_outlives_its_step():
     )
     assert held == [[None] * 3] * 2
     assert [p.grad for p in (*model.parameters(), moved)] == [None] * 3
+
+
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("wide", [True, False])
+def test_left_open_it_multiplies_in_bfloat16_where_the_device_has_units_and_the_model_is_wide(monkeypatch, amx, wide):
+    model, cpu = model_of("t5"), torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(training, "WIDE", model.config.d_model + (0 if wide else 1))
+    assert training.in_bf16("auto", model, cpu) == (amx and wide)
+    assert training.in_bf16("bf16", model, cpu) and not training.in_bf16("fp32", model, cpu)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_says_how_wide_it_is(kind):
+    config = model_of(kind).config
+    assert config.hidden_size == config.d_model > 0
