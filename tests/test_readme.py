@@ -66,6 +66,11 @@ def test_the_public_names_are_a_short_list() -> None:
     assert all(getattr(nash_search, name) is not None for name in nash_search.__all__)
 
 
+def test_the_readme_is_read_in_minutes() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 900 and len(re.findall(r"\d[\d,.]*", text)) <= 60
+
+
 def test_no_placeholder_is_left() -> None:
     assert not [page for page in PAGES if "@@" in page.read_text()]
 
