@@ -12,6 +12,7 @@ Every number is the `StudyView`'s.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -228,13 +229,15 @@ def _dense(axes: Axes, view: StudyView, theme: Theme) -> None:
             zorder=3,
         )
     axes.plot(dense.ms, dense.quality, marker="D", markersize=8, color=theme.ink, linestyle="none", zorder=5)
-    axes.annotate(
+    best = min((pareto.loss(p.quality, view.direction) for p in view.front if p.quality is not None), default=math.inf)
+    worse = best < pareto.loss(dense.quality, view.direction)
+    axes.annotate(  # on the side of the diamond where the staircase does not pass
         f"dense {format_ms(dense.ms)} ms",
         (dense.ms, dense.quality),
-        (-9, 0),
+        (8, -8 if worse else 8),
         textcoords="offset points",
         ha="right",
-        va="center",
+        va="top" if worse else "bottom",
         color=theme.ink,
         fontsize=8.5,
     )

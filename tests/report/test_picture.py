@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -37,6 +38,17 @@ def test_labels_do_not_overlap_and_picks_are_labelled(study: Any) -> None:
     said = " ".join(t.get_text() for t in axes.texts)
     assert "2 dec · enc 60%" in said and "3 dec · enc 100%" in said and "dense 68.2 ms" in said
     assert "50% = 34.1 ms" in said and "25% = 17.1 ms, infeasible" in said
+
+
+@pytest.mark.parametrize("lead", [-0.1, 0.1])
+def test_the_words_of_the_dense_model_stand_where_the_staircase_does_not_pass(study: Any, lead: float) -> None:
+    built = view.build(*study)
+    last = built.front[-1].xy[1]
+    figure = picture.draw_front(replace(built, dense=replace(built.dense, quality=last + lead, low=None, high=None)))
+    [axes] = figure.axes
+    [words] = [t.get_window_extent() for t in axes.texts if t.get_text().startswith("dense ")]
+    line = axes.transData.transform((0, last))[1]
+    assert not words.y0 <= line <= words.y1 and axes.get_window_extent().x1 > words.x1
 
 
 def test_words_of_budgets_close_together_do_not_overlap(study: Any) -> None:
