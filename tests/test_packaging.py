@@ -46,13 +46,16 @@ def test_nothing_is_tracked_that_report_draws_again() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_everything(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+def test_the_wheel_carries_everything_and_the_registry_would_take_both(tmp_path: Path) -> None:
+    subprocess.run(  # the wheel is built from the source distribution, as the registry's users would
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    checked = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(source)]
+    found = subprocess.run(checked, capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and found.stdout.count("PASSED") == 2, found.stdout
     names = set(zipfile.ZipFile(wheel).namelist())
     for space in (ROOT / "search_spaces").glob("*.yaml"):
         assert f"nash_search/search_spaces/{space.name}" in names
@@ -62,4 +65,4 @@ def test_the_wheel_carries_everything(tmp_path: Path) -> None:
     assert any(name.startswith("nash_search/report/templates/") for name in names)
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "nash_search").rglob("*.py")}
     assert modules <= names
-    assert {name.split("/")[0] for name in names} == {"nash_search", "nash_search-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"nash_search", "nash_search-0.2.0.dist-info"}

@@ -114,7 +114,7 @@ def record_of(number: int, layers: int, sparsity_pct: int, **changes: Any) -> Tr
         "parameters": round(310_000 * (0.4 + 0.1 * layers - 0.3 * sparsity_pct / 100)),
         "sparsity_counted": sparsity_pct / 100,
         "stages": {"narrow": {"steps": 300, "seconds": 17.0}, "tune": {"steps": 300, "seconds": 11.0 + 2 * layers}},
-        "versions": {"nash_search": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "optuna": "5.0.0"},
+        "versions": {"nash_search": "0.2.0", "torch": "2.13.0", "transformers": "5.23.0", "optuna": "5.0.0"},
         "checkpoint": f"checkpoints/g2p-{number}",
         "created": f"2026-11-22T17:{number:02d}:00Z",
     }
