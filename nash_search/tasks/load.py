@@ -8,7 +8,7 @@ settings are handed to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from nash_search.tasks.data import Split, Texts, read_texts
 from nash_search.tasks.example_counts import TaskMetric
 from nash_search.tasks.metrics import METRICS
 from nash_search.tasks.task import Examples, SealedTest, Task, encode, median_length
+from nash_search.tasks.token_rows import Int64
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -126,10 +127,8 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
     limit = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
     sample = _first(texts.train, 2000)
     sources, targets = _texts(sample, config.prefix)
-    inputs = _length_cap([len(ids) for ids in encode(tokenizer, sources, None)], config.max_input_tokens, limit)
-    outputs = _length_cap(
-        [len(ids) for ids in encode(tokenizer, targets, None, as_target=True)], config.max_output_tokens, limit
-    )
+    inputs = _length_cap(encode(tokenizer, sources, None).lengths, config.max_input_tokens, limit)
+    outputs = _length_cap(encode(tokenizer, targets, None, as_target=True).lengths, config.max_output_tokens, limit)
 
     def encoded(split: Split, count: int | None) -> Examples:
         split = _first(split, count)
@@ -144,7 +143,7 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
     train = encoded(texts.train, config.train_examples)
     validation = encoded(texts.validation, config.validation_examples)
     for what, cap, found in (("sources", inputs, train.input_ids), ("targets", outputs, train.labels)):
-        cut = sum(len(ids) >= cap for ids in found)
+        cut = int((found.lengths >= cap).sum())
         if cut:
             notes.append(f"{cut:,} of {len(found):,} {what} of train are cut to (or exactly) {cap} tokens")
     return Task(
@@ -176,9 +175,9 @@ def _first(split: Split, count: int | None) -> Split:
     return Split(sources=[split.sources[i] for i in order], references=[split.references[i] for i in order])
 
 
-def _length_cap(lengths: Sequence[int], asked: int | None, limit: int | None) -> int:
+def _length_cap(lengths: Int64, asked: int | None, limit: int | None) -> int:
     """Tokens kept: asked for, or the data's own, never more than the tokenizer says the model takes."""
-    longest, usual = int(max(lengths)), float(np.percentile(lengths, 99))
+    longest, usual = int(lengths.max()), float(np.percentile(lengths, 99))
     own = longest if longest <= 2 * usual else usual
     cap = asked or -(-int(own) // 8) * 8
     return min(cap, limit) if limit else cap

@@ -14,13 +14,15 @@ The test split is read through `Task.open_sealed_test` alone, which counts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from nash_search.tasks.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 CHUNK_BATCHES = 50
 """Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""
+AT_ONCE = 1000
+"""Texts that a tokenizer is given together."""
 IGNORED = -100
 """Label of padding: no loss there."""
 
@@ -40,10 +44,12 @@ class Examples:
 
     sources: list[str]
     references: list[list[str]]
-    input_ids: list[list[int]]
-    labels: list[list[int]]
+    input_ids: TokenRows
+    labels: TokenRows
 
     def __post_init__(self) -> None:
+        for name in ("input_ids", "labels"):  # lists of lists too, where there are few
+            object.__setattr__(self, name, TokenRows.of(getattr(self, name)))
         sizes = {len(self.sources), len(self.references), len(self.input_ids), len(self.labels)}
         if len(sizes) != 1:
             raise ValueError(f"examples must have one source, references, ids and labels each, but got {sorted(sizes)}")
@@ -67,8 +73,8 @@ class Examples:
         return Examples(
             sources=self.sources + more.sources,
             references=self.references + more.references,
-            input_ids=self.input_ids + more.input_ids,
-            labels=self.labels + more.labels,
+            input_ids=TokenRows.joined([self.input_ids, more.input_ids]),
+            labels=TokenRows.joined([self.labels, more.labels]),
         )
 
     def in_hash_order(self) -> Examples:
@@ -77,8 +83,8 @@ class Examples:
         return Examples(
             sources=[self.sources[i] for i in order],
             references=[self.references[i] for i in order],
-            input_ids=[self.input_ids[i] for i in order],
-            labels=[self.labels[i] for i in order],
+            input_ids=self.input_ids.picked(order),
+            labels=self.labels.picked(order),
         )
 
     @cached_property
@@ -142,7 +148,7 @@ class Task:
         """The only way to the test split; `sealed.opened` says how often it was taken."""
         return self.sealed.open()
 
-    def encode(self, sources: Sequence[str]) -> list[list[int]]:
+    def encode(self, sources: Sequence[str]) -> TokenRows:
         """Token ids of sources as the splits have them: prefix first, truncated alike."""
         texts = [self.prefix + source for source in sources]
         return encode(self.tokenizer, texts, self.max_input_tokens)
@@ -156,8 +162,8 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
         if not len(examples):
             raise ValueError("train split must have at least 1 example, but got 0")
-        self._inputs = _Ragged(examples.input_ids)
-        self._labels = _Ragged(examples.labels)
+        self._inputs, self._labels = examples.input_ids, examples.labels
+        self._input_lengths, self._label_lengths = self._inputs.lengths, self._labels.lengths
         self._seed = seed
         self._pad = pad_token_id
         self.batch_size = min(batch_size, len(examples))
@@ -180,54 +186,39 @@ class Batches:
         if epoch != self._epoch:  # a memo only: the order depends on seed and epoch alone
             random = np.random.default_rng([self._seed, epoch])
             used = self.steps_per_epoch * self.batch_size
-            order = random.permutation(len(self._inputs.lengths))[:used]
+            order = random.permutation(len(self._inputs))[:used]
             size = CHUNK_BATCHES * self.batch_size
             for start in range(0, used, size):
                 chunk = order[start : start + size]
                 # lexsort's last key leads: source length, then target length; ties keep the random order
-                keys = (self._labels.lengths[chunk], self._inputs.lengths[chunk])
+                keys = (self._label_lengths[chunk], self._input_lengths[chunk])
                 order[start : start + size] = chunk[np.lexsort(keys)]
             self._order = random.permutation(order.reshape(self.steps_per_epoch, self.batch_size))
             self._epoch = epoch
         return self._order
 
 
-class _Ragged:
-    """Sequences of different lengths in one flat array: small, and padded without a Python loop."""
-
-    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
-        self.lengths = np.array([len(s) for s in sequences], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        self._flat = np.fromiter((x for s in sequences for x in s), dtype=np.int32, count=int(self.lengths.sum()))
-
-    def padded(
-        self, rows: np.ndarray[Any, np.dtype[np.int64]], pad: int
-    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
-        """The rows as one array, padded to the longest of them, and which entries are real."""
-        lengths = self.lengths[rows]
-        column = np.arange(max(1, int(lengths.max())))
-        real = column < lengths[:, None]
-        padded = np.full(real.shape, pad, dtype=np.int64)
-        padded[real] = self._flat[(self._starts[rows][:, None] + column)[real]]
-        return padded, real
-
-
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, as_target: bool = False
-) -> list[list[int]]:
-    """Token ids, special tokens included, truncated to `max_tokens`."""
-    if not texts:
-        return []
+) -> TokenRows:
+    """Token ids, special tokens included, truncated to `max_tokens`; a few texts at a time, for memory."""
+    chunks = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
+    return TokenRows.joined([TokenRows.of(_encoded(tokenizer, list(c), max_tokens, as_target)) for c in chunks])
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int | None, as_target: bool
+) -> Iterable[Sequence[int]]:
     if max_tokens is None and not as_target and tokenizer.is_fast:  # three times as fast as the call below
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        return [found.ids for found in backend.encode_batch_fast(list(texts))]
-    words: dict[str, Any] = {"text_target": list(texts)} if as_target else {"text": list(texts)}
+        return (found.ids for found in backend.encode_batch_fast(texts))
+    words: dict[str, Any] = {"text_target": texts} if as_target else {"text": texts}
     found = tokenizer(**words, truncation=max_tokens is not None, max_length=max_tokens, return_attention_mask=False)
-    return [list(ids) for ids in found["input_ids"]]
+    return iter(found["input_ids"])
 
 
-def median_length(sequences: Sequence[Sequence[int]]) -> int:
+def median_length(sequences: TokenRows) -> int:
     """Median number of tokens, at least 1."""
-    return max(1, int(np.median([len(s) for s in sequences]))) if sequences else 1
+    return max(1, int(np.median(sequences.lengths))) if sequences else 1

@@ -38,8 +38,8 @@ Tokenizer = Callable[[], "PreTrainedTokenizerBase"]
 
 def of_task(task: Task, source: str) -> Traffic:
     """The train split, whose medians are the default of a call of fixed lengths."""
-    pairs = zip(task.train.input_ids, task.train.labels, strict=True)
-    return Traffic.counted(Counter(Request(max(1, len(ids)), max(1, len(labels))) for ids, labels in pairs), source)
+    pairs = zip(task.train.input_ids.lengths.tolist(), task.train.labels.lengths.tolist(), strict=True)
+    return Traffic.counted(Counter(Request(max(1, read), max(1, written)) for read, written in pairs), source)
 
 
 def of_file(path: Path, config: TaskConfig, tokenizer: Tokenizer, positions: int | None) -> Traffic:
@@ -139,5 +139,5 @@ def _counted(
                     raise InvalidInput(what, where=f"{name}, line {line}")
         read = encode(tokenizer, [config.prefix + row[columns[0]] for _, row in batch], config.max_input_tokens)
         written = encode(tokenizer, [row[columns[1]] for _, row in batch], None, as_target=True)
-        for (line, _), ids, labels in zip(batch, read, written, strict=True):
-            yield line, Request(len(ids), len(labels))
+        for (line, _), *lengths in zip(batch, read.lengths.tolist(), written.lengths.tolist(), strict=True):
+            yield line, Request(*lengths)

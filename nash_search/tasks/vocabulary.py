@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search.errors import InvalidInput
 from nash_search.tasks.task import Examples, encode
+from nash_search.tasks.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,10 +124,11 @@ def lost_tokens(
     )
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, split: Examples) -> list[list[int]]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, split: Examples) -> TokenRows:
     """Sources, then every reference, whole."""
     references = [text for several in split.references for text in several]
-    return encode(tokenizer, split.sources, None) + encode(tokenizer, references, None, as_target=True)
+    written = encode(tokenizer, references, None, as_target=True)
+    return TokenRows.joined([encode(tokenizer, split.sources, None), written])
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

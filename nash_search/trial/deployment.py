@@ -56,7 +56,7 @@ class Serving:
     @property
     def rows(self) -> list[list[int]]:
         """Real inputs on which models are compared, token ids."""
-        return self.task.validation.first(written_tokens.INPUTS).input_ids
+        return list(self.task.validation.first(written_tokens.INPUTS).input_ids)
 
     @property
     def plain(self) -> Workload:
