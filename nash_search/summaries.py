@@ -47,6 +47,8 @@ class FittedLength(Told):
     trials: int
     steps: int
     """Of one trial, both stages."""
+    fits: bool
+    """There is room for them; False: they are the least."""
     asked_trials: int
     asked_steps: int
     asked_eta_s: float

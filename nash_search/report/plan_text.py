@@ -119,7 +119,9 @@ def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
 def _fitted_words(fitted: FittedLength) -> str:
     """What a time budget has made of the trials."""
     asked = f"the recipe's {fitted.asked_trials} of {fitted.asked_steps:,} steps would take"
-    room = f"{fitted.trials} trials of {fitted.steps:,} steps fit into {format_duration(fitted.time_budget_s)}"
+    time = format_duration(fitted.time_budget_s)
+    kept = f"{fitted.trials} trial{'' if fitted.trials == 1 else 's'} of {fitted.steps:,} steps"
+    room = f"{kept} fit into {time}" if fitted.fits else f"{time} have no room for {kept}, which are the least"
     return f"{room} ({asked} about {format_duration(fitted.asked_eta_s)})"
 
 

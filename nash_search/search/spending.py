@@ -104,8 +104,8 @@ def estimate(
     trials = max(0, min(config.trials, len(short_trainings.admitted(case.facts, case.table))) - done)
     devices = 1 if config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
     known: dict[str, Any] = {"dense_ms": case.facts.dense_ms, "load_s": load_s, "devices": devices}
-    found = cost.of_search(one, config, trials=trials, workers=case.workers, **known)
-    return cost.with_calibration(found, calibration.most_s(case, config, one.train_s), case.workers)
+    before_s = calibration.most_s(case, config, one.train_s)
+    return cost.of_search(one, config, trials=trials, workers=case.workers, calibration_s=before_s, **known)
 
 
 def of_study(folder: Path) -> FittedLength | None:
@@ -158,12 +158,15 @@ def fitted(case: Case, one: TrialCost, load_s: float, spent_s: float) -> FittedL
 
     if needed_s(config.trials, asked) <= left_s:
         return None
-    trials = min(config.trials, FEW)
+    few = min(config.trials, FEW)
     lengths = [asked, *(steps for steps in _round_numbers(asked) if LEAST_STEPS <= steps < asked)]
-    steps = next((steps for steps in lengths if needed_s(trials, steps) <= left_s), lengths[-1])
+    shorter = [(few, steps) for steps in lengths] + [(trials, lengths[-1]) for trials in range(few - 1, 0, -1)]
+    fitting = next((both for both in shorter if needed_s(*both) <= left_s), None)
+    trials, steps = fitting or shorter[-1]
     found = FittedLength(
         trials=trials,
         steps=steps,
+        fits=fitting is not None,
         asked_trials=config.trials,
         asked_steps=asked,
         asked_eta_s=estimate(case, config.model_copy(update={"time_budget_s": None}), one, (), load_s)["eta_s"],

@@ -116,9 +116,14 @@ def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front:
 
 
 def for_trials_s(config: SearchConfig, dense_ms: float, load_s: float) -> float | None:
-    """What a time budget leaves for trials: certification comes out of it too, with at most half; None without one."""
+    """What a time budget leaves for trainings: certificates come out of it too, with at most half; None without one."""
     limit_s = config.time_budget_s
-    return None if limit_s is None else limit_s - min(limit_s / 2, certification_s(config, dense_ms, load_s))
+    if limit_s is None:
+        return None
+    certified_s = certification_s(config, dense_ms, load_s)
+    if config.finish_steps != 0:  # before winners are trained at length, certificates decide which meet the budgets
+        certified_s += certification_s(config, dense_ms, load_s, len(config.budgets))
+    return limit_s - min(limit_s / 2, certified_s)
 
 
 def finish_steps(config: SearchConfig, trial_s: float | None, workers: int, limit_s: float | None) -> int:
@@ -186,6 +191,7 @@ def of_search(
     dense_ms: float,
     load_s: float,
     devices: int = 1,
+    calibration_s: float = 0.0,
 ) -> dict[str, Any]:
     """The plan's estimate.
 
@@ -197,6 +203,7 @@ def of_search(
         dense_ms: one call of the dense model, milliseconds.
         load_s: seconds a process takes to load libraries, model and data.
         devices: that trials train and are timed on; certification has one of them.
+        calibration_s: training seconds that come before the first trial, side by side.
 
     Returns:
         seconds_per_trial; train_s, all training seconds; device_s, seconds the device is busy; eta_s, seconds until
@@ -208,11 +215,11 @@ def of_search(
     limit_s = for_trials_s(config, dense_ms, load_s)
     steps = finish_steps(config, cost.train_s + cost.score_s + time_s, workers, limit_s)
     models, times = finalists(config, steps)
-
     started = (1 if trials else 0) + (1 if models else 0)
     start_s = 0.0 if config.serial else started * (RAY_START_S + load_s)
     finish_s = work_s(cost, models, times, workers=workers, dense_ms=dense_ms, devices=devices)
-    worked_s = work_s(cost, trials, workers=workers, dense_ms=dense_ms, devices=devices) + finish_s
+    worked_s = calibration_s / workers + finish_s
+    worked_s += work_s(cost, trials, workers=workers, dense_ms=dense_ms, devices=devices)
     worked_s = worked_s if limit_s is None else min(worked_s, limit_s)
     certified_s = certification_s(config, dense_ms, load_s, min(FRONT, max(trials + models, 1)))
     if models:  # before they are trained, certificates decide which architectures meet the budgets
@@ -221,16 +228,9 @@ def of_search(
     finish = {"steps": steps, "models": models, "seconds": finish_s}
     return {
         "seconds_per_trial": cost.train_s + cost.score_s + time_s,
-        "train_s": (trials + models * times) * cost.train_s,
+        "train_s": (trials + models * times) * cost.train_s + calibration_s,
         "device_s": worked_s + certified_s - config.certify_rounds * load_s + scored_s,
         "eta_s": start_s + worked_s + certified_s + scored_s,
         "estimated": cost.how,
         **({"finish": finish} if steps and models else {}),
     }
-
-
-def with_calibration(estimate: dict[str, Any], calibration_s: float, workers: int) -> dict[str, Any]:
-    """The plan's estimate and a calibration's seconds, spent side by side before the first trial."""
-    wall_s = calibration_s / workers
-    more = {"train_s": calibration_s, "device_s": wall_s, "eta_s": wall_s}
-    return estimate | {name: estimate[name] + seconds for name, seconds in more.items()}

@@ -16,7 +16,9 @@ from tests.search.test_calibration import stages
 
 LONG = PruningRecipe(calibrate=True, narrow_steps=1500, tune_steps=1500)
 SHORT_OF_TIME = {"trials": 12, "recipe": LONG, "orders": "cost_s=1000", "time_budget_s": 3600}
-LENGTH = FittedLength(trials=8, steps=600, asked_trials=12, asked_steps=3000, asked_eta_s=36_000, time_budget_s=3600.0)
+LENGTH = FittedLength(
+    trials=8, steps=600, fits=True, asked_trials=12, asked_steps=3000, asked_eta_s=36_000, time_budget_s=3600.0
+)
 
 
 def test_where_time_is_short_there_are_fewer_trials_then_fewer_steps_and_the_plan_says_so(rehearse, notebook):
@@ -72,11 +74,23 @@ def test_nothing_is_given_up_without_a_budget_with_room_or_where_the_recipe_is_n
     assert {r.recipe.trial_steps for r in notebook.trials if r.recipe} == {3000}
 
 
-def test_the_shortest_trial_still_has_a_calibration_and_the_clock_ends_the_rest(rehearse, notebook):
-    result = rehearse(**SHORT_OF_TIME | {"time_budget_s": 120})
+@pytest.mark.parametrize("time_budget_s", [600, 900, 1800, 3600, 7200])
+def test_what_was_fitted_ends_in_time_by_the_plan_s_own_estimate(rehearse, notebook, time_budget_s):
+    rehearse(**SHORT_OF_TIME | {"time_budget_s": time_budget_s})
     (plan,) = stages(notebook, "plan")
-    assert plan["fitted"]["steps"] == 200 >= spending.LEAST_STEPS and plan["calibration"]["steps"][0] == 22
-    assert (result.folder / CALIBRATION_FILE).exists()
+    assert plan["fitted"]["fits"] and plan["eta_s"] <= time_budget_s
+    assert plan["fitted"]["trials"] == spending.FEW or plan["fitted"]["steps"] == 200
+
+
+def test_the_shortest_trials_become_fewer_and_where_not_one_fits_the_plan_says_so(rehearse, notebook):
+    result = rehearse(**SHORT_OF_TIME | {"time_budget_s": 900, "study": "some"})
+    rehearse(**SHORT_OF_TIME | {"time_budget_s": 120, "study": "none"})
+    some, none = stages(notebook, "plan")
+    assert some["fitted"]["steps"] == 200 >= spending.LEAST_STEPS and 5 <= some["fitted"]["trials"] < spending.FEW
+    assert some["calibration"]["steps"][0] == 22 and (result.folder / CALIBRATION_FILE).exists()
+    assert not none["fitted"]["fits"] and none["fitted"]["trials"] == 1 and none["calibration"]["steps"] is None
+    (said,) = [words for label, words in plan_text.plan_rows(Plan(**none)) if label == "time"]
+    assert said.startswith("2 min have no room for 1 trial of 200 steps, which are the least (the recipe's 12 of")
 
 
 def test_steps_stay_and_trials_are_cut_for_the_budget_they_were_cut_for():
