@@ -103,7 +103,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
         layers = p.architecture.decoder_layers
         row(
             {
-                "ms": f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}",
+                "ms": _ms_cell(p.ms, p.low_ms, p.high_ms),
                 "speed-up": f"{p.speedup or 0:.2f}×",
                 scored: quality_words(p, scale),
                 "drop": "–" if p.drop is None else format_quality(p.drop, scale),
@@ -121,7 +121,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
     if view.dense:
         row(
             {
-                "ms": f"{format_ms(view.dense.ms)}{format_spread(view.dense.low_ms, view.dense.high_ms)}",
+                "ms": _ms_cell(view.dense.ms, view.dense.low_ms, view.dense.high_ms),
                 "speed-up": "1.00×",
                 scored: format_quality(view.dense.quality, scale),
                 "size": format_count(view.dense.parameters),
@@ -131,6 +131,12 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
             "dim",
         )
     return table
+
+
+def _ms_cell(ms: float | None, low: float | None, high: float | None) -> str:
+    """`43.7 ± 0.23`; an interval that takes a sentence to say is the plan's and the page's, for columns are narrow."""
+    spread = format_spread(low, high)
+    return f"{format_ms(ms)}{spread if spread.startswith(' ±') else ''}"
 
 
 def quality_words(p: Point, scale: float | None = None) -> str:

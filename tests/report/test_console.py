@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,13 +140,18 @@ def test_answer_names_the_pick_why_and_what_more_buys(study: Any) -> None:
     assert "from_pretrained('checkpoints/g2p-4', dtype='float32')" in text
 
 
-def test_fits_eighty_columns(study: Any) -> None:
+@pytest.mark.parametrize("bounds", [None, (10.0, 2000.0), (40.0, 400.0)])
+def test_fits_eighty_columns(study: Any, bounds: tuple[float, float] | None) -> None:
+    """Whatever the dense model's interval: words of it once left every other column an ellipsis."""
     records, document, answers = study
-    board = answer.leaderboard(view.build(records, document, answers), 80)
+    shown = view.build(records, document, answers)
+    if bounds is not None:
+        shown = replace(shown, dense=replace(shown.dense, low_ms=bounds[0], high_ms=bounds[1]))
+    board = answer.leaderboard(shown, 80)
     out = io.StringIO()
     Console(file=out, width=80, color_system=None).print(board)
     lines = out.getvalue().splitlines()
-    assert len(lines) == 1 + len(document.front) + 1, "no row may wrap"
+    assert len(lines) == 1 + len(document.front) + 1 and "…" not in out.getvalue(), "no row may wrap or be cut"
 
 
 def test_progress_within_a_trial_is_told_at_most_once_a_minute_into_a_pipe() -> None:
