@@ -22,6 +22,10 @@ from nash_search.summaries import Summary
 from nash_search.summary_rows import BudgetRow
 
 
+MUCH = 0.2
+"""Share of the dense model's quality beyond which a loss is said aloud."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What the reason for a pick needs of its study."""
@@ -70,7 +74,7 @@ def certified_pick(answer: BudgetAnswer, points: Sequence[Point], study: Study) 
         why = _why(answer, row, points)
         if asked_again := looks_words(latency.looks, len(latency.rounds)):
             why += f"; {asked_again}"
-        more = _more(row, points, study.direction)
+        more = _lost(row) + _more(row, points, study.direction)
     elif answer.verdict == "infeasible":
         why = _why_not(answer.budget_ms, answer.floor_ms, study.nearest(answer.budget.asked))
     return Pick(
@@ -159,6 +163,21 @@ def _beside(found: CertifiedPoint, study: Study) -> str:
         f"{name.upper()} {theirs[name]:.1f} (dense {dense[name]:.1f})"
         for name in theirs
         if name in dense and name.upper() != complement
+    )
+
+
+def _lost(row: Point) -> str:
+    """A budget can be met by a model that nobody would deploy: that is said beside the answer."""
+    quality = row.record.quality
+    if quality is None or row.drop is None or row.drop <= quality.standard_error:
+        return ""
+    dense = quality.value + (row.drop if pareto.higher_is_better(quality.direction) else -row.drop)
+    lost = row.drop / abs(dense) if dense else 0.0
+    if lost <= MUCH:
+        return ""
+    return (
+        f"it is worse than the dense model by {lost:.0%}: train longer (--finish-steps) or allow more latency; "
+        "--max-drop 10 refuses such an answer. "
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from nash_search.config import Architecture
 from nash_search.records import TrialRecord
 from nash_search.report import view
@@ -34,3 +36,13 @@ def test_an_ambiguous_pick_claims_no_bound(study: Any) -> None:
     for pick in view.build(records, document, answers.model_copy(update={"budgets": unsure})).picks:
         assert "stays within" not in pick.why
         assert pick.verdict != "ambiguous" or "none does for certain" in pick.why
+
+
+@pytest.mark.parametrize(("better", "said"), [(0.0, False), (60.0, True)])
+def test_a_budget_met_by_a_ruined_model_says_how_much_was_lost(study: Any, better: float, said: bool) -> None:
+    records, document, answers = study
+    dense = document.dense.model_copy(update={"validation_quality": document.dense.validation_quality + better})
+    built = view.build(records, document.model_copy(update={"dense": dense}), answers)
+    [pick] = [pick for pick in built.picks if pick.asked == "50%"]
+    assert pick.verdict == "met" and ("worse than the dense model by 4" in pick.more) == said
+    assert ("--max-drop 10 refuses such an answer. " in pick.more) == said and "ms more buys" in pick.more
