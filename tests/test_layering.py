@@ -32,6 +32,8 @@ LEAVES = {
     "summaries",
     "runtimes",
     "summary_rows",
+    "survey",
+    "remeasured",
     "fidelity",
     "intervals",
     "percentiles",

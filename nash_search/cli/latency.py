@@ -52,18 +52,15 @@ def probe(
     if plot is not None:
         save_staircase(found, plot)
     if json_:
-        print(json.dumps(found))
-    missed = [b for b in found["budgets"] if not b["feasible"]]
-    if missed and len(missed) == len(found["budgets"]):
+        print(json.dumps(found.told()))
+    missed = [b for b in found.budgets if not b.feasible]
+    if missed and len(missed) == len(found.budgets):
         from nash_search.report.engines import instead
-        from nash_search.summary_rows import EnginesTold
 
-        nearest = (
-            f"{instead(EnginesTold.model_validate(found['engines']))}: try --budget-ms {missed[0]['nearest_feasible']}"
-        )
-        asked_for = ", ".join(named(b["asked"]) for b in missed)
+        nearest = f"{instead(found.engines)}: try --budget-ms {missed[0].nearest_feasible}"
+        asked_for = ", ".join(named(b.asked) for b in missed)
         print(
-            f"nash-search: no architecture meets {asked_for} (the floor is {found['floor_ms']:.4g} ms){nearest}",
+            f"nash-search: no architecture meets {asked_for} (the floor is {found.floor_ms:.4g} ms){nearest}",
             file=sys.stderr,
         )
         return 3
@@ -176,15 +173,15 @@ def remeasure(
             models.vet_timed(against)
         found = remeasure_study(folder, device, against)
         files = save_remeasured(folder, found)
-        if found["renewed"]:
+        if found.renewed:
             from nash_search.cli import live_report
 
             files += [Path(file) for file in live_report.restate(folder, stored_config(folder))]
     if not quiet:
-        for point in found["front"]:
-            print(f"{point['checkpoint']}: {point['latency_ms']:.4g} ms, {point['speedup']:.2f}x", file=sys.stderr)
-        kept = "the study's certificate counts these rounds too" if found["renewed"] else found["not_renewed"]
+        for point in found.front:
+            print(f"{point.checkpoint}: {point.latency_ms:.4g} ms, {point.speedup:.2f}x", file=sys.stderr)
+        kept = "the study's certificate counts these rounds too" if found.renewed else found.not_renewed
         print("\n".join([caption(found), kept, *map(str, files)]), file=sys.stderr)
     if json_:
-        print(json.dumps(found))
+        print(json.dumps(found.told()))
     return 0

@@ -21,7 +21,6 @@ from nash_search.results import Answers, BudgetAnswer, CertifiedPoint
 from nash_search.summaries import Summary
 from nash_search.summary_rows import BudgetRow
 
-
 MUCH = 0.2
 """Share of the dense model's quality beyond which a loss is said aloud."""
 

@@ -2,14 +2,13 @@
 
     dense x every (decoder depth, encoder width) shape -> table -> floor, staircase, budgets
 
-The document is shown by `report.probe`.
+`report.probe` shows it.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,24 +18,20 @@ from nash_search.latency_table import LatencyTable, ProbeEntry
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
 from nash_search.search.plan import timed_table
+from nash_search.summary_rows import DenseRow
+from nash_search.survey import ProbedBudget, ProbedShape, Survey
 from nash_search.trial import dense_engines
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import open_evaluator
 
 
-def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda stage, detail: None) -> dict[str, Any]:
+def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda stage, detail: None) -> Survey:
     """Time every shape of the configuration's space, and say what its budgets admit.
 
     Args:
         config: the space and the workload.
         results: folder of studies; what is timed is kept beside them, for the next probe or search.
         say: told before the dense model is tried on other engines.
-
-    Returns:
-        A JSON document: task, model, device, workload, fingerprint, dense (ms and bounds), decoder_layers,
-        ms_per_decoder_block, engines (`dense_engines.document`), floor_ms, fastest, shapes (one row each), remembered
-        (shapes not timed again), timed_again (timings of shapes whose latency did not grow with depth), budgets (one
-        row each), certifies (what a certificate can tell apart here).
     """
     evaluator = open_evaluator(config)
     filled = config.search_space.filled(evaluator.decoder_layers())
@@ -51,36 +46,36 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
     effect = margins.learnt(results / config.study_name, evaluator.fingerprint())
     certifies = margins.certifies(config.budgets, effect, config.certify_rounds)
     lower_ms, upper_ms = table.dense_bounds_ms(effect)
-    return {
-        "task": config.task.name,
-        "model": config.model,
-        "device": table.workload.device,
-        "decoder_layers": evaluator.decoder_layers(),
-        "workload": table.workload.model_dump(mode="json"),
-        "fingerprint": table.fingerprint,
-        "dense": {"latency_ms": table.dense_ms, "lower_ms": _known(lower_ms), "upper_ms": _known(upper_ms)},
-        "ms_per_decoder_block": ms_per_decoder_block(table),
-        "engines": dense_engines.document(tried, config, table.dense_ms, own, certifies).told(),
-        "floor_ms": floor_share * table.dense_ms,
-        "floor_share": floor_share,
-        "fastest": fastest.slug,
-        "shapes": [_row(entry, table.dense_ms) for entry in entries],
-        "timed_again": sum(timings[1:]),
-        "remembered": sum(bool(entry.latency.details.get(REMEMBERED)) for entry in entries),
-        "budgets": [
-            {
-                "asked": budget.asked,
-                "budget_ms": budget.ms_at(table.dense_ms),
-                "feasible": floor_share <= budget.share_of(table.dense_ms),
-                "verdict": "" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
-                "floor_ms": floor_share * table.dense_ms,
+    return Survey(
+        task=config.task.name,
+        model=config.model,
+        device=table.workload.device,
+        decoder_layers=evaluator.decoder_layers(),
+        workload=table.workload,
+        fingerprint=table.fingerprint,
+        dense=DenseRow(latency_ms=table.dense_ms, lower_ms=_known(lower_ms), upper_ms=_known(upper_ms)),
+        ms_per_decoder_block=ms_per_decoder_block(table),
+        engines=dense_engines.document(tried, config, table.dense_ms, own, certifies),
+        floor_ms=floor_share * table.dense_ms,
+        floor_share=floor_share,
+        fastest=fastest.slug,
+        shapes=tuple(_row(entry, table.dense_ms) for entry in entries),
+        timed_again=sum(timings[1:]),
+        remembered=sum(bool(entry.latency.details.get(REMEMBERED)) for entry in entries),
+        budgets=tuple(
+            ProbedBudget(
+                asked=budget.asked,
+                budget_ms=budget.ms_at(table.dense_ms),
+                feasible=floor_share <= budget.share_of(table.dense_ms),
+                verdict="" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
+                floor_ms=floor_share * table.dense_ms,
                 **feasibility.admitted(filled, table, budget),
-                "nearest_feasible": probe.nearest_feasible(table, architectures, budget, certifies.ms_margin).asked,
-            }
+                nearest_feasible=probe.nearest_feasible(table, architectures, budget, certifies.ms_margin).asked,
+            )
             for budget in config.budgets
-        ],
-        "certifies": certifies.told(),
-    }
+        ),
+        certifies=certifies,
+    )
 
 
 def ms_per_decoder_block(table: LatencyTable) -> float | None:
@@ -92,16 +87,16 @@ def ms_per_decoder_block(table: LatencyTable) -> float | None:
     return float(np.polyfit(depths, [e.latency.ratio * table.dense_ms for e in whole], 1)[0])
 
 
-def _row(entry: ProbeEntry, dense_ms: float) -> dict[str, Any]:
+def _row(entry: ProbeEntry, dense_ms: float) -> ProbedShape:
     low, high = entry.latency.ratio_bounds
-    return {
-        "architecture": entry.architecture.model_dump(mode="json"),
-        "latency_ms": entry.latency.ratio * dense_ms,
-        "share": entry.latency.ratio,
-        "share_lower": _known(low),
-        "share_upper": _known(high),
-        "status": entry.latency.status,
-    }
+    return ProbedShape(
+        architecture=entry.architecture,
+        latency_ms=entry.latency.ratio * dense_ms,
+        share=entry.latency.ratio,
+        share_lower=_known(low),
+        share_upper=_known(high),
+        status=entry.latency.status,
+    )
 
 
 def _known(value: float) -> float | None:

@@ -22,9 +22,11 @@ from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.runtimes.conversion import Converting
 from nash_search.latency_record import Latency
+from nash_search.remeasured import MeasuredOn, Remeasured, TimedAgain, TimedBefore
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, margins, recertify
 from nash_search.search.export_names import MEASUREMENT
+from nash_search.summary_rows import DenseRow
 from nash_search.tasks import models, traffic
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import EMBEDDED, load_task
@@ -219,7 +221,7 @@ def _beams(path: Path) -> int:
 
 def remeasure_study(
     folder: Path, device: str, against: Path | None = None, *, rounds: int = 5, pairs: int = 40
-) -> dict[str, Any]:
+) -> Remeasured:
     """Every certified point of a study timed again, here, next to the dense model.
 
     Args:
@@ -228,11 +230,6 @@ def remeasure_study(
         against: where the dense model lies now (None: where the study says).
         rounds: fresh processes.
         pairs: timed pairs per point and process.
-
-    Returns:
-        A JSON document: study, device, fingerprint, `same_fingerprint` (were the study's own
-        numbers taken on this very device and software?), `renewed` (its certificate counts these rounds too; else
-        `not_renewed` says why), dense, and one row per point.
     """
     known = certify.read(folder)
     if known is None or not known.points:
@@ -251,35 +248,35 @@ def remeasure_study(
     )
     first = next(iter(found.values()))
     kept = recertify.renew(folder, found)
-    return {
-        "study": folder.name,
-        "renewed": not kept,
-        "not_renewed": kept,
-        "device": workload.device,
-        "workload": workload.model_dump(mode="json"),
-        "fingerprint": first.fingerprint,
-        "before": {"fingerprint": old.fingerprint, "device": old.workload.device},
-        "same_fingerprint": first.fingerprint.get("hash") == old.fingerprint.get("hash"),
-        "dense": {"latency_ms": first.dense_ms},
-        "front": [_again(p, found[p.checkpoint], folder) for p in known.points],
-    }
+    return Remeasured(
+        study=folder.name,
+        renewed=not kept,
+        not_renewed=kept,
+        device=workload.device,
+        workload=workload,
+        fingerprint=first.fingerprint,
+        before=MeasuredOn(fingerprint=old.fingerprint, device=old.workload.device),
+        same_fingerprint=first.fingerprint.get("hash") == old.fingerprint.get("hash"),
+        dense=DenseRow(latency_ms=first.dense_ms),
+        front=tuple(_again(p, found[p.checkpoint], folder) for p in known.points),
+    )
 
 
-def _again(point: CertifiedPoint, now: Latency, folder: Path) -> dict[str, Any]:
+def _again(point: CertifiedPoint, now: Latency, folder: Path) -> TimedAgain:
     quality = point.quality
     lower_ms, upper_ms = now.bounds_ms
-    return {
-        "checkpoint": str(folder / point.checkpoint),
-        "architecture": point.architecture.model_dump(mode="json"),
-        "latency_ms": now.median_ms,
-        "lower_ms": lower_ms,
-        "upper_ms": upper_ms,
-        "speedup": now.speedup,
-        "share": now.ratio,
-        "share_bounds": list(now.ratio_bounds),
-        "before": {"latency_ms": point.latency.median_ms, "share": point.latency.ratio},
-        "quality": quality.value,
-        "quality_split": quality.split,
-        "status": now.status,
-        "runs_ms": list(now.runs_ms),
-    }
+    return TimedAgain(
+        checkpoint=str(folder / point.checkpoint),
+        architecture=point.architecture,
+        latency_ms=now.median_ms,
+        lower_ms=lower_ms,
+        upper_ms=upper_ms,
+        speedup=now.speedup,
+        share=now.ratio,
+        share_bounds=now.ratio_bounds,
+        before=TimedBefore(latency_ms=point.latency.median_ms, share=point.latency.ratio),
+        quality=quality.value,
+        quality_split=quality.split,
+        status=now.status,
+        runs_ms=tuple(now.runs_ms),
+    )

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from nash_search.report.probe import BAR_COLUMNS, bars, draw_staircase, probe_table, save_staircase
+from nash_search.survey import Survey
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def survey() -> dict[str, Any]:
 
 def shown(survey: dict[str, Any]) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=80).print(probe_table(survey))
+    Console(file=out, width=80).print(probe_table(Survey(**survey)))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -71,22 +72,22 @@ def test_shapes_timed_before_and_contended_ones_are_said(survey: dict[str, Any])
 
 
 def test_bars_stand_on_one_scale_in_plain_ascii(survey: dict[str, Any]) -> None:
-    two, one, scale, legend = bars(survey)
+    two, one, scale, legend = bars(Survey(**survey))
     assert all(line.isascii() and len(line) <= 80 for line in (two, one, scale, legend))
     start = scale.index("0%")
     at = {share: start + round(share * (BAR_COLUMNS - 1)) for share in (0.1, 0.25, 0.5, 0.7, 0.75, 1.0)}
     assert (two.index("="), two.rindex("=")) == (at[0.75], at[1.0])
     assert (one.index("="), one.rindex("=")) == (at[0.25], at[0.5])
     assert two[at[0.7]] == one[at[0.7]] == two[at[0.1]] == ":" and scale.index("75%") == at[0.75]
-    assert ":" not in "".join(bars(survey | {"budgets": []})), "no budget, no mark"
+    assert ":" not in "".join(bars(Survey(**survey | {"budgets": []}))), "no budget, no mark"
     slow = [row | {"share": 2 * row["share"]} for row in survey["shapes"]]
-    assert max(map(len, bars(survey | {"shapes": slow}))) <= 80
+    assert max(map(len, bars(Survey(**survey | {"shapes": slow})))) <= 80
 
 
 def test_the_plot_has_a_line_per_depth_and_a_dashed_one_per_budget(survey: dict[str, Any], tmp_path: Path) -> None:
-    (axes,) = draw_staircase(survey).axes
+    (axes,) = draw_staircase(Survey(**survey)).axes
     drawn = [list(map(float, line.get_ydata())) for line in axes.get_lines()]
     assert [10.0, 5.0] in drawn and [20.0, 15.0] in drawn and [14.0, 14.0] in drawn and [2.0, 2.0] in drawn
     for name, begin in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
-        save_staircase(survey, tmp_path / name)
+        save_staircase(Survey(**survey), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(begin)
