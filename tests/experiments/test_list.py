@@ -30,11 +30,11 @@ def test_the_readme_has_one_row_per_experiment_with_its_question_bill_verdict_an
             assert (ROOT / "experiments" / folder).is_dir(), f"{name}: no {folder}"
 
 
-def test_every_committed_result_belongs_to_an_experiment_or_to_make_search() -> None:
+def test_every_committed_result_belongs_to_an_experiment_to_make_search_or_to_the_worked_example() -> None:
     tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {Path(line).parts[1] for line in tracked.stdout.split("\n") if line.count("/") > 1}
     named = set(re.findall(r"\(\.\./results/([a-z0-9-]+)\)", (ROOT / "experiments/README.md").read_text()))
-    assert folders == named | {"g2p"}
+    assert folders == named | {"g2p", "flan-debsyn"}
 
 
 @pytest.mark.parametrize("name", listed())
