@@ -2,7 +2,8 @@
 
 Flags override what the file says and are checked by the same rules under their own names: types
 strictly (a string is not a number, `true` is not 1), except that a quoted `1e-3` is the number the
-user means. This module refuses to know torch, models and what a value will cost.
+user means. Nothing here needs torch, so that a typing error is told within half a second; what only a model can
+refute is checked when it is loaded.
 """
 
 from __future__ import annotations

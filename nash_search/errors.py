@@ -1,8 +1,7 @@
 """What can go wrong for a user, and the exit code each answer has.
 
 Every message is one line, `<what> (<where>): <fix>`, where <what> reads "rule, but got value" in
-the user's own field name. This module refuses to know who raises or prints: `cli` turns an error
-into one stderr line.
+the user's own field name. Any room raises them; `cli` prints the line and ends with the code.
 """
 
 from __future__ import annotations

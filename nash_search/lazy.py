@@ -1,6 +1,6 @@
 """Public names that are imported when first used, so that `import nash_search` and `--help` load no torch.
 
-This module refuses to know which names: each package says its own.
+Each package says in its `__init__` which names live where.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     5 storage damaged, or trials or what follows them failed · 130 SIGINT · 143 SIGTERM
 
 People read stderr; stdout carries nothing but the answer asked for (with `--json`, one document as its
-last line). This module refuses to know what commands do: they live beside it, a few lines each, and
+last line). The commands live in the modules beside this one, a few lines each, and
 import torch, Ray and transformers only once their input has been checked.
 """
 

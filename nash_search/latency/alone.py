@@ -6,7 +6,7 @@
 An engine converts it and compares it with eager once, whatever precisions follow: with a real T5 that takes longest.
 
 Runs in a process of its own (`round`, kind `alone`): a conversion that crashes, hangs or fills the memory costs this
-runtime's line and nothing else. This module refuses to know what tokens are worth and what the answer is used for.
+runtime's line and nothing else. The tokens are scored by `trial.dense_engines`.
 """
 
 from __future__ import annotations

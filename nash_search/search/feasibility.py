@@ -4,7 +4,6 @@ The search space is a grid; the probe's latency table cuts a *staircase* out of 
 everything at least as narrow as some width). Anchors are the corners of the staircases, one staircase
 per latency budget: per depth, the densest encoder that fits. They cost the search nothing to find and
 contain, if quality only ever grows with size, the best point of each budget.
-This module refuses to know Optuna and how anything is trained.
 """
 
 from __future__ import annotations

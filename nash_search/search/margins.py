@@ -2,8 +2,8 @@
 
     trials, certification, `measure`, `remeasure` -> results/.latencies/occasions.jsonl -> the next certificate
 
-Every trial times the dense model beside itself, at its own moment; so does every certification. This module refuses
-to know what a median's scatter means (`nash_search.intervals`) and how lines are kept (`latency.occasions`).
+Every trial times the dense model beside itself, at its own moment; so does every certification. What a
+median's scatter means is `nash_search.intervals`'; how lines are kept, `latency.occasions`'.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ray as a search wants it: quiet, private on this machine, or the cluster that was asked for.
 
-The only module that imports ray. This module refuses to know what runs on it.
+The only module that imports ray; `ray_runner` says what runs on it.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ deleted; a start never restores a Tune run, it makes a new one over the same stu
     scheduler.ask -> JobSearcher.suggest -> worker: run_trial(job), report(record) -> TuneCallback -> scheduler.tell
 
 Records are taken over only in `on_step_begin`: an exception inside Tune's own result handling would become a
-trial error. A hung trial reports nothing, so its actor is killed by us. This module refuses to know what is
-proposed and what a trial does.
+trial error. A hung trial reports nothing, so its actor is killed by us.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ point, and the best one is proposed.
     tpe     log l(x) - log g(x) of Optuna's Parzen estimators
 
 A sampler is made anew for every ask and seeded from (seed, trials decided so far), so a resumed study proposes what
-the undisturbed one would have proposed. This module refuses to know files, records and processes.
+the undisturbed one would have proposed.
 """
 
 from __future__ import annotations

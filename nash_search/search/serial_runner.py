@@ -1,7 +1,7 @@
 """The serial runner: every trial in this process, one after the other, no Ray.
 
 What unit tests and `--serial` use, and the reference for the other runner: same scheduler, same trial function.
-A trial that outlives its timeout is ended by an alarm. This module refuses to know what is proposed and why.
+A trial that outlives its timeout is ended by an alarm.
 """
 
 from __future__ import annotations

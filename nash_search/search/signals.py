@@ -4,7 +4,6 @@ Ray Tune ignores SIGTERM and answers SIGINT by its own lights, so the handlers a
 cut at any instruction (`interruptible`: training, waiting, timing) the first signal raises there; elsewhere,
 in the middle of a commit say, it is noted and raised at the next `check`. A second signal ends the process;
 the kernel frees the lock, and the next start puts right what is left.
-This module refuses to know what is being interrupted.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@
 A folder under its final name therefore carries a manifest that names every byte it needs; `read` believes
 nothing else. Weights that nobody needs any more are dropped by writing a smaller manifest first and
 deleting afterwards: a kill between the two leaves files too many, never too few.
-This module refuses to know what the files mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the study is stored, checked before anything is spent: the URL, its driver, its file.
 
 A storage URL may hold a password: it comes from the environment, and no message repeats more of it
-than its scheme and, for SQLite, its path. This module refuses to know studies.
+than its scheme and, for SQLite, its path. What lies in it is `study`'s.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `hushed` keeps them quiet from before they are imported; `to_file` gives their loggers the file once the study's
 folder exists, in the driver and in every worker (lines are appended whole, so processes may share it). Python's
-own warnings are kept until then; only ours (`NashSearchWarning`) are said aloud, one line each. This module
-refuses to know what is worth saying: libraries' levels decide.
+own warnings are kept until then; only ours (`NashSearchWarning`) are said aloud, one line each. What is worth
+writing down is decided by the libraries' own levels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     command.txt   in the study's folder: one line per command, as typed, oldest first (a resumed study has several)
 
 What looks like a password in an address is masked; a storage's address is never typed, it comes from the
-environment. This module refuses to know what the commands mean.
+environment.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@
     database damaged               refused (exit 5); `rebuild` makes a new one from backup and folders
 
 After each tell the SQLite database is copied by its online backup, the last three kept.
-This module refuses to know who proposes what.
 """
 
 from __future__ import annotations

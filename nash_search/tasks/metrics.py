@@ -1,8 +1,8 @@
 """The built-in metrics: `evaluate.Metric` subclasses of counts per example (`example_counts.py`).
 
 All values are percentages, higher is better; error rates are reported as 100 - rate, and the plain
-rate stands beside. Nothing is downloaded: `evaluate.load` is never called. This module refuses to
-know models; a user's own metric is `own_metric`'s.
+rate stands beside. Nothing is downloaded: `evaluate.load` is never called. A user's
+own metric is `own_metric`'s.
 """
 
 from __future__ import annotations

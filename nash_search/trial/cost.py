@@ -9,7 +9,7 @@
 
 An estimate from above: students are smaller than the dense model, the teacher's pass in stage 4 is counted in every
 trial though the study keeps what the first one made, and trials that end early are not foreseen;
-workers that slow each other down are not either. This module refuses to know how a step is taken.
+workers that slow each other down are not either. `timed_steps` is handed the step.
 """
 
 from __future__ import annotations

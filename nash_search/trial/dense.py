@@ -1,7 +1,6 @@
 """The dense model of a search: found and vetted, its vocabulary trimmed where that was asked for, with its task.
 
-Everything a search says about "the dense model" refers to `teacher` here. This module refuses to know
-studies beyond the folder that keeps a trimmed teacher, trials, and clocks.
+Everything a search says about "the dense model" refers to `teacher` here.
 """
 
 from __future__ import annotations

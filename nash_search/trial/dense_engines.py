@@ -3,8 +3,8 @@
     runtime, precision -> latency paired with dense on the asked runtime     (a process per runtime: `latency.alone`)
                        -> quality of what it writes, of the float dense model's on the same validation examples
 
-What is found is an estimate of one process. It is no certificate: `command` gives the line that certifies. This module
-refuses to know how an engine takes a model over, and what a search would find.
+What is found is an estimate of one process. It is no certificate: `command` gives the line that certifies.
+How an engine takes a model over is `latency.runtimes`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
     an engine serves      export -> load; its own outputs are scored, so a quantised quality is never assumed
 
 What is served quantised, or with a beam search of the engine's own, is compared with its float twin by quality
-(`fidelity`), for its tokens may differ. One object per evaluator. This module refuses to know studies, trials and how a
-model was made.
+(`fidelity`), for its tokens may differ. One object per evaluator.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     rank_correlation  does the shared model's quality order architectures as their own training does?
 
 The training's seconds stand in the record of the trial that made it. Where the order is poor, the trials that follow
-train by themselves (`trusted`). This module refuses to know how the training works.
+train by themselves (`trusted`). The training itself is `pruner.supernet`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 The trimmed teacher *is* the study's dense model: shares, speed-ups and the quality floor refer to it. A budget
 in percent of the teacher as it was given would credit pruning with what trimming did; so trimming's own gain
-is stated by itself and multiplied into nothing. This module refuses to know trials and clocks.
+is stated by itself and multiplied into nothing.
 """
 
 from __future__ import annotations
