@@ -17,7 +17,7 @@ from nash_search.summary_rows import Certifies, DataFacts, Vocabulary
 
 FAR_APART, UNBOUNDED = 4.0, 100.0
 """Factors between the ends of an interval: beyond the first both are said, beyond the second neither."""
-TOO_FEW = "too few rounds to bound it"
+TOO_FEW = "too few measurements to bound it"
 
 
 def describe(architecture: Architecture) -> str:
