@@ -29,6 +29,8 @@ LOAD_LEAST_S = 3.0
 """A process never loads faster than this, even where ours had everything in memory."""
 FINISH_TIMES = 3
 """A winner is trained at length over so many times a trial's steps, where nothing else is asked."""
+SHARING = 4
+"""Points that share one call of the dense model (`latency.timing_round.GROUP`)."""
 FRONT = 8
 """Points of the front that certification is expected to time at most."""
 
@@ -111,8 +113,8 @@ def mean_wall_s(records: Sequence[TrialRecord]) -> float | None:
 
 def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front: int = FRONT) -> float:
     """Seconds that timing a front of this many points in fresh processes takes."""
-    pair_s = 2 * dense_ms / 1000
-    return config.certify_rounds * (max(load_s, LOAD_LEAST_S) + config.certify_pairs * front * pair_s)
+    calls = front + math.ceil(front / SHARING)
+    return config.certify_rounds * (max(load_s, LOAD_LEAST_S) + config.certify_pairs * calls * dense_ms / 1000)
 
 
 def for_trials_s(config: SearchConfig, dense_ms: float, load_s: float) -> float | None:

@@ -190,7 +190,9 @@ def test_two_rounds_that_bound_nothing_are_not_a_plus_or_minus():
     rounds = tuple(Round(runs_ms=(ms, ms), dense_runs_ms=(ms, ms), contended=(False,) * 2) for ms in (110.0, 190.0))
     taken = Latency(rounds=rounds, workload=Workload(input_tokens=4, output_tokens=4), fresh=True)
     low, high = taken.bounds_ms
-    assert format_spread(low, high) == " (too few measurements to bound it)" and "too few" in at_most(high, taken.median_ms)
+    assert format_spread(low, high) == " (too few measurements to bound it)" and "too few" in at_most(
+        high, taken.median_ms
+    )
     assert dict(rows(taken))["latency"] == "150 ms  (95 %: too few rounds to say)"
     assert format_spread(9.0, 11.0) == " ± 1.00" and format_spread(40.0, 400.0) == " (40.0 to 400)"
     assert at_most(11.0, 10.0) == " (at most 11.0 with 95% confidence)"

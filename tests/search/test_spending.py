@@ -83,7 +83,7 @@ def test_what_was_fitted_ends_in_time_by_the_plan_s_own_estimate(rehearse, noteb
 
 
 def test_the_shortest_trials_become_fewer_and_where_not_one_fits_the_plan_says_so(rehearse, notebook):
-    result = rehearse(**SHORT_OF_TIME | {"time_budget_s": 900, "study": "some"})
+    result = rehearse(**SHORT_OF_TIME | {"time_budget_s": 720, "study": "some"})
     rehearse(**SHORT_OF_TIME | {"time_budget_s": 120, "study": "none"})
     some, none = stages(notebook, "plan")
     assert some["fitted"]["steps"] == 200 >= spending.LEAST_STEPS and 5 <= some["fitted"]["trials"] < spending.FEW

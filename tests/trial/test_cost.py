@@ -3,6 +3,7 @@
 import pytest
 
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig
+from nash_search.latency import timing_round
 from nash_search.records import TrialRecord
 from nash_search.trial import cost, evaluator
 from nash_search.trial.cost import TrialCost
@@ -20,13 +21,17 @@ def test_a_search_costs_its_trials_side_by_side_their_timings_in_turn_and_certif
     found = cost.of_search(ONE, config_of(), trials=6, workers=2, dense_ms=100.0, load_s=5.0)
     timing_s = 2 * 10 * 0.1
     work_s = 6 * (34 / 2 + timing_s)
-    certified_s = 5 * 40 * 6 * 2 * 0.1 + 2 * 4.0
+    certified_s = 5 * 40 * (6 + 2) * 0.1 + 2 * 4.0  # four points share a call of the dense model
     assert found["seconds_per_trial"] == 34 + timing_s and found["train_s"] == 180
     assert found["device_s"] == pytest.approx(work_s + certified_s)
     assert found["eta_s"] == pytest.approx(cost.RAY_START_S + 5 + work_s + 5 * 5 + certified_s)
     assert found["estimated"] == "as told"
     spread = cost.of_search(ONE, config_of(), trials=6, workers=2, dense_ms=100.0, load_s=5.0, devices=2)
     assert found["eta_s"] - spread["eta_s"] == pytest.approx(6 * timing_s / 2), "each device times its own trials"
+
+
+def test_points_share_the_dense_model_s_calls_as_they_do_when_they_are_timed():
+    assert cost.SHARING == timing_round.GROUP
 
 
 def test_a_time_budget_caps_it_finalists_add_to_it_and_nothing_left_starts_nothing():
