@@ -73,10 +73,9 @@ def trial_cost(case: Case, records: Sequence[TrialRecord]) -> TrialCost | None:
         case: what is known.
         records: the study's trials so far; where there are any, they are believed.
     """
-    possible = short_trainings.admitted(case.facts, case.table)
-    if not possible:
+    if not short_trainings.admitted(case.facts, case.table):
         return None
-    threads, middle = cost.train_threads(case.workers), possible[len(possible) // 2]
+    threads, middle = cost.train_threads(case.workers), short_trainings.middle(case.facts, case.table)
     try:
         one = case.evaluator.trial_cost(case.config, middle, threads, COST_LIMIT_S)
     except Exception as error:  # whatever training may fail of: the trial will say so, the plan does without
