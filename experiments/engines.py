@@ -119,7 +119,7 @@ def export(case: str, folder: Path) -> list[str]:
     """Every engine's artefacts of all models, each compared with eager on the way; returns their names."""
     torch.set_num_threads(1)
     models, call = models_of(case), call_of(case)
-    rows = None if case in CASES else list(study_bench(case).task.validation.first(64).input_ids)
+    rows = None if case in CASES else list(study_bench(case).task.validation.first(64).inputs)
     for name, model in models.items():
         for engine in ENGINES:
             place, workload = folder / engine / name, workload_of(engine, call)

@@ -115,7 +115,7 @@ class Bench:
             self._train_on(student, pruned.shapes.decoder_blocks, arm, recipe, data, context)
             done = arm.on
         train_s = time.process_time() - self.began - self.aside_s
-        texts = generate(student.eval(), self.task, self.task.validation.input_ids)
+        texts = generate(student.eval(), self.task, self.task.validation.inputs)
         counts_NK = self.task.metric.statistics(texts, self.task.validation.references)
         return Line(
             key=arm.key,

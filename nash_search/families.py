@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from nash_search.errors import InvalidInput, shown
 
+FRAMES_PER_POSITION = 2
+"""Frames of features that speech encoders' convolutions make one position of."""
 PREFIX = "nash_"
 """Of the model types of `modeling_nash`."""
 
@@ -118,7 +120,9 @@ class Family:
     scaled_states_key: str | None = None
     """Config flag under which decoder states are divided by the square root of their width before the head."""
     reads_text: bool = True
-    """Its batches hold token ids; False: audio features."""
+    """Its batches hold token ids; False: audio features, of a window of `max_source_positions`."""
+    answers_lack_prompt: bool = False
+    """`generate` gives what comes after the decoder's prompt and before the end, not the start token first."""
     engines: tuple[str, ...] = ("ctranslate2", "onnxruntime")
     """Runtimes outside PyTorch that can say its model."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()

@@ -37,6 +37,8 @@ LEAVES = {
     "fidelity",
     "intervals",
     "percentiles",
+    "token_rows",
+    "encoder_rows",
     "traffic",
     "pareto",
     "device",

@@ -145,7 +145,7 @@ def one(asked: tuple[Arm, Setting]) -> Line:
         )
         student, undecided = found.model, found.pruning.get("undecided_share")
     train_s = time.process_time() - began
-    texts = generate(student.eval(), task, task.validation.input_ids)
+    texts = generate(student.eval(), task, task.validation.inputs)
     counts_NK = task.metric.statistics(texts, task.validation.references)
     shapes = pruner.shapes_of(student)
     if task.metric.label == "100-PER":

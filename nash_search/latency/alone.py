@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 
 from nash_search import device as devices
 from nash_search.config import Frozen, Workload
+from nash_search.encoder_rows import EncoderRows, Given, rows_of
 from nash_search.errors import InvalidInput, NashSearchError
 from nash_search.latency import written_tokens
 from nash_search.latency.runtimes import fingerprint, runtime_of
@@ -35,7 +37,8 @@ TIMING_SHARE = 0.4
 """One precision's timing takes at most this long, and at most this share of its time."""
 ROWS_AT_ONCE = 32
 UNFINISHED = "its process ended first (out of time or memory)"
-Write = Callable[[Sequence[Sequence[int]]], list[list[int]]]
+Write = Callable[[Any], list[list[int]]]
+"""Rows of inputs (`EncoderRows`) in, token ids out."""
 
 
 class Taken(Frozen):
@@ -62,8 +65,8 @@ class Job(Frozen):
     asked: Workload
     """The workload of the search: the reference of every pair."""
     runtime: str
-    rows: tuple[tuple[int, ...], ...]
-    """Token ids of real inputs to write for; the first of them are compared with eager too."""
+    rows: Any
+    """Real inputs to write for, as `encoder_rows.document` says them; the first of them are compared with eager too."""
     generation: dict[str, Any] = {}
     """Settings that scoring adds to the model's own."""
     beams: int
@@ -120,7 +123,7 @@ def _taken(models: _Models, workload: Workload, dense: Any, deadline_s: float, l
     latency = _timed(model, workload, dense, job.asked, left_s)
     runtime = runtime_of(workload)
 
-    def write(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    def write(rows: EncoderRows) -> list[list[int]]:
         with devices.training_guard(job.asked.device):
             return runtime.tokens(model, rows, beams=job.beams, max_new_tokens=job.max_new_tokens)
 
@@ -154,7 +157,8 @@ class _Models:
         if found is None:
             plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
             model = self._loaded(workload.model_copy(update=plain))
-            rows = self.job.rows[: written_tokens.INPUTS]
+            every = rows_of(self.job.rows)
+            rows = every.picked(range(min(written_tokens.INPUTS, len(every))))
             try:
                 found = self._stack.enter_context(runtime.conversion(model, self.job.folder, workload, rows))
             except Exception as failure:  # said of every precision; none tries it again
@@ -188,17 +192,18 @@ def _timed(model: Any, workload: Workload, dense: Any, asked: Workload, left_s: 
     return Latency(rounds=(found,), workload=workload, fingerprint=fingerprint(device, workload), cut_short=short)
 
 
-def written(write: Write, rows: Sequence[Sequence[int]], until_s: float) -> list[list[int]] | None:
+def written(write: Write, given: Given, until_s: float) -> list[list[int]] | None:
     """What a model writes for every row, in the rows' order; None where that would end after `until_s` (monotonic)."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)  # the slowest batch first: no surprise
-    found: list[list[int]] = [[] for _ in rows]
+    rows = rows_of(given)
+    order = np.argsort(-rows.lengths, kind="stable").tolist()  # the slowest batch first: no surprise
+    found: list[list[int]] = [[]] * len(rows)
     batch_s = 0.0
     for start in range(0, len(order), ROWS_AT_ONCE):
         began_s = time.monotonic()
         if began_s + batch_s > until_s:
             return None
         batch = order[start : start + ROWS_AT_ONCE]
-        for i, tokens in zip(batch, write([rows[i] for i in batch]), strict=True):
+        for i, tokens in zip(batch, write(rows.picked(batch)), strict=True):
             found[i] = list(tokens)
         batch_s = time.monotonic() - began_s
     return found

@@ -18,6 +18,7 @@ from pathlib import Path
 from nash_search import device as devices
 from nash_search.config import LatencyBudget, Workload
 from nash_search.device import lock
+from nash_search.encoder_rows import Given, document
 from nash_search.errors import InvalidInput
 from nash_search.intervals import DEFAULT_OCCASION, PEEKING_SCALE, OccasionEffect
 from nash_search.latency.fresh_process import MeasurementFailed, OutOfMemory, run_job
@@ -41,7 +42,7 @@ def measure_fresh(
     limit_s: float = 900.0,
     budgets: Mapping[str, Sequence[LatencyBudget]] | None = None,
     max_rounds: int | None = None,
-    inputs: Sequence[Sequence[int]] | None = None,
+    inputs: Given | None = None,
     effect: OccasionEffect = DEFAULT_OCCASION,
     before: Mapping[str, Latency] | None = None,
     on_round: Callable[[int, int], None] | None = None,
@@ -59,7 +60,7 @@ def measure_fresh(
         limit_s: when it ends at the latest; rounds share what is left of it.
         budgets: by name, the budgets to be decided; an ambiguous one asks for more rounds.
         max_rounds: where it ends then (None: twice `rounds`).
-        inputs: token ids of real inputs (None: random ones).
+        inputs: real inputs (None: random ones).
         effect: how far this device's medians move between occasions (`latency.occasions`).
         before: by name, what was found when the same was asked before: the rounds are pooled, the looks counted.
         on_round: told (rounds done, rounds planned).
@@ -104,7 +105,7 @@ def measure_fresh(
 
 def fresh_tokens(
     folders: Mapping[str, str | Path],
-    rows: Sequence[Sequence[int]],
+    rows: Given,
     workload: Workload,
     *,
     max_new_tokens: int,
@@ -119,7 +120,7 @@ def fresh_tokens(
         "kind": "tokens",
         "folders": {name: str(Path(folder).resolve()) for name, folder in folders.items()},
         "workload": workload.model_dump(mode="json"),
-        "inputs": [list(row) for row in rows],
+        "inputs": document(rows),
         "max_new_tokens": max_new_tokens,
     }
     limit_s = limit_each_s * len(folders)
@@ -137,7 +138,7 @@ class _Session:
         dense: str,
         workload: Workload,
         pairs: int,
-        inputs: Sequence[Sequence[int]] | None,
+        inputs: Given | None,
         limit_s: float,
         drawn: int,
     ) -> None:
@@ -145,7 +146,7 @@ class _Session:
         self.drawn = drawn
         """Rounds whose requests of a traffic were drawn before."""
         self.deadline_s, self.grace_s = time.monotonic() + limit_s, GRACE * limit_s
-        self.inputs = None if inputs is None else [list(row) for row in inputs]
+        self.inputs = None if inputs is None else document(inputs)
 
     def run(
         self,

@@ -19,6 +19,7 @@ import torch
 from nash_search import device as devices
 from nash_search.config import Workload
 from nash_search.device import Device, Sample
+from nash_search.encoder_rows import Given
 from nash_search.errors import NashSearchWarning
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency.runtimes import Runtime, Session, fingerprint, runtime_of
@@ -45,7 +46,7 @@ def measure_many(
     dense: Any,
     workload: Workload,
     *,
-    inputs: Sequence[Sequence[int]] | None = None,
+    inputs: Given | None = None,
     rounds: int = 1,
     pairs: int = 40,
     limit_s: float = 600.0,
@@ -61,7 +62,7 @@ def measure_many(
         candidates: models by name.
         dense: the reference each of them is paired with.
         workload: what one `generate` is; of a traffic, models must be as their runtime loads them.
-        inputs: token ids of real inputs (None: random ones; latency does not depend on them).
+        inputs: real inputs (None: random ones; latency does not depend on them).
         rounds: warm-ups with `pairs` sweeps each; rounds of one process are less than fresh ones.
         pairs: timed pairs per candidate and round; of a traffic, its requests (all of it where it has fewer).
         limit_s: no sweep but the first is begun that would end this many seconds after all models are built
@@ -182,7 +183,7 @@ def _sessions(
     runtime: Runtime,
     model: Any,
     of_round: Sequence[Sequence[Workload]],
-    inputs: Sequence[Sequence[int]] | None,
+    inputs: Given | None,
 ) -> list[list[Session]]:
     """Every call of every round, ready; calls that are the same share a session."""
     built: dict[Workload, Session] = {}

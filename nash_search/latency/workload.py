@@ -6,14 +6,16 @@ default is deterministic: the same request means the same workload on every mach
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from nash_search.config import Workload, WorkloadRequest, digest
+from nash_search.encoder_rows import Batch, Given, rows_of
 from nash_search.errors import InvalidInput
+from nash_search.token_rows import TokenRows
 from nash_search.traffic import Traffic
 
 PROTOCOL = 2
@@ -59,9 +61,19 @@ def resolve(
 class Inputs:
     """One batch on the host, padded to the workload's input length."""
 
-    ids_BL: torch.Tensor
-    mask_BL: torch.Tensor
+    batch: Batch
+    """What a model's forward takes, by its names."""
     kind: Literal["random", "task"]
+
+    @property
+    def ids_BL(self) -> torch.Tensor:
+        """Of token ids."""
+        return self.batch["input_ids"]
+
+    @property
+    def mask_BL(self) -> torch.Tensor:
+        """1 where a token is real."""
+        return self.batch["attention_mask"]
 
 
 def random_inputs(workload: Workload, *, vocabulary: int, special: Collection[int] = ()) -> Inputs:
@@ -73,13 +85,23 @@ def random_inputs(workload: Workload, *, vocabulary: int, special: Collection[in
     generator = torch.Generator().manual_seed(seed)
     shape = workload.batch_size, workload.input_tokens
     ids_BL = ordinary[torch.randint(len(ordinary), shape, generator=generator)]
-    return Inputs(ids_BL, torch.ones_like(ids_BL), "random")
+    return Inputs({"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)}, "random")
 
 
-def task_inputs(workload: Workload, rows: Sequence[Sequence[int]], *, pad: int) -> Inputs:
-    """Real inputs, repeated to the batch size, cut or padded to the input length."""
-    if not rows or not all(rows):
-        raise InvalidInput("inputs must be at least one row of token ids, but got an empty one")
+def random_features(workload: Workload, bins: int, frames: int) -> Inputs:
+    """Features between -1 and 1; the same workload gives the same ones."""
+    generator = torch.Generator().manual_seed(workload.batch_size)
+    features_BFT = torch.rand(workload.batch_size, bins, frames, generator=generator) * 2 - 1
+    return Inputs({"input_features": features_BFT}, "random")
+
+
+def task_inputs(workload: Workload, given: Given, *, pad: int) -> Inputs:
+    """Real inputs, repeated to the batch size; token ids are cut or padded to the input length."""
+    rows = rows_of(given)
+    if not len(rows) or not all(rows.lengths):
+        raise InvalidInput("inputs must be at least one row, but got an empty one")
+    if not isinstance(rows, TokenRows):
+        return Inputs(rows.picked([i % len(rows) for i in range(workload.batch_size)]).batch(pad), "task")
     width = workload.input_tokens
     ids_BL = torch.full((workload.batch_size, width), pad)
     mask_BL = torch.zeros_like(ids_BL)
@@ -87,7 +109,7 @@ def task_inputs(workload: Workload, rows: Sequence[Sequence[int]], *, pad: int) 
         row = torch.tensor(rows[index % len(rows)][:width])
         ids_BL[index, : len(row)] = row
         mask_BL[index, : len(row)] = 1
-    return Inputs(ids_BL, mask_BL, "task")
+    return Inputs({"input_ids": ids_BL, "attention_mask": mask_BL}, "task")
 
 
 def of_traffic(workload: Workload, traffic: Traffic) -> Workload:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from nash_search.config import Workload
+from nash_search.encoder_rows import Given
 from nash_search.latency.runtimes.eager import RUNTIME
 
 INPUTS = 64
 """Real inputs on which two models are compared."""
 
 
-def tokens_of(model: Any, rows: Sequence[Sequence[int]], workload: Workload, *, max_new_tokens: int) -> list[list[int]]:
+def tokens_of(model: Any, rows: Given, workload: Workload, *, max_new_tokens: int) -> list[list[int]]:
     """What a loaded model generates, under the same settings as `fresh_tokens`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(workload.threads)

@@ -44,7 +44,7 @@ def check_finetuned(
         InvalidInput: when the outputs are not those of a model fine-tuned for the data.
     """
     examples = task.validation.first(SAMPLE)
-    outputs = generate(model, task, examples.input_ids, guard=guard)
+    outputs = generate(model, task, examples.inputs, guard=guard)
     quality = quality_of(outputs, examples, task, "validation")
     made = float(np.median([len(text) for text in outputs]))
     due = float(np.median([len(several[0]) for several in examples.references]))

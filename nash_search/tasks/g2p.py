@@ -99,6 +99,6 @@ def examples_of(split: Split, tokenizer: PreTrainedTokenizerBase) -> Examples:
     return Examples(
         sources=sources,
         references=[spoken for _, spoken in pairs],
-        input_ids=encode(tokenizer, sources, None),
+        inputs=encode(tokenizer, sources, None),
         labels=encode(tokenizer, [spoken[0] for _, spoken in pairs], None),
     )

@@ -20,7 +20,7 @@ from nash_search.tasks.data import Split, Texts, read_texts
 from nash_search.tasks.example_counts import TaskMetric
 from nash_search.tasks.metrics import METRICS
 from nash_search.tasks.task import Examples, SealedTest, Task, encode, median_length
-from nash_search.tasks.token_rows import Int64
+from nash_search.token_rows import Int64
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,7 +112,7 @@ def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generati
         train=train,
         validation=g2p.examples_of("validation", tokens).in_hash_order().first(config.validation_examples),
         metric=metric_of(config, "per"),
-        input_tokens=median_length(train.input_ids),
+        input_tokens=median_length(train.inputs),
         output_tokens=median_length(train.labels),
         max_output_tokens=cap,
         generation=_settings(generation, cap),
@@ -136,13 +136,13 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
         return Examples(
             sources=with_prefix,
             references=split.references,
-            input_ids=encode(tokenizer, with_prefix, inputs),
+            inputs=encode(tokenizer, with_prefix, inputs),
             labels=encode(tokenizer, first_targets, outputs, as_target=True),
         )
 
     train = encoded(texts.train, config.train_examples)
     validation = encoded(texts.validation, config.validation_examples)
-    for what, cap, found in (("sources", inputs, train.input_ids), ("targets", outputs, train.labels)):
+    for what, cap, found in (("sources", inputs, train.inputs), ("targets", outputs, train.labels)):
         cut = int((found.lengths >= cap).sum())
         if cut:
             notes.append(f"{cut:,} of {len(found):,} {what} of train are cut to (or exactly) {cap} tokens")
@@ -152,7 +152,7 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
         train=train,
         validation=validation,
         metric=metric,
-        input_tokens=median_length(train.input_ids),
+        input_tokens=median_length(train.inputs),
         output_tokens=median_length(train.labels),
         max_output_tokens=outputs,
         generation=_settings(generation, outputs),

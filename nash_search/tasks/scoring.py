@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from nash_search.encoder_rows import EncoderRows, Given, on_device, rows_of
 from nash_search.errors import InvalidInput
 from nash_search.records import Quality
 from nash_search.tasks.example_counts import CountedMetric, Counts, TaskMetric
@@ -25,8 +26,8 @@ SLOW_RESAMPLES = 50
 """Resamples of a metric that must be computed afresh each time."""
 
 Guard = Callable[[], AbstractContextManager[Any]]
-Writer = Callable[[list[Sequence[int]]], Sequence[Sequence[int]]]
-"""A serving engine, as scoring sees it: token ids of a batch of inputs in, token ids of their outputs out."""
+Writer = Callable[[Any], Sequence[Sequence[int]]]
+"""A serving engine, as scoring sees it: a batch of inputs (`EncoderRows`) in, token ids of their outputs out."""
 
 
 def score(
@@ -59,7 +60,7 @@ def score(
     examples = examples.first(limit)
     if not len(examples):
         raise InvalidInput(f"{split} split must have at least 1 example to score, but got 0")
-    outputs = generate(model, task, examples.input_ids, batch_size=batch_size, guard=guard)
+    outputs = generate(model, task, examples.inputs, batch_size=batch_size, guard=guard)
     found = quality_of(outputs, examples, task, split)
     return found.model_copy(update={"signature": f"{found.signature}|served:{served}"}) if served else found
 
@@ -119,13 +120,14 @@ def bootstrap_error(counts_NK: Counts, value: Callable[[Counts], float], *, resa
 def generate(
     model: Any,
     task: Task,
-    input_ids: Sequence[Sequence[int]],
+    inputs: Given,
     *,
     batch_size: int | None = None,
     guard: Guard = nullcontext,
 ) -> list[str]:
     """Decoded outputs in the order of the inputs; the batch is halved when memory runs out."""
-    order = sorted(range(len(input_ids)), key=lambda i: len(input_ids[i]))
+    every = rows_of(inputs)
+    order = np.argsort(every.lengths, kind="stable").tolist()
     outputs: list[str] = [""] * len(order)
     size = batch_size or max(32, 4 * task.batch_size)
     start = 0
@@ -133,7 +135,7 @@ def generate(
     with _evaluating(model) if torch_model else nullcontext():
         while start < len(order):
             rows = order[start : start + size]
-            batch = [input_ids[i] for i in rows]
+            batch = every.picked(rows)
             texts = (
                 _generate_batch(model, task, batch, guard) if torch_model else _write_batch(model, task, batch, guard)
             )
@@ -146,24 +148,20 @@ def generate(
     return outputs
 
 
-def _write_batch(write: Writer, task: Task, input_ids: list[Sequence[int]], guard: Guard) -> list[str]:
+def _write_batch(write: Writer, task: Task, inputs: EncoderRows, guard: Guard) -> list[str]:
     with guard():
-        found = write(input_ids)
+        found = write(inputs)
     return list(task.tokenizer.batch_decode([list(row) for row in found], skip_special_tokens=True))
 
 
-def _generate_batch(model: Any, task: Task, input_ids: list[Sequence[int]], guard: Guard) -> list[str] | None:
+def _generate_batch(model: Any, task: Task, inputs: EncoderRows, guard: Guard) -> list[str] | None:
     """The batch's texts, or None when the device had too little memory for more than one sequence."""
-    pad = task.tokenizer.pad_token_id or 0
-    longest = max(1, max(len(ids) for ids in input_ids))
-    padded = torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in input_ids], dtype=torch.long)
-    real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids], dtype=torch.long)
-    device = next(model.parameters()).device
+    batch = inputs.batch(task.tokenizer.pad_token_id or 0)
     try:
         with guard(), torch.no_grad():
-            found = model.generate(input_ids=padded.to(device), attention_mask=real.to(device), **task.generation).cpu()
+            found = model.generate(**on_device(batch, model), **task.generation).cpu()
     except torch.OutOfMemoryError:
-        if len(input_ids) == 1:
+        if len(inputs) == 1:
             raise
         found = None
     if found is None:  # outside the handler: its traceback would keep the tensors alive

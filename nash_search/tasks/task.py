@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nash_search.tasks.token_rows import TokenRows
+from nash_search.encoder_rows import EncoderRows, rows_of
+from nash_search.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,17 +41,18 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """One split: texts, every reference of each, and the token ids of the source and of the first reference."""
+    """One split: sources, every reference of each, what goes into the encoder, and the first reference's token ids."""
 
     sources: list[str]
+    """Texts, or what names a recording."""
     references: list[list[str]]
-    input_ids: TokenRows
+    inputs: EncoderRows
     labels: TokenRows
 
     def __post_init__(self) -> None:
-        for name in ("input_ids", "labels"):  # lists of lists too, where there are few
-            object.__setattr__(self, name, TokenRows.of(getattr(self, name)))
-        sizes = {len(self.sources), len(self.references), len(self.input_ids), len(self.labels)}
+        for name in ("inputs", "labels"):  # lists of lists too, where there are few
+            object.__setattr__(self, name, rows_of(getattr(self, name)))
+        sizes = {len(self.sources), len(self.references), len(self.inputs), len(self.labels)}
         if len(sizes) != 1:
             raise ValueError(f"examples must have one source, references, ids and labels each, but got {sorted(sizes)}")
 
@@ -64,7 +66,7 @@ class Examples:
         return Examples(
             sources=self.sources[:count],
             references=self.references[:count],
-            input_ids=self.input_ids[:count],
+            inputs=self.inputs.picked(range(count)),
             labels=self.labels[:count],
         )
 
@@ -73,8 +75,8 @@ class Examples:
         return Examples(
             sources=self.sources + more.sources,
             references=self.references + more.references,
-            input_ids=TokenRows.joined([self.input_ids, more.input_ids]),
-            labels=TokenRows.joined([self.labels, more.labels]),
+            inputs=self.inputs.followed_by(more.inputs),
+            labels=self.labels.followed_by(more.labels),
         )
 
     def in_hash_order(self) -> Examples:
@@ -83,7 +85,7 @@ class Examples:
         return Examples(
             sources=[self.sources[i] for i in order],
             references=[self.references[i] for i in order],
-            input_ids=self.input_ids.picked(order),
+            inputs=self.inputs.picked(order),
             labels=self.labels.picked(order),
         )
 
@@ -162,7 +164,7 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
         if not len(examples):
             raise ValueError("train split must have at least 1 example, but got 0")
-        self._inputs, self._labels = examples.input_ids, examples.labels
+        self._inputs, self._labels = examples.inputs, examples.labels
         self._input_lengths, self._label_lengths = self._inputs.lengths, self._labels.lengths
         self._seed = seed
         self._pad = pad_token_id
@@ -174,13 +176,8 @@ class Batches:
     def __call__(self, step: int) -> dict[str, torch.Tensor]:
         """The batch of optimizer step `step` (0, 1, …)."""
         rows = self._rows_of(step // self.steps_per_epoch)[step % self.steps_per_epoch]
-        input_ids, attention_mask = self._inputs.padded(rows, self._pad)
         labels, _ = self._labels.padded(rows, IGNORED)
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
-            "labels": torch.from_numpy(labels),
-        }
+        return self._inputs.picked(rows).batch(self._pad) | {"labels": torch.from_numpy(labels)}
 
     def _rows_of(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         if epoch != self._epoch:  # a memo only: the order depends on seed and epoch alone
@@ -219,6 +216,6 @@ def _encoded(
     return iter(found["input_ids"])
 
 
-def median_length(sequences: TokenRows) -> int:
-    """Median number of tokens, at least 1."""
-    return max(1, int(np.median(sequences.lengths))) if sequences else 1
+def median_length(rows: EncoderRows) -> int:
+    """Median length, at least 1."""
+    return max(1, int(np.median(rows.lengths))) if len(rows) else 1

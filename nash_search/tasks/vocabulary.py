@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search.errors import InvalidInput
 from nash_search.tasks.task import Examples, encode
-from nash_search.tasks.token_rows import TokenRows
+from nash_search.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

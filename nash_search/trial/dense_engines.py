@@ -20,6 +20,8 @@ from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, digest
 from nash_search.config_loader import flag_of
+from nash_search.encoder_rows import EncoderRows
+from nash_search.encoder_rows import document as json_of
 from nash_search.errors import NashSearchError
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.files import write_atomic
@@ -133,7 +135,7 @@ def dense_on_engines(
     examples = task.validation.first(EXAMPLES)
     if len(examples) < ENOUGH:
         examples = examples.followed_by(task.train.first(ENOUGH - len(examples)))
-    rows = tuple(map(tuple, examples.input_ids))
+    rows = examples.inputs
     beams = int(task.generation.get("num_beams", 1))
     longest = int(task.generation.get("max_new_tokens", task.max_output_tokens))
 
@@ -143,7 +145,7 @@ def dense_on_engines(
         texts = list(task.tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True))
         return quality_of(texts, examples, task, "validation")
 
-    def write(batch: Sequence[Sequence[int]]) -> list[list[int]]:
+    def write(batch: EncoderRows) -> list[list[int]]:
         with guard():
             return EAGER.tokens(model, batch, beams=beams, max_new_tokens=longest)
 
@@ -152,7 +154,7 @@ def dense_on_engines(
     for done, name in enumerate(names):
         left_s = (limit_s - (time.monotonic() - began_s)) / (len(names) - done)
         job = alone.Job(
-            folder=str(folder.resolve()), asked=workload, runtime=name, rows=rows if reference else (),
+            folder=str(folder.resolve()), asked=workload, runtime=name, rows=json_of(rows) if reference else (),
             generation=task.generation, beams=beams, max_new_tokens=longest, limit_s=OWN_SHARE * left_s,
         )  # fmt: skip
         for taken in _taken(job, left_s):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from nash_search.config import Workload
+from nash_search.encoder_rows import EncoderRows
 from nash_search.errors import InvalidInput, NashSearchWarning
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.latency import fresh, runtimes, written_tokens
@@ -53,9 +54,9 @@ class Serving:
         return self.runtime.artefact is not None
 
     @property
-    def rows(self) -> list[list[int]]:
-        """Real inputs on which models are compared, token ids."""
-        return list(self.task.validation.first(written_tokens.INPUTS).input_ids)
+    def rows(self) -> EncoderRows:
+        """Real inputs on which models are compared."""
+        return self.task.validation.first(written_tokens.INPUTS).inputs
 
     @property
     def plain(self) -> Workload:
@@ -208,5 +209,5 @@ class Serving:
         if self.lossy or self.differs(served):
             self.check(self.fidelity(model, served))
 
-    def _write(self, served: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    def _write(self, served: Any, rows: EncoderRows) -> list[list[int]]:
         return self.runtime.tokens(served, rows, beams=self.beams, max_new_tokens=self.longest)

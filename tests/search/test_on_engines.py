@@ -53,7 +53,7 @@ def test_a_search_ends_in_an_export_that_the_engine_alone_translates_with(tmp_pa
     from nash_search.config_loader import load_config
     from nash_search.trial.dense import Dense
 
-    rows = Dense(load_config("smoke", {})).task.validation.first(64).input_ids
+    rows = Dense(load_config("smoke", {})).task.validation.first(64).inputs
     ids = json.dumps(list(rows))
     alone = subprocess.run([sys.executable, "-c", ALONE, str(export), ids], capture_output=True, text=True, check=True)
     found = json.loads(alone.stdout)

@@ -209,7 +209,7 @@ def test_a_task_over_own_data_takes_lengths_from_it_and_says_what_is_cut(folder,
     task = load_task(config, tokenizer)
     assert len(task.validation) == 9 and task.batch_size == 1
     assert task.train.sources[0].startswith("turn: ")
-    assert max(len(ids) for ids in task.train.input_ids) <= task.max_input_tokens
+    assert max(len(ids) for ids in task.train.inputs) <= task.max_input_tokens
     assert task.generation == {"num_beams": 1, "do_sample": False, "max_new_tokens": task.max_output_tokens}
     assert task.encode(["red red red"])[0] == tokenizer("turn: red red red")["input_ids"]
     short = load_task(config.model_copy(update={"max_output_tokens": 2}), tokenizer, {"num_beams": 3})

@@ -148,7 +148,7 @@ def scored(name, metric_file, **config):
     metric = metric_of(TaskConfig(metric=path, **config), "per")
     task = SimpleNamespace(metric=metric, generation={"num_beams": 2, "max_new_tokens": 9})
     ids = [[1]] * 10
-    examples = Examples(sources=[str(i) for i in range(10)], references=references, input_ids=ids, labels=ids)
+    examples = Examples(sources=[str(i) for i in range(10)], references=references, inputs=ids, labels=ids)
     return quality_of(outputs, examples, task, "validation")
 
 

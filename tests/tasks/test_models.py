@@ -125,7 +125,7 @@ def test_a_model_s_own_positions_limit_inputs_outputs_and_timing(model_folder, t
     found = models.vet(model_folder)
     task = load_task(config, models.load_tokenizer(found), models.generation_settings(found))
     limit = 512 if found.model_type == "t5" else 64
-    assert max(map(len, task.train.input_ids)) == task.max_input_tokens == limit
+    assert max(map(len, task.train.inputs)) == task.max_input_tokens == limit
     assert task.max_output_tokens <= limit and max(map(len, task.train.labels)) <= limit
     model = pruner.load(model_folder)
     model(**task.train_batches(4, 0)(0))

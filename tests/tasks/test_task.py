@@ -12,7 +12,7 @@ def examples_of(lengths):
     return Examples(
         sources=[f"s{i}" for i in range(len(ids))],
         references=[[f"t{i}"] for i in range(len(ids))],
-        input_ids=[[i + 10, *row[1:]] for i, row in enumerate(ids)],
+        inputs=[[i + 10, *row[1:]] for i, row in enumerate(ids)],
         labels=[[1] * (len(row) % 3 + 1) for row in ids],
     )
 
@@ -60,7 +60,7 @@ def test_bucketing_leaves_a_tenth_of_the_padding(many):
     batches = Batches(many, batch_size=16, seed=0, pad_token_id=0)
     padded = sum(int((batches(s)["attention_mask"] == 0).sum()) for s in range(batches.steps_per_epoch))
     random = np.random.default_rng(0).permutation(1003)[: batches.steps_per_epoch * 16].reshape(-1, 16)
-    lengths = np.array([len(ids) for ids in many.input_ids])[random]
+    lengths = np.array([len(ids) for ids in many.inputs])[random]
     naive = int((lengths.max(1, keepdims=True) - lengths).sum())
     assert padded < naive / 8
 
@@ -72,10 +72,10 @@ def test_fewer_examples_than_a_batch_make_one_batch():
 
 def test_hash_order_is_a_permutation_that_ignores_the_order_given():
     one = examples_of([1, 2, 3, 4])
-    names = ("sources", "references", "input_ids", "labels")
+    names = ("sources", "references", "inputs", "labels")
     other = Examples(**{name: getattr(one, name)[::-1] for name in names})
     assert one.in_hash_order().sources == other.in_hash_order().sources
-    assert one.in_hash_order().input_ids == other.in_hash_order().input_ids
+    assert one.in_hash_order().inputs == other.in_hash_order().inputs
     assert one.fingerprint != other.fingerprint
 
 

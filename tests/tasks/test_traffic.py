@@ -33,7 +33,7 @@ def test_lengths_are_taken_as_they_are_and_texts_are_counted_by_the_model_s_toke
     task = load_task(TASK)
     rows = zip(task.train.sources[:5], task.train.references[:5], strict=True)
     texts = "\n".join(json.dumps({"source": source, "target": several[0]}) for source, several in rows)
-    lengths = [Request(len(a), len(b)) for a, b in zip(task.train.input_ids[:5], task.train.labels[:5], strict=True)]
+    lengths = [Request(len(a), len(b)) for a, b in zip(task.train.inputs[:5], task.train.labels[:5], strict=True)]
     assert sorted(read(tmp_path / "texts.jsonl", texts).requests) == sorted(lengths)
 
 

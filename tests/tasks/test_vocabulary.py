@@ -36,7 +36,7 @@ OTHER = texts(3, 600, POOL[:60]) + texts(4, 300, POOL)
 
 def split(sources: list[str]) -> Examples:
     references = [[text, text.upper()[:9]] for text in sources]
-    return Examples(sources=sources, references=references, input_ids=[[]] * len(sources), labels=[[]] * len(sources))
+    return Examples(sources=sources, references=references, inputs=[[]] * len(sources), labels=[[]] * len(sources))
 
 
 def scratch_bpe():

@@ -17,11 +17,12 @@ timed, scored and certified.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from nash_search.config import Workload, digest
 from nash_search.device import Device
+from nash_search.encoder_rows import Given
 from nash_search.errors import InvalidInput, NashSearchError
 from nash_search.latency.workload import PROTOCOL
 from nash_search.runtimes import RUNTIMES
@@ -81,23 +82,24 @@ class Runtime(Protocol):
         Where `export` left an artefact of this precision in the folder, that is what is loaded.
         """
 
-    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
+    def export(self, model: Any, folder: str, workload: Workload, rows: Given | None = None) -> None:
         """Write `folder / artefact`, with its `records.Artefact` (see `artefact.py`), from a PyTorch model.
 
-        Does nothing where `artefact` is None. The folder need not hold a checkpoint. `rows` are token ids
-        of real inputs to compare the engine with eager on (None: random ones).
+        Does nothing where `artefact` is None. The folder need not hold a checkpoint. `rows` are real
+        inputs to compare the engine with eager on (None: random ones).
 
         Raises:
             InvalidInput: the engine cannot say this model, or writes something else than eager.
         """
 
-    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Session:
-        """A session; `inputs` are token ids of real inputs (None: random ones)."""
+    def build(self, model: Any, workload: Workload, inputs: Given | None) -> Session:
+        """A session; `inputs` are real ones (None: random ones)."""
 
-    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+    def tokens(self, model: Any, rows: Given, *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """What the model generates, token for token, one list per row.
 
-        Laid out as eager's: the decoder's start token first, padded to the longest row after the end token.
+        Laid out as eager's: the decoder's start token first, where the model's `generate` gives it, padded to the
+        longest row after the end token.
         """
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:

@@ -8,7 +8,7 @@ a timed call. It takes minutes per model: for a final report, not for a search.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from transformers import CompileConfig
 
 from nash_search.config import Workload
+from nash_search.encoder_rows import Given
 from nash_search.errors import InvalidInput
 from nash_search.latency.runtimes.eager import Eager, EagerSession
 from nash_search.latency.workload import Inputs
@@ -99,7 +100,7 @@ class Compiled(Eager):
         """None to try beside others: each takes minutes."""
         return ()
 
-    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> CompiledSession:
+    def build(self, model: Any, workload: Workload, inputs: Given | None) -> CompiledSession:
         """Compiled for exactly this workload's shapes."""
         placed = self.placed(model, workload)
         return CompiledSession(placed, workload, self.inputs(placed, workload, inputs), given=model)

@@ -7,7 +7,6 @@ what the workload says: length, beams, cache, no sampling.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,8 +14,10 @@ from torch import nn
 
 from nash_search import generation, loading
 from nash_search.config import Workload
+from nash_search.encoder_rows import Given, on_device, rows_of
 from nash_search.errors import InvalidInput
-from nash_search.latency.workload import Inputs, random_inputs, task_inputs
+from nash_search.families import FRAMES_PER_POSITION, find_family
+from nash_search.latency.workload import Inputs, random_features, random_inputs, task_inputs
 
 NATURAL_LIMIT = 4
 """A model that never ends by itself is stopped after this multiple of the workload's output."""
@@ -31,7 +32,8 @@ class EagerSession:
     def __init__(self, model: Any, workload: Workload, inputs: Inputs, given: Any = None) -> None:
         self.model, self.workload, self.inputs = model, workload, inputs
         self.given = model if given is None else given  # gates and hooks do not survive a change of precision
-        self.device = next(model.parameters()).device
+        family = find_family(str(getattr(model.config, "model_type", "")))
+        self._before = 0 if family is not None and family.answers_lack_prompt else 1
         self._was_training = model.training
         self._own_config = model.generation_config
         self._own_attention = getattr(model.config, "_attn_implementation", workload.attention)
@@ -49,14 +51,13 @@ class EagerSession:
         return self._run(self.forced)
 
     def generated_tokens(self, output: torch.Tensor) -> int:
-        """Columns after the decoder's start token."""
-        return int(output.shape[1]) - 1
+        """Columns after the decoder's start token, where it is given."""
+        return int(output.shape[1]) - self._before
 
     def encode(self) -> object:
-        """The encoder alone, from ids on the host."""
+        """The encoder alone, from inputs on the host."""
         with torch.no_grad():
-            ids_BL, mask_BL = self.inputs.ids_BL.to(self.device), self.inputs.mask_BL.to(self.device)
-            return self.model.get_encoder()(input_ids=ids_BL, attention_mask=mask_BL)
+            return self.model.get_encoder()(**on_device(self.inputs.batch, self.model))
 
     def natural(self) -> int:
         """Generate until the model ends by itself (at most its own limit)."""
@@ -83,8 +84,7 @@ class EagerSession:
 
     def _run(self, config: Any) -> torch.Tensor:
         self.model.generation_config = config  # as an argument, its Nones would be filled from the model's own
-        ids_BL, mask_BL = self.inputs.ids_BL.to(self.device), self.inputs.mask_BL.to(self.device)
-        output: torch.Tensor = self.model.generate(ids_BL, attention_mask=mask_BL)
+        output: torch.Tensor = self.model.generate(**on_device(self.inputs.batch, self.model))
         return output.cpu()
 
 
@@ -99,7 +99,7 @@ class Eager:
         halves = ("bfloat16", "float16") if device.startswith("cuda") else ()
         return tuple((dtype, "none") for dtype in ("float32", *halves))
 
-    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
+    def export(self, model: Any, folder: str, workload: Workload, rows: Given | None = None) -> None:
         """Nothing: the checkpoint itself is served."""
 
     def load(self, folder: str, workload: Workload) -> Any:
@@ -108,7 +108,7 @@ class Eager:
         _use_attention(model, workload.attention)
         return model.to(workload.device)
 
-    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> EagerSession:
+    def build(self, model: Any, workload: Workload, inputs: Given | None) -> EagerSession:
         """The model itself where device and precision fit, else a converted copy."""
         placed = self.placed(model, workload)
         return EagerSession(placed, workload, self.inputs(placed, workload, inputs), given=model)
@@ -122,11 +122,13 @@ class Eager:
             return found
         return (loading.copied(found) if found is model else found).to(workload.device)
 
-    def inputs(self, model: Any, workload: Workload, rows: Sequence[Sequence[int]] | None) -> Inputs:
-        """Real inputs, or random ones of ordinary tokens of this model."""
+    def inputs(self, model: Any, workload: Workload, rows: Given | None) -> Inputs:
+        """Real inputs, or random ones: ordinary tokens of this model, or features of its window."""
         config = model.config
         if rows is not None:
             return task_inputs(workload, rows, pad=config.pad_token_id or 0)
+        if model.main_input_name == "input_features":
+            return random_features(workload, config.num_mel_bins, FRAMES_PER_POSITION * config.max_source_positions)
         return random_inputs(workload, vocabulary=config.vocab_size, special=self.special(config))
 
     def special(self, config: Any) -> set[int]:
@@ -138,20 +140,16 @@ class Eager:
             found |= set(value if isinstance(value, list) else [] if value is None else [value])
         return found
 
-    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+    def tokens(self, model: Any, rows: Given, *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generate freely from padded rows, in one batch; settings besides these are the model's own."""
-        width = max(len(row) for row in rows)
-        pad = model.config.pad_token_id or 0
-        device = next(model.parameters()).device
-        ids_BL = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
-        mask_BL = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        batch = on_device(rows_of(rows).batch(model.config.pad_token_id or 0), model)
         own, was_training = model.generation_config, model.training
         config = _without_sampling(own)
         config.update(max_new_tokens=max_new_tokens, max_length=None, num_beams=beams)
         model.generation_config = config
         model.eval()
         try:
-            output: list[list[int]] = model.generate(ids_BL, attention_mask=mask_BL).tolist()
+            output: list[list[int]] = model.generate(**batch).tolist()
         finally:
             model.generation_config = own
             model.train(was_training)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nash_search.tasks import task
 from nash_search.tasks.task import encode
-from nash_search.tasks.token_rows import TokenRows
+from nash_search.token_rows import TokenRows
 
 ROWS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8)
 

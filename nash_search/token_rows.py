@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
+import torch
 
 Int32 = np.ndarray[Any, np.dtype[np.int32]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
@@ -107,3 +108,12 @@ class TokenRows(Sequence[list[int]]):
         padded = np.full(real.shape, pad, dtype=np.int64)
         padded[real] = self._flat[(starts[:, None] + column)[real]]
         return padded, real
+
+    def followed_by(self, more: TokenRows) -> TokenRows:
+        """These rows, then others."""
+        return TokenRows.joined([self, more])
+
+    def batch(self, pad: int) -> dict[str, torch.Tensor]:
+        """All rows as a model's forward takes them: input_ids and attention_mask, (rows, longest row)."""
+        ids, real = self.padded(np.arange(len(self)), pad)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(real.astype(np.int64))}
