@@ -13,11 +13,11 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,speech]'
 	touch $@
 
 .venv/installed-engines: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,ctranslate2,onnxruntime]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,speech,ctranslate2,onnxruntime]'
 	touch $@
 
 .venv/installed-serving: .venv/installed tests/serving/optimum.txt

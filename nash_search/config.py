@@ -25,7 +25,7 @@ from nash_search.recipes import TeacherRecipe as TeacherRecipe
 from nash_search.runtimes import Runtime
 from nash_search.traffic import Traffic as Traffic
 
-METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer".split())
+METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer cer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
@@ -128,9 +128,13 @@ class TaskConfig(Knobs):
     prefix: str = ""
     """Prompt put before every input."""
     metric: str | None = None
-    """rouge1|2|L|Lsum, bleu, chrf, exact_match, accuracy, f1, per, wer or module:Class."""
+    """rouge1|2|L|Lsum, bleu, chrf, exact_match, accuracy, f1, per, wer, cer or module:Class."""
     metric_direction: Literal["maximize", "minimize"] | None = None
     """Direction of a metric of your own."""
+    language: str | None = None
+    """Language that is spoken (en), for a speech model of several; --task translate writes English."""
+    audio_seconds: int | None = Field(default=None, ge=1, le=30)
+    """Window of a speech model, in training, timing and exports (default: the model's own)."""
     max_input_tokens: int | None = Field(default=None, ge=1)
     """Inputs are cut to this many tokens."""
     max_output_tokens: int | None = Field(default=None, ge=1)
@@ -143,6 +147,12 @@ class TaskConfig(Knobs):
     """Train examples that are used (default: all)."""
     allow_overlap: bool = False
     """Keep and count sources that stand in two splits."""
+
+    @model_serializer(mode="wrap")
+    def _said_where_asked_for(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A task of texts is written as it always was, so that studies of before keep their names."""
+        found: dict[str, Any] = plain(self)
+        return {k: v for k, v in found.items() if v is not None or k not in ("language", "audio_seconds")}
 
     @field_validator("metric")
     @classmethod

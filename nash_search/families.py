@@ -251,7 +251,14 @@ FAMILIES: dict[str, Family] = {
         ),
         _bart("marian", "Marian (OPUS-MT)", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
         _bart("m2m_100", "M2M100, NLLB", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
-        _bart("whisper", "Whisper", "NashWhisperForConditionalGeneration", reads_text=False),
+        _bart(
+            "whisper",
+            "Whisper",
+            "NashWhisperForConditionalGeneration",
+            reads_text=False,
+            answers_lack_prompt=True,
+            engines=(),
+        ),
     )
 }
 

@@ -30,7 +30,7 @@ from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train
 from nash_search.records import CurvePoint, Quality
 from nash_search.tasks import exported, models
-from nash_search.tasks.load import load_scratch_task, load_task
+from nash_search.tasks.load import load_scratch_task, task_of_model
 from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
 
@@ -59,8 +59,10 @@ def starting_point(config: SearchConfig) -> tuple[Task, Any, TeacherRecipe]:
     if start is None:
         return load_scratch_task(config.task, recipe), None, recipe
     found = models.find_model(start, config.revision)
-    task = load_task(config.task, models.load_tokenizer(found), models.generation_settings(found))
+    task = task_of_model(found, config.task)
     model = pruner.load(found.folder).float()
+    if task.ear is not None:
+        model = pruner.cut_window(model, task.ear.hearing.positions)
     exported.complete(model, task.tokenizer)
     task = replace(task, notes=(*task.notes, *exported.generation_notes(found, task)))
     return task, model, recipe.model_copy(update={"init": start})
@@ -150,11 +152,12 @@ def finetune(
     _set_dropout_modules(student, recipe.dropout)
     student.to(device)
     exported.carry(student, task)
-    pruner.check_export(student, output.absolute(), tokenizer=task.tokenizer)
+    pruner.check_export(student, output.absolute(), tokenizer=task.tokenizer, extractor=task.extractor)
     batches = task.train_batches(recipe.batch_size, recipe.seed)
     steps = max(1, round(recipe.epochs * batches.steps_per_epoch))
     rungs = sorted({*range(batches.steps_per_epoch, steps, batches.steps_per_epoch), steps})
-    question = digest([recipe.model_dump(exclude={"threads"}), task.train.fingerprint])
+    window = [task.input_tokens] if task.ear is not None else []
+    question = digest([recipe.model_dump(exclude={"threads"}), task.train.fingerprint, *window])
     state = StateFile(path=output / ".training" / "state.safetensors", question=question, every_s=save_every_s)
     before = _begun(state)
     state.details = dict(before["details"]) if before is not None else {"curve": []}
@@ -196,6 +199,8 @@ def finetune(
     _set_dropout(student.config, 0.0)  # distillation must see the same teacher each time
     student.cpu().save_pretrained(output)
     pruner.save_tokenizer(task.tokenizer, output)
+    if task.extractor is not None:
+        task.extractor.save_pretrained(output)
     shutil.rmtree(state.path.parent)
     return Finetuned(
         folder=output,

@@ -126,10 +126,16 @@ class Vocabulary(Told):
 
 
 class Inputs(Told):
-    """How a text becomes an input."""
+    """How a text, or a recording, becomes an input."""
 
     prefix: str = ""
     max_tokens: int | None = None
+    audio_seconds: float | None = None
+    """Window of a model that hears; None: it reads text."""
+    rate: int | None = None
+    """Samples a second."""
+    clip_seconds: float | None = None
+    """The median recording."""
 
 
 class DenseRow(Told):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.sequence_distillation import answered, labelled
     from nash_search.pruner.stages import Pruned
     from nash_search.pruner.supernet import Supernet, train_supernet
-    from nash_search.pruner.surgery import cut, random_cut, shapes_of, shorten
+    from nash_search.pruner.surgery import cut, cut_window, random_cut, shapes_of, shorten
     from nash_search.pruner.teacher_cache import TeacherCache
     from nash_search.pruner.training import Optimization, TrainingContext, Watch, in_bf16, train
     from nash_search.pruner.vocabulary import trim_vocabulary
@@ -46,6 +46,7 @@ _HOME = {
     "train": "training",
     "train_supernet": "supernet",
     "cut": "surgery",
+    "cut_window": "surgery",
     "in_bf16": "training",
     "random_cut": "surgery",
     "shapes_of": "surgery",
@@ -63,6 +64,7 @@ __all__ = [
     "answered",
     "check_export",
     "cut",
+    "cut_window",
     "in_bf16",
     "labelled",
     "largest_sparsity_pct",

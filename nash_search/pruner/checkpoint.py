@@ -21,7 +21,7 @@ from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.surgery import is_narrow
 
 
-def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = None) -> Path:
+def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = None, extractor: Any = None) -> Path:
     """Write the model as a Hugging Face folder; an existing folder at `path` is replaced.
 
     Args:
@@ -29,6 +29,7 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
         path: the folder.
         format: `auto`, or `stock` to insist on a folder that plain `from_pretrained` reads.
         tokenizer: saved beside the weights.
+        extractor: the feature extractor of a model that hears, saved there too.
     """
     if format not in ("auto", "stock"):
         raise InvalidInput(f"format must be auto or stock, but got {format}")
@@ -44,6 +45,8 @@ def save(model: Any, path: str | Path, format: str = "auto", tokenizer: Any = No
             model.save_pretrained(staging)
         if tokenizer is not None:
             save_tokenizer(tokenizer, staging)
+        if extractor is not None:
+            extractor.save_pretrained(staging)
         _say_untied(model, staging / "config.json")
     return target
 
@@ -61,11 +64,11 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         settings_file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any = None) -> None:
+def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any = None, extractor: Any = None) -> None:
     """Write the model as an export, read it back, and throw it away: asked before anything is trained.
 
     Args:
-        model: as for `save`, with its format and tokenizer.
+        model: as for `save`, with its format, tokenizer and feature extractor.
         beside: where exports will lie, or a folder that will be there; its disk is written to.
 
     Raises:
@@ -74,7 +77,7 @@ def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any 
     there = next(path for path in beside.parents if path.is_dir())
     with tempfile.TemporaryDirectory(prefix=".nash-search-export-", dir=there) as folder:
         try:
-            load(save(model, Path(folder) / "export", format, tokenizer))
+            load(save(model, Path(folder) / "export", format, tokenizer, extractor))
         except (InvalidInput, OSError, MemoryError):
             raise
         except Exception as error:

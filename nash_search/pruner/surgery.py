@@ -78,6 +78,30 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
     return student
 
 
+def cut_window(model: Any, positions: int) -> Any:
+    """A copy whose encoder hears a window of so many positions, the first ones; the model itself where it has no more.
+
+    On these positions it computes what the encoder does with its other ones cut off: no weight is changed, but
+    neither encoder nor decoder has been trained to hear a recording end so soon (`docs/speech.md`).
+
+    Raises:
+        InvalidInput: the model has fewer.
+    """
+    own = int(model.config.max_source_positions)
+    if not 0 < positions <= own:
+        raise InvalidInput(f"window must be of 1 to {own} positions (the model's), but got {positions}")
+    if positions == own:
+        return model
+    student = loading.copied(model)
+    encoder = student.get_encoder()
+    table = encoder.embed_positions
+    table.weight = torch.nn.Parameter(table.weight.detach()[:positions].clone(), requires_grad=False)
+    table.num_embeddings = encoder.max_source_positions = positions
+    for config in (student.config, encoder.config):
+        config.max_source_positions = positions
+    return student
+
+
 def undisturbed(model: Any) -> Any:
     """The model, set to run every block on all of its input while it trains; teacher and student then see the same."""
     for stack in (model.get_encoder(), model.get_decoder()):

@@ -29,7 +29,7 @@ from nash_search.search.export_names import MEASUREMENT
 from nash_search.summary_rows import DenseRow
 from nash_search.tasks import models, traffic
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.load import EMBEDDED, load_task
+from nash_search.tasks.load import EMBEDDED, task_of_model
 from nash_search.traffic import Traffic
 from nash_search.trial.deployment import Serving
 
@@ -115,7 +115,7 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
         source = "assumed; --data takes those of your data, --input-tokens and --output-tokens fix them"
     if _named(config):
         folder = models.vet(path)
-        task = load_task(config.task, models.load_tokenizer(folder), models.generation_settings(folder))
+        task = task_of_model(folder, config.task)
         known = known.model_copy(update={"input_tokens": task.input_tokens, "output_tokens": task.output_tokens})
         source = f"medians of {config.task.data or config.task.name}"
     given = {request.input_tokens, request.output_tokens} - {None}
@@ -141,8 +141,7 @@ def traffic_of_data(path: Path, config: SearchConfig) -> Traffic:
         fix = "give --data, or a file to --traffic"
         raise InvalidInput("traffic of your data needs them, but got none", where="--traffic", fix=fix)
     folder = models.vet(path)
-    loaded = load_task(task, models.load_tokenizer(folder), models.generation_settings(folder))
-    return traffic.of_task(loaded, f"train split of {task.data or task.name}")
+    return traffic.of_task(task_of_model(folder, task), f"train split of {task.data or task.name}")
 
 
 def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelity | None:
@@ -163,10 +162,9 @@ def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelit
     if (workload.quantize == "none" and workload.dtype == "float32") or asked is None:
         return None
     folder = models.vet(path)
-    settings = models.generation_settings(folder, workload.beams)
     serving = Serving(
         workload,
-        load_task(asked, models.load_tokenizer(folder), settings),
+        task_of_model(folder, asked, workload.beams),
         lambda: devices.training_guard(workload.device),
     )
     found = serving.fidelity(pruner.load(path), serving.runtime.load(str(path), workload))

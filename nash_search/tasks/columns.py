@@ -20,6 +20,13 @@ PAIRS = (
     ("src", "tgt"),
     ("question", "answer"),
     ("prompt", "completion"),
+    ("file", "text"),
+    ("file", "transcript"),
+    ("file_name", "transcription"),
+    ("audio", "text"),
+    ("audio", "transcription"),
+    ("audio", "sentence"),
+    ("path", "sentence"),
 )
 """Column names that are guessed, in any case, first match first; two languages come after them."""
 _LANGUAGE = re.compile(r"(translation\.)?[A-Za-z]{2,3}([-_][A-Za-z]{2,4})?")

@@ -21,6 +21,7 @@ from functools import lru_cache
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput, shown
 from nash_search.summary_rows import DataFacts
+from nash_search.tasks.clips import Clips
 from nash_search.tasks.columns import choose_columns, listed, same_column
 from nash_search.tasks.rows import Source, open_source
 from nash_search.tasks.tables import Table
@@ -47,9 +48,10 @@ class Split:
         """Source and references, row by row."""
         return zip(self.sources, self.references, strict=True)
 
-    def hash_order(self) -> list[int]:
-        """Row numbers ordered by a hash of the source, so that the first n are a fair sample."""
-        return sorted(range(len(self)), key=lambda i: _hash(self.sources[i]))
+    def first(self, count: int | None) -> Split:
+        """`count` rows (None: all) in the order of a hash of their source, so that they are a fair sample."""
+        order = sorted(range(len(self)), key=lambda i: _hash(self.sources[i]))[:count]
+        return Split(sources=[self.sources[i] for i in order], references=[self.references[i] for i in order])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +67,19 @@ class Texts:
 
 
 @lru_cache(maxsize=1)
-def read_texts(config: TaskConfig) -> Texts:
+def read_texts(config: TaskConfig, clips: Clips | None = None) -> Texts:
     """Read, check and split the data of a task (the last one is kept: it is asked for by check and by load).
+
+    Args:
+        config: what was asked.
+        clips: the recordings that sources name; None: sources are texts.
 
     Raises:
         InvalidInput: one line naming the file, column, row or split that breaks a rule.
     """
     source = open_source(config)
     notes = list(source.notes)
-    reader = _Reader(config, source, notes)
+    reader = _Reader(config, source, notes, clips)
     train = reader.read("train")
     validation = reader.read("validation") if "validation" in source.splits else None
     keys = {"train": [_key(one) for one in train.sources]}
@@ -102,7 +108,7 @@ def read_texts(config: TaskConfig) -> Texts:
             raise InvalidInput(what, where=source.name)
 
     def read_test() -> Split:
-        again = _Reader(config, source, [])
+        again = _Reader(config, source, [], clips)
         if "test" in source.splits:
             return again.read("test")
         rest = overlap.without(again.read("train"), "train")
@@ -125,8 +131,9 @@ def read_texts(config: TaskConfig) -> Texts:
 class _Reader:
     """Rows of one source as texts; columns are settled once, on the first table read."""
 
-    def __init__(self, config: TaskConfig, source: Source, notes: list[str]) -> None:
+    def __init__(self, config: TaskConfig, source: Source, notes: list[str], clips: Clips | None) -> None:
         self._config = config
+        self._clips = clips
         self._source = source
         self._notes = notes
         self._columns: tuple[str, str] | None = None
@@ -150,6 +157,7 @@ class _Reader:
                         raise InvalidInput(what, where=table.name)
                 several = [one for one in several if one and one.strip()]
                 if text and text.strip() and several:
+                    self._check_clip(text, f"{table.name}, {table.unit} {number}")
                     kept += 1
                     yield text, several
             if table.note and table.note not in self._notes:
@@ -161,6 +169,15 @@ class _Reader:
             raise InvalidInput("rows must have a source and a reference, but got none that do", where=where)
         if kept < seen:
             self._notes.append(f"{seen - kept:,} of {seen:,} rows of {split} have no text and are left out")
+
+    def _check_clip(self, name: str, where: str) -> None:
+        """Refuse a row whose recording cannot be heard, by its header."""
+        if self._clips is None:
+            return
+        try:
+            self._clips.check(name)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), where=where) from None
 
     def _columns_in(self, table: Table) -> tuple[str, str]:
         """What this table calls the two columns; other splits and shards may differ in order and case."""

@@ -47,7 +47,8 @@ def too_long(settings: Mapping[str, Any], longest: int) -> list[str]:
 def carry(model: Any, task: Task) -> None:
     """Write into a model's configs how the task feeds it and lets it write, so that every export says so."""
     settings = model.generation_config
-    settings.update(**task.generation, max_length=None)
+    for name, value in settings.update(**task.generation, max_length=None).items():
+        setattr(settings, name, value)  # a language, which only some models have
     settings.update(**dict.fromkeys(too_long(vars(settings), task.max_output_tokens)))
     # pipelines of transformers 4 read both: `prefix` is put before every input, the other replaces settings
     if getattr(model.config, "task_specific_params", None) is not None:

@@ -39,9 +39,15 @@ SPLIT_WORDS = {
 KNOWN = "JSONL, JSON, CSV, TSV or Parquet"
 _PAIRED = {"src", "tgt", "source", "target", "document", "summary", "input", "output"}
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][a-z]{2,4})?")
-_NO_LANGUAGE = set("txt log md py sh bin pkl pth npy npz tmp bak zip tar bz2 xml pdf doc cfg ini yml idx lock".split())
+_NO_LANGUAGE = set(
+    "txt log md py sh bin pkl pth npy npz tmp bak zip tar bz2 xml pdf doc cfg ini yml idx lock wav ogg".split()
+)
 _DESCRIPTIONS = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}
-_UNREMARKABLE = re.compile(r"(readme|licen[cs]e|citation|dataset_dict|dataset_infos?)\b.*", re.IGNORECASE)
+_UNREMARKABLE = re.compile(
+    r"(readme|licen[cs]e|citation|dataset_dict|dataset_infos?)\b.*|.*\.(wav|flac|ogg|opus|mp3|m4a)|clips|audio",
+    re.IGNORECASE,
+)
+"""Left alone without a word; recordings are named by rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

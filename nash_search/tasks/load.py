@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nash_search.config import TaskConfig, TeacherRecipe
 from nash_search.errors import InvalidInput
-from nash_search.tasks import models
+from nash_search.tasks import models, speech
 from nash_search.tasks.data import Split, Texts, read_texts
 from nash_search.tasks.example_counts import TaskMetric
+from nash_search.tasks.hearing import Hearing, hearing_of
 from nash_search.tasks.metrics import METRICS
-from nash_search.tasks.task import Examples, SealedTest, Task, encode, median_length
-from nash_search.token_rows import Int64
+from nash_search.tasks.task import Examples, SealedTest, Task, encode, length_cap, median_length, scored_with
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +38,7 @@ def load_task(
     generation: Mapping[str, Any] | None = None,
     *,
     texts: Texts | None = None,
+    hearing: Hearing | None = None,
 ) -> Task:
     """Read and check the data, encode it, and say what was decided in `Task.notes`.
 
@@ -48,6 +47,7 @@ def load_task(
         tokenizer: the teacher's; None for an embedded task's own.
         generation: the teacher's scoring settings (`models.generation_settings`); None: greedy.
         texts: the user's data where it was read before (`data.read_texts`).
+        hearing: the ears of the model (`hearing_of`); None: it reads text.
 
     Raises:
         InvalidInput: in the user's words, when the data break a rule.
@@ -59,7 +59,22 @@ def load_task(
         return _g2p(config, tokenizer, generation or {})
     if tokenizer is None:
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
+    if hearing is not None:
+        metric = metric_of(config, speech.DEFAULT_METRIC)
+        return speech.speech_task(config, hearing, tokenizer, generation or {}, metric)
     return _own(config, tokenizer, generation or {}, texts or read_texts(config))
+
+
+def task_of_model(found: models.ModelFolder, config: TaskConfig, beams: int | None = None) -> Task:
+    """The task as a vetted folder's model reads or hears it, and writes.
+
+    Args:
+        found: the folder.
+        config: what was asked of the task.
+        beams: what the workload asks for instead of the folder's own.
+    """
+    settings, hearing = models.generation_settings(found, beams), hearing_of(found, config)
+    return load_task(config, models.load_tokenizer(found), settings, hearing=hearing)
 
 
 def load_scratch_task(config: TaskConfig, recipe: TeacherRecipe) -> Task:
@@ -94,10 +109,6 @@ def metric_of(config: TaskConfig, default: str) -> TaskMetric:
     return import_metric(name, config.metric_direction)
 
 
-def _settings(generation: Mapping[str, Any], cap: int) -> dict[str, Any]:
-    return {"num_beams": 1, "do_sample": False, **generation, "max_new_tokens": cap}
-
-
 def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generation: Mapping[str, Any]) -> Task:
     from nash_search.tasks import g2p
 
@@ -115,7 +126,7 @@ def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generati
         input_tokens=median_length(train.inputs),
         output_tokens=median_length(train.labels),
         max_output_tokens=cap,
-        generation=_settings(generation, cap),
+        generation=scored_with(generation, cap),
         batch_size=G2P_BATCH,
         sealed=SealedTest(read=lambda: g2p.examples_of("test", tokens).in_hash_order().first(config.test_examples)),
     )
@@ -125,13 +136,13 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
     metric = metric_of(config, DEFAULT_METRIC)
     notes = list(texts.notes)
     limit = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
-    sample = _first(texts.train, 2000)
+    sample = texts.train.first(2000)
     sources, targets = _texts(sample, config.prefix)
-    inputs = _length_cap(encode(tokenizer, sources, None).lengths, config.max_input_tokens, limit)
-    outputs = _length_cap(encode(tokenizer, targets, None, as_target=True).lengths, config.max_output_tokens, limit)
+    inputs = length_cap(encode(tokenizer, sources, None).lengths, config.max_input_tokens, limit)
+    outputs = length_cap(encode(tokenizer, targets, None, as_target=True).lengths, config.max_output_tokens, limit)
 
     def encoded(split: Split, count: int | None) -> Examples:
-        split = _first(split, count)
+        split = split.first(count)
         with_prefix, first_targets = _texts(split, config.prefix)
         return Examples(
             sources=with_prefix,
@@ -155,7 +166,7 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
         input_tokens=median_length(train.inputs),
         output_tokens=median_length(train.labels),
         max_output_tokens=outputs,
-        generation=_settings(generation, outputs),
+        generation=scored_with(generation, outputs),
         batch_size=1,
         sealed=SealedTest(read=lambda: encoded(texts.read_test(), config.test_examples)),
         prefix=config.prefix,
@@ -167,17 +178,3 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
 
 def _texts(split: Split, prefix: str) -> tuple[list[str], list[str]]:
     return [prefix + source for source in split.sources], [several[0] for several in split.references]
-
-
-def _first(split: Split, count: int | None) -> Split:
-    """`count` rows in the order of a hash of their source (None: all, in that order)."""
-    order = split.hash_order()[:count]
-    return Split(sources=[split.sources[i] for i in order], references=[split.references[i] for i in order])
-
-
-def _length_cap(lengths: Int64, asked: int | None, limit: int | None) -> int:
-    """Tokens kept: asked for, or the data's own, never more than the tokenizer says the model takes."""
-    longest, usual = int(lengths.max()), float(np.percentile(lengths, 99))
-    own = longest if longest <= 2 * usual else usual
-    cap = asked or -(-int(own) // 8) * 8
-    return min(cap, limit) if limit else cap

@@ -8,7 +8,7 @@ own metric is `own_metric`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -28,10 +28,8 @@ class ErrorRate(CountedMetric):
 
     def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Counts:
         """(errors, reference units, 1 if any error, 1) of each example's closest reference."""
-        import jiwer
-
         pairs = [(r, p) for p, several in zip(predictions, references, strict=True) for r in several]
-        aligned = jiwer.process_words([r for r, _ in pairs], [p for _, p in pairs])
+        aligned = self.aligned([r for r, _ in pairs], [p for _, p in pairs])
         edits = iter(
             (sum(_edits(chunk) for chunk in chunks), len(reference))
             for chunks, reference in zip(aligned.alignments, aligned.references, strict=True)
@@ -41,6 +39,12 @@ class ErrorRate(CountedMetric):
             errors, units = min((next(edits) for _ in several), key=lambda found: found[0])  # ties: the first
             rows.append((errors, units, float(errors > 0), 1.0))
         return np.array(rows, dtype=np.float64)
+
+    def aligned(self, references: list[str], predictions: list[str]) -> Any:
+        """jiwer's alignment of their units."""
+        import jiwer
+
+        return jiwer.process_words(references, predictions)
 
     def value(self, total: Counts) -> float:
         """100 - errors per reference unit, percent."""
@@ -60,6 +64,50 @@ class WordErrorRate(ErrorRate):
     def beside(self, total: Counts) -> dict[str, float]:
         """The plain rate."""
         return {"wer": _share(total[0], total[1])}
+
+
+class CharacterErrorRate(ErrorRate):
+    """100 minus the character error rate of texts."""
+
+    label = "100-CER"
+    unit = "character"
+
+    def aligned(self, references: list[str], predictions: list[str]) -> Any:
+        """jiwer's alignment of their characters."""
+        import jiwer
+
+        return jiwer.process_characters(references, predictions)
+
+    def beside(self, total: Counts) -> dict[str, float]:
+        """The plain rate."""
+        return {"cer": _share(total[0], total[1])}
+
+
+class Normalised(CountedMetric):
+    """Another metric of texts as a normaliser leaves them."""
+
+    def __init__(self, metric: CountedMetric, normalise: Callable[[str], str], name: str) -> None:
+        self.label, self.direction = metric.label, metric.direction
+        self._metric, self._normalise, self._name = metric, normalise, name
+        super().__init__()
+
+    def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Counts:
+        """The metric's own counts."""
+        plain = [[self._normalise(text) for text in several] for several in references]
+        return self._metric.statistics([self._normalise(text) for text in predictions], plain)
+
+    def value(self, total: Counts) -> float:
+        """The metric's own."""
+        return self._metric.value(total)
+
+    def beside(self, total: Counts) -> dict[str, float]:
+        """The metric's own."""
+        return self._metric.beside(total)
+
+    @property
+    def signature(self) -> str:
+        """The metric's own, and the normaliser with the version of the library that it is of."""
+        return f"{self._metric.signature}|norm:{self._name}, transformers {version('transformers')}"
 
 
 class PhonemeErrorRate(ErrorRate):
@@ -205,6 +253,7 @@ def _rouge(name: str) -> type[Rouge]:
 METRICS: dict[str, type[CountedMetric]] = {
     "per": PhonemeErrorRate,
     "wer": WordErrorRate,
+    "cer": CharacterErrorRate,
     "exact_match": ExactMatch,
     "accuracy": Accuracy,
     "f1": MacroF1,

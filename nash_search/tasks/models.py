@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search import generation
 from nash_search.errors import InvalidInput, shown
-from nash_search.families import FAMILIES, NOT_YET, PREFIX, Layout, family_type, find_family, text_families
+from nash_search.families import FAMILIES, NOT_YET, PREFIX, Layout, family_type, find_family
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks import hub
@@ -102,7 +102,7 @@ def vet_timed(folder: Path) -> dict[str, Any]:
     """
     where, config = place(folder), _own_config(folder)
     tensors = _tensors(folder, where)
-    if family_type(config) in text_families() or not config.get("is_encoder_decoder"):
+    if family_type(config) in FAMILIES or not config.get("is_encoder_decoder"):
         _check_shapes(_family(config, config.get("model_type"), where), tensors, where)
     generation.of_folder(folder)
     return config
@@ -201,16 +201,12 @@ def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[s
     if not isinstance(model_type, str):
         raise InvalidInput(f"config.json must name a model_type, but got {shown(model_type)}", where=where)
     family = find_family(model_type)
-    if family is None or not family.reads_text:
+    if family is None:
         kind = shown(model_type)
         if not config.get("is_encoder_decoder"):
             kind += ", which is no encoder-decoder"
         fix = NOT_YET.get(model_type, "nash-search prunes encoder-decoder models")
-        if family is not None:
-            kind, fix = f"{kind}, whose input is not text", "nash_search.pruner prunes it from Python"
-        raise InvalidInput(
-            f"model must be one of {', '.join(sorted(text_families()))}, but got {kind}", where=where, fix=fix
-        )
+        raise InvalidInput(f"model must be one of {', '.join(sorted(FAMILIES))}, but got {kind}", where=where, fix=fix)
     family.check_settings(config, where)
     names = (family.layout.encoder_depth_key, family.layout.decoder_depth_key)
     layers = [config.get(name) for name in names]
@@ -270,6 +266,9 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
     # a base model saved by itself (facebook/bart-base) has no `model.` in its names
     base = "model." if any(name.startswith("model.") for name in tensors) else ""
     expected: dict[str, tuple[Any, Any]] = {f"{base}shared.weight": (vocabulary, width)}
+    if not FAMILIES[found["model_type"]].reads_text:
+        expected = {f"{base}decoder.embed_tokens.weight": (vocabulary, width)}
+        expected[f"{base}encoder.embed_positions.weight"] = (config.get("max_source_positions"), width)
     if not found["ours"]:
         block = f"{base}encoder.{layout.blocks}.0."
         inner = _attention_width(config, layout, where)

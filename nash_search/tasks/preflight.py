@@ -15,6 +15,7 @@ from typing import Any
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import models
+from nash_search.tasks.hearing import Hearing, hearing_of, texts_of
 from nash_search.tasks.own_metric import is_there
 
 _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -36,10 +37,11 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     if config.task.data is None and config.task.name != "g2p":
         what = f"task must be g2p, or come with data, but got {config.task.name!r}"
         raise InvalidInput(what, where="--task", fix="give --data")
+    found: models.ModelFolder | None = None
     if not needs_model:
         start = config.model or (config.teacher.init if config.teacher else "scratch")
         if start != "scratch":
-            models.find_model(start, config.revision)
+            found = models.find_model(start, config.revision)
     elif config.model is not None:
         found = models.find_model(config.model, config.revision)
         _check_space(config, found)
@@ -47,11 +49,34 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     elif config.task.data is not None:
         fix = "give --model; nash-search finetune makes one"
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
+    hearing = None if found is None else _checked_hearing(config, found)
     if config.task.data is not None:
         from nash_search.tasks.data import read_texts
 
-        return read_texts(config.task).notes
+        return (texts_of(hearing, config.task) if hearing is not None else read_texts(config.task)).notes
     return ()
+
+
+def _checked_hearing(config: SearchConfig, found: models.ModelFolder) -> Hearing | None:
+    """A model's ears; what does not go with them is refused. None: it reads text."""
+    hearing = hearing_of(found, config.task)
+    if hearing is None:
+        return None
+    if config.task.data is None:
+        what = "a model of speech needs your recordings, but got none"
+        raise InvalidInput(what, where="--data", fix="give a folder with a JSONL of file and text")
+    if config.trim_vocab:
+        raise InvalidInput("trim_vocab must be left out for a model of speech, but got true", where="--trim-vocab")
+    asked, family = config.workload, found.model_type
+    if asked.runtime != "eager":
+        raise InvalidInput(f"runtime must be eager for {family}, but got {asked.runtime}", where="--runtime")
+    if asked.input_tokens not in (None, hearing.positions):
+        what = f"input_tokens must be {hearing.positions} (the window's positions), but got {asked.input_tokens}"
+        raise InvalidInput(what, where="--input-tokens", fix="leave it out; --audio-seconds sets the window")
+    if (asked.output_tokens or 1) > hearing.longest_output:
+        what = f"output_tokens must be at most {hearing.longest_output} (the model's positions after the prompt)"
+        raise InvalidInput(f"{what}, but got {asked.output_tokens}", where="--output-tokens")
+    return hearing
 
 
 def has_gpu() -> bool:

@@ -14,8 +14,8 @@ The test split is read through `Task.open_sealed_test` alone, which counts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ import numpy as np
 import torch
 
 from nash_search.encoder_rows import EncoderRows, rows_of
-from nash_search.token_rows import TokenRows
+from nash_search.token_rows import Int64, TokenRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from nash_search.summary_rows import DataFacts
     from nash_search.tasks.example_counts import TaskMetric
+    from nash_search.tasks.features import Ear
 
 CHUNK_BATCHES = 50
 """Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""
@@ -48,6 +49,8 @@ class Examples:
     references: list[list[str]]
     inputs: EncoderRows
     labels: TokenRows
+    content: str = ""
+    """Digest of what the sources name, where they are no texts."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "labels"):  # lists of lists too, where there are few
@@ -63,7 +66,8 @@ class Examples:
         """The first `count` examples (None: all)."""
         if count is None or count >= len(self):
             return self
-        return Examples(
+        return replace(
+            self,
             sources=self.sources[:count],
             references=self.references[:count],
             inputs=self.inputs.picked(range(count)),
@@ -72,7 +76,8 @@ class Examples:
 
     def followed_by(self, more: Examples) -> Examples:
         """These examples, then others."""
-        return Examples(
+        return replace(
+            self,
             sources=self.sources + more.sources,
             references=self.references + more.references,
             inputs=self.inputs.followed_by(more.inputs),
@@ -82,7 +87,8 @@ class Examples:
     def in_hash_order(self) -> Examples:
         """The same examples ordered by a hash of the source, so that the first n are a fair sample."""
         order = sorted(range(len(self)), key=lambda i: hashlib.sha256(self.sources[i].encode("utf-8")).digest())
-        return Examples(
+        return replace(
+            self,
             sources=[self.sources[i] for i in order],
             references=[self.references[i] for i in order],
             inputs=self.inputs.picked(order),
@@ -92,7 +98,7 @@ class Examples:
     @cached_property
     def fingerprint(self) -> str:
         """Eight hex digits of the texts: the same split gives the same number anywhere."""
-        state = hashlib.sha256()
+        state = hashlib.sha256(self.content.encode())
         for source, references in zip(self.sources, self.references, strict=True):
             state.update("\x1f".join((source, *references)).encode("utf-8", "surrogatepass") + b"\x1e")
         return state.hexdigest()[:8]
@@ -132,6 +138,12 @@ class Task:
     batch_size: int
     """Sequences per `generate` call of the default workload."""
     sealed: SealedTest
+    ear: Ear | None = None
+    """What makes features of recordings; None: sources are texts."""
+    prompt_tokens: int = 0
+    """Tokens of every label that `generate` is given, not asked for."""
+    clip_seconds: float | None = None
+    """Median recording, before it is filled up to the window."""
     prefix: str = ""
     """Prompt already put before every source of the splits; `predict` adds it to new ones."""
     max_input_tokens: int | None = None
@@ -150,8 +162,15 @@ class Task:
         """The only way to the test split; `sealed.opened` says how often it was taken."""
         return self.sealed.open()
 
-    def encode(self, sources: Sequence[str]) -> TokenRows:
-        """Token ids of sources as the splits have them: prefix first, truncated alike."""
+    @property
+    def extractor(self) -> Any:
+        """The feature extractor that every export carries; None: it reads text."""
+        return self.ear.extractor if self.ear is not None else None
+
+    def encode(self, sources: Sequence[str]) -> EncoderRows:
+        """What goes into the encoder, as the splits have it: texts with the prefix, truncated alike; or recordings."""
+        if self.ear is not None:
+            return self.ear.rows(sources)[0]
         texts = [self.prefix + source for source in sources]
         return encode(self.tokenizer, texts, self.max_input_tokens)
 
@@ -219,3 +238,16 @@ def _encoded(
 def median_length(rows: EncoderRows) -> int:
     """Median length, at least 1."""
     return max(1, int(np.median(rows.lengths))) if len(rows) else 1
+
+
+def length_cap(lengths: Int64, asked: int | None, limit: int | None) -> int:
+    """Tokens kept: asked for, or the data's own, never more than the tokenizer or the model says it takes."""
+    longest, usual = int(lengths.max()), float(np.percentile(lengths, 99))
+    own = longest if longest <= 2 * usual else usual
+    cap = asked or -(-int(own) // 8) * 8
+    return min(cap, limit) if limit else cap
+
+
+def scored_with(generation: Mapping[str, Any], cap: int) -> dict[str, Any]:
+    """The settings of `generate`: greedy unless the model's own say otherwise, and this many new tokens at most."""
+    return {"num_beams": 1, "do_sample": False, **generation, "max_new_tokens": cap}

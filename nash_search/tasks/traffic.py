@@ -38,7 +38,8 @@ Tokenizer = Callable[[], "PreTrainedTokenizerBase"]
 
 def of_task(task: Task, source: str) -> Traffic:
     """The train split, whose medians are the default of a call of fixed lengths."""
-    pairs = zip(task.train.inputs.lengths.tolist(), task.train.labels.lengths.tolist(), strict=True)
+    written = task.train.labels.lengths - task.prompt_tokens
+    pairs = zip(task.train.inputs.lengths.tolist(), written.tolist(), strict=True)
     return Traffic.counted(Counter(Request(max(1, read), max(1, written)) for read, written in pairs), source)
 
 

@@ -24,9 +24,9 @@ from nash_search.records import Quality
 from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.load import EMBEDDED, load_task
+from nash_search.tasks.load import EMBEDDED, load_task, task_of_model
 from nash_search.tasks.task import Task
-from nash_search.trial.vocabulary import Trimming, Weigh
+from nash_search.trial.vocabulary import Trimming, Weigh, keep_teacher
 
 
 class Dense:
@@ -34,7 +34,7 @@ class Dense:
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
-        self._trimmed_folder: Path | None = None
+        self._kept_folder: Path | None = None
 
     @cached_property
     def found(self) -> models.ModelFolder:
@@ -69,18 +69,18 @@ class Dense:
 
     @contextmanager
     def placed(self) -> Iterator[Path]:
-        """A folder with exactly `teacher`: its own, or while a trimmed one is not settled yet, a passing one."""
-        if self.trimming is None or self._trimmed_folder is not None:
+        """A folder with exactly `teacher`: its own, or while one of the study's is not settled yet, a passing one."""
+        if self._kept_folder is not None or (self.trimming is None and self.task.ear is None):
             yield self.folder
             return
         with tempfile.TemporaryDirectory(prefix="nash-search-dense-") as folder:
-            pruner.save(self.teacher, folder, tokenizer=self.task.tokenizer)
+            pruner.save(self.teacher, folder, tokenizer=self.task.tokenizer, extractor=self.task.extractor)
             yield Path(folder)
 
     @property
     def folder(self) -> Path:
-        """Where it lies: as it was given, or, once settled, trimmed."""
-        return self._trimmed_folder or self.found.folder
+        """Where it lies: as it was given, or, once settled, as the study keeps it."""
+        return self._kept_folder or self.found.folder
 
     @cached_property
     def trimming(self) -> Trimming | None:
@@ -95,8 +95,10 @@ class Dense:
     @cached_property
     def task(self) -> Task:
         """Data, metric and tokenizer."""
-        tokenizer = models.load_tokenizer(self.found) if self.trimming is None else self.trimming.tokenizer
-        found = load_task(self.config.task, tokenizer, self._generation)
+        if self.trimming is None:
+            found = task_of_model(self.found, self.config.task, self.config.workload.beams)
+        else:
+            found = load_task(self.config.task, self.trimming.tokenizer, self._generation)
         return_memory()
         return replace(found, notes=(*found.notes, *exported.generation_notes(self.found, found)))
 
@@ -104,6 +106,10 @@ class Dense:
     def teacher(self) -> Any:
         """The model, in eval mode; with a trimmed vocabulary where that was asked for."""
         found = pruner.load(self.folder) if self.trimming is None else self.trimming.teacher
+        if self.task.ear is not None:
+            found = pruner.cut_window(found, self.task.ear.hearing.positions)
+            if max(self.config.search_space.sparsities_pct) == 0:  # its depth alone is searched
+                found.get_encoder().requires_grad_(False)
         exported.complete(found, self.task.tokenizer)
         exported.carry(found, self.task)
         self._check_sparsity(found)
@@ -135,10 +141,18 @@ class Dense:
     def settle(
         self, study: Path, weigh: Weigh, quality: Callable[[], Quality], *, opened: bool
     ) -> dict[str, Any] | None:
-        """Keep a trimmed teacher in the study's folder and use it from there; what trimming gained and cost."""
+        """Keep a teacher that is not as it was given in the study's folder and use it from there.
+
+        That is a trimmed one, and one that hears: fresh processes must find its window, and a language without which
+        it would listen for one at every call. Returns what trimming gained and cost.
+        """
         if self.trimming is None:
+            if self.task.ear is not None:
+                hearing, files = self.task.ear.hearing, {"tokenizer": self.task.tokenizer}
+                told = {"model": self.digest, "positions": hearing.positions, "prompt": list(hearing.prompt)}
+                self._kept_folder = keep_teacher(study, self.teacher, told, extractor=self.task.extractor, **files)
             return None
-        self._trimmed_folder = self.trimming.keep(study, self.teacher)
+        self._kept_folder = self.trimming.keep(study, self.teacher)
         found = self.trimming.report(study, weigh, quality, self.task.validation)
         return self.trimming.report_test(study, self.task.open_sealed_test) if opened else found
 

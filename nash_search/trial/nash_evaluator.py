@@ -101,8 +101,11 @@ class NashEvaluator:
         return self.task.data
 
     def inputs(self) -> dict[str, Any]:
-        """How the task makes an input of a text."""
-        return {"prefix": self.task.prefix, "max_tokens": self.task.max_input_tokens}
+        """How the task makes an input of a text, or of a recording."""
+        ear = self.task.ear
+        if ear is None:
+            return {"prefix": self.task.prefix, "max_tokens": self.task.max_input_tokens}
+        return {"audio_seconds": ear.hearing.seconds, "rate": ear.hearing.rate, "clip_seconds": self.task.clip_seconds}
 
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""
@@ -175,7 +178,7 @@ class NashEvaluator:
 
     def check_export(self, beside: Path) -> None:
         """Write the dense model as an export and read it back."""
-        pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer)
+        pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer, self.task.extractor)
 
     def dense_on_engines(self, dense_ms: float, known: Path, say: dense_engines.Say) -> Engines:
         """The dense model on every other engine installed here."""
@@ -270,7 +273,8 @@ class NashEvaluator:
         """
         model = loading.in_precision(model, self._workload.weights_dtype)
         model.generation_config = self.teacher.generation_config
-        pruner.save(model, scratch / WEIGHTS, format=self.config.format, tokenizer=self.task.tokenizer)
+        files = {"tokenizer": self.task.tokenizer, "extractor": self.task.extractor}
+        pruner.save(model, scratch / WEIGHTS, format=self.config.format, **files)
         served = self._serving.taken_over(model, scratch / WEIGHTS)
         self._serving.written(model, served, scratch)
         return served

@@ -60,15 +60,7 @@ class Trimming:
 
     def keep(self, study: Path, teacher: Any) -> Path:
         """The trimmed teacher's folder in the study, written unless it lies there whole."""
-        place = study / TEACHER
-        known = artifacts.read(place, deep=False)
-        if known is None or known.get("vocabulary") != self.digest:
-            scratch = study / f".{TEACHER}.tmp"
-            for path in (scratch, place):
-                shutil.rmtree(path, ignore_errors=True)
-            pruner.save(teacher, scratch, tokenizer=self.tokenizer)
-            artifacts.commit(scratch, place, {"vocabulary": self.digest})
-        return place.resolve()
+        return keep_teacher(study, teacher, {"vocabulary": self.digest}, tokenizer=self.tokenizer)
 
     def report(self, study: Path, weigh: Weigh, quality: Callable[[], Quality], validation: Examples) -> dict[str, Any]:
         """What trimming gained and cost, from the study's file where it stands there.
@@ -114,6 +106,26 @@ class Trimming:
 
     def _lost(self, split: Examples) -> dict[str, float]:
         return lost_tokens(models.load_tokenizer(self._found), self.tokenizer, self.kept_ids, split).document()
+
+
+def keep_teacher(study: Path, teacher: Any, identity: Mapping[str, Any], **beside: Any) -> Path:
+    """A dense model that lies in no folder of the user's as it is searched: the study's own, written once.
+
+    Args:
+        study: the study's folder.
+        teacher: the model.
+        identity: what it is known by.
+        beside: tokenizer and extractor, saved with it.
+    """
+    place = study / TEACHER
+    known = artifacts.read(place, deep=False)
+    if known is None or any(known.get(name) != value for name, value in identity.items()):
+        scratch = study / f".{TEACHER}.tmp"
+        for path in (scratch, place):
+            shutil.rmtree(path, ignore_errors=True)
+        pruner.save(teacher, scratch, **beside)
+        artifacts.commit(scratch, place, dict(identity))
+    return place.resolve()
 
 
 def read(study: Path) -> dict[str, Any] | None:

@@ -22,6 +22,8 @@ from nash_search.latency.workload import Inputs, random_features, random_inputs,
 NATURAL_LIMIT = 4
 """A model that never ends by itself is stopped after this multiple of the workload's output."""
 DEFAULT_ATTENTION = "sdpa"
+PROMPT = 8
+"""Positions that are left to the decoder's prompt, where a model has one (4 tokens at most)."""
 ZERO_SHARE = 0.02
 """Encoder rows and columns that may be all zero before a model counts as masked instead of cut."""
 
@@ -44,6 +46,7 @@ class EagerSession:
         own = self._own_config.max_new_tokens or self._own_config.max_length or 2 * workload.output_tokens
         if hasattr(model.get_encoder(), "embed_positions"):  # beyond them there is nothing to look up
             own = min(own, getattr(model.config, "max_position_embeddings", None) or own)
+            own = min(own, getattr(model.config, "max_target_positions", own + PROMPT) - PROMPT)
         self.free.update(min_new_tokens=None, max_new_tokens=max(1, min(own, NATURAL_LIMIT * workload.output_tokens)))
 
     def generate(self) -> torch.Tensor:
