@@ -120,9 +120,8 @@ class Family:
     scaled_states_key: str | None = None
     """Config flag under which decoder states are divided by the square root of their width before the head."""
     reads_text: bool = True
-    """Its batches hold token ids; False: audio features, of a window of `max_source_positions`."""
-    answers_lack_prompt: bool = False
-    """`generate` gives what comes after the decoder's prompt and before the end, not the start token first."""
+    """Its batches hold token ids; False: features of a window of `max_source_positions`, and `generate` gives what
+    comes between the decoder's prompt and the end, not the start token first."""
     engines: tuple[str, ...] = ("ctranslate2", "onnxruntime")
     """Runtimes outside PyTorch that can say its model."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()
@@ -251,14 +250,7 @@ FAMILIES: dict[str, Family] = {
         ),
         _bart("marian", "Marian (OPUS-MT)", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
         _bart("m2m_100", "M2M100, NLLB", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
-        _bart(
-            "whisper",
-            "Whisper",
-            "NashWhisperForConditionalGeneration",
-            reads_text=False,
-            answers_lack_prompt=True,
-            engines=(),
-        ),
+        _bart("whisper", "Whisper", "NashWhisperForConditionalGeneration", reads_text=False, engines=()),
     )
 }
 

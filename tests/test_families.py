@@ -162,7 +162,7 @@ def test_every_row_has_a_narrow_class_of_its_own_type():
         assert family.layout in families.LAYOUTS
 
 
-def test_whisper_is_pruned_from_python_and_no_text_model():
+def test_whisper_is_no_text_model():
     assert set(FAMILIES) - set(families.text_families()) == {"whisper"}
 
 
@@ -179,10 +179,10 @@ def table_of_families():
     yield "| family | `model_type` | decoder alone shorter | encoder narrower | engines besides PyTorch |"
     yield "|---|---|---|---|---|"
     for name, family in FAMILIES.items():
-        title = family.title if family.reads_text else f"{family.title} (from Python only: searches take text)"
+        title = family.title if family.reads_text else f"{family.title} ([recordings in](speech.md))"
         uniform = family.layout.encoder_ffn_key is not None
         narrow = "self-contained; FFN alone: stock (`--format stock`)" if uniform else "self-contained"
-        engines = ", ".join(family.engines) if family.reads_text else "none"
+        engines = ", ".join(family.engines)
         yield f"| {title} | `{name}` | stock | {narrow} | {engines or 'none'} |"
 
 

@@ -27,6 +27,7 @@ from nash_search.report.words import (
     format_count,
     format_ms,
     format_quality,
+    format_real_time,
     format_spread,
     looks_words,
     named,
@@ -145,6 +146,9 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
         lower, upper = latency.ratio_bounds
         rows.append(["share of the dense latency, paired", f"{latency.ratio:.1%} ({lower:.1%} to {upper:.1%})", "100%"])
         rows.append(["speed-up", f"{latency.speedup:.2f}×", "1.00×"])
+        if view.hears:
+            times = [format_real_time(view.real_time(ms)) for ms in (latency.median_ms, latency.dense_ms)]
+            rows.append(["real-time factor (computing for a second of sound, s)", *times])
         if latency.p95_ms is not None:
             rows.append(["95th percentile", f"{format_ms(latency.p95_ms)} ms", "–"])
     if quality is not None:

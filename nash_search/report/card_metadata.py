@@ -24,6 +24,7 @@ class Source:
     """Its Hub id; empty: none is claimed."""
 
 
+SPEECH = "automatic-speech-recognition"
 GENERATION = "text2text-generation"
 """What no better tag is known for; the Hub shows it, transformers 5 has no pipeline of that name."""
 TASKS = {"translat": "translation", "summar": "summarization"}
@@ -44,6 +45,7 @@ def metadata(view: StudyView, name: str, quality: Quality | None, source: Source
     """The YAML between the `---` lines."""
     data = source.data
     tag = task_tag(quality.metric if quality is not None else "", view.inputs.prefix if view.inputs is not None else "")
+    tag = SPEECH if view.hears else tag
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": tag,

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from nash_search.report import engines, escape, picture
 from nash_search.report.text import load_lines, pick_text, quality_words, trained_words, widths_words
 from nash_search.report.view import StudyView
-from nash_search.report.words import data_words, format_count, format_ms, format_quality, format_spread
+from nash_search.report.words import (
+    data_words,
+    format_count,
+    format_ms,
+    format_quality,
+    format_real_time,
+    format_spread,
+)
 from nash_search.summary_rows import Inputs
 
 
@@ -45,7 +52,10 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
 
 
 def input_words(inputs: Inputs | None) -> list[str]:
-    """What every input begins with, in a sentence; nothing where it begins with the text itself."""
+    """What every input begins with, or how long it may be, in a sentence; nothing where it is the text itself."""
+    if inputs is not None and inputs.audio_seconds:
+        window = f"It hears {inputs.audio_seconds:g} s"
+        return [f"{window}: its feature extractor cuts what is longer, so the lines below refuse it."]
     prefix = inputs.prefix if inputs is not None else ""
     return (
         [f"Every input begins with {escape.markdown_code(repr(prefix))}: it was trained and scored so."]
@@ -58,7 +68,8 @@ def table(view: StudyView) -> str:
     """The front as a Markdown table, the dense model last."""
     metric = f"{escape.markdown(view.metric)} ({view.split})"
     trained = ["trained"] * any(p.record.finish_steps for p in view.front)
-    heads = ["kept", "ms", "speed-up", metric, "drop", "size", "heads, neurons kept", *trained, "picked for"]
+    heard = ["RTF"] * view.hears
+    heads = ["kept", "ms", *heard, "speed-up", metric, "drop", "size", "heads, neurons kept", *trained, "picked for"]
     rows = []
     for p in view.front:
         chosen = ", ".join(view.picked_for(p))
@@ -66,6 +77,7 @@ def table(view: StudyView) -> str:
             [
                 escape.markdown(p.label),
                 f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}",
+                *[format_real_time(view.real_time(p.ms)) for _ in heard],
                 f"{p.speedup or 0:.2f}×",
                 quality_words(p, view.scale),
                 format_quality(p.drop, view.scale),
@@ -79,10 +91,9 @@ def table(view: StudyView) -> str:
         dense = view.dense
         spread = format_spread(dense.low_ms, dense.high_ms)
         value, size = format_quality(dense.quality, view.scale), format_count(dense.parameters)
-        rows.append(
-            ["dense", f"{format_ms(dense.ms)}{spread}", "1.00×", value, "", size, "", *["" for _ in trained], ""]
-        )
-    return aligned(heads, rows, "lrrrrrll" + "l" * len(trained))
+        times = [f"{format_ms(dense.ms)}{spread}", *[format_real_time(view.real_time(dense.ms)) for _ in heard]]
+        rows.append(["dense", *times, "1.00×", value, "", size, "", *["" for _ in trained], ""])
+    return aligned(heads, rows, "l" + "r" * len(heard) + "rrrrrll" + "l" * len(trained))
 
 
 def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: str) -> str:

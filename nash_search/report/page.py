@@ -33,6 +33,7 @@ from nash_search.report.words import (
     format_duration,
     format_ms,
     format_quality,
+    format_real_time,
     format_scored,
     format_spread,
     is_share,
@@ -119,7 +120,11 @@ def render(view: StudyView) -> str:
         css=(_TEMPLATES / "report.css").read_text("utf-8"),
         script_hashes=" ".join(_hash(s) for s in (plotly, script)),
         still=_still(view),
-        front_columns=[*FRONT_COLUMNS, *[("trained", "words")] * _finished(view)],
+        front_columns=[
+            *FRONT_COLUMNS,
+            *[("trained", "words")] * _finished(view),
+            *[("real-time factor", "")] * view.hears,
+        ],
         front_rows=[*(_front_row(p, view) for p in view.front), *_dense_rows(view)],
         trial_columns=TRIAL_COLUMNS,
         trial_rows=[_trial_row(p, view) for p in view.points],
@@ -173,9 +178,16 @@ def _front_row(p: Point, view: StudyView) -> Row:
             Cell(widths_words(p), _number(p.record.parameters), "words"),
             Cell(escape.plain(chosen), escape.plain(chosen), "words"),
             *[Cell(trained_words(p, view.scale), _number(p.record.train_steps), "words")] * _finished(view),
+            *_real_time(p.ms, view),
         ),
         "front" if chosen else "",
     )
+
+
+def _real_time(ms: float | None, view: StudyView) -> list[Cell]:
+    """The share of real time that a latency is, where inputs are recordings."""
+    factor = view.real_time(ms)
+    return [Cell(format_real_time(factor), _number(factor))] * view.hears
 
 
 def _finished(view: StudyView) -> bool:
@@ -202,7 +214,7 @@ def _dense_rows(view: StudyView) -> list[Row]:
         Cell("", "", "words"),
         Cell("", "", "words"),
     )
-    return [Row((*cells, *[Cell("", "", "words")] * _finished(view)), "dim")]
+    return [Row((*cells, *[Cell("", "", "words")] * _finished(view), *_real_time(dense.ms, view)), "dim")]
 
 
 def _trial_row(p: Point, view: StudyView) -> Row:

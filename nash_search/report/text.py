@@ -21,6 +21,7 @@ from nash_search.report.words import (
     format_count,
     format_ms,
     format_quality,
+    format_real_time,
     format_scored,
     format_spread,
     is_share,
@@ -60,6 +61,8 @@ def load_lines(checkpoint: str, dtype: str, *, stock: bool = False, inputs: Inpu
         stock: the folder loads without our classes.
         inputs: how a text becomes an input (None: an older study, which does not say).
     """
+    if inputs is not None and inputs.audio_seconds:
+        return _heard(checkpoint, dtype, inputs, stock=stock)
     prefix = inputs.prefix if inputs is not None else ""
     cut = "truncation=True, "
     if inputs is not None:
@@ -77,6 +80,23 @@ def load_lines(checkpoint: str, dtype: str, *, stock: bool = False, inputs: Inpu
     ]
 
 
+def _heard(checkpoint: str, dtype: str, inputs: Inputs, *, stock: bool) -> list[str]:
+    """`load_lines` of a model that hears; what is longer than its window is refused, not cut."""
+    folder, seconds = repr(escape.plain(checkpoint)), f"{inputs.audio_seconds:g}"
+    return [
+        "import soundfile",
+        *([] if stock else ["import nash_search.modeling_nash"]),
+        "from transformers import AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, AutoTokenizer",
+        f"model = AutoModelForSpeechSeq2Seq.from_pretrained({folder}, dtype={dtype!r})",
+        f"extractor, tokenizer = (of.from_pretrained({folder}) for of in (AutoFeatureExtractor, AutoTokenizer))",
+        f'sound, rate = soundfile.read("clip.wav")  # one channel, {inputs.rate:,} samples a second',
+        f'assert len(sound) <= {seconds} * rate, "it hears {seconds} s"',
+        'features = extractor(sound, sampling_rate=rate, return_tensors="pt").input_features',
+        "outputs = model.generate(features.to(model.dtype))",
+        "print(tokenizer.batch_decode(outputs, skip_special_tokens=True))",
+    ]
+
+
 def leaderboard(view: StudyView, width: int = 120) -> Table:
     """One row per point of the front, the dense model last.
 
@@ -85,7 +105,8 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     metric = escape.plain(view.metric, 16)
     scored = f"{metric} ({view.split})" if width >= 100 else metric
-    right = ["ms", "speed-up", scored, "drop", *["size"] * (width >= 80)]
+    heard = ["RTF"] * view.hears
+    right = ["ms", *heard, "speed-up", scored, "drop", *["size"] * (width >= 80)]
     trained = [("trained" if width >= 110 else "steps")] * any(p.record.finish_steps for p in view.front)
     blocks, picked = ("decoder", "picked for") if width >= 100 or not trained else ("blocks", "for")
     left = [blocks, "encoder", *["heads and neurons kept"] * (width >= 130), *trained, picked]
@@ -104,6 +125,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
         row(
             {
                 "ms": _ms_cell(p.ms, p.low_ms, p.high_ms),
+                "RTF": format_real_time(view.real_time(p.ms)),
                 "speed-up": f"{p.speedup or 0:.2f}×",
                 scored: quality_words(p, scale),
                 "drop": "–" if p.drop is None else format_quality(p.drop, scale),
@@ -122,6 +144,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
         row(
             {
                 "ms": _ms_cell(view.dense.ms, view.dense.low_ms, view.dense.high_ms),
+                "RTF": format_real_time(view.real_time(view.dense.ms)),
                 "speed-up": "1.00×",
                 scored: format_quality(view.dense.quality, scale),
                 "size": format_count(view.dense.parameters),

@@ -106,8 +106,19 @@ class StudyView:
 
     @property
     def inputs(self) -> Inputs | None:
-        """How a text becomes an input; None: the summary does not say."""
+        """How a text, or a recording, becomes an input; None: the summary does not say."""
         return self.summary.inputs
+
+    @property
+    def hears(self) -> bool:
+        """Inputs are recordings whose length is known: a latency is a share of real time too."""
+        return self.workload is not None and self.inputs is not None and bool(self.inputs.clip_seconds)
+
+    def real_time(self, ms: float | None) -> float | None:
+        """Seconds of computing for a second of sound (the median recording's), where inputs are recordings."""
+        if ms is None or self.workload is None or self.inputs is None or not self.inputs.clip_seconds:
+            return None
+        return ms / 1000 / (self.inputs.clip_seconds * self.workload.batch_size)
 
     @property
     def dtype(self) -> str:

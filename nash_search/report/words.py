@@ -104,6 +104,11 @@ def format_duration(seconds: float | None) -> str:
     return f"{total // 3600} h {total % 3600 // 60:02d} min"
 
 
+def format_real_time(factor: float | None) -> str:
+    """A real-time factor: `0.082` is a second of sound in 82 ms."""
+    return "–" if factor is None else f"{factor:.3g}"
+
+
 def format_spread(low: float | None, high: float | None) -> str:
     """` ± 0.4` (half of an interval in milliseconds), or nothing where there is none.
 

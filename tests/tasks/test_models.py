@@ -12,14 +12,6 @@ from nash_search.tasks import models
 from nash_search.tasks.load import load_task
 
 
-def test_whisper_is_refused_for_what_it_hears(tmp_path):
-    for model_type in ("whisper", "nash_whisper"):
-        config = {"model_type": model_type, "is_encoder_decoder": True}
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(InvalidInput, match="but got .*whisper.*, whose input is not text"):
-            models.vet(tmp_path)
-
-
 def test_a_saved_folder_passes_and_its_settings_are_read(model_folder):
     stored = model_folder / "generation_config.json"
     stored.write_text(json.dumps(json.loads(stored.read_text()) | {"num_beams": 4, "max_length": 99}))

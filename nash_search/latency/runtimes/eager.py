@@ -35,7 +35,7 @@ class EagerSession:
         self.model, self.workload, self.inputs = model, workload, inputs
         self.given = model if given is None else given  # gates and hooks do not survive a change of precision
         family = find_family(str(getattr(model.config, "model_type", "")))
-        self._before = 0 if family is not None and family.answers_lack_prompt else 1
+        self._before = 0 if family is not None and not family.reads_text else 1
         self._was_training = model.training
         self._own_config = model.generation_config
         self._own_attention = getattr(model.config, "_attn_implementation", workload.attention)
