@@ -28,7 +28,10 @@ def test_rows_of_features_are_picked_joined_and_made_a_batch_like_rows_of_tokens
     assert batch["input_features"].dtype == torch.float32
     assert np.array_equal(batch["input_features"].numpy(), array[[2, 0]].astype(np.float32))
     ids = tokens.picked([2, 0]).batch(pad=9)
-    assert ids["input_ids"].tolist() == [[3, 3, 3], [1, 9, 9]] and ids["attention_mask"].tolist() == [[1] * 3, [1, 0, 0]]
+    assert ids["input_ids"].tolist() == [[3, 3, 3], [1, 9, 9]] and ids["attention_mask"].tolist() == [
+        [1] * 3,
+        [1, 0, 0],
+    ]
 
 
 def test_rows_are_the_same_in_another_process(features):

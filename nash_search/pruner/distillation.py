@@ -36,9 +36,13 @@ CACHED = 2**18
 """Logits that the divergence takes at a time on a CPU: a few megabytes of scratch stay in its cache."""
 
 
+HEARD = "encoder_states"
+"""In a batch, in the place of the encoder's inputs: what an encoder that is not trained made of them, (B,S,D)."""
+
+
 def source_of(batch: Batch) -> Batch:
     """What the encoder is given."""
-    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", HEARD)}
 
 
 def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
@@ -50,6 +54,8 @@ def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
         start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         decoder_input_ids = shifted.masked_fill(shifted == -100, model.config.pad_token_id)
+    if HEARD in batch:
+        given["encoder_outputs"] = (batch[HEARD],)
     logits: torch.Tensor = model(
         **source_of(batch), decoder_input_ids=decoder_input_ids, use_cache=False, **given
     ).logits
@@ -193,6 +199,10 @@ class Distillation:
         self.student, self.teacher, self.recipe = student, teacher, recipe
         self.hidden = hidden and recipe.hidden_weight > 0
         self.outputs = None if self.hidden else outputs
+        encoder = list(student.get_encoder().parameters())
+        self._shares_encoder = (
+            not self.hidden and teacher is not None and not any(parameter.requires_grad for parameter in encoder)
+        )
         if recipe.kd_weight > 0 or self.hidden:
             last = len(family_of(teacher).decoder_blocks(teacher)) - 1
             self.matched = [*decoder_blocks[:-1], last]
@@ -219,6 +229,8 @@ class Distillation:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         recipe, labels, temperature = self.recipe, batch["labels"], self.recipe.temperature
+        if self._shares_encoder and "input_features" in batch:  # an encoder of texts leaves a mask to the decoder
+            batch = self._heard(batch)
         teacher_NV = None
         if recipe.kd_weight > 0 or self.hidden:  # the blocks' outputs are collected on the way
             teacher_NV = self._teach(batch)
@@ -240,6 +252,18 @@ class Distillation:
             )
             total = total + recipe.hidden_weight * (encoder + decoder)
         return total
+
+    @torch.no_grad()
+    def _heard(self, batch: Batch) -> Batch:
+        """The batch as the teacher's encoder has heard it: a student whose encoder is frozen has the same one."""
+
+        def make() -> torch.Tensor:
+            states: torch.Tensor = self.teacher.get_encoder()(**source_of(batch)).last_hidden_state
+            return states
+
+        states = make() if self.outputs is None else self.outputs.heard(source_of(batch), make)
+        weights = self.teacher.get_output_embeddings().weight
+        return {HEARD: states.to(weights.dtype), "labels": batch["labels"]}
 
     @torch.no_grad()
     def _teach(self, batch: Batch) -> torch.Tensor:

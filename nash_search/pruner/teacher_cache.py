@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from nash_search.files import staged_file
 
 Batch = dict[str, torch.Tensor]
-STATES, ANSWERS = "states", "answers"
+STATES, ANSWERS, HEARD = "states", "answers", "heard"
 """First words of the files' names."""
 LEFT_FREE_BYTES = 2 * 2**30
 """The folder takes none of the disk's last bytes: trials need them for their weights, and it only saves time."""
@@ -40,11 +40,15 @@ class TeacherCache:
     folder: Path
     """One per teacher and study."""
     limit_bytes: int = 4 * 2**30
-    """Of states, and of answers, the folder holds at most so much; what does not fit is computed again."""
+    """Of each kind of them, the folder holds at most so much; what does not fit is computed again."""
 
     def states(self, batch: Batch, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What the teacher's head is given for this batch, (N,D): from the folder, or from `make()`, then kept."""
         return self._remembered(STATES, batch, lambda: {"states": _halved(make())})["states"]
+
+    def heard(self, source: Batch, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What an encoder that no trial trains makes of these inputs, (B,S,D): from the folder, or from `make()`."""
+        return self._remembered(HEARD, source, lambda: {"states": _halved(make())})["states"]
 
     def answers(self, keys: torch.Tensor, generate: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the teacher says to these examples, from the folder or from `generate()`.

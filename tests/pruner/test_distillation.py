@@ -22,6 +22,7 @@ from nash_search.pruner.distillation import (
     logits_of,
     states_of,
 )
+from nash_search.pruner.surgery import keep_decoder_blocks
 from nash_search.pruner.vocabulary import named_ids
 
 
@@ -207,3 +208,29 @@ def test_the_teacher_itself_as_student_has_no_distance_and_the_teacher_gets_no_g
         value.backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not any(module._forward_hooks for module in student.modules())
+
+
+def test_a_frozen_encoder_hears_a_batch_once_for_teacher_student_and_later_trials(tmp_path):
+    teacher, batch = model_of("whisper"), batch_of(kind="whisper")
+    recipe, seen = PruningRecipe(), []
+    teacher.get_encoder().register_forward_hook(lambda *_: seen.append("teacher"))
+
+    def gradients(frozen, outputs=None):
+        student = keep_decoder_blocks(teacher, [0, 2])
+        student.get_encoder()._forward_hooks.clear()  # the copy has the teacher's
+        student.get_encoder().register_forward_hook(lambda *_: seen.append("student"))
+        student.get_encoder().requires_grad_(not frozen)
+        loss = Distillation(student, teacher, [0, 2], recipe, hidden=False, outputs=outputs).loss(batch)
+        loss.backward()
+        return float(loss.detach()), [p.grad for p in student.get_decoder().parameters()]
+
+    plain, expected = gradients(frozen=False)
+    assert sorted(seen) == ["student", "teacher"]
+    cache = TeacherCache(folder=tmp_path / "kept")
+    for outputs, calls in ((None, ["teacher"]), (cache, ["teacher"]), (cache, [])):
+        seen.clear()
+        found, given = gradients(frozen=True, outputs=outputs)
+        assert found == pytest.approx(plain, rel=1e-3) and seen == calls
+        for one, other in zip(given, expected, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or torch.allclose(one, other, atol=2e-2 * float(other.abs().max()) + 1e-6)

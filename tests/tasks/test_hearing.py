@@ -88,9 +88,18 @@ def test_a_window_that_is_not_the_config_s_is_no_whole_model(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"workload": WorkloadRequest(runtime="onnxruntime")}, "runtime must be eager for whisper, but got onnxruntime"),
-        ({"workload": WorkloadRequest(runtime="ctranslate2")}, "runtime must be eager for whisper, but got ctranslate2"),
-        ({"workload": WorkloadRequest(input_tokens=7)}, r"input_tokens must be 100 \(the window's positions\), but got 7"),
+        (
+            {"workload": WorkloadRequest(runtime="onnxruntime")},
+            "runtime must be eager for whisper, but got onnxruntime",
+        ),
+        (
+            {"workload": WorkloadRequest(runtime="ctranslate2")},
+            "runtime must be eager for whisper, but got ctranslate2",
+        ),
+        (
+            {"workload": WorkloadRequest(input_tokens=7)},
+            r"input_tokens must be 100 \(the window's positions\), but got 7",
+        ),
         ({"workload": WorkloadRequest(output_tokens=29)}, "output_tokens must be at most 28"),
         ({"trim_vocab": True}, "trim_vocab must be left out for a model of speech"),
         ({"task": TaskConfig(language="en")}, "a model of speech needs your recordings, but got none"),

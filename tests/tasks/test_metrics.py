@@ -153,7 +153,14 @@ def scored(name, metric_file, **config):
 
 
 RIGHT = {"exact_match": 70, "accuracy": 70, "f1": 81.94, "per": 70, "wer": 70, "rouge1": 70, "rougeL": 70, "own": 8.7}
-PACKAGE = {"bleu": "version:", "chrf": "version:", "per": "jiwer:", "wer": "jiwer:", "cer": "jiwer:", "own": "evaluate:"}
+PACKAGE = {
+    "bleu": "version:",
+    "chrf": "version:",
+    "per": "jiwer:",
+    "wer": "jiwer:",
+    "cer": "jiwer:",
+    "own": "evaluate:",
+}
 
 
 @pytest.mark.parametrize("name", [*METRIC_NAMES, "own"])
