@@ -18,7 +18,7 @@ from nash_search.plain_yaml import read_mapping
 from nash_search.recipes import PruningRecipe
 
 SHIPPED = (
-    "bart-base_xsum byt5 flan-t5-small g2p multi30k-en-de opus-mt own smoke t5-base_samsum t5-small_samsum"
+    "bart-base_xsum byt5 flan-t5-small g2p multi30k-en-de opus-mt own smoke t5-base_samsum t5-small_samsum whisper"
 ).split()
 
 

@@ -22,6 +22,7 @@ from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.runtimes.conversion import Converting
 from nash_search.latency_record import Latency
+from nash_search.plain_json import read_object
 from nash_search.remeasured import MeasuredOn, Remeasured, TimedAgain, TimedBefore
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, margins, recertify
@@ -110,9 +111,13 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
         serving = ("runtime", "quantize")  # defaults of the request, unless they were given
         fixed |= {name: getattr(known, name) for name in serving if name not in request.model_fields_set}
     else:
-        lengths = {"input_tokens": ASSUMED_INPUT_TOKENS, "output_tokens": ASSUMED_OUTPUT_TOKENS}
+        stored = path / "config.json"
+        window = models.window(read_object(stored)) if stored.is_file() else None
+        lengths = {"input_tokens": window or ASSUMED_INPUT_TOKENS, "output_tokens": ASSUMED_OUTPUT_TOKENS}
         known = workloads.resolve(request, **lengths, beams=_beams(path), device=device)
         source = "assumed; --data takes those of your data, --input-tokens and --output-tokens fix them"
+        if window is not None:
+            source = "the model's window in; out assumed, --output-tokens fixes it"
     if _named(config):
         folder = models.vet(path)
         task = task_of_model(folder, config.task)

@@ -158,6 +158,13 @@ def positions(config: Mapping[str, Any]) -> int | None:
     return limit if family is not None and family.positions_end and isinstance(limit, int) else None
 
 
+def window(config: Mapping[str, Any]) -> int | None:
+    """Positions that the encoder of a model that hears has for every recording; None: it reads text."""
+    family = find_family(family_type(config))
+    found = config.get("max_source_positions")
+    return found if family is not None and not family.reads_text and isinstance(found, int) else None
+
+
 def generation_settings(model: ModelFolder, beams: int | None = None) -> dict[str, Any]:
     """The decoding settings of the folder's generation config that scoring and exports share.
 

@@ -145,6 +145,10 @@ def check_workload(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
     """
     _check_machine(workload)
     _check_lengths(workload, model)
+    window = models.window(model)
+    if window is not None and workload.input_tokens not in (None, window):
+        what = f"input_tokens must be {window} (the model's window), but got {workload.input_tokens}"
+        raise InvalidInput(what, where="--input-tokens", fix="leave it out")
 
 
 def _check_lengths(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:

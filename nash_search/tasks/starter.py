@@ -10,6 +10,24 @@ import json
 from nash_search.families import FAMILIES
 from nash_search.tasks import models
 
+TEXTS = (
+    "  data: ./data               # yours: a file or folder of JSONL, CSV, TSV or Parquet, or a hub dataset id",
+    "  # source_column: source    # text in; guessed where it has a usual name",
+    "  # target_column: target    # text out",
+    '  prefix: ""                 # put before every source, e.g. "summarize: "',
+    "  metric: rougeL             # or bleu, chrf, exact_match, accuracy, f1, per, wer, module:Class, …",
+    "  # max_input_tokens: 512    # longer sources are cut; the data's own lengths by default",
+)
+RECORDINGS = (
+    "  data: ./data               # yours: a folder of recordings with a JSONL, CSV or TSV of file and text",
+    "  # source_column: file      # recording in; guessed where it has a usual name",
+    "  # target_column: text      # transcript out",
+    "  # language: en             # of a model of several languages; name: translate writes English",
+    "  # audio_seconds: 5         # window of the encoder; finetune the model at a short one first",
+    "  metric: wer                # or cer; after the model's own normaliser",
+)
+"""Lines about inputs, for a model that reads and for one that hears."""
+
 
 def search_space_text(model: str, revision: str | None = None) -> str:
     """YAML that `load_config` accepts, one comment per field.
@@ -30,12 +48,7 @@ def search_space_text(model: str, revision: str | None = None) -> str:
         "",
         "task:",
         "  name: mine                 # the name the study goes by",
-        "  data: ./data               # yours: a file or folder of JSONL, CSV, TSV or Parquet, or a hub dataset id",
-        "  # source_column: source    # text in; guessed where it has a usual name",
-        "  # target_column: target    # text out",
-        '  prefix: ""                 # put before every source, e.g. "summarize: "',
-        "  metric: rougeL             # or bleu, chrf, exact_match, accuracy, f1, per, wer, module:Class, …",
-        "  # max_input_tokens: 512    # longer sources are cut; the data's own lengths by default",
+        *(TEXTS if FAMILIES[found.model_type].reads_text else RECORDINGS),
         "  # max_output_tokens: 128   # the cap of generation",
         "  # validation_examples: 500 # scored for every trial; all of them by default",
         "",

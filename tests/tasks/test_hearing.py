@@ -5,8 +5,10 @@ import json
 import pytest
 
 from nash_search.config import SearchConfig, TaskConfig, WorkloadRequest
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
-from nash_search.tasks import models, preflight
+from nash_search.search import remeasure
+from nash_search.tasks import models, preflight, starter
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.hearing import EXTRACTOR, PROCESSOR, hearing_of
 from tests.speech import write_clips, write_model
@@ -109,6 +111,27 @@ def test_preflight_refuses_by_name_what_speech_has_not_got(folder, tmp_path, cha
     asked = {"task": TaskConfig(name="mine", data=str(tmp_path), language="en"), "model": str(folder), **changed}
     with pytest.raises(InvalidInput, match=words):
         preflight.check(SearchConfig(**asked))
+
+
+def test_a_starter_for_it_speaks_of_recordings_and_is_accepted(folder, tmp_path):
+    text = starter.search_space_text(str(folder))
+    assert "# recording in" in text and "metric: wer" in text and "prefix" not in text
+    (tmp_path / "space.yaml").write_text(text)
+    config = load_config(tmp_path / "space.yaml", {"task.data": str(write_clips(tmp_path / "data", train=20))})
+    config = config.model_copy(update={"task": config.task.model_copy(update={"language": "en"})})
+    assert preflight.check(config)
+
+
+def test_a_folder_that_is_only_timed_has_its_own_window_in(folder):
+    for given, words in (
+        ({}, "the model's window in; out assumed"),
+        ({"output_tokens": 7}, "one as given, the other the"),
+    ):
+        asked = {f"workload.{name}": value for name, value in given.items()}
+        workload, source = remeasure.workload_of(folder, load_config(None, asked))
+        assert workload.input_tokens == 100 and source.startswith(words)
+    with pytest.raises(InvalidInput, match=r"input_tokens must be 100 \(the model's window\), but got 7"):
+        preflight.check_workload(WorkloadRequest(input_tokens=7), models.vet_timed(folder))
 
 
 def test_preflight_names_the_row_whose_recording_is_not_there(folder, tmp_path):
