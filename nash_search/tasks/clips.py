@@ -5,6 +5,9 @@ Decoded by soundfile (WAV, FLAC, OGG, MP3, …), resampled by soxr; both come wi
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from nash_search.errors import InvalidInput, shown
+from nash_search.files import replace
 
 SILENT = 1e-4
 """Loudest sample of a clip in which nothing can be heard (1 is full scale; 16 bits end at 3e-5)."""
+RECORDINGS = "recordings"
+"""Folder of sounds that lay in a table, in `cache_folder`."""
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -29,6 +35,20 @@ class Clips:
     rate: int
     """Samples a second of the model."""
 
+    def named(self, cell: Any) -> Any:
+        """A row's cell as the name of a recording: one that holds the sound itself is kept as a file by its content."""
+        if not isinstance(cell, Mapping) or not {"bytes", "path"} & cell.keys():
+            return cell
+        sound = cell.get("bytes")
+        if not isinstance(sound, bytes):
+            return cell.get("path")
+        name = f"{hashlib.sha256(sound).hexdigest()[:32]}{Path(str(cell.get('path') or '')).suffix}"
+        folder = cache_folder() / RECORDINGS
+        if not (folder / name).is_file():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            replace(folder / name, sound)
+        return name
+
     def place(self, name: str) -> Path:
         """The file behind a row's name.
 
@@ -36,7 +56,8 @@ class Clips:
             InvalidInput: there is none.
         """
         try:
-            found = next((path for path in (f / name for f in self.folders) if path.is_file()), None)
+            folders = (*self.folders, cache_folder() / RECORDINGS)
+            found = next((path for path in (f / name for f in folders) if path.is_file()), None)
         except (OSError, ValueError):
             found = None
         if found is None:
@@ -84,6 +105,11 @@ class Clips:
 
             sound_T = soxr.resample(sound_T, rate, self.rate)[: int(self.seconds * self.rate)]
         return sound_T.astype(np.float32), int(rate), sound_TC.shape[1]
+
+
+def cache_folder() -> Path:
+    """Where what is made of recordings lies; not there before something is."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nash-search"
 
 
 def _soundfile() -> Any:

@@ -150,6 +150,7 @@ class _Reader:
             columns = self._columns_in(table)
             for number, (text, target) in table.rows(columns):
                 seen += 1
+                text = text if self._clips is None else self._clips.named(text)
                 several = list(target) if isinstance(target, list | tuple) else [target]
                 for name, cell in ((columns[0], text), *((columns[1], one) for one in several)):
                     if not _is_text(cell) and not (cell is None and self._source.is_hub):

@@ -9,7 +9,6 @@ changed is decoded anew. Half precision is finer than the features are known (16
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from nash_search.encoder_rows import FeatureRows
 from nash_search.errors import InvalidInput
 from nash_search.files import ask_free, staged_file, write_atomic
 from nash_search.plain_yaml import place
-from nash_search.tasks.clips import Clips
+from nash_search.tasks.clips import Clips, cache_folder
 from nash_search.tasks.hearing import Hearing
 
 VERSION = 1
@@ -66,6 +65,7 @@ class Ear:
     def rows(self, names: Sequence[str]) -> tuple[FeatureRows, Index]:
         """Features of these recordings, and what was decided about them."""
         folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stated = [[name, *_stat(self._clips.place(name))] for name in names]
         settings = {k: v for k, v in self.extractor.to_dict().items() if not k.startswith("_")}
         key = digest([VERSION, settings, self.hearing.positions, stated])[:32]
@@ -110,14 +110,6 @@ def _stored(known: Path) -> Index | None:
         return Index.model_validate_json(known.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def cache_folder() -> Path:
-    """Where features lie; made when it is not there."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "nash-search"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
 
 
 def _stat(file: Path) -> tuple[str, int, int]:

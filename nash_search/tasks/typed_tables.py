@@ -36,10 +36,20 @@ class Typed:
         own = self._opened(None)
         needed = list(dict.fromkeys(name if name in own else TRANSLATION for name in names))
         numbers = itertools.count(1)
-        for batch in self._opened(needed).select_columns(needed).iter(ROW_BATCH):
+        for batch in _undecoded(self._opened(needed).select_columns(needed)).iter(ROW_BATCH):
             for cells in zip(*(batch[name] for name in needed), strict=True):
                 row = dict(zip(needed, cells, strict=True))
                 yield next(numbers), tuple(cell_of(row, name) for name in names)
+
+
+def _undecoded(rows: Any) -> Any:
+    """Recordings as the bytes and paths that they are, for `clips` to decode."""
+    import datasets
+
+    for name, feature in rows.features.items():
+        if isinstance(feature, datasets.Audio):
+            rows = rows.cast_column(name, datasets.Audio(decode=False))
+    return rows
 
 
 def parquet(file: Path) -> Typed:

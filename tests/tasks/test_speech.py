@@ -1,5 +1,9 @@
 """Recordings and transcripts as a task: features made once, labels behind the prompt, normalised word errors."""
 
+import hashlib
+import json
+
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -112,3 +116,26 @@ def test_a_cut_window_computes_what_the_whole_one_does_on_its_positions(folder):
     assert pruner.cut_window(whole, 100) is whole
     with pytest.raises(InvalidInput, match="window must be of 1 to 100 positions"):
         pruner.cut_window(whole, 101)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved", "plain"])
+def test_recordings_may_lie_in_the_table(folder, tmp_path, kind):
+    data = write_clips(tmp_path / "data", train=40)
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    sounds = [{"bytes": (data / row["file"]).read_bytes(), "path": row["file"].rpartition("/")[2]} for row in rows]
+    table = datasets.Dataset.from_dict({"audio": sounds, "sentence": [row["text"] for row in rows]})
+    table = table if kind == "plain" else table.cast_column("audio", datasets.Audio(decode=False))
+    if kind == "saved":
+        table.save_to_disk(tmp_path / "table")
+    else:
+        table.to_parquet(tmp_path / "table.parquet")
+    task = task_of(folder, tmp_path / ("table" if kind == "saved" else "table.parquet"))
+    assert task.data.train + task.data.validation + task.data.test == 40
+    beside = task_of(folder, data)
+    files = {
+        hashlib.sha256(sound["bytes"]).hexdigest()[:32] + ".wav": row["file"]
+        for sound, row in zip(sounds, rows, strict=True)
+    }
+    theirs = beside.train.sources.index(files[task.train.sources[0]])
+    one, other = task.train.inputs.picked([0]), beside.train.inputs.picked([theirs])
+    assert torch.equal(one.batch(0)["input_features"], other.batch(0)["input_features"])
