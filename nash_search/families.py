@@ -152,8 +152,8 @@ class Family:
 
     @property
     def answers_are_labels(self) -> bool:
-        """What `generate` returns after the start token can be fed back as labels."""
-        return self.reads_text and self.outputs_begin_with != "last_label"
+        """What `generate` returns can be fed back as labels, behind the start token or the labels' own prompt."""
+        return self.outputs_begin_with != "last_label"
 
     def check_settings(self, settings: Mapping[str, Any], where: str = "") -> None:
         """Refuse a config (its fields) under which a cut is not exact.

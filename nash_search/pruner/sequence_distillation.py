@@ -24,6 +24,7 @@ from nash_search.pruner.teacher_cache import TeacherCache
 from nash_search.recipes import Labels
 
 Batches = Callable[[int], Batch]
+Agrees = Callable[[list[int], list[int]], bool]
 LONGER = 2
 """An answer has at most this many times the tokens of its example's own label: a teacher may repeat itself for ever."""
 IGNORED = -100
@@ -46,14 +47,18 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None, *
         every: 1 answers all rows; 2 every second one, the even rows of even steps and the odd rows of odd steps, and
             the others keep the data's labels.
 
+    Where `data` has a function `agrees` (answer and own label, token ids), an answer that does not keeps its label.
+
     Raises:
         InvalidInput: for a family whose labels are not what it generates (mBART wraps its last label
-            around to the front, Whisper's prompt is left out of its answers).
+            around to the front).
     """
     family = family_of(teacher)
     if not family.answers_are_labels:
         raise InvalidInput(f"answers must be labels as they are generated, but got {family.model_type}'s")
     known: dict[bytes, torch.Tensor] = {}
+    agrees: Agrees | None = getattr(data, "agrees", None)
+    agreed: dict[bytes, bool] = {}
 
     def learn(kept: dict[str, torch.Tensor]) -> None:
         for key, row in zip(kept["keys"], kept["answers"], strict=True):
@@ -74,21 +79,26 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None, *
                 if outputs is None
                 else outputs.answers(keys_N16, lambda: _answer(teacher, asked))
             )
-        given = batch["labels"].cpu()
-        labels_BT = _padded(
-            [known[keys[row]].long() if row in keys else own[own != IGNORED] for row, own in enumerate(given)]
-        )
+        given = [own[own != IGNORED] for own in batch["labels"].cpu()]
+        for row, key in keys.items() if agrees is not None else ():
+            if key not in agreed:
+                agreed[key] = agrees(known[key].tolist(), given[row].tolist())  # type: ignore[misc]
+        taken = {row: known[key].long() for row, key in keys.items() if agreed.get(key, True)}
+        labels_BT = _padded([taken.get(row, own) for row, own in enumerate(given)])
         return {**batch, "labels": labels_BT.to(batch["labels"].device)}
 
     return batch_at
 
 
 def _key(batch: Batch, row: int) -> bytes:
-    """What an answer depends on: the input's tokens and how long it may become."""
-    tokens = batch["input_ids"][row]
-    if "attention_mask" in batch:
-        tokens = tokens[batch["attention_mask"][row].bool()]
-    name = hashlib.blake2b(tokens.cpu().long().numpy().tobytes(), digest_size=16)
+    """What an answer depends on: the input's tokens or features, and how long it may become."""
+    if "input_ids" in batch:
+        read = batch["input_ids"][row].long()
+        if "attention_mask" in batch:
+            read = read[batch["attention_mask"][row].bool()]
+    else:
+        read = batch["input_features"][row]
+    name = hashlib.blake2b(read.cpu().numpy().tobytes(), digest_size=16)
     name.update(str(int((batch["labels"][row] != IGNORED).sum())).encode())
     return name.digest()
 
@@ -114,6 +124,8 @@ def _answer(teacher: Any, batch: Batch) -> torch.Tensor:
 @torch.no_grad()
 def _generate(teacher: Any, batch: Batch) -> torch.Tensor:
     """Labels (N,T), each row up to its own end or limit."""
+    if not family_of(teacher).reads_text:
+        return _written(teacher, batch)
     source = {name: tensor.to(teacher.device) for name, tensor in source_of(batch).items()}
     limits_N = LONGER * (batch["labels"] != IGNORED).sum(1)
     positions = getattr(teacher.config, "max_position_embeddings", None)
@@ -125,3 +137,22 @@ def _generate(teacher: Any, batch: Batch) -> torch.Tensor:
     over_NT = ended_NT.cumsum(1) - ended_NT.long() > 0
     late_NT = torch.arange(tokens_NT.shape[1]) >= limits_N.cpu()[:, None]
     return tokens_NT.masked_fill(over_NT | late_NT, IGNORED)
+
+
+def _written(teacher: Any, batch: Batch) -> torch.Tensor:
+    """The same of a model that hears: `generate` gives what comes between the prompt of the labels and the end."""
+    settings, labels_NT = teacher.generation_config, batch["labels"].cpu()
+    last = getattr(settings, "no_timestamps_token_id", None)
+    prompt = 0 if last is None else int((labels_NT[0] == last).nonzero()[0]) + 1
+    limits_N = LONGER * ((labels_NT != IGNORED).sum(1) - prompt)
+    limits_N = limits_N.clamp(max=teacher.config.max_target_positions - prompt - 1)
+    most = int(limits_N.max())
+    source = {name: tensor.to(teacher.device) for name, tensor in source_of(batch).items()}
+    tokens_NT = teacher.generate(**source, max_new_tokens=most, do_sample=False).long().cpu()
+    rows = []
+    for own, tokens, limit in zip(labels_NT, tokens_NT.tolist(), limits_N.tolist(), strict=True):
+        while tokens and tokens[-1] == settings.pad_token_id:
+            tokens.pop()
+        ended = len(tokens) < limit
+        rows.append(torch.tensor([*own[:prompt].tolist(), *tokens[:limit], *([settings.eos_token_id] * ended)]))
+    return _padded(rows)

@@ -9,7 +9,7 @@ Outputs and references are compared after the normaliser that the tokenizer brin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from nash_search.tasks.data import Split
 from nash_search.tasks.example_counts import CountedMetric
 from nash_search.tasks.features import Ear, Index
 from nash_search.tasks.hearing import Hearing, clips_of, texts_of
-from nash_search.tasks.metrics import Normalised
+from nash_search.tasks.metrics import METRICS, Normalised
 from nash_search.tasks.tables import place
 from nash_search.tasks.task import Examples, SealedTest, Task, length_cap, scored_with
 from nash_search.token_rows import TokenRows
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from nash_search.tasks.example_counts import TaskMetric
 
 DEFAULT_METRIC = "wer"
+MOST_WRONG = 0.1
+"""Word errors of a teacher's answer, of its transcript's words, beyond which the transcript is learnt instead."""
 
 
 def speech_task(
@@ -94,6 +96,7 @@ def speech_task(
         sealed=SealedTest(read=lambda: encoded([texts.read_test().first(config.test_examples)])[0][0]),
         ear=ear,
         prompt_tokens=len(prompt),
+        agrees=_agreement(hearing, tokenizer),
         clip_seconds=clip_s,
         data=texts.facts,
         notes=tuple(notes),
@@ -105,6 +108,19 @@ def _ids(tokenizer: PreTrainedTokenizerBase, split: Split) -> list[list[int]]:
     texts = [f" {several[0].strip()}" for several in split.references]
     found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return found
+
+
+def _agreement(hearing: Hearing, tokenizer: Any) -> Callable[[list[int], list[int]], bool]:
+    """Few word errors, after the normaliser: a teacher that misheard is not learnt from (arXiv 2311.00430)."""
+    metric = _normalised(METRICS[DEFAULT_METRIC](), hearing, tokenizer)
+    assert isinstance(metric, CountedMetric)
+
+    def agrees(answer: list[int], label: list[int]) -> bool:
+        written, due = tokenizer.batch_decode([answer, label], skip_special_tokens=True)
+        errors, words = metric.statistics([written], [[due]])[0, :2]
+        return bool(errors <= MOST_WRONG * words)
+
+    return agrees
 
 
 def _normalised(metric: TaskMetric, hearing: Hearing, tokenizer: Any) -> TaskMetric:

@@ -142,6 +142,8 @@ class Task:
     """What makes features of recordings; None: sources are texts."""
     prompt_tokens: int = 0
     """Tokens of every label that `generate` is given, not asked for."""
+    agrees: Callable[[list[int], list[int]], bool] | None = None
+    """Whether what a teacher writes (token ids) is near enough to a label to be learnt; None: it always is."""
     clip_seconds: float | None = None
     """Median recording, before it is filled up to the window."""
     prefix: str = ""
@@ -156,7 +158,8 @@ class Task:
     def train_batches(self, batch_size: int, seed: int) -> Batches:
         """Length-bucketed, seeded batches of the train split, as a pure function of the step."""
         pad = self.tokenizer.pad_token_id
-        return Batches(self.train, batch_size=batch_size, seed=seed, pad_token_id=0 if pad is None else int(pad))
+        pad = 0 if pad is None else int(pad)
+        return Batches(self.train, batch_size=batch_size, seed=seed, pad_token_id=pad, agrees=self.agrees)
 
     def open_sealed_test(self) -> Examples:
         """The only way to the test split; `sealed.opened` says how often it was taken."""
@@ -178,7 +181,15 @@ class Task:
 class Batches:
     """step -> batch of tensors, padded to the batch's own longest; the same step always gives the same batch."""
 
-    def __init__(self, examples: Examples, *, batch_size: int, seed: int, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        batch_size: int,
+        seed: int,
+        pad_token_id: int,
+        agrees: Callable[[list[int], list[int]], bool] | None = None,
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
         if not len(examples):
@@ -187,6 +198,7 @@ class Batches:
         self._input_lengths, self._label_lengths = self._inputs.lengths, self._labels.lengths
         self._seed = seed
         self._pad = pad_token_id
+        self.agrees = agrees
         self.batch_size = min(batch_size, len(examples))
         self.steps_per_epoch = len(examples) // self.batch_size
         self._epoch = -1

@@ -83,6 +83,18 @@ def test_scoring_normalises_and_predict_hears_a_file(folder, tmp_path):
     assert by_letter.metric.statistics(["abd"], [["abc"]]).tolist() == [[1, 3, 1, 1]]
 
 
+def test_a_teacher_that_misheard_is_not_learnt_from(folder, tmp_path):
+    task = task_of(folder, write_clips(tmp_path / "data", train=20))
+    agrees = task.train_batches(4, seed=0).agrees
+    prompt, words = list(task.ear.hearing.prompt[1:]), "red green blue small large cat dog bird runs sleeps"
+
+    def ids(text):
+        return [*prompt, *task.tokenizer(f" {text}", add_special_tokens=False).input_ids, task.tokenizer.eos_token_id]
+
+    assert agrees(ids(words.upper() + "!"), ids(words)) and agrees(ids(words.replace("sleeps", "slept")), ids(words))
+    assert not agrees(ids(words.replace("runs sleeps", "slept")), ids(words))
+
+
 def test_a_silent_recording_is_refused_by_its_name(folder, tmp_path):
     data = write_clips(tmp_path / "data", train=20)
     soundfile.write(data / "clips" / "train-3.wav", np.zeros(RATE // 2), RATE)
