@@ -28,7 +28,7 @@ from nash_search.families import family_of
 from nash_search.pruner.distillation import Batch
 from nash_search.search import probe
 from nash_search.trial import cost
-from nash_search.trial.nash_evaluator import TRIAL_PAIRS
+from nash_search.trial.nash_evaluator import PAIRS
 
 BILL = "15 minutes"
 
@@ -123,7 +123,7 @@ def projected(shape: dict[str, int], block_ms: float, trials: int, gpus: int) ->
     step_s = operations(shape, GPU_BATCH, GPU_INTO, GPU_OUT) / (GPU_TERAFLOPS * 1e12 * UTILISATION)
     dense_ms = block_ms * shape["num_layers"] * GPU_OUT
     score_s = SCORED / GPU_BATCH * dense_ms / 1000
-    one = cost.TrialCost(train_s=STEPS * step_s, score_s=score_s, pairs=TRIAL_PAIRS, how="assumed")
+    one = cost.TrialCost(train_s=STEPS * step_s, score_s=score_s, pairs=PAIRS[1], how="assumed")
     config = SearchConfig(task=TaskConfig(), budgets=(LatencyBudget.parse("50%"),), trials=trials)
     bill = cost.of_search(one, config, trials=trials, workers=gpus, dense_ms=dense_ms, load_s=20, devices=gpus)
     return {"trials": trials, "gpus": gpus, "step_s": step_s, "dense_ms": dense_ms} | bill

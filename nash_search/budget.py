@@ -53,18 +53,10 @@ class LatencyBudget(Frozen):
             return cls(asked=text, share=number / 100, percentile=percentile)
         return cls(asked=text, ms=number, percentile=percentile)
 
-    @classmethod
-    def of_search(cls, asked: str | float) -> LatencyBudget:
-        """What a search takes: budgets of the median.
-
-        Raises:
-            ValueError: in the user's words, when it is another or none.
-        """
-        found = cls.parse(asked)
-        if found.percentile != MEDIAN:
-            words = "budget of a search must be one of the median (40 or 50%)"
-            raise ValueError(f"{words}, but got {found.asked!r}: percentiles are asked of nash-search measure")
-        return found
+    def alike(self, bound: str) -> LatencyBudget:
+        """Another bound (`45%`, `12`) of the same percentile."""
+        _, at, percentile = self.asked.partition("@")
+        return LatencyBudget.parse(f"{bound}{at}{percentile.strip()}")
 
     @property
     def folder(self) -> str:

@@ -17,93 +17,21 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from nash_search.architecture import Architecture as Architecture
 from nash_search.architecture import DecoderSelection as DecoderSelection
 from nash_search.architecture import SearchSpace as SearchSpace
+from nash_search.budget import MEDIAN
 from nash_search.budget import LatencyBudget as LatencyBudget
 from nash_search.recipes import Frozen as Frozen
 from nash_search.recipes import Knobs
 from nash_search.recipes import PruningRecipe as PruningRecipe
 from nash_search.recipes import TeacherRecipe as TeacherRecipe
-from nash_search.runtimes import Runtime
+from nash_search.traffic import DATA, FIXED
 from nash_search.traffic import Traffic as Traffic
+from nash_search.workload import Workload as Workload
+from nash_search.workload import WorkloadRequest as WorkloadRequest
 
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer cer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
-
-
-class Workload(Frozen):
-    """The `generate` call whose wall time is the latency: always the same one, or the requests of a traffic."""
-
-    device: str = "cpu"
-    """`cpu` or `cuda:N`, resolved."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    threads: int = Field(default=1, ge=1)
-    """CPU threads of the timed process."""
-    batch_size: int = Field(default=1, ge=1)
-    input_tokens: int = Field(ge=1)
-    """Encoder input length after padding; the median request's where there is a traffic."""
-    output_tokens: int = Field(ge=1)
-    """Decoder steps, forced exactly; the median request's where there is a traffic."""
-    beams: int = Field(default=1, ge=1)
-    attention: str = "sdpa"
-    runtime: Runtime = "eager"
-    quantize: Literal["none", "int8"] = "none"
-    traffic: Traffic | None = None
-    """The requests whose percentile is the latency, each with its own lengths; None: one call of these lengths."""
-
-    @model_serializer(mode="wrap")
-    def _said_where_there_is_one(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A call of fixed lengths is written as it always was: digests of it name what was timed before."""
-        found: dict[str, Any] = plain(self)
-        return found if self.traffic is not None else {k: v for k, v in found.items() if k != "traffic"}
-
-    def calls(self, count: int, turn: int) -> tuple[Workload, ...]:
-        """The fixed calls that one round times in turn: this one, or the requests that it draws of the traffic.
-
-        Args:
-            count: requests of a round.
-            turn: which round.
-        """
-        if self.traffic is None:
-            return (self,)
-        drawn = (request._asdict() for request in self.traffic.drawn(count, turn))
-        return tuple(self.model_copy(update={"traffic": None, **lengths}) for lengths in drawn)
-
-    @property
-    def weights_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
-        """Precision of the exported weights: what PyTorch times; float32 beside an engine's own files."""
-        return self.dtype if self.runtime in ("eager", "compile") else "float32"
-
-
-class WorkloadRequest(Knobs):
-    """What the user fixed of the workload; None means "from the task's data and the teacher"."""
-
-    device: str = "auto"
-    """Device to train and time on."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Precision of the timed model."""
-    threads: int | None = Field(default=None, ge=1, le=1024)
-    """CPU threads of the timed process."""
-    batch_size: int | None = Field(default=None, ge=1, le=8192)
-    """Sequences per generate call."""
-    input_tokens: int | None = Field(default=None, ge=1, le=65_536)
-    """Encoder tokens after padding (default: the data's median)."""
-    output_tokens: int | None = Field(default=None, ge=1, le=16_384)
-    """Decoder steps, forced exactly (default: the references' median)."""
-    beams: int | None = Field(default=None, ge=1, le=64)
-    """Beams (default: the teacher's generation config)."""
-    runtime: Runtime = "eager"
-    """What runs the model; ctranslate2 and onnxruntime come with nash-search[ctranslate2,onnxruntime]."""
-    quantize: Literal["none", "int8"] = "none"
-    """Quantisation, where the runtime has it."""
-
-    @field_validator("device")
-    @classmethod
-    def _check_device(cls, value: str) -> str:
-        if not _DEVICE.fullmatch(value):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, but got {value!r}")
-        return value
 
 
 class TaskConfig(Knobs):
@@ -184,7 +112,7 @@ class SearchConfig(Knobs):
     trim_vocab: bool = False
     """First drop every token that the train split does not need."""
     budgets: tuple[LatencyBudget, ...] = ()
-    """Latency budget: 40 (ms) or 50% of the dense latency. Repeatable."""
+    """Latency budget: 40 (ms) or 50% of the dense latency, of requests 40@p95 or 50%@p95. Repeatable."""
     search_space: SearchSpace = SearchSpace()
     recipe: PruningRecipe = PruningRecipe()
     workload: WorkloadRequest = WorkloadRequest()
@@ -219,8 +147,8 @@ class SearchConfig(Knobs):
     """stock: every export loads without code of ours (uniform widths)."""
     certify_rounds: int = Field(default=5, ge=2)
     """Fresh processes that re-time the front."""
-    certify_pairs: int = Field(default=40, ge=3)
-    """Timed pairs per point of the front and process."""
+    certify_pairs: int | None = Field(default=None, ge=3)
+    """Timed pairs per point of the front and process (default: 40; of requests 70, or what p99 needs)."""
     storage: str | None = Field(default=None, repr=False)
     """Optuna storage URL (default: SQLite in the study's folder); may hold a password, so it is never echoed."""
     ray_address: str | None = None
@@ -242,7 +170,7 @@ class SearchConfig(Knobs):
 
     @model_validator(mode="after")
     def _check_budgets(self) -> SearchConfig:
-        asked = [LatencyBudget.of_search(b.asked).asked for b in self.budgets]
+        asked = [LatencyBudget.parse(b.asked).asked for b in self.budgets]
         if len(set(asked)) != len(asked):
             raise ValueError(f"budgets must differ, but got {', '.join(asked)}")
         return self
@@ -273,6 +201,10 @@ class SearchConfig(Knobs):
         asked = self.model_dump(mode="json", include=keep | ({"trim_vocab"} if self.trim_vocab else set()))
         if not self.recipe.calibrate:
             del asked["recipe"]["calibrate"]
+        said = {"traffic": self.traffic, "percentile": self.percentile}
+        for name, value in said.items():
+            del asked["workload"][name]
+            asked["workload"] |= {name: value} if self.of_requests else {}
         return asked
 
     def profiled(self, profile: Profile, *, keep_trials: bool = False) -> SearchConfig:
@@ -286,6 +218,29 @@ class SearchConfig(Knobs):
         steps = {name: round(getattr(self.recipe, name) * factor) for name in ("narrow_steps", "tune_steps")}
         trials = self.trials if keep_trials else max(1, round(self.trials * factor))
         return self.model_copy(update={"recipe": self.recipe.model_copy(update=steps), "trials": trials})
+
+    @property
+    def traffic(self) -> str:
+        """Whose requests are timed: `data`, `fixed` (none: one call of fixed lengths) or a file."""
+        asked = self.workload.percentile is not None or any("@" in b.asked for b in self.budgets)
+        return self.workload.traffic or (DATA if asked else FIXED)
+
+    @property
+    def of_requests(self) -> bool:
+        """Is a latency a percentile over requests?"""
+        return self.traffic != FIXED
+
+    @property
+    def percentile(self) -> float:
+        """That the front is drawn in: the one that was named, else the first budget's."""
+        if self.workload.percentile is not None:
+            return self.workload.percentile
+        return self.budgets[0].percentile if self.budgets else MEDIAN
+
+    @property
+    def highest(self) -> float:
+        """Of all percentiles that are asked for the one that needs most requests."""
+        return max([self.percentile, *(b.percentile for b in self.budgets)])
 
     @property
     def relative(self) -> bool:

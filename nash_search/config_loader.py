@@ -21,6 +21,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from nash_search.budget import as_percentile
 from nash_search.config import RETIRED, LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput, NashSearchWarning, shown
 from nash_search.plain_yaml import place, read_mapping
@@ -138,15 +139,27 @@ def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) 
     asked = fields["budgets"]
     if isinstance(asked, bool) or not isinstance(asked, list | tuple):
         raise InvalidInput(f"budgets must be a list like [70%, 40], but got {shown(asked)}", where=where)
+    default = _default_percentile(fields)
     parsed = []
     for budget in asked:
         if isinstance(budget, bool) or not isinstance(budget, str | int | float):
             raise InvalidInput(f"budget must be like 40 or 50%, but got {shown(budget)}", where=where)
         try:
-            parsed.append(LatencyBudget.of_search(budget).model_dump())
+            named = default is None or "@" in str(budget)
+            parsed.append(LatencyBudget.parse(budget if named else f"{budget}@p{default:g}").model_dump())
         except ValueError as error:
             raise InvalidInput(str(error), where=where) from None
     fields["budgets"] = parsed
+
+
+def _default_percentile(fields: Mapping[str, Any]) -> float | None:
+    """Of budgets that name none; None also where it is none at all, which is told with the other fields."""
+    workload = fields.get("workload")
+    asked = workload.get("percentile") if isinstance(workload, Mapping) else None
+    try:
+        return None if asked is None else as_percentile(asked)
+    except ValueError:
+        return None
 
 
 def _validated(fields: dict[str, Any], *, flags: set[str], path: Path | None) -> SearchConfig:

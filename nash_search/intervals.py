@@ -55,8 +55,8 @@ ROUND_SD, RATIO_ROUND_SD = 0.03, 0.0075
 """Standard deviations between the rounds of one occasion, of log medians and of log ratios, before any was taken
 (results/clock/clock.json.gz: 0.031 and 0.0074)."""
 
-NORMAL_QUANTILE = 1.96
-"""Half-width of a normal 95 % interval, standard errors."""
+NORMAL_QUANTILE, POWER_QUANTILE = 1.96, 1.28
+"""Half-width of a normal 95 % interval, and what the chance of `POWER` takes beyond it; standard errors."""
 
 Bounds = tuple[float, float]
 UNKNOWN: Bounds = (0.0, math.inf)

@@ -82,6 +82,8 @@ class Latency(Frozen):
         Raises:
             ValueError: they are of one call, which has no distribution over requests.
         """
+        if percentile == self.percentile:
+            return self
         if percentile != MEDIAN and self.workload.traffic is None:
             raise ValueError(f"percentile must be 50 where one call was timed, but got {percentile:g}")
         return self.model_copy(update={"percentile": percentile})
@@ -153,7 +155,15 @@ class Latency(Frozen):
         return intervals.ratio_bounds(list(zip(self._own, self._dense, strict=True)), **known)
 
     def margin(self, budget: LatencyBudget) -> float:
-        """How far below this budget a model must truly lie to be found to meet it here, as a fraction."""
+        """How far below this budget a model must truly lie to be found to meet it here, as a fraction.
+
+        Of requests by the interval itself, which holds them too.
+        """
+        if self.workload.traffic is not None:
+            judged = self.at(budget.percentile)
+            share = budget.share is not None
+            value, upper = (judged.ratio, judged.ratio_bounds) if share else (judged.median_ms, judged.bounds_ms)
+            return 1 - (value / upper[1]) ** (1 + intervals.POWER_QUANTILE / intervals.NORMAL_QUANTILE)
         if budget.share is not None:
             taken = [intervals.pair_ratios(r.runs_ms, r.dense_runs_ms).tolist() for r in self.rounds]
         else:
@@ -166,6 +176,16 @@ class Latency(Frozen):
             looks=self.looks,
         )
         return -math.expm1(-found)
+
+    def part_of(self, budget: LatencyBudget, dense_ms: float | None = None) -> float:
+        """How much of a budget it takes, at the budget's percentile: 1 is all of it.
+
+        Args:
+            budget: a share, or milliseconds.
+            dense_ms: the dense model's same percentile, of which milliseconds are a share (None: as it was timed here).
+        """
+        judged = self.at(budget.percentile)
+        return judged.ratio / budget.share_of(judged.dense_ms if dense_ms is None else dense_ms)
 
     @property
     def speedup(self) -> float:

@@ -4,6 +4,8 @@ A table holds raw samples, each shape's paired with the dense model's. The share
 along the encoder's sparsity, per decoder depth, and made monotone: fewer weights are never slower. The whole encoder
 stands apart: it may be faster than one that is narrowed a little, because a narrowed T5 block computes its own
 position bias.
+
+Of a traffic every shape answered the same few requests, so that one table says every percentile (`at`).
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from nash_search import intervals
-from nash_search.config import Architecture, Frozen, Workload
+from nash_search import intervals, percentiles
+from nash_search.budget import MEDIAN
+from nash_search.config import Architecture, Frozen, LatencyBudget, Workload
 from nash_search.intervals import OccasionEffect
 from nash_search.latency_record import Latency
 
@@ -28,6 +31,15 @@ class ProbeEntry(Frozen):
 
     architecture: Architecture
     latency: Latency
+
+
+class Yardstick(Frozen):
+    """What a budget of one percentile is judged by, as the study's first probe found it."""
+
+    dense_ms: float
+    """The dense model's percentile, milliseconds."""
+    floor_share: float
+    """Fastest shape of the search space, fraction of it."""
 
 
 class LatencyTable(Frozen):
@@ -47,16 +59,45 @@ class LatencyTable(Frozen):
         """What it was timed on."""
         return self.entries[0].latency.fingerprint
 
+    @property
+    def percentile(self) -> float:
+        """Of the requests: its numbers are this one."""
+        return self.entries[0].latency.percentile
+
+    @cached_property
+    def _others(self) -> dict[float, LatencyTable]:
+        return {self.percentile: self}
+
+    def at(self, percentile: float) -> LatencyTable:
+        """The same samples, of which another percentile is the number.
+
+        Raises:
+            ValueError: they are of one call.
+        """
+        if percentile not in self._others:
+            entries = tuple(e.model_copy(update={"latency": e.latency.at(percentile)}) for e in self.entries)
+            self._others[percentile] = LatencyTable(entries=entries)
+        return self._others[percentile]
+
     @cached_property
     def dense_ms(self) -> float:
-        """Median of all dense samples of the probe, milliseconds: the study's yardstick."""
-        return float(np.median([x for e in self.entries for r in e.latency.rounds for x in r.dense_runs_ms]))
+        """Median, or the percentile, of all dense samples of the probe, milliseconds: the study's yardstick."""
+        samples = [x for e in self.entries for r in e.latency.rounds for x in r.dense_runs_ms]
+        return float(np.percentile(samples, self.percentile))
+
+    @property
+    def call_ms(self) -> float:
+        """A usual call of the dense model, milliseconds: what is going to be spent is counted in it."""
+        return self.at(MEDIAN).dense_ms
 
     def dense_bounds_ms(self, effect: OccasionEffect | None = None) -> tuple[float, float]:
         """95 % bounds of `dense_ms`: one process is one round, and shapes that shared a dense call count it once."""
         groups = dict.fromkeys(r.dense_runs_ms for entry in self.entries for r in entry.latency.rounds)
-        in_time_order = [x for sweep in zip_longest(*groups) for x in sweep if x is not None]
-        return intervals.median_bounds([in_time_order], effect=effect)
+        sweeps = [[x for x in sweep if x is not None] for sweep in zip_longest(*groups)]
+        if self.workload.traffic is not None:  # a request that several groups answered is one request
+            requests = tuple(float(np.mean(sweep)) for sweep in sweeps)
+            return percentiles.bounds((requests,), self.percentile, effect=effect)
+        return intervals.median_bounds([[x for sweep in sweeps for x in sweep]], effect=effect)
 
     @cached_property
     def _curves(self) -> dict[int, tuple[list[int], list[float], list[float]]]:
@@ -64,7 +105,7 @@ class LatencyTable(Frozen):
         groups: dict[int, dict[int, tuple[float, float]]] = {}
         for entry in self.entries:  # which blocks are kept does not change the shapes
             a = entry.architecture
-            found = entry.latency.ratio, entry.latency.ratio_bounds[1]
+            found = entry.latency.ratio, _upper(entry.latency)
             groups.setdefault(a.decoder_layers, {})[a.encoder_sparsity_pct] = found
         curves = {}
         for depth, rows in groups.items():
@@ -78,7 +119,7 @@ class LatencyTable(Frozen):
     def _whole(self) -> dict[int, tuple[float, float]]:
         """Per depth: share and upper share with the encoder whole."""
         return {
-            e.architecture.decoder_layers: (e.latency.ratio, e.latency.ratio_bounds[1])
+            e.architecture.decoder_layers: (e.latency.ratio, _upper(e.latency))
             for e in self.entries
             if e.architecture.encoder_sparsity_pct == 0
         }
@@ -96,12 +137,27 @@ class LatencyTable(Frozen):
         """Latency as a fraction of the dense model's."""
         return self._shares(architecture)[0]
 
+    def part_of(self, architecture: Architecture, budget: LatencyBudget) -> float:
+        """How much of a budget it takes, at the budget's percentile: 1 is all of it."""
+        table = self.at(budget.percentile)
+        return table.share(architecture) / budget.share_of(table.dense_ms)
+
     def upper_share(self, architecture: Architecture) -> float:
         """Upper end of the interval of `share`."""
         share, upper = self._shares(architecture)
         return max(share, upper) if math.isfinite(upper) else share
 
 
-def table_of(taken: Mapping[Architecture, Latency]) -> LatencyTable:
-    """What an evaluator's probe found, as a table."""
-    return LatencyTable(entries=tuple(ProbeEntry(architecture=a, latency=found) for a, found in taken.items()))
+def _upper(latency: Latency) -> float:
+    """Upper bound of the share; where requests are too few to bound a percentile, as far above as the median's."""
+    upper = latency.ratio_bounds[1]
+    if math.isfinite(upper) or latency.workload.traffic is None:
+        return upper
+    middle = latency.at(MEDIAN)
+    return latency.ratio * middle.ratio_bounds[1] / middle.ratio
+
+
+def table_of(taken: Mapping[Architecture, Latency], percentile: float = MEDIAN) -> LatencyTable:
+    """What an evaluator's probe found, as a table of a percentile."""
+    entries = [ProbeEntry(architecture=a, latency=found.at(percentile)) for a, found in taken.items()]
+    return LatencyTable(entries=tuple(entries))

@@ -29,6 +29,8 @@ from nash_search.errors import InvalidInput
 from nash_search.intervals import CONFIDENCE, UNKNOWN, Bounds, OccasionEffect
 from nash_search.traffic import Traffic
 
+PAIRS, REQUESTS = 40, 70
+"""Pairs of a round of one call; requests of a round, unless a percentile needs more: they take twice the time."""
 DRAWS = 1000
 LOOKS = 2
 """Times that a certificate looks before it stops: each has half of the error that requests may bring."""
@@ -48,8 +50,20 @@ def requests_needed(percentile: float) -> int:
     return math.ceil(math.log(_tail(CONFIDENCE)) / math.log(percentile / 100))
 
 
-def check_enough(percentile: float, traffic: Traffic, *, rounds: int, pairs: int) -> None:
+def pairs_of(percentile: float | None, rounds: int) -> int:
+    """Timed pairs of each of so many rounds, where nothing else is asked: of one call (None), or of requests."""
+    return PAIRS if percentile is None else max(REQUESTS, -(-requests_needed(percentile) // rounds))
+
+
+def check_enough(percentile: float, traffic: Traffic, *, rounds: int, pairs: int, flag: str = "--") -> None:
     """Refuse a percentile of which so many rounds of requests say nothing.
+
+    Args:
+        percentile: the highest that is asked.
+        traffic: where requests come from.
+        rounds: fresh processes.
+        pairs: requests of each.
+        flag: what the flags of these two begin with.
 
     Raises:
         InvalidInput: with the number that is needed.
@@ -59,8 +73,8 @@ def check_enough(percentile: float, traffic: Traffic, *, rounds: int, pairs: int
     if traffic.of < needed:
         raise InvalidInput(f"{what} {traffic.of}", where=traffic.source, fix="give more, or a lower --percentile")
     if rounds * pairs < needed:
-        fix = f"give --pairs {-(-needed // rounds)}, or more --rounds"
-        raise InvalidInput(f"{what} {rounds} rounds of {pairs}", where="--pairs", fix=fix)
+        fix = f"give {flag}pairs {-(-needed // rounds)}, or more {flag}rounds"
+        raise InvalidInput(f"{what} {rounds} rounds of {pairs}", where=f"{flag}pairs", fix=fix)
 
 
 def of_requests(rounds: Rounds, percentile: float) -> float:

@@ -21,8 +21,8 @@ from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency, Verdict
 from nash_search.records import Quality
-from nash_search.summaries import Summary
 from nash_search.summary_rows import OverSeeds
+from nash_search.terms import Terms as Terms
 
 CERTIFICATION = "certification.json"
 """In the study's folder."""
@@ -111,10 +111,15 @@ class CertifiedPoint(Frozen):
         Args:
             dense_ms: the dense latency that the paired ratio is taken of; None: wall times.
         """
-        if dense_ms is None:
-            return self.latency.median_ms, *self.latency.bounds_ms
-        low, high = self.latency.ratio_bounds
-        return self.latency.ratio * dense_ms, low * dense_ms, high * dense_ms
+        return shown_ms(self.latency, dense_ms)
+
+
+def shown_ms(latency: Latency, dense_ms: float | None) -> tuple[float, float, float]:
+    """A latency and its 95 % bounds, milliseconds: wall times, or the paired ratio of a dense latency."""
+    if dense_ms is None:
+        return latency.median_ms, *latency.bounds_ms
+    low, high = latency.ratio_bounds
+    return latency.ratio * dense_ms, low * dense_ms, high * dense_ms
 
 
 class Certification(Frozen):
@@ -179,38 +184,6 @@ def over_seeds(point: CertifiedPoint) -> OverSeeds | None:
     )
 
 
-class Terms(Frozen):
-    """What a front is judged by: the budgets, and what was known of the study before anything was trained."""
-
-    budgets: tuple[LatencyBudget, ...]
-    dense_ms: float
-    """Dense latency of the study's first probe, milliseconds: what a share is said to be in milliseconds."""
-    floor_share: float
-    """Fastest shape of the search space, fraction of the dense latency."""
-    quality_floor: float | None = None
-    """Worst validation quality that an answer may have (None: no limit)."""
-
-    @classmethod
-    def of_summary(cls, summary: Summary, budgets: Sequence[LatencyBudget], max_drop_pct: float | None) -> Terms:
-        """The terms of a study that ended, by its summary.
-
-        Raises:
-            ValueError: the summary is no finished study's.
-        """
-        dense_ms, fastest, dense = summary.probe_dense_ms, summary.floor, summary.dense
-        if dense_ms is None or fastest is None or dense is None or dense.validation_quality is None:
-            raise ValueError("summary must be a finished study's, but has no dense model or no floor")
-        floor = None
-        if max_drop_pct is not None:
-            floor = pareto.dropped(dense.validation_quality, max_drop_pct, summary.direction)
-        return cls(budgets=tuple(budgets), dense_ms=dense_ms, floor_share=fastest.share, quality_floor=floor)
-
-    @property
-    def shown_dense_ms(self) -> float | None:
-        """What latencies are shown as shares of, milliseconds; None where a budget is milliseconds: wall times then."""
-        return self.dense_ms if all(b.share is not None for b in self.budgets) else None
-
-
 class BudgetAnswer(Frozen):
     """One budget, asked of the certified front. Console, card, page and JSON all read this."""
 
@@ -244,8 +217,22 @@ class BudgetAnswer(Frozen):
         return self._shown_ms[2] if self._shown_ms and math.isfinite(self._shown_ms[2]) else None
 
     @property
+    def latency(self) -> Latency | None:
+        """The point's, at the budget's percentile."""
+        return self.point.latency.at(self.budget.percentile) if self.point is not None else None
+
+    @property
     def _shown_ms(self) -> tuple[float, float, float] | None:
-        return self.point.shown_ms(None if self.budget.share is None else self.dense_ms) if self.point else None
+        return self._judged_ms(self.point) if self.point is not None else None
+
+    def _judged_ms(self, point: CertifiedPoint) -> tuple[float, float, float]:
+        judged = point.latency.at(self.budget.percentile)
+        return shown_ms(judged, None if self.budget.share is None else self.dense_ms)
+
+    def bounds_ms(self, point: CertifiedPoint) -> tuple[float, float]:
+        """Of any point of the front, the 95 % bounds that the budget judges it by, milliseconds."""
+        _, low_ms, high_ms = self._judged_ms(point)
+        return low_ms, high_ms
 
 
 class Answers(Frozen):
@@ -282,7 +269,7 @@ def judged(certification: Certification, terms: Terms) -> Answers:
 def _choose(points: Sequence[CertifiedPoint], budget: LatencyBudget, terms: Terms) -> BudgetAnswer:
     """`met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
     found = [(p, p.verdict(budget)) for p in ranked(points, terms.quality_floor)]
-    known: dict[str, Any] = {"budget": budget, "floor_share": terms.floor_share, "dense_ms": terms.dense_ms}
+    known: dict[str, Any] = {"budget": budget, **terms.yardstick(budget).model_dump()}
     for wanted in ("met", "ambiguous"):
         best = next((p for p, verdict in found if verdict == wanted), None)
         if best is not None:

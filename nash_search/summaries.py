@@ -13,6 +13,7 @@ from typing import Any
 
 from nash_search.calibration_record import Calibration
 from nash_search.config import Workload
+from nash_search.latency_table import Yardstick
 from nash_search.pareto import Direction
 from nash_search.summary_rows import (
     BudgetRow,
@@ -90,12 +91,17 @@ class Plan(Told):
     """How it is known."""
     finish: PlannedFinish | None = None
     """None: winners are not trained at length."""
+    percentile: float | None = None
+    """Of requests, which one the latencies are; None: one call is timed."""
+    requests: int | None = None
+    """That a certificate times of each point."""
     reference: Reference | None = None
 
     def begun(self) -> Summary:
         """What a summary would say by now: a running search is shown by it."""
-        both = "study task device workload dense budgets data certifies engines metric decoder_layers reference".split()
-        return Summary(**{name: getattr(self, name) for name in both})
+        both = "study task device workload dense budgets data certifies engines metric decoder_layers reference"
+        given = [*both.split(), *["percentile"] * ("percentile" in self.model_fields_set)]
+        return Summary(**{name: getattr(self, name) for name in given})
 
 
 class Summary(Told):
@@ -128,6 +134,10 @@ class Summary(Told):
     floor: Floor | None = None
     probe_dense_ms: float | None = None
     """Dense latency of the study's first probe."""
+    percentile: float | None = None
+    """Of requests, which one the front's latencies are; None: one call was timed."""
+    yardsticks: dict[str, Yardstick] = {}
+    """By percentile, those of budgets of another one."""
     reference: Reference | None = None
     finalists: tuple[FinalistRow, ...] = ()
     train_s: float | None = None
@@ -149,6 +159,7 @@ class Summary(Told):
         """What `--json` prints: the promised keys only, in the promised order."""
         told = self.told()
         found = {name: told.get(name) for name in PUBLIC}  # studies of before say less
+        found |= {"percentile": self.percentile} if self.percentile is not None else {}
         for name, keys in PUBLIC_PARTS.items():
             found[name] = {key: told[name][key] for key in keys}
         return found

@@ -1,8 +1,7 @@
 """What a search's two JSON documents (`summaries`) are made of: rows and groups of keys, each defined once.
 
 A document's keys are a promise: `told` dumps exactly the fields that were given, in the order of the classes here.
-Studies of before lack some keys, which are then the defaults, and may have keys that nobody reads any more, which
-are kept.
+Studies of before lack some keys, which are then the defaults; keys that nobody reads any more are kept.
 """
 
 from __future__ import annotations
@@ -194,7 +193,7 @@ class BudgetRow(Told):
     finish_steps: int = 0
     """Optimizer steps of the training at length that made the model; 0: it is as the search trained it."""
     searched_quality: float | None = None
-    """Of a model that was trained at length: what the search's own short training came to on validation."""
+    """Of a model trained at length: what the search's own short training came to on validation."""
     finish: str = ""
     """The command that trains the answer at length, where that was not done."""
     nearest_feasible: str | None = None
@@ -210,6 +209,8 @@ class PlannedBudget(BudgetRow):
     """By decoder depth: all that fit, as runs (lowest, highest) of the grid."""
     sparsities_pct: tuple[int, int] = (0, 0)
     """The grid's own (lowest, highest)."""
+    dense_ms: float | None = None
+    """The dense model's, at the budget's percentile."""
 
 
 class PlannedCalibration(Told):
@@ -259,6 +260,8 @@ class FrontRow(Told):
     status: str = ""
     checkpoint: str | None = None
     fidelity: FidelityTold | None = None
+    percentiles: dict[str, dict[str, Any] | None] | None = None
+    """Of requests, by percentile; None of one: too few requests."""
     finish_steps: int = 0
     """As a budget's."""
     searched_quality: float | None = None

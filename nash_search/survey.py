@@ -55,5 +55,7 @@ class Survey(Told):
     remembered: int = 0
     """Shapes that were timed before, on this machine."""
     budgets: tuple[ProbedBudget, ...]
+    percentile: float | None = None
+    """Of requests, which one the latencies are; None: one call is timed."""
     certifies: Certifies | None = None
     """What a certificate can tell apart here."""

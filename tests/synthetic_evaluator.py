@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from nash_search.latency_record import Latency, Round, pooled
 from nash_search.records import CurvePoint, Quality, Shapes, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.summary_rows import DataFacts
-from nash_search.trial.cost import TrialCost
+from nash_search.traffic import Request, Traffic
+from nash_search.trial.cost import TrialCost, certified_pairs
 from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import DenseOnEngine, Engines
 from nash_search.trial.evaluator import NAMED_BY
@@ -46,9 +48,19 @@ def answer_here(patch: Any, orders: str = "") -> None:
         patch.setenv(name, value)
 
 
+TRAFFIC = Traffic.counted(Counter(Request(3 + i * 7 % 11, 1 + i % 29) for i in range(638)), "rehearsal")
+"""Every input length with every output length, twice."""
+
+
+def part_of(architecture: Architecture, call: Workload) -> float:
+    """Latency over the dense model's at 8 tokens in and out: a constant, the encoder's width, the decoder's depth."""
+    encoder = 0.28 * (1 - architecture.encoder_sparsity_pct / 100) * call.input_tokens / 8
+    return 0.12 + encoder + 0.60 * architecture.decoder_layers / LAYERS * call.output_tokens / 8
+
+
 def share_of(architecture: Architecture) -> float:
-    """Latency over dense latency: a constant, the encoder's width, the decoder's depth."""
-    return 0.12 + 0.28 * (1 - architecture.encoder_sparsity_pct / 100) + 0.60 * architecture.decoder_layers / LAYERS
+    """Latency over dense latency."""
+    return part_of(architecture, Workload(input_tokens=8, output_tokens=8))
 
 
 def quality_of(architecture: Architecture) -> float:
@@ -96,23 +108,30 @@ class SyntheticEvaluator:
         return True
 
     def workload(self) -> Workload:
-        """A call nobody makes."""
-        return Workload(batch_size=64, input_tokens=8, output_tokens=8)
+        """A call nobody makes, or requests that nobody sends."""
+        if not self.config.of_requests:
+            return Workload(batch_size=64, input_tokens=8, output_tokens=8)
+        return Workload(input_tokens=8, output_tokens=8, traffic=TRAFFIC)
 
     def fingerprint(self) -> dict[str, Any]:
         """No device."""
         return {"device": "rehearsal", "hash": "rehearsal"}
 
     def _latency(self, architecture: Architecture, *key: object, rounds: int = 1, fresh: bool = False) -> Latency:
-        share = share_of(architecture)
+        workload = self.workload()
 
         def one(r: int) -> Round:
-            dense = [DENSE_MS * (1 + 0.002 * _noise("dense", *key, r, i)) for i in range(8)]
-            runs = [share * DENSE_MS * (1 + 0.002 * _noise(architecture.slug, *key, r, i)) for i in range(8)]
-            return Round(runs_ms=tuple(runs), dense_runs_ms=tuple(dense), contended=(False,) * 8)
+            calls = workload.calls(certified_pairs(self.config) if fresh else 48, r)
+            calls = calls * 8 if workload.traffic is None else calls
+            noise = [(_noise("dense", *key, r, i), _noise(architecture.slug, *key, r, i)) for i in range(len(calls))]
+            pairs = list(zip(calls, noise, strict=True))
+            dense = [DENSE_MS * part_of(self._dense(), call) * (1 + 0.002 * own) for call, (own, _) in pairs]
+            runs = [DENSE_MS * part_of(architecture, call) * (1 + 0.002 * own) for call, (_, own) in pairs]
+            return Round(runs_ms=tuple(runs), dense_runs_ms=tuple(dense), contended=(False,) * len(runs))
 
         made = tuple(one(r) for r in range(rounds))
-        return Latency(rounds=made, workload=self.workload(), fingerprint=self.fingerprint(), fresh=fresh)
+        found = Latency(rounds=made, workload=workload, fingerprint=self.fingerprint(), fresh=fresh)
+        return found.at(self.config.percentile)
 
     def probe(
         self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
@@ -254,7 +273,8 @@ class SyntheticEvaluator:
         loaded = {name: self._loaded(folder) for name, folder in folders.items()}
         taken = {name: self._latency(a, "fresh", rounds=rounds, fresh=True) for name, a in loaded.items()}
         found = {name: latency.model_copy(update={"effect": effect}) for name, latency in taken.items()}
-        return {name: pooled(before.get(name), latency) for name, latency in found.items()}
+        both = {name: pooled(before.get(name), latency) for name, latency in found.items()}
+        return {name: latency.at(self.config.percentile) for name, latency in both.items()}
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Is it the same architecture?"""

@@ -3,7 +3,6 @@
 import pytest
 
 from nash_search.budget import LatencyBudget
-from nash_search.config import SearchConfig
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ def test_anything_else_is_refused_in_the_user_s_words(asked, words):
         LatencyBudget.parse(asked)
 
 
-def test_a_percentile_stands_behind_the_bound_and_is_asked_of_measure_alone():
+def test_a_percentile_stands_behind_the_bound():
     found = [LatencyBudget.parse(text) for text in ("40@p95", "50% @ p99.5", "40ms@p50", "40")]
     assert [(b.ms, b.share, b.percentile) for b in found] == [
         (40.0, None, 95.0),
@@ -47,9 +46,5 @@ def test_a_percentile_stands_behind_the_bound_and_is_asked_of_measure_alone():
     assert [b.folder for b in found] == ["40ms-p95", "50pct-p99.5", "40ms", "40ms"]
     with pytest.raises(ValueError, match="percentile must be from 50 to 99.5, but got '99.9'"):
         LatencyBudget.parse("40@p99.9")
-    assert LatencyBudget.of_search("40") == LatencyBudget.parse("40")
-    with pytest.raises(ValueError, match="median .40 or 50%., but got '40@p95': percentiles are asked of nash-search"):
-        LatencyBudget.of_search("40@p95")
-    with pytest.raises(ValueError, match="percentiles are asked of nash-search measure"):
-        SearchConfig(budgets=(LatencyBudget.parse("40@p95"),))
+    assert found[1].alike("45%").asked == "45%@p99.5" and found[3].alike("12") == LatencyBudget.parse("12")
     assert LatencyBudget.model_validate({"asked": "40", "ms": 40.0}).percentile == 50, "as stored before"

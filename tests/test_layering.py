@@ -20,6 +20,8 @@ LEAVES = {
     "budget",
     "architecture",
     "config",
+    "workload",
+    "terms",
     "plain_yaml",
     "plain_json",
     "generation",

@@ -47,6 +47,8 @@ METAVARS = {
     "task.data": "PATH|HUB-ID",
     "task.prefix": "TEXT",
     "workload.device": "auto|cpu|cuda[:N]",
+    "workload.traffic": "data|fixed|FILE",
+    "workload.percentile": "P",
 }
 """Where it is neither a number, a choice nor a name."""
 

@@ -11,20 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
-from nash_search.cli.percentile import asked_of, traffic_of
 from nash_search.cli.search import Json, Quiet, Results, aloud, quiet_libraries
 from nash_search.config_loader import load_config
-from nash_search.percentiles import check_enough
-from nash_search.tasks import models
-from nash_search.tasks.preflight import check, check_workload
+from nash_search.percentiles import check_enough, pairs_of
+from nash_search.tasks import models, traffic
+from nash_search.tasks.preflight import check, check_traffic, check_workload
+from nash_search.traffic import DATA, FIXED
 
 PROBE = (*BUDGETS, *ENGINES, *MODEL, *TASK, *WORKLOAD)
-DATA = (
+DATA_FIELDS = (
     *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
     *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
 )
 """What lengths are taken from, and what the quality of a quantised model is scored with."""
-MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in DATA), *WORKLOAD)
+MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in DATA_FIELDS), *WORKLOAD)
 """No search space: an export's own record says what it was certified on; flags or data say it of other folders."""
 
 
@@ -67,23 +67,13 @@ def probe(
     return 0
 
 
-# 10 parameters: the flags of one command, which typer reads off its signature
+# 8 parameters: the flags of one command, which typer reads off its signature
 def measure(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder, ours or not.")],
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
     pairs: Annotated[
         int | None, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process (40; of requests 70).")
-    ] = None,
-    percentile: Annotated[
-        str | None,
-        typer.Option("--percentile", metavar="P", help="Percentile over requests, as in --budget-ms 40@p95."),
-    ] = None,
-    traffic: Annotated[
-        str | None,
-        typer.Option(
-            "--traffic", metavar="data|fixed|FILE", help="Requests: your data's lengths, one call, a JSONL log."
-        ),
     ] = None,
     results: Results = Path("results"),
     json_: Json = False,
@@ -95,15 +85,20 @@ def measure(
 
     With --quantize its quality is compared with float32's first, where data are known, and a ruined model is refused.
     """
-    wanted = asked_of(overrides.pop("budgets", ()), percentile, traffic)
     asked = load_config(None, overrides)
     timed = {folder: models.vet_timed(folder) for folder in (path, against) if folder is not None}
     for config in timed.values():
         check_workload(asked.workload, config)
-    timing = {"rounds": rounds, "pairs": pairs or wanted.pairs(rounds)}
-    requests = traffic_of(wanted, asked, timed)
-    if requests is not None:
-        check_enough(wanted.highest, requests, **timing)
+    check_traffic(asked)
+    timing = {"rounds": rounds, "pairs": pairs or pairs_of(asked.highest if asked.of_requests else None, rounds)}
+    requests = None
+    if asked.traffic not in (DATA, FIXED):
+        limits = [limit for each in timed.values() if (limit := models.positions(each)) is not None]
+        counted_by = models.vet(path)
+        requests = traffic.of_file(
+            Path(asked.traffic), asked.task, lambda: models.load_tokenizer(counted_by), min(limits, default=None)
+        )
+        check_enough(asked.highest, requests, rounds=timing["rounds"], pairs=timing["pairs"])
     with quiet_libraries():
         from nash_search.latency.measurement import document, rows
         from nash_search.latency.workload import of_traffic
@@ -112,9 +107,9 @@ def measure(
         from nash_search.search.summary import fidelity_told
 
         workload, source = workload_of(path, asked)
-        if wanted.of_data:
+        if asked.traffic == DATA:
             requests = traffic_of_data(path, asked)
-            check_enough(wanted.highest, requests, **timing)
+            check_enough(asked.highest, requests, rounds=timing["rounds"], pairs=timing["pairs"])
         if requests is not None:
             workload = of_traffic(workload, requests)
         if not quiet:
@@ -123,15 +118,15 @@ def measure(
         kept = fidelity_of(path, workload, asked)
         if (kept or workload.quantize != "none") and not quiet:
             _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
-        found = measure_folder(path, against, workload, budgets=wanted.budgets, results=results, **timing)
-        found = found.at(wanted.percentile)
+        found = measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
+        found = found.at(asked.percentile)
     if not quiet:
-        _tell(rows(found, wanted.budgets))
+        _tell(rows(found, asked.budgets))
     if json_:
         told_of = kept or workload.quantize != "none"
         beside = {"fidelity": fidelity_told(kept).told() if kept else None} if told_of else {}
-        print(json.dumps(document(found, wanted.budgets) | beside))
-    return 0 if all(found.certificate(budget) == "met" for budget in wanted.budgets) else 3
+        print(json.dumps(document(found, asked.budgets) | beside))
+    return 0 if all(found.certificate(budget) == "met" for budget in asked.budgets) else 3
 
 
 def _told(quiet: bool) -> Callable[[str, dict[str, Any]], None]:

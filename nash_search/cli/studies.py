@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nash_search.budget import MEDIAN
 from nash_search.cli.search import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput, shown
@@ -63,17 +64,22 @@ def resume(
     """Go on with a study that was interrupted, or is asked another budget."""
     folder = folder_of(study, results)
     config = stored_config(folder)
-    more = tuple(asked for text in budget or () if (asked := parsed(text)) not in config.budgets)
+    more = tuple(asked for text in budget or () if (asked := parsed(text, config)) not in config.budgets)
     config = config.model_copy(update={"budgets": (*config.budgets, *dict.fromkeys(more))})
     return run_search(config, folder.parent, as_json=json_, quiet=quiet, typed=context.obj or "")
 
 
-def parsed(budget: str) -> LatencyBudget:
-    """A budget as typed."""
+def parsed(budget: str, config: SearchConfig) -> LatencyBudget:
+    """A budget as typed; where the study was given `--percentile`, of that unless it names another."""
+    default = config.workload.percentile
     try:
-        return LatencyBudget.of_search(budget)
+        found = LatencyBudget.parse(budget if default is None or "@" in budget else f"{budget}@p{default:g}")
     except ValueError as error:
         raise InvalidInput(str(error), where="--budget-ms") from None
+    if found.percentile != MEDIAN and not config.of_requests:
+        what = f"budget of a study that timed one call must be one of its median, but got {budget}"
+        raise InvalidInput(what, where="--budget-ms", fix="nash-search measure times an export's requests")
+    return found
 
 
 def recover(study: Study, results: Results = Path("results"), json_: Json = False, quiet: Quiet = False) -> int:
@@ -122,7 +128,7 @@ def pick(
 
     drop = load_config(None, {"max_drop_pct": percent(max_drop, "--max-drop") if max_drop else None}).max_drop_pct
     folder = folder_of(study, results)
-    asked = parsed(budget)
+    asked = parsed(budget, stored_config(folder))
     from nash_search.search.pick import pick as answer
 
     summary = answer(folder, asked, max_drop_pct=drop, certify=certify)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,8 +30,8 @@ from nash_search.latency.runtimes.conversion import Conversion, Converting
 from nash_search.latency.timing_round import DENSE, time_round
 from nash_search.latency_record import Latency
 
-PAIRS = 12
-"""Timed pairs per precision."""
+PAIRS, REQUESTS = 12, 24
+"""Timed pairs per precision: of one call, or of a traffic's requests."""
 TIMING_S = 15.0
 TIMING_SHARE = 0.4
 """One precision's timing takes at most this long, and at most this share of its time."""
@@ -179,17 +179,26 @@ def _timed(model: Any, workload: Workload, dense: Any, asked: Workload, left_s: 
     outside = any(runtime_of(w).outside_torch for w in (workload, asked))
     device = devices.resolve(asked.device, outside_torch=outside)
     with devices.timing_guard(device.lock_id, left_s):
-        sessions = {DENSE: runtime_of(asked).build(dense, asked, None)}
-        try:
-            sessions["alone"] = runtime_of(workload).build(model, workload, None)
+        calls = asked.calls(REQUESTS, 0)
+        pairs = PAIRS if asked.traffic is None else len(calls)
+        with ExitStack() as stack:
+            sessions = {
+                DENSE: _sessions(stack, dense, calls),
+                "alone": _sessions(stack, model, workload.calls(REQUESTS, 0)),
+            }
             deadline_s = device.now_s() + min(TIMING_S, TIMING_SHARE * left_s)
-            side_by_side = {name: [session] for name, session in sessions.items()}
-            found = time_round(side_by_side, device, [asked], pairs=PAIRS, deadline_s=deadline_s)["alone"]
-        finally:
-            for session in sessions.values():
-                session.close()
-    short = len(found.runs_ms) < PAIRS
+            found = time_round(sessions, device, calls, pairs=pairs, deadline_s=deadline_s)["alone"]
+    short = len(found.runs_ms) < pairs
     return Latency(rounds=(found,), workload=workload, fingerprint=fingerprint(device, workload), cut_short=short)
+
+
+def _sessions(stack: ExitStack, model: Any, calls: Sequence[Workload]) -> list[Any]:
+    """One for each call, closed with the stack."""
+    found = []
+    for call in calls:
+        found.append(runtime_of(call).build(model, call, None))
+        stack.callback(found[-1].close)
+    return found
 
 
 def written(write: Write, given: Given, until_s: float) -> list[list[int]] | None:

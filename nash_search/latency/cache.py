@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nash_search import device as devices
+from nash_search.budget import MEDIAN
 from nash_search.config import Workload, digest
 from nash_search.errors import NashSearchWarning
 from nash_search.files import replace
@@ -152,7 +153,7 @@ class LatencyCache:
 
 def drifted(known: Latency, dense_ms: float) -> bool:
     """Whether the dense reference now lies more than 3 % beyond its interval then."""
-    lower, upper = known.dense_bounds_ms
+    lower, upper = known.at(MEDIAN).dense_bounds_ms
     return not lower * (1 - DRIFT) <= dense_ms <= upper * (1 + DRIFT)
 
 

@@ -30,7 +30,7 @@ MEMORY_SHARE = 0.5
 """Share of the free memory that models loaded side by side may take."""
 
 
-# 12 parameters: what is timed (4), how much of it (4), what it decides (3), who is told; all but the first three by
+# 13 parameters: what is timed (4), how much of it (5), what it decides (3), who is told; all but the first three by
 # keyword and with a default.
 def measure_fresh(
     folders: Mapping[str, str | Path],
@@ -45,6 +45,7 @@ def measure_fresh(
     inputs: Given | None = None,
     effect: OccasionEffect = DEFAULT_OCCASION,
     before: Mapping[str, Latency] | None = None,
+    drawn: int = 0,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, Latency]:
     """Time checkpoint folders, each round one fresh process that interleaves all of them with dense.
@@ -63,6 +64,7 @@ def measure_fresh(
         inputs: real inputs (None: random ones).
         effect: how far this device's medians move between occasions (`latency.occasions`).
         before: by name, what was found when the same was asked before: the rounds are pooled, the looks counted.
+        drawn: rounds that drew their requests before, beside those of `before`: new ones draw others.
         on_round: told (rounds done, rounds planned).
 
     Raises:
@@ -78,7 +80,7 @@ def measure_fresh(
     paths = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
     dense = str(Path(dense_folder).resolve()) if dense_folder is not None else next(iter(paths.values()))
     asked, earlier = budgets or {}, before or {}
-    drawn = max((len(latency.rounds) for latency in earlier.values()), default=0)
+    drawn = max((len(latency.rounds) for latency in earlier.values()), default=drawn)
     session = _Session(dense, workload, pairs, inputs, limit_s, drawn)
     scale = PEEKING_SCALE if asked else 1.0
 

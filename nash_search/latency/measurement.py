@@ -34,13 +34,20 @@ def document(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> dict[st
         "dense": {"latency_ms": None if alone else known(latency.dense_ms)},
         "runs_ms": list(latency.runs_ms),
         **({"verdicts": verdicts} if len(verdicts) > 1 else {}),
-        **({} if latency.workload.traffic is None else {"percentile": latency.percentile, **_distribution(latency)}),
+        **({} if latency.workload.traffic is None else _distribution(latency)),
     }
 
 
 def _distribution(latency: Latency) -> dict[str, Any]:
-    """Percentiles of the requests, dense ones beside them, and the dense runs; None where there are too few."""
-    told: dict[str, Any] = {}
+    """Of requests: which percentile is told, others beside it, and the dense runs."""
+    alone = bool(latency.details.get("paired_with_itself"))
+    dense_ms = [] if alone else [x for r in latency.rounds for x in r.dense_runs_ms]
+    return {"percentile": latency.percentile, "percentiles": of_requests(latency), "dense_runs_ms": dense_ms}
+
+
+def of_requests(latency: Latency) -> dict[str, dict[str, Any] | None]:
+    """By percentile, what requests took, the dense model's beside it; None where there are too few of them."""
+    told: dict[str, dict[str, Any] | None] = {}
     alone = bool(latency.details.get("paired_with_itself"))
     for percentile in sorted({*TOLD, latency.percentile}):
         seen = latency.at(percentile)
@@ -52,8 +59,7 @@ def _distribution(latency: Latency) -> dict[str, Any]:
                 row |= {"dense_ms": known(seen.dense_ms), "share": known(seen.ratio)}
                 row["share_bounds"] = [known(bound) for bound in seen.ratio_bounds]
         told[f"{percentile:g}"] = row
-    dense_ms = [] if alone else [x for r in latency.rounds for x in r.dense_runs_ms]
-    return {"percentiles": told, "dense_runs_ms": dense_ms}
+    return told
 
 
 def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[str, str]]:
@@ -80,7 +86,7 @@ def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[
         ("rests on", f"{len(latency.runs_ms)} {what}, {len(latency.rounds)} {rounds}, status {latency.status}")
     )
     if of_requests:
-        found += [(f"p{each:g}", _of_requests(latency, each)) for each in TOLD]
+        found += [(f"p{each:g}", _row_of(latency, each)) for each in TOLD]
     else:
         p95_ms = latency.p95_ms
         found.append(("p95", "n/a (fewer than 130 samples)" if p95_ms is None else _ms(p95_ms)))
@@ -99,7 +105,7 @@ def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[
     return found + [("warning", text) for text in beside.get("warnings", ())]
 
 
-def _of_requests(latency: Latency, percentile: float) -> str:
+def _row_of(latency: Latency, percentile: float) -> str:
     needed, seen = requests_needed(percentile), latency.at(percentile)
     if len(latency.runs_ms) < needed:
         return f"needs at least {needed} requests, but got {len(latency.runs_ms)}"

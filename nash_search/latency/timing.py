@@ -23,6 +23,7 @@ from nash_search.encoder_rows import Given
 from nash_search.errors import NashSearchWarning
 from nash_search.intervals import DEFAULT_OCCASION
 from nash_search.latency.runtimes import Runtime, Session, fingerprint, runtime_of
+from nash_search.latency.runtimes.conversion import Converting
 from nash_search.latency.timing_round import DENSE, named, time_round
 from nash_search.latency_record import Latency, Round
 
@@ -61,7 +62,7 @@ def measure_many(
     Args:
         candidates: models by name.
         dense: the reference each of them is paired with.
-        workload: what one `generate` is; of a traffic, models must be as their runtime loads them.
+        workload: what one `generate` is.
         inputs: real inputs (None: random ones; latency does not depend on them).
         rounds: warm-ups with `pairs` sweeps each; rounds of one process are less than fresh ones.
         pairs: timed pairs per candidate and round; of a traffic, its requests (all of it where it has fewer).
@@ -187,6 +188,8 @@ def _sessions(
 ) -> list[list[Session]]:
     """Every call of every round, ready; calls that are the same share a session."""
     built: dict[Workload, Session] = {}
+    if isinstance(runtime, Converting) and not isinstance(model, runtime.engine):  # once, not for every call
+        model = runtime.converted(model, of_round[0][0])
     for call in dict.fromkeys(call for calls in of_round for call in calls):
         built[call] = runtime.build(model, call, inputs)
         stack.callback(built[call].close)

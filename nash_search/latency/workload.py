@@ -112,12 +112,14 @@ def task_inputs(workload: Workload, given: Given, *, pad: int) -> Inputs:
     return Inputs({"input_ids": ids_BL, "attention_mask": mask_BL}, "task")
 
 
-def of_traffic(workload: Workload, traffic: Traffic) -> Workload:
-    """The same runtime, answering the requests of a traffic one by one.
+def of_traffic(workload: Workload, traffic: Traffic | None) -> Workload:
+    """The same runtime, answering the requests of a traffic one by one (None: the same call).
 
     Raises:
         InvalidInput: it cannot take them as they come.
     """
+    if traffic is None:
+        return workload
     if workload.batch_size != 1:
         what = f"batch_size must be 1 where requests are timed as they come, but got {workload.batch_size}"
         raise InvalidInput(what, where="--traffic", fix="give --batch-size 1, or --traffic fixed")

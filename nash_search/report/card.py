@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nash_search.calibration_record import Setting
 from nash_search.intervals import LEVEL_PCT, mean_bounds
 from nash_search.latency_record import Latency
+from nash_search.percentiles import requests_needed
 from nash_search.records import Artefact, Quality
 from nash_search.report import escape
 from nash_search.report.card_metadata import Source, hub_id, metadata
@@ -39,6 +40,8 @@ from nash_search.results import CertifiedPoint
 from nash_search.summary_rows import Inputs
 
 UNNAMED = Source()
+TOLD = (50.0, 95.0, 99.0)
+"""Percentiles of requests that stand beside the one that budgets are of."""
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
     "It was trained to imitate its teacher on one data set; what the teacher gets wrong, this model gets wrong too.",
@@ -138,7 +141,9 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
         low, high = latency.bounds_ms
         rows.append(
             [
-                "latency of one `generate`",
+                f"{view.latency_words} (n = {len(latency.runs_ms)})"
+                if view.percentile
+                else "latency of one `generate`",
                 f"{format_ms(latency.median_ms)} ms{format_spread(low, high)}",
                 f"{format_ms(latency.dense_ms)} ms",
             ]
@@ -149,7 +154,8 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
         if view.hears:
             times = [format_real_time(view.real_time(ms)) for ms in (latency.median_ms, latency.dense_ms)]
             rows.append(["real-time factor (computing for a second of sound, s)", *times])
-        if latency.p95_ms is not None:
+        rows += _distribution(latency)
+        if latency.p95_ms is not None and latency.workload.traffic is None:
             rows.append(["95th percentile", f"{format_ms(latency.p95_ms)} ms", "–"])
     if quality is not None:
         same = dense if dense is not None and dense.split == quality.split else None
@@ -169,6 +175,15 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
     size = view.dense.parameters if view.dense else None
     rows.append(["parameters", format_count(p.record.parameters), format_count(size)])
     return aligned(["", "this model", "dense model"], rows, "lrr")
+
+
+def _distribution(latency: Latency) -> list[list[str]]:
+    """Of requests, the percentiles that are not the number itself, as far as there are enough of them."""
+    if latency.workload.traffic is None:
+        return []
+    others = [p for p in TOLD if p != latency.percentile and len(latency.runs_ms) >= requests_needed(p)]
+    seen = [latency.at(p) for p in others]
+    return [[f"p{s.percentile:g}", f"{format_ms(s.median_ms)} ms", f"{format_ms(s.dense_ms)} ms"] for s in seen]
 
 
 def _over_seeds(seeds: Mapping[int, Quality], exported: int) -> str:
@@ -192,12 +207,16 @@ def _conditions(view: StudyView, latency: Latency | None, quality: Quality | Non
             if latency.fresh
             else "the search's own process, not certified"
         )
+        traffic, tokens = latency.workload.traffic, f"exactly {latency.workload.output_tokens} output tokens"
+        what, over = ("calls", "the median over rounds") if traffic is None else (
+            "requests", f"the {view.percentile} over all of them"
+        )  # fmt: skip
         lines.append(
-            f"Timed in {how}: {calls} calls, each next to one of the dense model; exactly "
-            f"{latency.workload.output_tokens} output tokens, warm, nothing else of ours on the device. "
-            f"{latency.contended_share:.0%} of the calls were flagged as contended; none was dropped."
+            f"Timed in {how}: {calls} {what}, each next to one of the dense model; "
+            f"{tokens if traffic is None else 'each of its own length, in and out'}, warm, nothing else of ours on the "
+            f"device. {latency.contended_share:.0%} of the {what} were flagged as contended; none was dropped."
         )
-        lines.append(f"± and brackets are two-sided {LEVEL_PCT}% intervals; the latency is the median over rounds.")
+        lines.append(f"± and brackets are two-sided {LEVEL_PCT}% intervals; the latency is {over}.")
         if latency.effect is not None:
             known = "assumed" if latency.effect.assumed else f"from {latency.effect.occasions} measurements there"
             lines.append(

@@ -215,7 +215,7 @@ class RunTable:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         table.add_column("trial", justify="right")
         table.add_column("kept")
-        table.add_column("ms", justify="right")
+        table.add_column(view.ms_name, justify="right")
         table.add_column("speed-up", justify="right")
         table.add_column(Text(escape.plain(view.metric, 16)), justify="right")
         for budget in budgets:

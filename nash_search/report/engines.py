@@ -130,5 +130,7 @@ def _how(engines: EnginesTold) -> str:
 
 
 def _budget(asked: str) -> str:
-    asked = escape.plain(asked, 20)
-    return f"{asked} of dense" if is_share(asked) else named(asked)
+    if not is_share(asked):
+        return named(asked)
+    bound, _, percentile = named(asked).partition(" at ")
+    return f"{bound} of dense{f' at {percentile}' if percentile else ''}"

@@ -1,6 +1,7 @@
 """Figures of what the numbers rest on: widths kept block by block, and every raw timing.
 
     widths    heads and neurons kept per encoder block, one row per point of the front
+    distribution   of requests, how many are answered within a time: the dense model and the picks
     samples   each timed call of the front in the order taken; none is dropped, contended ones are crossed
 
 The one quiet look of all Plotly figures (`style`) lives here too.
@@ -15,9 +16,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from nash_search.report.escape import plot_label
-from nash_search.report.palette import LIGHT, Theme
+from nash_search.report.palette import LIGHT, Theme, level
 from nash_search.report.view import StudyView
+from nash_search.report.words import describe
 
+TOLD = (50, 95, 99)
+"""Percentiles at which the distribution has a line."""
 FONT = "ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
@@ -65,6 +69,35 @@ def widths(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     return figure
 
 
+def distribution(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
+    """How many requests are answered within a time, by the dense model and by each pick, over the same requests."""
+    if not view.percentile:
+        return None
+    picked = {point.number for point in view.picked}
+    shown = [p for p in view.certified if p.number in picked] or list(view.certified[:1])
+    if not shown:
+        return None
+    figure = go.Figure()
+    dense_ms = [x for p in shown[:1] for r in p.latency.rounds for x in r.dense_runs_ms]
+    lines = [("dense", dense_ms, theme.ink), *((describe(p.architecture), p.latency.runs_ms, "") for p in shown)]
+    for index, (name, runs_ms, colour) in enumerate(lines):
+        taken, count = sorted(runs_ms), len(runs_ms)
+        figure.add_scatter(
+            x=taken,
+            y=[100 * (i + 1) / count for i in range(count)],
+            mode="lines",
+            name=f"{plot_label(name)} ({count})",
+            line={"shape": "hv", "width": 2, "color": colour or level(theme, index - 1, len(shown))},
+            hovertemplate=f"{plot_label(name)}<br>%{{y:.1f}} % within %{{x:.3g}} ms<extra></extra>",
+        )
+    for percentile in TOLD:
+        figure.add_hline(y=percentile, line={"color": theme.muted, "width": 1, "dash": "dot"}, layer="below")
+    style(figure, theme, "one request, ms", "answered within, % of requests")
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 101], tickvals=[0, 25, *TOLD])
+    return figure
+
+
 def samples(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     """Every timed call behind the front, none dropped; a cross is a call timed while something else ran."""
     timed = [(p, p.record.latency) for p in view.front if p.record.latency is not None]
@@ -100,11 +133,11 @@ def samples(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
         x=list(range(len(timed))),
         y=[latency.median_ms for _, latency in timed],
         mode="markers",
-        name="median",
+        name=view.percentile or "median",
         marker={"symbol": "line-ew-open", "size": 46, "line": {"width": 2}, "color": theme.ink},
         hoverinfo="skip",
     )
-    style(figure, theme, "", "one generate call, ms")
+    style(figure, theme, "", "one request, ms" if view.percentile else "one generate call, ms")
     figure.update_xaxes(
         tickvals=list(range(len(timed))),
         ticktext=[plot_label(p.label).replace(" · ", "<br>") for p, _ in timed],

@@ -69,7 +69,8 @@ def table(view: StudyView) -> str:
     metric = f"{escape.markdown(view.metric)} ({view.split})"
     trained = ["trained"] * any(p.record.finish_steps for p in view.front)
     heard = ["RTF"] * view.hears
-    heads = ["kept", "ms", *heard, "speed-up", metric, "drop", "size", "heads, neurons kept", *trained, "picked for"]
+    numbers = [view.ms_name, *heard, "speed-up", metric, "drop", "size"]
+    heads = ["kept", *numbers, "heads, neurons kept", *trained, "picked for"]
     rows = []
     for p in view.front:
         chosen = ", ".join(view.picked_for(p))

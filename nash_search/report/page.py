@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,12 +122,12 @@ def render(view: StudyView) -> str:
         script_hashes=" ".join(_hash(s) for s in (plotly, script)),
         still=_still(view),
         front_columns=[
-            *FRONT_COLUMNS,
+            *_named(FRONT_COLUMNS, view),
             *[("trained", "words")] * _finished(view),
             *[("real-time factor", "")] * view.hears,
         ],
         front_rows=[*(_front_row(p, view) for p in view.front), *_dense_rows(view)],
-        trial_columns=TRIAL_COLUMNS,
+        trial_columns=_named(TRIAL_COLUMNS, view),
         trial_rows=[_trial_row(p, view) for p in view.points],
         trial_words=trial_words(view),
         load=load_lines(loaded, view.dtype, inputs=view.inputs) if loaded else [],
@@ -142,10 +143,17 @@ def render(view: StudyView) -> str:
     )
 
 
+def _named(columns: Sequence[tuple[str, str]], view: StudyView) -> list[tuple[str, str]]:
+    """The columns, latencies under the name of what they are."""
+    return [(view.ms_name if name == "ms" else name, kind) for name, kind in columns]
+
+
 def budget_words(pick: Pick) -> str:
-    """`50% of dense (34.1 ms)` or `34 ms`."""
-    asked = escape.plain(pick.asked, 20)
-    return f"{asked} of dense ({format_ms(pick.budget_ms)} ms)" if is_share(asked) else named(asked)
+    """`50% of dense (34.1 ms)`, `50% of dense at p95 (34.1 ms)` or `34 ms`."""
+    if not is_share(pick.asked):
+        return named(pick.asked)
+    bound, _, percentile = named(pick.asked).partition(" at ")
+    return f"{bound} of dense{f' at {percentile}' if percentile else ''} ({format_ms(pick.budget_ms)} ms)"
 
 
 def trial_words(view: StudyView) -> str:

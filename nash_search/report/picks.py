@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nash_search import intervals, pareto
+from nash_search.config import LatencyBudget
 from nash_search.pareto import Direction
 from nash_search.report import escape
 from nash_search.report.points import Point, ranked
@@ -38,6 +39,19 @@ class Study:
         """The tightest budget that can be met, as the summary says it beside a budget."""
         return next((b.nearest_feasible for b in self.summary.budgets if b.asked == asked), None)
 
+    def drawn_ms(self, asked: str, budget_ms: float) -> float:
+        """A budget on the front's scale, milliseconds."""
+        summary = self.summary
+        front_ms = summary.probe_dense_ms or (summary.dense.latency_ms if summary.dense is not None else None)
+        if summary.percentile is None or front_ms is None:
+            return budget_ms
+        budget = LatencyBudget.parse(asked)
+        if budget.percentile == summary.percentile:
+            return budget_ms
+        known = summary.yardsticks.get(f"{budget.percentile:g}")
+        share = budget.share if known is None else budget.share_of(known.dense_ms)
+        return budget_ms if share is None else share * front_ms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
@@ -45,6 +59,9 @@ class Pick:
 
     asked: str
     budget_ms: float
+    drawn_ms: float
+    """Where the budget stands among the front's latencies: one of another percentile at its share of the dense model's.
+    """
     floor_ms: float | None
     verdict: str
     point: Point | None
@@ -63,14 +80,16 @@ class Pick:
     """What the next point of the front would buy: `2 ms more buys +0.6`."""
 
 
-def certified_pick(answer: BudgetAnswer, points: Sequence[Point], study: Study) -> Pick:
+def certified_pick(
+    answer: BudgetAnswer, points: Sequence[Point], study: Study, front: Sequence[CertifiedPoint]
+) -> Pick:
     """A certified front's answer, with the reason for it."""
     found = answer.point
     row = next((p for p in points if found is not None and p.number == found.number), None)
     why, more = "", ""
     if found is not None and row is not None:
         latency = found.latency
-        why = _why(answer, row, points)
+        why = _why(answer, row, front)
         if asked_again := looks_words(latency.looks, len(latency.rounds)):
             why += f"; {asked_again}"
         more = _lost(row) + _more(row, points, study.direction)
@@ -79,12 +98,13 @@ def certified_pick(answer: BudgetAnswer, points: Sequence[Point], study: Study) 
     return Pick(
         asked=answer.budget.asked,
         budget_ms=answer.budget_ms,
+        drawn_ms=study.drawn_ms(answer.budget.asked, answer.budget_ms),
         floor_ms=answer.floor_ms,
         verdict=answer.verdict,
         point=row,
         latency_ms=answer.latency_ms,
         upper_ms=answer.upper_ms,
-        speedup=found.latency.speedup if found else None,
+        speedup=answer.latency.speedup if answer.latency else None,
         quality=found.quality.value if found else None,
         quality_error=found.quality.standard_error if found else None,
         quality_split=found.quality.split if found else "",
@@ -106,6 +126,7 @@ def promised_pick(row: BudgetRow, points: Sequence[Point], study: Study) -> Pick
     return Pick(
         asked=row.asked,
         budget_ms=row.budget_ms,
+        drawn_ms=study.drawn_ms(row.asked, row.budget_ms),
         floor_ms=row.floor_ms,
         verdict=row.verdict,
         point=point,
@@ -131,15 +152,15 @@ def picks_of(answers: Answers | None, points: Sequence[Point], study: Study) -> 
     return tuple(
         promised_pick(promised[a.budget.asked], points, study)
         if a.verdict != "met" and a.budget.asked in promised
-        else certified_pick(a, points, study)
+        else certified_pick(a, points, study, answers.certification.points)
         for a in answers.budgets
     )
 
 
-def _why(answer: BudgetAnswer, row: Point, points: Sequence[Point]) -> str:
+def _why(answer: BudgetAnswer, row: Point, front: Sequence[CertifiedPoint]) -> str:
     if answer.verdict == "ambiguous":
         return "the best point of the front that may meet it; none does for certain"
-    inside = {p.number for p in ranked(points) if p.high_ms is not None and p.high_ms <= answer.budget_ms}
+    inside = {p.number for p in front if answer.bounds_ms(p)[1] <= answer.budget_ms}
     count = len(inside | {row.number})
     among = f"the best of {count} points of the front" if count > 1 else "the only point of the front"
     return f"{among} whose {intervals.LEVEL_PCT}% upper bound stays within {format_ms(answer.budget_ms)} ms"

@@ -102,7 +102,7 @@ def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:
     metric = escape.matplotlib_label(view.metric, 40)
     words = f"↑ {metric} on {view.split}, {arrow} is better"
     figure.text(0.035, 0.852, words, color=theme.muted, fontsize=8.5, va="center")
-    words = "latency of one generate call, ms, and speed-up over the dense model →"
+    words = f"{view.latency_words}, ms, and speed-up over the dense model →"
     axes.set_xlabel(words, color=theme.muted, fontsize=8.5)
 
 
@@ -113,7 +113,7 @@ def _limits(axes: Axes, view: StudyView) -> None:
     if view.dense:
         xs.append(view.dense.ms)
         ys += [y for y in (view.dense.quality, view.dense.low, view.dense.high) if y is not None]
-    xs += [pick.budget_ms for pick in view.picks if not xs or pick.budget_ms > 0.6 * min(xs)]
+    xs += [pick.drawn_ms for pick in view.picks if not xs or pick.drawn_ms > 0.6 * min(xs)]
     if xs:
         pad = 0.06 * (max(xs) - min(xs) or max(xs))
         axes.set_xlim(max(0.0, min(xs) - 2 * pad), max(xs) + pad)
@@ -127,18 +127,18 @@ def _limits(axes: Axes, view: StudyView) -> None:
 def _budgets(axes: Axes, view: StudyView, theme: Theme) -> None:
     left, right = axes.get_xlim()
     written: list[Any] = []
-    for pick in sorted(view.picks, key=lambda pick: pick.budget_ms):
-        if not left <= pick.budget_ms <= right:
+    for pick in sorted(view.picks, key=lambda pick: pick.drawn_ms):
+        if not left <= pick.drawn_ms <= right:
             continue
-        axes.axvline(pick.budget_ms, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        words = named(escape.plain(pick.asked, 12))
+        axes.axvline(pick.drawn_ms, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        words = named(escape.plain(pick.asked, 16))
         words += f" = {format_ms(pick.budget_ms)} ms" if is_share(pick.asked) else ""
         if pick.verdict not in ("", "met"):
             words += f", {escape.plain(pick.verdict, 12)}"
-        align = "left" if pick.budget_ms < left + 0.08 * (right - left) else "center"
+        align = "left" if pick.drawn_ms < left + 0.08 * (right - left) else "center"
         for row in BUDGET_ROWS:
             text = axes.text(
-                pick.budget_ms,
+                pick.drawn_ms,
                 row,
                 words,
                 transform=axes.get_xaxis_transform(),

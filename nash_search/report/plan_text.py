@@ -18,6 +18,7 @@ from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
     certifies_words,
     copied,
+    counted,
     data_words,
     format_duration,
     format_ms,
@@ -72,13 +73,19 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
         rows.append(("device", escape.plain(view.device)))
         rows.append(("one call", caption(view).rpartition(" · ")[0]))
     if view.dense:
-        words = f"{format_ms(view.dense.ms)} ms{format_spread(view.dense.low_ms, view.dense.high_ms)}"
+        words = (
+            f"{view.percentile} {format_ms(view.dense.ms)} ms".lstrip()
+            + f"{format_spread(view.dense.low_ms, view.dense.high_ms)}"
+        )
         if plan.dense is not None and plan.dense.validation_quality is not None:
             scored = format_scored(plan.dense.validation_quality, plan.dense.validation_standard_error)
             words += f", {escape.plain(view.metric, 30)} {scored} (validation)"
         rows.append(("dense", words))
     rows += [("budget", _budget_words(budget, view, plan)) for budget in plan.budgets]
-    if plan.certifies is not None:
+    if plan.requests is not None:
+        words = f"by {counted(plan.requests, 'request')} of each point, {view.percentile} and others of the same ones"
+        rows.append(("certifies", words))
+    elif plan.certifies is not None:
         rows.append(("certifies", certifies_words(plan.certifies)))
     goes_on = plan.workload.runtime if plan.trials and plan.workload is not None else ""
     rows += engines.rows(plan.engines, goes_on)
@@ -158,8 +165,8 @@ def _budget_words(budget: PlannedBudget, view: StudyView, plan: Plan) -> str:
     words = named(budget.asked)
     if is_share(budget.asked):
         words += f" = {format_ms(budget.budget_ms)} ms"
-    if view.dense:
-        words += f" ({view.dense.ms / budget.budget_ms:.2f}× faster than dense)"
+    if dense_ms := budget.dense_ms or (view.dense.ms if view.dense else None):
+        words += f" ({dense_ms / budget.budget_ms:.2f}× faster than dense)"
     if budget.fits is not None:
         layers = {int(depth): runs for depth, runs in budget.fits.items()}
         total = plan.decoder_layers or max(layers, default=0)

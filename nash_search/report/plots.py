@@ -3,7 +3,7 @@
     front        quality against latency, with intervals, budgets, dense, baseline
     shapes       latency against encoder width, one line per decoder depth
     progress     hypervolume of the front against training seconds
-    widths, samples   see `evidence`
+    widths, distribution, samples   see `evidence`
 
 The marks follow `palette`. All text that may be foreign passes `escape.plot_label`, because
 Plotly reads a subset of HTML in labels. Values are plain lists, so that a figure is JSON and
@@ -34,6 +34,7 @@ def figures(view: StudyView, *, dark: bool = False) -> dict[str, go.Figure]:
         "shapes": shapes(view, theme),
         "progress": progress(view, theme),
         "widths": evidence.widths(view, theme),
+        "distribution": evidence.distribution(view, theme),
         "samples": evidence.samples(view, theme),
     }
     return {name: figure for name, figure in made.items() if figure is not None}
@@ -99,7 +100,7 @@ def front(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     style(
         figure,
         theme,
-        "latency of one generate call, ms",
+        f"{view.latency_words}, ms",
         f"{plot_label(view.metric)} ({view.split}), {better} is better",
     )
     if not pareto.higher_is_better(view.direction):
@@ -238,7 +239,7 @@ def _budget_lines(figure: go.Figure, view: StudyView, theme: Theme, *, vertical:
     line = {"color": theme.muted, "width": 1, "dash": "dash"}
     look = {"showarrow": False, "yanchor": "bottom", "font": {"color": theme.muted, "size": 12}}
     for pick in view.picks:
-        asked, at = plot_label(pick.asked, 12), pick.budget_ms
+        asked, at = plot_label(pick.asked, 12), pick.drawn_ms
         if vertical:
             words = asked if pick.verdict in ("met", "") else f"{asked} {plot_label(pick.verdict, 12)}"
             figure.add_vline(x=at, line=line, layer="below")

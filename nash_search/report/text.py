@@ -106,7 +106,8 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
     metric = escape.plain(view.metric, 16)
     scored = f"{metric} ({view.split})" if width >= 100 else metric
     heard = ["RTF"] * view.hears
-    right = ["ms", *heard, "speed-up", scored, "drop", *["size"] * (width >= 80)]
+    ms = view.ms_name
+    right = [ms, *heard, "speed-up", scored, "drop", *["size"] * (width >= 80)]
     trained = [("trained" if width >= 110 else "steps")] * any(p.record.finish_steps for p in view.front)
     blocks, picked = ("decoder", "picked for") if width >= 100 or not trained else ("blocks", "for")
     left = [blocks, "encoder", *["heads and neurons kept"] * (width >= 130), *trained, picked]
@@ -124,7 +125,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
         layers = p.architecture.decoder_layers
         row(
             {
-                "ms": _ms_cell(p.ms, p.low_ms, p.high_ms),
+                ms: _ms_cell(p.ms, p.low_ms, p.high_ms),
                 "RTF": format_real_time(view.real_time(p.ms)),
                 "speed-up": f"{p.speedup or 0:.2f}×",
                 scored: quality_words(p, scale),
@@ -143,7 +144,7 @@ def leaderboard(view: StudyView, width: int = 120) -> Table:
     if view.dense:
         row(
             {
-                "ms": _ms_cell(view.dense.ms, view.dense.low_ms, view.dense.high_ms),
+                ms: _ms_cell(view.dense.ms, view.dense.low_ms, view.dense.high_ms),
                 "RTF": format_real_time(view.real_time(view.dense.ms)),
                 "speed-up": "1.00×",
                 scored: format_quality(view.dense.quality, scale),

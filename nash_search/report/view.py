@@ -70,6 +70,22 @@ class StudyView:
         return tuple(ranked([self.exported.get(p.number, p) for p in self.points]))
 
     @property
+    def percentile(self) -> str:
+        """Of requests, which one the latencies are: `p95`; empty where one call is timed."""
+        found = self.summary.percentile
+        return "" if found is None else f"p{found:g}"
+
+    @property
+    def ms_name(self) -> str:
+        """Head of a column of latencies."""
+        return f"{self.percentile} ms".lstrip()
+
+    @property
+    def latency_words(self) -> str:
+        """What a latency is of."""
+        return f"{self.percentile} latency over requests" if self.percentile else "latency of one generate call"
+
+    @property
     def clock_words(self) -> tuple[str, ...]:
         """What this machine can certify, and whether the study was certified by the old protocol."""
         found = self.summary.certifies

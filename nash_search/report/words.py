@@ -41,13 +41,16 @@ def one_call(work: Workload) -> str:
 
 
 def named(asked: str) -> str:
-    """A budget with its unit."""
-    return escape.plain(asked, 20) + ("" if is_share(asked) or asked.endswith("ms") else " ms")
+    """A budget with its unit: `50%`, `40 ms`, `40 ms at p95`."""
+    bound, _, percentile = asked.partition("@")
+    at = f" at {escape.plain(percentile.strip(), 8)}" if percentile else ""
+    unit = "" if is_share(asked) or bound.strip().endswith("ms") else " ms"
+    return escape.plain(bound.strip(), 20) + unit + at
 
 
 def is_share(asked: str) -> bool:
     """The budget is a share of the dense latency: what it is in milliseconds is said beside it."""
-    return asked.endswith("%")
+    return asked.partition("@")[0].rstrip().endswith("%")
 
 
 def copied(line: str, style: str = "") -> Text:
@@ -128,7 +131,7 @@ def certifies_words(found: Certifies) -> str:
     """What this machine can certify: `40 ms needs a median of at most 34.6 ms here; a share is judged to 1.5%`."""
     share, ms = f"{found.share_margin:.1%}", f"{found.ms_margin:.0%}"
     needs = [
-        f"{escape.plain(asked, 20).removesuffix('ms').strip()} ms needs a median of at most {format_ms(needed)} ms here"
+        f"{named(asked)} needs {'a median' if '@' not in asked else 'one'} of at most {format_ms(needed)} ms here"
         for asked, needed in found.needs_ms.items()
     ]
     said = f"{', '.join(needs)}; a share is judged to {share}" if needs else f"a share to {share} here, ms to {ms}"

@@ -93,5 +93,5 @@ class SearchResult:
 
     def best_under(self, budget: float | str) -> CertifiedPoint | None:
         """The best certified point under a budget (milliseconds, or `"50%"`); None when nothing meets it."""
-        terms = self.answers.terms.model_copy(update={"budgets": (LatencyBudget.of_search(budget),)})
+        terms = self.answers.terms.model_copy(update={"budgets": (LatencyBudget.parse(budget),)})
         return next(iter(judged(self.answers.certification, terms).winners.values()), None)

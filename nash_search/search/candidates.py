@@ -31,7 +31,7 @@ PER_BUDGET = 2
 def near(record: TrialRecord, budget: LatencyBudget) -> bool:
     """May a certificate fall on either side of the budget?"""
     latency = record.latency
-    return latency is not None and abs(latency.ratio / budget.share_of(latency.dense_ms) - 1) < NEAR
+    return latency is not None and abs(latency.part_of(budget) - 1) < NEAR
 
 
 def unbeaten(

@@ -80,4 +80,5 @@ def measurement(
         "share": latency.ratio,
         "rounds": [r.model_dump(mode="json", include={"runs_ms", "dense_runs_ms"}) for r in latency.rounds],
         "validation": validation.model_dump(mode="json"),
+        **({} if latency.workload.traffic is None else {"percentile": latency.percentile}),
     }

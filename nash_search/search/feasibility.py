@@ -14,6 +14,7 @@ from typing import Any
 from nash_search.config import Architecture, LatencyBudget, SearchSpace
 from nash_search.latency_table import LatencyTable
 from nash_search.search.probe import floor
+from nash_search.storage.study import StudyFacts
 
 MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
@@ -37,6 +38,13 @@ def baseline(space: SearchSpace, decoder_layers: int) -> Architecture:
     return Architecture(
         encoder_sparsity_pct=0, decoder_layers=decoder_layers, decoder_selection=space.decoder_selection[0]
     )
+
+
+def fits(facts: StudyFacts, table: LatencyTable, architecture: Architecture) -> bool:
+    """May it be proposed: does the probe see it within one of the budgets that the study was begun with?"""
+    if not facts.limits:
+        return table.share(architecture) <= facts.loosest_share
+    return facts.part(lambda percentile: table.at(percentile).share(architecture)) <= 1
 
 
 def densest_that_fit(space: SearchSpace, table: LatencyTable, share: float) -> list[Architecture]:
@@ -63,13 +71,15 @@ def anchors(
     Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2). At most half of the trials are
     anchors, so that a study of fewer than ten that is asked for more of them trains those left out first.
     """
-    shares = sorted({b.share_of(table.dense_ms) for b in budgets}, reverse=True)
-    queues = [densest_that_fit(space, table, share) for share in shares]
+    tables = {b.percentile: table.at(b.percentile) for b in budgets}
+    limits = sorted({(b.share_of(tables[b.percentile].dense_ms), b.percentile) for b in budgets}, reverse=True)
+    queues = [densest_that_fit(space, tables[percentile], share) for share, percentile in limits]
     found: list[Architecture] = []
     for position in range(max((len(q) for q in queues), default=0)):
         found += [q[position] for q in queues if position < len(q)]
-    fastest, share = floor(table, space.architectures())
-    if share <= shares[0]:
+    loosest, percentile = limits[0]
+    fastest, share = floor(tables[percentile], space.architectures())
+    if share <= loosest:
         found.append(fastest)
     return list(dict.fromkeys(found))[: min(MOST, max(FEWEST, trials // 2))]
 
@@ -81,6 +91,7 @@ def admitted(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> 
         A JSON document. admits: by decoder depth, the lowest encoder sparsity (percent) that fits. fits: by decoder
         depth, all that do, as runs [lowest, highest] of the grid. sparsities_pct: the grid's own [lowest, highest].
     """
+    table = table.at(budget.percentile)
     limit, selection, grid = budget.share_of(table.dense_ms), space.decoder_selection[0], space.sparsities_pct
     fits: dict[str, list[list[int]]] = {}
     for layers in sorted(space.decoder_layers):

@@ -52,7 +52,8 @@ def undecided(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]
     for budget in terms.budgets:
         near = [r for r in able if candidates.near(r, budget)]
         far = [r for r in able if not candidates.near(r, budget)]
-        sure = [r for r in far if r.latency and r.latency.ratio < budget.share_of(terms.dense_ms)]
+        dense_ms = terms.yardstick(budget).dense_ms
+        sure = [r for r in far if r.latency and r.latency.part_of(budget, dense_ms) < 1]
         best = _loss(sure[0]) if sure else math.inf
         found |= {r.number: r for r in [r for r in near if _loss(r) < best][:DECIDED]}
     return list(found.values())
@@ -76,7 +77,8 @@ def expected_winners(
         fresh = decided.get(key_of(record))
         if fresh is not None:
             return fresh.certificate(budget) == "met"
-        return record.latency is not None and record.latency.ratio <= budget.share_of(terms.dense_ms) / (1 + MARGIN)
+        dense_ms = terms.yardstick(budget).dense_ms
+        return record.latency is not None and record.latency.part_of(budget, dense_ms) <= 1 / (1 + MARGIN)
 
     able = _able(records, terms)
     best = [min((r for r in able if meets(r, budget)), key=_loss, default=None) for budget in terms.budgets]

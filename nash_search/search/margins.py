@@ -40,8 +40,8 @@ def certifies(
     if found is None:
         ms_margin, share_margin = planned_margin(effect, rounds), _fraction(intervals.RATIO_ROUND_SD, rounds)
     else:
-        ms_margin = found.margin(LatencyBudget(asked="1", ms=1.0))
-        share_margin = found.margin(LatencyBudget(asked="100%", share=1.0))
+        ms_margin = found.margin(LatencyBudget(asked="1", ms=1.0, percentile=found.percentile))
+        share_margin = found.margin(LatencyBudget(asked="100%", share=1.0, percentile=found.percentile))
     return Certifies(
         occasion_sd=effect.sd,
         occasions=effect.occasions,

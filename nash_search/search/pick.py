@@ -15,11 +15,12 @@ from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency_table import LatencyTable
 from nash_search.results import CERTIFICATION, BudgetAnswer, Certification, Terms, judged
 from nash_search.search import certify as certification
-from nash_search.search import margins, recertify
+from nash_search.search import margins, plan, recertify
 from nash_search.search import summary as document
 from nash_search.search.fresh_timing import LIMIT_S
 from nash_search.storage import locks
 from nash_search.summaries import SUMMARY, Summary
+from nash_search.trial.cost import certified_pairs
 from nash_search.trial.evaluator import open_evaluator
 
 
@@ -41,7 +42,9 @@ def pick(folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = No
         config = SearchConfig.stored((folder / "config.json").read_bytes())
         layers = summary.decoder_layers
         table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
-        terms = Terms.of_summary(summary, [budget], config.max_drop_pct if max_drop_pct is None else max_drop_pct)
+        drop = config.max_drop_pct if max_drop_pct is None else max_drop_pct
+        space = config.search_space.filled(layers or 1)
+        terms = Terms.of_summary(summary, [budget], drop, plan.yardsticks([budget], table, space))
     except (OSError, ValueError):
         found = None
     if found is None or layers is None:
@@ -86,13 +89,14 @@ def _again(
             folders,
             {key: [budget] for key in folders},
             rounds=config.certify_rounds,
-            pairs=config.certify_pairs,
+            pairs=certified_pairs(config, budget.percentile),
             limit_s=LIMIT_S,
             effect=margins.learnt(folder, evaluator.fingerprint()),
             before=(before := found.latencies()),
         )
         if min(len(now.rounds) - len(before[key].rounds) for key, now in latencies.items()) < 2:
             raise MeasurementFailed(f"the front must be timed twice within {LIMIT_S:.0f} s, but was not")
+        latencies = {key: latency.at(config.percentile) for key, latency in latencies.items()}
         margins.keep_fresh(folder, next(iter(latencies.values())), evaluator.dense_folder())
         points = sorted(
             (p.model_copy(update={"latency": latencies[p.key]}) for p in found.points), key=lambda p: p.latency.ratio

@@ -9,16 +9,18 @@ plan       what each budget admits, what a trial costs, when the search will be 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from nash_search import errors, pareto
-from nash_search.config import Architecture, SearchConfig, SearchSpace, Workload, digest
+from nash_search.budget import MEDIAN
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace, Workload, digest
 from nash_search.files import sqlite_url, take_place, write_atomic
 from nash_search.intervals import OccasionEffect
 from nash_search.latency_record import Latency
-from nash_search.latency_table import LatencyTable, table_of
+from nash_search.latency_table import LatencyTable, Yardstick, table_of
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
 from nash_search.search import calibration, feasibility, margins, probe, spending
@@ -29,6 +31,7 @@ from nash_search.storage.study import Study, StudyFacts, open_storage, remove_da
 from nash_search.summaries import Plan
 from nash_search.summary_rows import DenseRow, EnginesTold, PlannedBudget, Reference
 from nash_search.trial import dense_engines
+from nash_search.trial.cost import certified_pairs
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import Evaluator
 
@@ -72,13 +75,17 @@ def latency_table(
     if begun:
         return LatencyTable.model_validate_json(own.read_bytes())
     shapes = probe.shapes_to_probe(filled)
-    found = timed_table(evaluator, shapes, folder.parent / LATENCIES, say)
+    found = timed_table(evaluator, shapes, folder.parent / LATENCIES, say, config.percentile)
     write_atomic(own, found.model_dump_json())
     return found
 
 
 def timed_table(
-    evaluator: Evaluator, shapes: list[Architecture], known: Path, say: Callable[[str, dict[str, Any]], None]
+    evaluator: Evaluator,
+    shapes: list[Architecture],
+    known: Path,
+    say: Callable[[str, dict[str, Any]], None],
+    percentile: float = MEDIAN,
 ) -> LatencyTable:
     """These shapes with their latencies, timed again where they cannot be right.
 
@@ -87,6 +94,7 @@ def timed_table(
         shapes: every depth and a few widths.
         known: folder of what was timed before.
         say: told of each timing.
+        percentile: of a traffic's requests, which one the latencies are.
 
     Raises:
         Unfinished: the device is too busy for a table that makes sense.
@@ -96,7 +104,7 @@ def timed_table(
         say("probe", {"shapes": len(asked), "limit_s": PROBE_LIMIT_S, "again": again})
         return evaluator.probe(asked, PROBE_LIMIT_S, known, again=again)
 
-    return probe.straightened(table_of(timed(shapes)), lambda bent: timed(bent, again=True))
+    return probe.straightened(table_of(timed(shapes), percentile), lambda bent: timed(bent, again=True))
 
 
 def dense_quality(evaluator: Evaluator, folder: Path, *, begun: bool) -> Quality:
@@ -155,7 +163,7 @@ def dense_on_engines(case: Case, say: dense_engines.Say, *, begun: bool) -> Engi
         return Engines.model_validate_json(path.read_bytes()) if path.exists() else Engines()
     if not case.config.engines:
         return Engines()
-    found = case.evaluator.dense_on_engines(case.table.dense_ms, case.folder.parent / LATENCIES, say)
+    found = case.evaluator.dense_on_engines(case.table.call_ms, case.folder.parent / LATENCIES, say)
     write_atomic(path, found.model_dump_json())
     return found
 
@@ -165,11 +173,13 @@ def study_facts(case: Case) -> StudyFacts:
     config, table, dense = case.config, case.table, case.dense
     drop = config.max_drop_pct if config.max_drop_pct is not None else HYPERVOLUME_DROP_PCT
     filled = config.search_space.filled(case.evaluator.decoder_layers())
+    limits = probe.limits(config.budgets, table)
     return StudyFacts(
         question=case.question,
         question_digest=digest(case.question),
         baseline=feasibility.baseline(filled, case.evaluator.decoder_layers()),
-        loosest_share=probe.loosest(config.budgets, table.dense_ms).share_of(table.dense_ms),
+        loosest_share=max(limits.values()),
+        limits=limits if config.of_requests else {},
         dense_ms=table.dense_ms,
         dense_quality=dense.value,
         quality_metric=dense.metric,
@@ -184,14 +194,28 @@ def terms(config: SearchConfig, facts: StudyFacts, table: LatencyTable) -> Terms
     if config.max_drop_pct is not None:
         floor = pareto.dropped(facts.dense_quality, config.max_drop_pct, facts.direction)
     _, share = probe.floor(table, facts.space.architectures())
-    return Terms(budgets=config.budgets, dense_ms=facts.dense_ms, floor_share=share, quality_floor=floor)
+    others = yardsticks(config.budgets, table, facts.space)
+    return Terms(budgets=config.budgets, dense_ms=facts.dense_ms, floor_share=share, quality_floor=floor, others=others)
+
+
+def yardsticks(budgets: Sequence[LatencyBudget], table: LatencyTable, space: SearchSpace) -> dict[float, Yardstick]:
+    """By percentile, what budgets of another one than the table's are judged by."""
+    found = {}
+    for percentile in {b.percentile for b in budgets} - {table.percentile}:
+        seen = table.at(percentile)
+        _, share = probe.floor(seen, space.architectures())
+        found[percentile] = Yardstick(dense_ms=seen.dense_ms, floor_share=share)
+    return found
 
 
 def told_engines(case: Case) -> EnginesTold:
     """What the dense model does on other engines, as the plan and the answer say it."""
     certifies = margins.certifies(case.config.budgets, case.effect, case.config.certify_rounds)
     dense_ms, folder = case.facts.dense_ms, case.evaluator.dense_folder()
-    return dense_engines.document(case.engines, case.config, dense_ms, folder, certifies)
+    others = {percentile: known.dense_ms for percentile, known in case.terms.others.items()}
+    return dense_engines.document(
+        case.engines.at(case.config.percentile), case.config, dense_ms, folder, certifies, others
+    )
 
 
 def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] = (), load_s: float = 0.0) -> Plan:
@@ -204,8 +228,8 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         load_s: seconds a process takes to load libraries, model and data.
     """
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
-    fastest, floor_share = probe.floor(table, facts.space.architectures())
-    lower_ms, upper_ms = table.dense_bounds_ms(case.effect)
+    fastest, _ = probe.floor(table, facts.space.architectures())
+    lower_ms, upper_ms = (x if math.isfinite(x) else None for x in table.dense_bounds_ms(case.effect))
     return Plan(
         study=config.study_name,
         task=config.task.name,
@@ -226,12 +250,14 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         budgets=tuple(
             PlannedBudget(
                 asked=b.asked,
-                budget_ms=b.ms_at(facts.dense_ms),
-                floor_ms=floor_share * facts.dense_ms,
-                verdict="infeasible" if floor_share > b.share_of(facts.dense_ms) else "",
+                budget_ms=b.ms_at(known.dense_ms),
+                dense_ms=known.dense_ms,
+                floor_ms=known.floor_share * known.dense_ms,
+                verdict="infeasible" if known.floor_share > b.share_of(known.dense_ms) else "",
                 **feasibility.admitted(facts.space, table, b),
             )
             for b in config.budgets
+            for known in [case.terms.yardstick(b)]
         ),
         certifies=margins.certifies(config.budgets, case.effect, config.certify_rounds),
         fastest=fastest.slug,
@@ -242,7 +268,15 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         fitted=spends.length,
         **spending.estimate(case, case.config, spends.trial, records, load_s),
         reference=reference(facts),
+        **of_requests(config, config.certify_rounds * certified_pairs(config)),
     )
+
+
+def of_requests(config: SearchConfig, requests: int | None = None) -> dict[str, Any]:
+    """Of a document: the percentile that its latencies are, and of how many requests; nothing of one call."""
+    if not config.of_requests:
+        return {}
+    return {"percentile": config.percentile} | ({"requests": requests} if requests else {})
 
 
 def reference(facts: StudyFacts) -> Reference:

@@ -63,7 +63,8 @@ def straightened(
         if not bent:
             return table
         taken = again([e.architecture for e in table.entries if e.architecture in bent])
-        table = table_of({e.architecture: taken.get(e.architecture, e.latency) for e in table.entries})
+        found = {e.architecture: taken.get(e.architecture, e.latency) for e in table.entries}
+        table = table_of(found, table.percentile)
     if not (left := bends(table)):
         return table
     deep, flat = max(left, key=lambda pair: pair[1].latency.ratio / pair[0].latency.ratio)
@@ -97,9 +98,13 @@ def shapes_to_probe(space: SearchSpace, count: int = 4) -> list[Architecture]:
     ]
 
 
-def loosest(budgets: Sequence[LatencyBudget], dense_ms: float) -> LatencyBudget:
-    """The budget that admits most."""
-    return max(budgets, key=lambda b: b.share_of(dense_ms))
+def limits(budgets: Sequence[LatencyBudget], table: LatencyTable) -> dict[float, float]:
+    """By percentile, the budget that admits most, as a fraction of the dense model's same percentile."""
+    found: dict[float, float] = {}
+    for budget in budgets:
+        share = budget.share_of(table.at(budget.percentile).dense_ms)
+        found[budget.percentile] = max(share, found.get(budget.percentile, 0.0))
+    return found
 
 
 def floor(table: LatencyTable, architectures: Iterable[Architecture]) -> tuple[Architecture, float]:
@@ -119,14 +124,15 @@ def nearest_feasible(
         budget: what was asked.
         ms_margin: how far (fraction) below a budget in milliseconds a model must lie to be found to meet it.
     """
+    table = table.at(budget.percentile)
     fastest, _ = floor(table, architectures)
     share = table.upper_share(fastest)
     if budget.share is not None:
-        return LatencyBudget.parse(f"{min(100, math.ceil(share * 100))}%")
-    return rounded_up(share * table.dense_ms / (1 - ms_margin))
+        return budget.alike(f"{min(100, math.ceil(share * 100))}%")
+    return budget.alike(rounded_up(share * table.dense_ms / (1 - ms_margin)))
 
 
-def rounded_up(ms: float) -> LatencyBudget:
-    """A budget of so many milliseconds, rounded up to two significant digits."""
+def rounded_up(ms: float) -> str:
+    """Milliseconds as a budget is typed, rounded up to two significant digits."""
     step = 10 ** (math.floor(math.log10(ms)) - 1)
-    return LatencyBudget.parse(f"{round(math.ceil(ms / step) * step, 9):g}")
+    return f"{round(math.ceil(ms / step) * step, 9):g}"

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nash_search.config import SearchConfig
 from nash_search.latency_record import REMEMBERED
 from nash_search.latency_table import LatencyTable, ProbeEntry
+from nash_search.results import Terms
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
-from nash_search.search.plan import timed_table
+from nash_search.search.plan import of_requests, timed_table, yardsticks
+from nash_search.search.question import check_requests
 from nash_search.summary_rows import DenseRow
 from nash_search.survey import ProbedBudget, ProbedShape, Survey
 from nash_search.trial import dense_engines
@@ -34,18 +37,26 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
         say: told before the dense model is tried on other engines.
     """
     evaluator = open_evaluator(config)
+    check_requests(config, evaluator)
     filled = config.search_space.filled(evaluator.decoder_layers())
     shapes = probe.shapes_to_probe(filled)
     timings: list[int] = []
-    table = timed_table(evaluator, shapes, results / LATENCIES, lambda stage, detail: timings.append(detail["shapes"]))
+
+    def timed(stage: str, detail: dict[str, Any]) -> None:
+        timings.append(detail["shapes"])
+
+    table = timed_table(evaluator, shapes, results / LATENCIES, timed, config.percentile)
     entries = table.entries
-    tried = evaluator.dense_on_engines(table.dense_ms, results / LATENCIES, say) if config.engines else Engines()
+    tried = evaluator.dense_on_engines(table.call_ms, results / LATENCIES, say) if config.engines else Engines()
     own = None if config.trim_vocab else evaluator.dense_folder()  # a probe keeps no trimmed model
     architectures = filled.architectures()
     fastest, floor_share = probe.floor(table, architectures)
     effect = margins.learnt(results / config.study_name, evaluator.fingerprint())
     certifies = margins.certifies(config.budgets, effect, config.certify_rounds)
     lower_ms, upper_ms = table.dense_bounds_ms(effect)
+    others = yardsticks(config.budgets, table, filled)
+    terms = Terms(budgets=config.budgets, dense_ms=table.dense_ms, floor_share=floor_share, others=others)
+    dense_at = {percentile: known.dense_ms for percentile, known in others.items()}
     return Survey(
         task=config.task.name,
         model=config.model,
@@ -55,7 +66,7 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
         fingerprint=table.fingerprint,
         dense=DenseRow(latency_ms=table.dense_ms, lower_ms=_known(lower_ms), upper_ms=_known(upper_ms)),
         ms_per_decoder_block=ms_per_decoder_block(table),
-        engines=dense_engines.document(tried, config, table.dense_ms, own, certifies),
+        engines=dense_engines.document(tried.at(config.percentile), config, table.dense_ms, own, certifies, dense_at),
         floor_ms=floor_share * table.dense_ms,
         floor_share=floor_share,
         fastest=fastest.slug,
@@ -65,16 +76,19 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
         budgets=tuple(
             ProbedBudget(
                 asked=budget.asked,
-                budget_ms=budget.ms_at(table.dense_ms),
-                feasible=floor_share <= budget.share_of(table.dense_ms),
-                verdict="" if floor_share <= budget.share_of(table.dense_ms) else "infeasible",
-                floor_ms=floor_share * table.dense_ms,
+                budget_ms=budget.ms_at(known.dense_ms),
+                dense_ms=known.dense_ms,
+                feasible=(feasible := known.floor_share <= budget.share_of(known.dense_ms)),
+                verdict="" if feasible else "infeasible",
+                floor_ms=known.floor_share * known.dense_ms,
                 **feasibility.admitted(filled, table, budget),
                 nearest_feasible=probe.nearest_feasible(table, architectures, budget, certifies.ms_margin).asked,
             )
             for budget in config.budgets
+            for known in [terms.yardstick(budget)]
         ),
         certifies=certifies,
+        **of_requests(config),
     )
 
 

@@ -14,8 +14,11 @@ from typing import Any
 from nash_search import errors
 from nash_search.config import SearchConfig, digest
 from nash_search.latency_table import LatencyTable
+from nash_search.percentiles import check_enough
 from nash_search.search import probe
 from nash_search.storage.study import StudyFacts
+from nash_search.tasks.preflight import check_traffic
+from nash_search.trial.cost import certified_pairs
 from nash_search.trial.evaluator import Evaluator
 
 PROBE = "probe.json"
@@ -25,13 +28,30 @@ PROBE = "probe.json"
 def resolved_question(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any]:
     """The question with everything filled in: what a study is about, to the byte."""
     filled = config.search_space.filled(evaluator.decoder_layers())
+    call = evaluator.workload().model_dump(mode="json")
+    if config.of_requests:  # a thousand requests are told by their digest
+        call["traffic"] |= {"requests": digest(call["traffic"]["requests"])[:16]}
+        call["percentile"] = config.percentile
     return {
         **config.question(),
         "search_space": filled.model_dump(mode="json"),
-        "workload": evaluator.workload().model_dump(mode="json"),
+        "workload": call,
         "device": str(evaluator.fingerprint()["hash"]),
         **evaluator.facts(),
     }
+
+
+def check_requests(config: SearchConfig, evaluator: Evaluator) -> None:
+    """Refuse, before anything is spent, a percentile that the certificate's requests would say nothing of.
+
+    Raises:
+        InvalidInput: with the number that is needed.
+    """
+    check_traffic(config)
+    traffic = evaluator.workload().traffic
+    if traffic is not None:
+        timing = {"rounds": config.certify_rounds, "pairs": certified_pairs(config)}
+        check_enough(config.highest, traffic, flag="--certify-", **timing)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
@@ -68,17 +88,18 @@ def same_question(
     )
 
 
-def check_loosest(facts: StudyFacts, config: SearchConfig) -> None:
+def check_loosest(facts: StudyFacts, config: SearchConfig, table: LatencyTable) -> None:
     """The constraint is told once per trial, so it cannot be loosened afterwards.
 
     Raises:
         InvalidInput: when a budget is looser than the study's loosest.
     """
-    loosest = probe.loosest(config.budgets, facts.dense_ms).share_of(facts.dense_ms)
-    if loosest > facts.loosest_share * (1 + 1e-9):
-        raise errors.InvalidInput(
-            f"the loosest budget must stay within the study's {facts.loosest_share:.1%} of the dense latency, "
-            f"but got {loosest:.1%}",
-            where=config.study_name,
-            fix="use --fork or another --study",
-        )
+    for percentile, loosest in probe.limits(config.budgets, table).items():
+        limit = facts.limits.get(percentile, facts.loosest_share)
+        if loosest > limit * (1 + 1e-9):
+            of = f"p{percentile:g}" if facts.limits else "latency"
+            raise errors.InvalidInput(
+                f"the loosest budget must stay within the study's {limit:.1%} of the dense {of}, but got {loosest:.1%}",
+                where=config.study_name,
+                fix="use --fork or another --study",
+            )

@@ -22,6 +22,7 @@ from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.runtimes.conversion import Converting
 from nash_search.latency_record import Latency
+from nash_search.percentiles import pairs_of
 from nash_search.plain_json import read_object
 from nash_search.remeasured import MeasuredOn, Remeasured, TimedAgain, TimedBefore
 from nash_search.results import CertifiedPoint
@@ -105,7 +106,8 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
     request = config.workload
     device = devices.resolve(request.device).name
     record = measurement_of(path)
-    fixed = {name: value for name, value in request.model_dump().items() if value is not None} | {"device": device}
+    asked = request.model_dump(exclude={"traffic", "percentile"})
+    fixed = {name: value for name, value in asked.items() if value is not None} | {"device": device}
     if record is not None:
         known, source = Workload.model_validate(record["workload"]), "as it was certified"
         serving = ("runtime", "quantize")  # defaults of the request, unless they were given
@@ -223,7 +225,7 @@ def _beams(path: Path) -> int:
 
 
 def remeasure_study(
-    folder: Path, device: str, against: Path | None = None, *, rounds: int = 5, pairs: int = 40
+    folder: Path, device: str, against: Path | None = None, *, rounds: int = 5, pairs: int | None = None
 ) -> Remeasured:
     """Every certified point of a study timed again, here, next to the dense model.
 
@@ -232,7 +234,7 @@ def remeasure_study(
         device: to time on.
         against: where the dense model lies now (None: where the study says).
         rounds: fresh processes.
-        pairs: timed pairs per point and process.
+        pairs: timed pairs per point and process (None: as many as a certificate takes).
     """
     known = certify.read(folder)
     if known is None or not known.points:
@@ -241,6 +243,8 @@ def remeasure_study(
     old = known.points[0].latency
     workload = old.workload.model_copy(update={"device": devices.resolve(request.device).name})
     folders = {p.checkpoint: folder / p.checkpoint for p in known.points}
+    if pairs is None:
+        pairs = pairs_of(None if workload.traffic is None else old.percentile, rounds)
     found = latency.measure_fresh(
         folders,
         against or dense_of(known.dense_checkpoint, folder),
@@ -248,7 +252,9 @@ def remeasure_study(
         rounds=rounds,
         pairs=pairs,
         limit_s=LIMIT_S,
+        drawn=len(old.rounds),
     )
+    found = {name: each.at(old.percentile) for name, each in found.items()}
     first = next(iter(found.values()))
     kept = recertify.renew(folder, found)
     return Remeasured(

@@ -81,6 +81,7 @@ def search(
     with interruption.handled():
         with interruption.interruptible():
             question = questions.resolved_question(config, evaluator)
+            questions.check_requests(config, evaluator)
         folder = Path(results) / config.study_name
         seeds: list[Architecture] = []
         if fork and (folder / CONFIG).exists():
@@ -143,7 +144,7 @@ class _Run:
             self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         self.terms = opening.terms(config, self.facts, self.table)
-        questions.check_loosest(self.facts, config)
+        questions.check_loosest(self.facts, config, self.table)
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             records = study.records() if study is not None else ()
@@ -151,7 +152,7 @@ class _Run:
             self.config = spending.within(self.asked, spends.length)
             plan = opening.plan(self, spends, records, load_s)
         say("plan", plan.told())
-        if self.terms.floor_share > self.facts.loosest_share:
+        if not any(feasibility.fits(self.facts, self.table, a) for a in self.facts.space.architectures()):
             nothing = judged(NOTHING, self.terms)
             answer = self._summary(nothing, Scheduler.NO_TRIALS, 0.0, [])
             say("infeasible", answer.told())

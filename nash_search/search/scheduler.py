@@ -60,14 +60,14 @@ class Scheduler:
         self.candidates = Candidates(study, config.budgets)
         self.workers, self.listeners = workers, listeners
         facts = study.facts
-        self.feasible = [a for a in facts.space.architectures() if table.share(a) <= facts.loosest_share]
+        self.feasible = [a for a in facts.space.architectures() if feasibility.fits(facts, table, a)]
         corners = feasibility.anchors(facts.space, table, config.budgets, config.trials)
         wanted = corners if config.sampler not in ("grid", "random") else []
         known = [a for a in extra_anchors if a in self.feasible]  # a fork's space may hold less than its parent's
         self.anchors = list(dict.fromkeys([*known, *wanted]))
         self.why_done = ""
         self._began = time.monotonic() - spent_s
-        self._limit_s = for_trials_s(config, facts.dense_ms, load_s)
+        self._limit_s = for_trials_s(config, table.call_ms, load_s)
         self._running: dict[int, Job] = {}
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
@@ -94,7 +94,9 @@ class Scheduler:
         sampler = Proposals(self.config.sampler, seed, self.study.facts.space, free, planned, alone=not self._running)
         number, architecture = self.study.ask(sampler)
         share = self.table.share(architecture)
-        if share > self.study.facts.loosest_share:  # somebody enqueued it: an answer, not a training
+        if not feasibility.fits(
+            self.study.facts, self.table, architecture
+        ):  # somebody enqueued it: an answer, not a training
             loosest = self.study.facts.loosest_share
             reason = f"probed at {share:.0%} of the dense latency, the loosest budget is {loosest:.0%}"
             record = TrialRecord(number=number, architecture=architecture, infeasible=reason)
@@ -189,7 +191,7 @@ class Scheduler:
         """What must run before the sampler is asked."""
         again = [r.architecture for r in rows if r.architecture is not None and r.state == "FAIL"]
         for architecture in dict.fromkeys([*again, *self.anchors]):
-            if architecture not in taken and self.table.share(architecture) <= self.study.facts.loosest_share:
+            if architecture not in taken and feasibility.fits(self.study.facts, self.table, architecture):
                 return architecture
         return None
 

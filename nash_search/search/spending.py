@@ -102,7 +102,7 @@ def estimate(
     done = sum(r.status in ("complete", "stopped") and r.architecture != baseline for r in records)
     trials = max(0, min(config.trials, len(short_trainings.admitted(case.facts, case.table))) - done)
     devices = 1 if config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
-    known: dict[str, Any] = {"dense_ms": case.facts.dense_ms, "load_s": load_s, "devices": devices}
+    known: dict[str, Any] = {"dense_ms": case.table.call_ms, "load_s": load_s, "devices": devices}
     before_s = calibration.most_s(case, config, one.train_s)
     return cost.of_search(one, config, trials=trials, workers=case.workers, calibration_s=before_s, **known)
 
@@ -142,14 +142,14 @@ def fitted(case: Case, one: TrialCost, load_s: float, spent_s: float) -> FittedL
     if not config.recipe.calibrate or config.time_budget_s is None:
         return None
     asked = config.recipe.trial_steps
-    for_trials_s = cost.for_trials_s(config, case.facts.dense_ms, load_s)
+    for_trials_s = cost.for_trials_s(config, case.table.call_ms, load_s)
     assert for_trials_s is not None
     left_s = for_trials_s - spent_s
 
     def needed_s(trials: int, steps: int) -> float:
         """Calibration, trials and winners at length."""
         alike = config.model_copy(update={"trials": trials, "recipe": config.recipe.at_length(steps)})
-        trial, dense_ms = one.of_steps(steps / asked), case.facts.dense_ms
+        trial, dense_ms = one.of_steps(steps / asked), case.table.call_ms
         finish = cost.finalists(alike, cost.finish_steps(alike, None, case.workers, None))
         worked_s = cost.work_s(trial, trials, workers=case.workers, dense_ms=dense_ms)
         worked_s += cost.work_s(trial, *finish, workers=case.workers, dense_ms=dense_ms)

@@ -16,6 +16,7 @@ from nash_search import intervals
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.fidelity import Fidelity
 from nash_search.files import csv_cell, write_atomic
+from nash_search.latency.measurement import of_requests
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Training, over_seeds
@@ -63,6 +64,9 @@ def full(
     again = [t for p in points for t in p.seeds if t.finish_steps or t.seed != config.seed]
     fastest, _ = probe.floor(case.table, facts.space.architectures())
     parameters = {r.number: r.parameters for r in records}
+    others = answers.terms.others.items()
+    yardsticks = {f"{percentile:g}": known for percentile, known in others}
+    percentile = plan.of_requests(config) | ({"yardsticks": yardsticks} if yardsticks else {})
     nearest_feasible = {
         a.budget: nearest(case.table, config, facts.baseline.decoder_layers, a.budget, points) for a in answers.budgets
     }
@@ -91,6 +95,7 @@ def full(
         floor=Floor(architecture=fastest.slug, share=answers.terms.floor_share),
         probe_dense_ms=facts.dense_ms,
         reference=plan.reference(facts),
+        **percentile,
         finalists=tuple(_finalist(p, t) for p in points for t in p.seeds),
         train_s=sum(r.train_s for r in records) + sum(t.train_s for t in again),
         train_steps=sum(r.train_steps for r in records) + sum(t.train_steps for t in again),
@@ -139,15 +144,15 @@ def nearest(
     points: Sequence[CertifiedPoint] = (),
 ) -> str:
     """The tightest budget, in the unit asked, that a certified point meets; before, that the probe promises."""
-    met = [p.latency for p in points if p.sound]
+    met = [p.latency.at(budget.percentile) for p in points if p.sound]
     if met and budget.share is not None:
         share = min(latency.ratio_bounds[1] for latency in met)
         if share <= 1:
-            return f"{math.ceil(share * 100)}%"
+            return budget.alike(f"{math.ceil(share * 100)}%").asked
     elif met:
         ms = min(latency.bounds_ms[1] for latency in met)
         if math.isfinite(ms):
-            return probe.rounded_up(ms).asked
+            return budget.alike(probe.rounded_up(ms)).asked
     architectures = config.search_space.filled(decoder_layers).architectures()
     margin = margins.planned_margin(intervals.DEFAULT_OCCASION, config.certify_rounds)
     return probe.nearest_feasible(table, architectures, budget, margin).asked
@@ -172,7 +177,7 @@ def budget_row(answer: BudgetAnswer, folder: Path, **also: Any) -> BudgetRow:
         verdict=answer.verdict,
         latency_ms=answer.latency_ms,
         upper_ms=answer.upper_ms,
-        speedup=point.latency.speedup if point else None,
+        speedup=answer.latency.speedup if answer.latency else None,
         quality=point.quality.value if point else None,
         quality_standard_error=point.quality.standard_error if point else None,
         quality_split=point.quality.split if point else None,
@@ -212,6 +217,8 @@ def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense
     also = finish_told(point)
     if point.fidelity is not None:
         also["fidelity"] = fidelity_told(point.fidelity)
+    if latency.workload.traffic is not None:
+        also["percentiles"] = of_requests(latency)
     return FrontRow(
         number=point.number,
         architecture=point.architecture,

@@ -67,9 +67,10 @@ def answers(
         terms: what the front is judged by.
         folder: the study's.
     """
-    dense_ms, found = terms.dense_ms, []
+    found = []
     for budget, told in zip(terms.budgets, rows, strict=True):
-        if told.verdict == "met" or terms.floor_share > budget.share_of(dense_ms):
+        known = terms.yardstick(budget)
+        if told.verdict == "met" or known.floor_share > budget.share_of(known.dense_ms):
             found.append(told)
             continue
         asked = terms.model_copy(update={"budgets": (budget,)})
@@ -77,10 +78,11 @@ def answers(
         answer: dict[str, Any] = {"verdict": "ambiguous"}
         for record in best:
             assert record.latency is not None and record.quality is not None
+            latency = record.latency.at(budget.percentile)
             answer |= {
-                "latency_ms": record.latency.ratio * dense_ms,
+                "latency_ms": latency.ratio * known.dense_ms,
                 "upper_ms": None,
-                "speedup": record.latency.speedup,
+                "speedup": latency.speedup,
                 "quality": record.quality.value,
                 "quality_standard_error": record.quality.standard_error,
                 "quality_split": record.quality.split,

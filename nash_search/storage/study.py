@@ -16,20 +16,20 @@ from __future__ import annotations
 import sqlite3
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nash_search.config import Architecture, Frozen, SearchSpace
+from nash_search.config import Architecture, Frozen
 from nash_search.errors import StorageDamaged
 from nash_search.records import TrialRecord
 from nash_search.storage import artifacts
+from nash_search.storage.facts import StudyFacts as StudyFacts
 from nash_search.storage.space import architecture_of, distributions, params_of
 
-SCHEMA = 1
 ATTRIBUTE = "nash_search"
 """Study attribute that holds `StudyFacts`."""
 
@@ -38,32 +38,6 @@ def folder_damaged(number: int, folder: Path) -> StorageDamaged:
     """What to say of a told trial whose folder is not what was sealed."""
     hint = f"run `nash-search recover {folder.parent.parent.name}`"
     return StorageDamaged(f"trial {number}'s folder must be whole, but {folder} is missing or altered: {hint}")
-
-
-class StudyFacts(Frozen):
-    """What is fixed when a study begins."""
-
-    schema_version: int = SCHEMA
-    question: dict[str, Any]
-    question_digest: str
-    baseline: Architecture
-    """The dense model in the space's coordinates; it is told, never trained."""
-    loosest_share: float
-    """The loosest budget, fraction of the dense latency; the constraint is relative to it."""
-    dense_ms: float
-    """Dense median of the study's first probe, milliseconds."""
-    dense_quality: float
-    quality_metric: str
-    direction: Literal["maximize", "minimize"]
-    reference_share: float = 1.10
-    """Hypervolume's fixed reference: latency, fraction of the dense model's."""
-    reference_quality: float
-    """Hypervolume's fixed reference: quality."""
-
-    @property
-    def space(self) -> SearchSpace:
-        """The search space, depths filled in."""
-        return SearchSpace.model_validate(self.question["search_space"])
 
 
 class Row(Frozen):
@@ -230,7 +204,7 @@ class Study:
         for name, value in self.summary(record, share).items():
             self.storage.set_trial_user_attr(trial_id, name, value)
         if share is not None:
-            self.storage.set_trial_system_attr(trial_id, "constraints", [share / self.facts.loosest_share - 1])
+            self.storage.set_trial_system_attr(trial_id, "constraints", [self._part(record, share) - 1])
         state, values = self._verdict(record)
         self.optuna.tell(number, values, state=state)
         self.refresh()
@@ -246,7 +220,7 @@ class Study:
                 params=params_of(record.architecture),
                 distributions=self.distributions,
                 user_attrs=self.summary(record, share),
-                system_attrs={"constraints": [share / self.facts.loosest_share - 1]},
+                system_attrs={"constraints": [self._part(record, share) - 1]},
             )
         )
 
@@ -258,6 +232,13 @@ class Study:
         self.storage.set_trial_system_attr(trial_id, "fail_reason", message)
         self.optuna.tell(number, state=TrialState.FAIL)
         self.refresh()
+
+    def _part(self, record: TrialRecord, share: float) -> float:
+        """Of the budget that admits most; by its probe's share alone where it was not timed itself."""
+        latency = record.latency
+        if latency is None or not self.facts.limits:
+            return share / self.facts.loosest_share
+        return self.facts.part(lambda percentile: latency.at(percentile).ratio)
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, list[float] | None]:
         if record.failure is not None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nash_search.budget import MEDIAN
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.tasks import models
@@ -33,6 +34,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
         InvalidInput: one line saying which rule is broken and where.
     """
     _check_machine(config.workload)
+    check_traffic(config)
     _check_metric(config.task.metric)
     if config.task.data is None and config.task.name != "g2p":
         what = f"task must be g2p, or come with data, but got {config.task.name!r}"
@@ -135,6 +137,30 @@ def _check_space(config: SearchConfig, found: models.ModelFolder) -> None:
     if asked > found.decoder_layers:
         what = f"decoder_layers must be between 1 and {found.decoder_layers} (the model's), but got {asked}"
         raise InvalidInput(what, where="search_space")
+
+
+def check_traffic(config: SearchConfig) -> None:
+    """Refuse what cannot be timed where requests come with lengths of their own, one by one.
+
+    Raises:
+        InvalidInput: a percentile of one call, lengths fixed beside them, a batch, a runtime made for one length.
+    """
+    if not config.of_requests and config.highest != MEDIAN:
+        what = f"traffic must be data or a file where p{config.highest:g} is asked, but got fixed"
+        raise InvalidInput(what, where="--traffic", fix="one call of fixed lengths has its median alone")
+    if not config.of_requests:
+        return
+    asked = config.workload
+    for name in ("input_tokens", "output_tokens"):
+        if (given := getattr(asked, name)) is not None:
+            what = f"{name} must be left out where requests have their own lengths, but got {given}"
+            raise InvalidInput(what, where=f"--{name.replace('_', '-')}", fix="or give --traffic fixed")
+    if asked.batch_size not in (None, 1):
+        what = f"batch_size must be 1 where requests are timed as they come, but got {asked.batch_size}"
+        raise InvalidInput(what, where="--batch-size", fix="give --batch-size 1, or --traffic fixed")
+    if asked.runtime == "compile":
+        what = "runtime must take any length where requests are timed as they come, but got compile, which makes one"
+        raise InvalidInput(what, where="--runtime", fix="give another --runtime, or --traffic fixed")
 
 
 def check_workload(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nash_search.config import TaskConfig, WorkloadRequest
+from nash_search.config import SearchConfig, TaskConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
+from nash_search.tasks import models
 from nash_search.tasks.columns import choose_columns
 from nash_search.tasks.tables import place
-from nash_search.traffic import Request, Traffic
+from nash_search.traffic import DATA, FIXED, Request, Traffic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,6 +42,21 @@ def of_task(task: Task, source: str) -> Traffic:
     written = task.train.labels.lengths - task.prompt_tokens
     pairs = zip(task.train.inputs.lengths.tolist(), written.tolist(), strict=True)
     return Traffic.counted(Counter(Request(max(1, read), max(1, written)) for read, written in pairs), source)
+
+
+def of_search(config: SearchConfig, task: Task, model: Mapping[str, Any]) -> Traffic | None:
+    """The requests that a search was asked for: of its data, or of a file; None where one call is timed.
+
+    Args:
+        config: what was asked.
+        task: the data, and the tokenizer that counts texts.
+        model: its config.json, which says how long a request may be.
+    """
+    if config.traffic == FIXED:
+        return None
+    if config.traffic == DATA:
+        return of_task(task, f"train split of {config.task.data or config.task.name}")
+    return of_file(Path(config.traffic), config.task, lambda: task.tokenizer, models.positions(model))
 
 
 def of_file(path: Path, config: TaskConfig, tokenizer: Tokenizer, positions: int | None) -> Traffic:

@@ -20,7 +20,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from nash_search.budget import MEDIAN
 from nash_search.config import Frozen, PruningRecipe, SearchConfig
+from nash_search.percentiles import pairs_of
 from nash_search.records import TrialRecord
 
 RAY_START_S = 8.0
@@ -111,10 +113,22 @@ def mean_wall_s(records: Sequence[TrialRecord]) -> float | None:
     return sum(spent) / len(spent) if spent else None
 
 
+def certified_pairs(config: SearchConfig, percentile: float = MEDIAN) -> int:
+    """Timed pairs of a point in each certifying process; of requests, as many as the highest percentile needs.
+
+    Args:
+        config: rounds, budgets, and the pairs where they were named.
+        percentile: another that is asked for too.
+    """
+    if config.certify_pairs is not None:
+        return config.certify_pairs
+    return pairs_of(max(config.highest, percentile) if config.of_requests else None, config.certify_rounds)
+
+
 def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front: int = FRONT) -> float:
     """Seconds that timing a front of this many points in fresh processes takes."""
     calls = front + math.ceil(front / SHARING)
-    return config.certify_rounds * (max(load_s, LOAD_LEAST_S) + config.certify_pairs * calls * dense_ms / 1000)
+    return config.certify_rounds * (max(load_s, LOAD_LEAST_S) + certified_pairs(config) * calls * dense_ms / 1000)
 
 
 def for_trials_s(config: SearchConfig, dense_ms: float, load_s: float) -> float | None:

@@ -13,9 +13,10 @@ import importlib.metadata
 import importlib.util
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, digest
@@ -34,6 +35,7 @@ from nash_search.runtimes import RUNTIMES
 from nash_search.summary_rows import Certifies, EngineAnswer, EnginesTold, EngineTried
 from nash_search.tasks.scoring import quality_of
 from nash_search.tasks.task import Task
+from nash_search.traffic import DATA, FIXED
 from nash_search.trial.dense import Dense
 from nash_search.trial.engines import DenseOnEngine, Engines
 
@@ -194,10 +196,18 @@ def remembered(known: Path, dense_ms: float) -> Engines | None:
     return None if stale else found.model_copy(update={"remembered": True})
 
 
-def command(folder: Path, task: TaskConfig, engine: DenseOnEngine, budget: LatencyBudget, dense_ms: float) -> str:
+def command(
+    folder: Path,
+    task: TaskConfig,
+    engine: DenseOnEngine,
+    budget: LatencyBudget,
+    dense_ms: float,
+    traffic: str = FIXED,
+) -> str:
     """The line that certifies this engine for this budget (milliseconds: `measure` has no other runtime beside it).
 
-    A quantised engine's names the data too, for then `measure` compares its quality with float32's.
+    A quantised engine's names the data too, for then `measure` compares its quality with float32's, and so does one
+    that is timed on the data's lengths.
     """
     call, ms = engine.workload, budget.ms_at(dense_ms)
     asked = {
@@ -207,22 +217,28 @@ def command(folder: Path, task: TaskConfig, engine: DenseOnEngine, budget: Laten
         "device": call.device,
         "threads": call.threads if call.device == "cpu" else None,
         "batch-size": call.batch_size,
-        "input-tokens": call.input_tokens,
-        "output-tokens": call.output_tokens,
+        "input-tokens": call.input_tokens if traffic == FIXED else None,
+        "output-tokens": call.output_tokens if traffic == FIXED else None,
         "beams": call.beams,
-        "budget-ms": f"{ms:.4g}",
+        "traffic": traffic if traffic != FIXED else None,
+        "budget-ms": budget.alike(f"{ms:.4g}").asked,
     }
     flags = [part for name, value in asked.items() if value is not None for part in (f"--{name}", str(value))]
     data = task.model_dump(include=set(MEASURED_DATA), exclude_defaults=True) | (
         {} if task.data else {"name": task.name}
     )
-    for name, value in data.items() if call.quantize != "none" else ():
+    for name, value in data.items() if call.quantize != "none" or traffic == DATA else ():
         flags += [flag_of(f"task.{name}"), *([] if value is True else [str(value)])]
     return shlex.join(["nash-search", "measure", str(folder), *flags])
 
 
 def document(
-    found: Engines, config: SearchConfig, dense_ms: float, folder: Path | None, certifies: Certifies
+    found: Engines,
+    config: SearchConfig,
+    dense_ms: float,
+    folder: Path | None,
+    certifies: Certifies,
+    others: Mapping[float, float] = MappingProxyType({}),
 ) -> EnginesTold:
     """What was found, and per budget what answers it without pruning.
 
@@ -232,19 +248,21 @@ def document(
         dense_ms: the study's dense latency, on the asked runtime.
         folder: the dense checkpoint, for the command (None: it lies in no folder of the user's).
         certifies: what a certificate can tell apart here (`margins.certifies`).
+        others: by percentile, the dense model's where a budget is of another than the study's own.
     """
     reference = found.reference
     answers: list[EngineAnswer | None] = []
     for budget in config.budgets:
-        share, ms = budget.share_of(dense_ms), budget.ms_at(dense_ms)
+        of_ms = others.get(budget.percentile, dense_ms)
+        share, ms = budget.share_of(of_ms), budget.ms_at(of_ms)
         margin = certifies.ms_margin if budget.share is None else certifies.share_margin
-        best = found.answer(share, margin, config.max_drop_pct)
+        best = found.at(budget.percentile).answer(share, margin, config.max_drop_pct)
         if best is None:
             answers.append(None)
             continue
-        line = "" if folder is None else command(folder, config.task, best, budget, dense_ms)
+        line = "" if folder is None else command(folder, config.task, best, budget, of_ms, config.traffic)
         said: dict[str, Any] = {"asked": budget.asked, "budget_ms": ms, "needs_ms": ms * (1 - margin), "command": line}
-        answers.append(EngineAnswer(**_told(best, dense_ms), **said, verdict=best.verdict(share, margin)))
+        answers.append(EngineAnswer(**_told(best, of_ms), **said, verdict=best.verdict(share, margin)))
     return EnginesTold(
         tried=tuple(EngineTried(**_told(engine, dense_ms)) for engine in found.tried),
         answers=tuple(answers),

@@ -55,6 +55,13 @@ class Engines(Frozen):
     remembered: bool = False
     """Taken from a probe or search of before."""
 
+    def at(self, percentile: float) -> Engines:
+        """The same timings, of which another percentile over the requests is the number."""
+        tried = [
+            e if e.latency is None else e.model_copy(update={"latency": e.latency.at(percentile)}) for e in self.tried
+        ]
+        return self.model_copy(update={"tried": tuple(tried)})
+
     @property
     def whole(self) -> bool:
         """Nothing was left out for want of time, so that it need not be tried again."""

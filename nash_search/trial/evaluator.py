@@ -111,7 +111,8 @@ def open_evaluator(config: SearchConfig) -> Evaluator:
     parts = {"task", "model", "revision", "trim_vocab", "workload", "seed"}
     named = os.environ.get(NAMED_BY, "")
     recipe = config.recipe.model_dump(mode="json", exclude=set(JOBS_OWN))
-    key = digest([named, config.model_dump(mode="json", include=parts), recipe])
+    requests = config.traffic, config.percentile
+    key = digest([named, config.model_dump(mode="json", include=parts), recipe, requests])
     if key not in _open:
         _open.clear()
         _open[key] = (_imported(named) if named else _real())(config)

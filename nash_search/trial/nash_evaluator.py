@@ -30,6 +30,7 @@ from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.summary_rows import DataFacts
+from nash_search.tasks import traffic
 from nash_search.tasks.dense_check import check_finetuned
 from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
@@ -43,9 +44,8 @@ from nash_search.trial.job import Hooks, Job, check_free
 
 PROTOCOL = 4
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
-PROBE_PAIRS = 10
-TRIAL_PAIRS = 16
-"""Timed pairs of a probed shape and of a trained model; certification takes its own number."""
+PAIRS, REQUESTS = (10, 16), (32, 48)
+"""Timed pairs of a probed shape and of a trained model, or requests of a traffic; certification has its own number."""
 TRIAL_LIMIT_S = 120.0
 RUNG_EXAMPLES = 512
 """Validation examples scored at a rung; the result is scored on all of them."""
@@ -61,6 +61,7 @@ class NashEvaluator:
         self._quality: Quality | None = None
         self._scored_s = 0.0
         self.dense = Dense(config)
+        self._probe_pairs, self._trial_pairs = REQUESTS if config.of_requests else PAIRS
 
     @cached_property
     def device(self) -> Any:
@@ -119,7 +120,8 @@ class NashEvaluator:
     def _workload(self) -> Workload:
         task, beams = self.task, int(self.task.generation.get("num_beams", 1))
         sizes = {"input_tokens": task.input_tokens, "output_tokens": task.output_tokens, "batch_size": task.batch_size}
-        return workloads.resolve(self.config.workload, **sizes, beams=beams, device=self.device.name)
+        call = workloads.resolve(self.config.workload, **sizes, beams=beams, device=self.device.name)
+        return workloads.of_traffic(call, traffic.of_search(self.config, task, self.dense.found.config))
 
     def workload(self) -> Workload:
         """The resolved call that is timed."""
@@ -159,7 +161,7 @@ class NashEvaluator:
             left_s = limit_s - (time.monotonic() - began)
             groups_left = -(-(len(shapes) - start) // together)
             models = {a.slug: pruner.random_cut(self.teacher, a, seed=0) for a in group}
-            timing: dict[str, Any] = {"pairs": PROBE_PAIRS, "limit_s": left_s / groups_left, "again": again}
+            timing: dict[str, Any] = {"pairs": self._probe_pairs, "limit_s": left_s / groups_left, "again": again}
             taken = cache.measure_many(models, self._dense_served, dense_shapes, self._workload, **timing)
             found |= {a: taken[a.slug] for a in group}
         return found
@@ -198,11 +200,10 @@ class NashEvaluator:
     def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
         torch.set_num_threads(threads)
-        rungs = min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation)))
-        scorings = (config.recipe.rungs - 1) * rungs + 1
+        scorings = (config.recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
         context = pruner.TrainingContext(device=self.device.name, step_guard=self._guard)
         train_s, how = shared_training.training_s(self.teacher, self.task, architecture, config, context, limit_s)
-        return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=TRIAL_PAIRS, how=how)
+        return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=self._trial_pairs, how=how)
 
     def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
         """Train, cut, time and score one architecture."""
@@ -252,7 +253,8 @@ class NashEvaluator:
 
     def _timed(self, served: Any, reference: Any) -> Latency:
         """One model next to another, in this process, with the device to itself."""
-        return latency.measure(served, reference, self._workload, pairs=TRIAL_PAIRS, limit_s=TRIAL_LIMIT_S)
+        found = latency.measure(served, reference, self._workload, pairs=self._trial_pairs, limit_s=TRIAL_LIMIT_S)
+        return found.at(self.config.percentile)
 
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as it is, timed next to itself."""

@@ -45,12 +45,12 @@ def test_a_new_knob_is_one_field(tmp_path: Path) -> None:
     package = Path(nash_search.__file__).parent
     shutil.copytree(package, tmp_path / "nash_search", ignore=shutil.ignore_patterns("__pycache__", "g2p_teacher"))
     shutil.copytree(package.parent / "search_spaces", tmp_path / "search_spaces")
-    config = tmp_path / "nash_search" / "config.py"
-    text = config.read_text()
     for place, field in NEW_FIELDS.items():
+        holding = [tmp_path / "nash_search" / name for name in ("config.py", "workload.py")]
+        [home] = [path for path in holding if place in path.read_text()]
+        text = home.read_text()
         assert text.count(place) == 1
-        text = text.replace(place, field + place)
-    config.write_text(text)
+        home.write_text(text.replace(place, field + place))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(tmp_path)},

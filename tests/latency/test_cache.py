@@ -208,7 +208,7 @@ def test_a_real_timing_is_remembered_sample_by_sample(tmp_path):
 
 
 def test_a_probe_asks_the_cache(monkeypatch, tmp_path):
-    from nash_search.config import Architecture
+    from nash_search.config import Architecture, SearchConfig
     from nash_search.trial import nash_evaluator as benches
 
     asked = SimpleNamespace(folder=None, names=[])
@@ -218,7 +218,7 @@ def test_a_probe_asks_the_cache(monkeypatch, tmp_path):
         return dict.fromkeys(candidates, "a latency")
 
     monkeypatch.setattr(LatencyCache, "measure_many", spy)
-    evaluator = benches.NashEvaluator(None)
+    evaluator = benches.NashEvaluator(SearchConfig())
     evaluator.__dict__ |= {"teacher": DENSE, "_dense_served": DENSE, "_workload": WORKLOAD}
     shapes = [Architecture(encoder_sparsity_pct=s, decoder_layers=1) for s in (0, 50)]
     assert evaluator.probe(shapes, 9.0, tmp_path) == dict.fromkeys(shapes, "a latency")

@@ -36,6 +36,7 @@ def test_a_fork_answers_another_question_with_the_trials_there_are(rehearse, not
 
 
 def test_other_data_protocols_and_devices_are_another_question_too(rehearse, monkeypatch):
+    from nash_search.config import SearchConfig
     from tests.synthetic_evaluator import SyntheticEvaluator
 
     rehearse(trials=2)
@@ -48,7 +49,7 @@ def test_other_data_protocols_and_devices_are_another_question_too(rehearse, mon
         patched.setattr(SyntheticEvaluator, "facts", changed)
         with pytest.raises(InvalidInput, match="data: .*other.*; model: .*other.*; protocol: .*9"):
             rehearse(trials=2)
-    call = SyntheticEvaluator.workload(None).model_copy(update={"batch_size": 3})
+    call = SyntheticEvaluator(SearchConfig()).workload().model_copy(update={"batch_size": 3})
     with monkeypatch.context() as patched:
         patched.setattr(SyntheticEvaluator, "workload", lambda self: call)
         with pytest.raises(InvalidInput, match="workload.batch_size: 64 -> 3"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nash_search.storage.study import SCHEMA
+from nash_search.storage.facts import SCHEMA
 from tests.opened import study_of
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nash_search.cli import main
-from nash_search.cli.percentile import PAIRS, REQUESTS, asked_of
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
+from nash_search.percentiles import PAIRS, REQUESTS
 from nash_search.tasks.g2p import teacher_folder
+from nash_search.tasks.preflight import check_traffic
+from nash_search.trial.cost import certified_pairs
+
+
+def flags(budgets: list[str], percentile: str | None, traffic: str | None) -> dict[str, Any]:
+    return {"budgets": budgets or None, "workload.percentile": percentile, "workload.traffic": traffic}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +27,8 @@ from nash_search.tasks.g2p import teacher_folder
         ([], None, None, ([], 50, "fixed", PAIRS)),
         (["40"], None, None, (["40"], 50, "fixed", PAIRS)),
         (["40"], "95", None, (["40@p95"], 95, "data", REQUESTS)),
-        (["50%@p99"], "95", "log.jsonl", (["50%@p99"], 99, "log.jsonl", 88)),
+        (["50%@p99"], "95", "log.jsonl", (["50%@p99"], 95, "log.jsonl", 88)),
+        (["50%@p99", "40"], None, None, (["50%@p99", "40"], 99, "data", 88)),
         ([], "p95", None, ([], 95, "data", REQUESTS)),
         ([], None, "data", ([], 50, "data", REQUESTS)),
         (["40", "60@p99"], "95", None, (["40@p95", "60@p99"], 95, "data", 88)),
@@ -30,8 +39,9 @@ from nash_search.tasks.g2p import teacher_folder
 def test_a_percentile_needs_a_traffic_which_is_the_data_s_unless_another_is_named(
     budgets: list[str], percentile: str | None, traffic: str | None, expected: tuple[object, ...]
 ) -> None:
-    found = asked_of(budgets, percentile, traffic)
-    assert ([b.asked for b in found.budgets], found.percentile, found.traffic, found.pairs(5)) == expected
+    found = load_config(None, flags(budgets, percentile, traffic))
+    assert ([b.asked for b in found.budgets], found.percentile, found.traffic, certified_pairs(found)) == expected
+    assert type(found).stored(found.model_dump_json()) == found
 
 
 @pytest.mark.parametrize(
@@ -41,14 +51,38 @@ def test_a_percentile_needs_a_traffic_which_is_the_data_s_unless_another_is_name
         ([], "100", None, "percentile must be from 50 to 99.5, but got '100' (--percentile)"),
         (["40@px"], None, None, "(--budget-ms)"),
         (["40", "30@p99"], None, "fixed", "traffic must be data or a file where p99 is asked, but got fixed"),
+        (["40", "40@p95"], "95", None, "budgets must differ, but got 40@p95, 40@p95"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
     budgets: list[str], percentile: str | None, traffic: str | None, words: str
 ) -> None:
     with pytest.raises(InvalidInput) as error:
-        asked_of(budgets, percentile, traffic)
+        check_traffic(load_config(None, flags(budgets, percentile, traffic)))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["--runtime", "compile"],
+            "runtime must take any length where requests are timed as they come, but got comp",
+        ),
+        (
+            ["--batch-size", "64"],
+            "batch_size must be 1 where requests are timed as they come, but got 64 (--bat",
+        ),
+        (["--output-tokens", "9"], "output_tokens must be left out where requests have their own lengths, but got 9"),
+        (["--traffic", "none.jsonl"], "traffic must be data, fixed or a JSONL file, but got No such file or directory"),
+    ],
+)
+@pytest.mark.parametrize("command", [[], ["probe"]], ids=["search", "probe"])
+def test_a_search_refuses_by_name_what_cannot_be_timed_on_requests(
+    command: list[str], given: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--budget-ms", "50%@p95", "--results", str(tmp_path), "--batch-size", "1", *given]) == 2
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_traffic_file_is_checked_before_anything_is_loaded(
@@ -72,8 +106,6 @@ def test_a_traffic_file_is_checked_before_anything_is_loaded(
     assert "rounds of 3 (--pairs): give --pairs 4" in said("--rounds", "2", "--pairs", "3")
     log.write_text('{"input_tokens": 4, "output_tokens": 60000}\n')
     assert "output_tokens must be from 1 to 16384, but got 60000" in said()
-    assert main(["probe", "--budget-ms", "40@p95"]) == 2
-    assert "percentiles are asked of nash-search measure (--budget-ms)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
