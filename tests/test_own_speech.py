@@ -50,6 +50,9 @@ def test_from_recordings_to_a_stock_checkpoint_that_transcribes_the_same(
     folder = Path(short["checkpoint"])
     config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["max_source_positions"], config["decoder_layers"]) == ("whisper", 50, 1)
+    writing = json.loads((folder / "generation_config.json").read_text())
+    assert (writing["language"], writing["task"]) == ("en", "transcribe")
+    assert all(block < 1 for block, _ in writing.get("alignment_heads", []))  # no head of a block that is gone
     dense = WhisperForConditionalGeneration.from_pretrained(tmp_path / "tuned")
     model = WhisperForConditionalGeneration.from_pretrained(folder)
     for name, tensor in model.get_encoder().state_dict().items():  # depth alone was searched

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nash_search.pruner.sequence_distillation import answered, labelled
     from nash_search.pruner.stages import Pruned
     from nash_search.pruner.supernet import Supernet, train_supernet
-    from nash_search.pruner.surgery import cut, cut_window, random_cut, shapes_of, shorten
+    from nash_search.pruner.surgery import cut, cut_window, random_cut, shapes_of, shorten, writing_like
     from nash_search.pruner.teacher_cache import TeacherCache
     from nash_search.pruner.training import Optimization, TrainingContext, Watch, in_bf16, train
     from nash_search.pruner.vocabulary import trim_vocabulary
@@ -52,6 +52,7 @@ _HOME = {
     "shapes_of": "surgery",
     "shorten": "surgery",
     "trim_vocabulary": "vocabulary",
+    "writing_like": "surgery",
 }
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "train",
     "train_supernet",
     "trim_vocabulary",
+    "writing_like",
 ]
 
 

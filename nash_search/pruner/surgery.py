@@ -10,6 +10,7 @@ under `nash_shapes`. What is kept is chosen elsewhere (`layer_selection`, `spars
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,13 +70,25 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
     if decoder.config is not student.config:  # T5's decoder has a copy in which `num_layers` is its own depth
         setattr(decoder.config, family.layout.decoder_depth_key, len(kept))
         decoder.config.num_layers = len(kept)
-    timing = getattr(student.generation_config, "alignment_heads", None)
-    if timing:  # Whisper's (block, head) pairs that tell when a word was said; without any it says so itself
-        student.generation_config.alignment_heads = [[kept.index(b), head] for b, head in timing if b in kept]
-        if not student.generation_config.alignment_heads:
-            del student.generation_config.alignment_heads
+    _keep_timing(student.generation_config, kept)
     _note_shapes(student.config, decoder_blocks=list(kept))
     return student
+
+
+def writing_like(model: Any, teacher: Any) -> Any:
+    """The teacher's generation settings, for a model with some of its decoder blocks."""
+    settings = copy.deepcopy(teacher.generation_config)
+    _keep_timing(settings, shapes_of(model).decoder_blocks)
+    return settings
+
+
+def _keep_timing(settings: Any, kept: Sequence[int]) -> None:
+    """Whisper's (block, head) pairs that tell when a word was said, by the blocks' new numbers; none may be left."""
+    timing = getattr(settings, "alignment_heads", None)
+    if timing:
+        settings.alignment_heads = [[list(kept).index(b), head] for b, head in timing if b in kept]
+        if not settings.alignment_heads:  # without any, it says so itself when it is asked for them
+            del settings.alignment_heads
 
 
 def cut_window(model: Any, positions: int) -> Any:

@@ -274,7 +274,7 @@ class NashEvaluator:
         Returns what the runtime serves from there: that is timed and, unless it was before, scored.
         """
         model = loading.in_precision(model, self._workload.weights_dtype)
-        model.generation_config = self.teacher.generation_config
+        model.generation_config = pruner.writing_like(model, self.teacher)
         files = {"tokenizer": self.task.tokenizer, "extractor": self.task.extractor}
         pruner.save(model, scratch / WEIGHTS, format=self.config.format, **files)
         served = self._serving.taken_over(model, scratch / WEIGHTS)
