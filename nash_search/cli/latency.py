@@ -16,7 +16,7 @@ from nash_search.config_loader import load_config
 from nash_search.percentiles import check_enough, pairs_of
 from nash_search.tasks import models, traffic
 from nash_search.tasks.preflight import check, check_traffic, check_workload
-from nash_search.traffic import DATA, FIXED
+from nash_search.traffic import DATA, FIXED, Traffic
 
 PROBE = (*BUDGETS, *ENGINES, *MODEL, *TASK, *WORKLOAD)
 DATA_FIELDS = (
@@ -91,7 +91,7 @@ def measure(
         check_workload(asked.workload, config)
     check_traffic(asked)
     timing = {"rounds": rounds, "pairs": pairs or pairs_of(asked.highest if asked.of_requests else None, rounds)}
-    requests = None
+    requests: Traffic | None = None
     if asked.traffic not in (DATA, FIXED):
         limits = [limit for each in timed.values() if (limit := models.positions(each)) is not None]
         counted_by = models.vet(path)
@@ -103,22 +103,25 @@ def measure(
         from nash_search.latency.measurement import document, rows
         from nash_search.latency.workload import of_traffic
         from nash_search.report.words import one_call
-        from nash_search.search.remeasure import fidelity_of, measure_folder, traffic_of_data, workload_of
+        from nash_search.search import remeasure as timings
         from nash_search.search.summary import fidelity_told
 
-        workload, source = workload_of(path, asked)
+        asked = timings.as_certified(path, asked)
+        if pairs is None and asked.of_requests:
+            timing["pairs"] = pairs_of(asked.highest, rounds)
+        workload, source = timings.workload_of(path, asked)
         if asked.traffic == DATA:
-            requests = traffic_of_data(path, asked)
+            requests = timings.traffic_of_data(path, asked)
             check_enough(asked.highest, requests, rounds=timing["rounds"], pairs=timing["pairs"])
         if requests is not None:
             workload = of_traffic(workload, requests)
         if not quiet:
             told = [("device", workload.device), ("one call", one_call(workload))]
             _tell(told + ([("lengths", source)] if workload.traffic is None else []))
-        kept = fidelity_of(path, workload, asked)
+        kept = timings.fidelity_of(path, workload, asked)
         if (kept or workload.quantize != "none") and not quiet:
             _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
-        found = measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
+        found = timings.measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
         found = found.at(asked.percentile)
     if not quiet:
         _tell(rows(found, asked.budgets))

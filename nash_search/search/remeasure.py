@@ -32,7 +32,7 @@ from nash_search.summary_rows import DenseRow
 from nash_search.tasks import models, traffic
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import EMBEDDED, task_of_model
-from nash_search.traffic import Traffic
+from nash_search.traffic import DATA, Traffic
 from nash_search.trial.deployment import Serving
 
 LIMIT_S = 900.0
@@ -91,6 +91,21 @@ def measure_folder(
     return found
 
 
+def as_certified(path: Path, config: SearchConfig) -> SearchConfig:
+    """What was asked of a folder; an export that was certified on requests is asked its own percentile of them.
+
+    Args:
+        path: the folder to time.
+        config: what was asked; a traffic, a percentile or lengths that it names are kept.
+    """
+    record, request = measurement_of(path) or {}, config.workload
+    named = {"traffic", "input_tokens", "output_tokens"} & request.model_fields_set
+    if "percentile" not in record or config.of_requests or named:
+        return config
+    own = {"traffic": DATA, "percentile": record["percentile"]}
+    return config.model_copy(update={"workload": request.model_copy(update=own)})
+
+
 def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
     """What one call of a folder is, and where its lengths come from.
 
@@ -109,7 +124,7 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
     asked = request.model_dump(exclude={"traffic", "percentile"})
     fixed = {name: value for name, value in asked.items() if value is not None} | {"device": device}
     if record is not None:
-        known, source = Workload.model_validate(record["workload"]), "as it was certified"
+        known, source = Workload.model_validate(record["workload"] | {"traffic": None}), "as it was certified"
         serving = ("runtime", "quantize")  # defaults of the request, unless they were given
         fixed |= {name: getattr(known, name) for name in serving if name not in request.model_fields_set}
     else:
@@ -134,7 +149,7 @@ def workload_of(path: Path, config: SearchConfig) -> tuple[Workload, str]:
 
 
 def traffic_of_data(path: Path, config: SearchConfig) -> Traffic:
-    """The lengths of the data that are named, or of an export's own embedded task.
+    """The lengths of the data that are named, or the requests that an export was certified on, or its embedded task's.
 
     Args:
         path: the folder that is timed, whose tokenizer counts.
@@ -143,6 +158,9 @@ def traffic_of_data(path: Path, config: SearchConfig) -> Traffic:
     Raises:
         InvalidInput: no data are known.
     """
+    record = measurement_of(path) or {}
+    if not _named(config) and "percentile" in record:
+        return Traffic.model_validate(record["workload"]["traffic"])
     task = task_of(path, config)
     if task is None:
         fix = "give --data, or a file to --traffic"

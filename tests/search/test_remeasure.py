@@ -24,6 +24,7 @@ from nash_search.search.pick import pick
 from nash_search.tasks import models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import load_task
+from nash_search.traffic import Request, Traffic
 
 
 def asked(path, **overrides):
@@ -202,3 +203,18 @@ def test_an_engine_s_checkpoint_is_converted_once_and_not_in_every_process(tmp_p
     found = remeasure.measure_folder(tmp_path, None, workload, rounds=2, pairs=3)
     assert len(found.rounds) == 2 and found.fresh and len(compared) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]
+
+
+def test_an_export_certified_on_requests_is_timed_on_its_own_unless_another_call_is_named(tmp_path):
+    own = Traffic.counted({Request(3, 4): 90, Request(9, 8): 10}, "train split of mine")
+    call = Workload(input_tokens=3, output_tokens=4, traffic=own)
+    record = {"workload": call.model_dump(mode="json"), "teacher": "x", "percentile": 95.0}
+    (tmp_path / "measurement.json").write_text(json.dumps(record))
+    found = remeasure.as_certified(tmp_path, load_config(None))
+    assert found.of_requests and found.percentile == 95 and remeasure.traffic_of_data(tmp_path, found) == own
+    named = load_config(None, {"workload.percentile": "99"})
+    assert remeasure.as_certified(tmp_path, named) == named and remeasure.traffic_of_data(tmp_path, named) == own
+    for name, value in (("traffic", "fixed"), ("output_tokens", "7")):
+        kept = load_config(None, {f"workload.{name}": value})
+        assert remeasure.as_certified(tmp_path, kept) == kept
+        assert remeasure.workload_of(tmp_path, kept)[0].traffic is None
