@@ -27,7 +27,6 @@ from nash_search.summary_rows import (
     Inputs,
     PlannedBudget,
     PlannedCalibration,
-    PlannedFinish,
     Reference,
     Told,
     Vocabulary,
@@ -55,6 +54,18 @@ class FittedLength(Told):
     asked_eta_s: float
     """Seconds that what was asked would have taken."""
     time_budget_s: float
+
+
+class PlannedFinish(Told):
+    """The training at length that each budget's winner will be given."""
+
+    steps: int
+    """Optimizer steps of each."""
+    most_steps: int = 0
+    """As many where the trials leave that much of a time budget; 0: plans of before do not say."""
+    models: int
+    seconds: float
+    """Of all together, scoring and timing included."""
 
 
 class Plan(Told):

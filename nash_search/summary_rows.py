@@ -283,16 +283,6 @@ class FinalistRow(Told):
     test: float | None
 
 
-class PlannedFinish(Told):
-    """The training at length that each budget's winner will be given."""
-
-    steps: int
-    """Optimizer steps of each."""
-    models: int
-    seconds: float
-    """Of all together, scoring and timing included."""
-
-
 class Floor(Told):
     """The fastest shape of the search space."""
 

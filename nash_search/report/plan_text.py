@@ -114,6 +114,8 @@ def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
     if plan.finish is not None:
         about = format_duration(plan.finish.seconds)
         words = f"each budget's winner is trained anew over {plan.finish.steps:,} steps, about {about} together"
+        if plan.finish.most_steps > plan.finish.steps:
+            words += f"; over up to {plan.finish.most_steps:,} if the trials end before their time"
         rows.append(("finish", words))
     if plan.train_s is not None and plan.device_s is not None:
         words = f"{format_duration(plan.train_s)} of training, the device busy for {format_duration(plan.device_s)}"

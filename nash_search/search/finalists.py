@@ -127,8 +127,13 @@ def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[
 class Finalists:
     """JobSource of picked trials, one per training that has no whole folder yet."""
 
-    def __init__(self, scheduler: Scheduler, picked: Sequence[TrialRecord], say: Callable[[str, dict[str, Any]], None]):
-        steps = scheduler.finish_steps()
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        picked: Sequence[TrialRecord],
+        steps: int,
+        say: Callable[[str, dict[str, Any]], None],
+    ) -> None:
         self.config = cost.at_length(scheduler.config, steps) if steps else scheduler.config  # its timeout is theirs
         self.workload, self.workers = scheduler.workload, scheduler.workers
         self._scheduler, self._say = scheduler, say

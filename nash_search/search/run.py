@@ -271,7 +271,7 @@ class _Run:
     def _with_finalists(self, scheduler: Scheduler, candidates: list[TrialRecord]) -> Answers:
         """The candidates certified, and with them every winner as it was trained at length and with other seeds."""
         config, able = self.config, [r for r in candidates if r.architecture != self.facts.baseline]
-        models, _ = cost.finalists(config, scheduler.finish_steps())
+        models, _ = cost.finalists(config, steps := spending.winners_steps(scheduler))
         decided: dict[str, Latency] = {}
         if models:
             open_ones = finalists.undecided(able, self.terms)
@@ -282,7 +282,7 @@ class _Run:
         while True:
             picked += more
             if models:
-                self._run_jobs(finalists.Finalists(scheduler, picked, self.say))
+                self._run_jobs(finalists.Finalists(scheduler, picked, steps, self.say))
             again = finalists.trained(self.folder, self.facts.question_digest, able)
             with self.interruption.interruptible():
                 everything = [*unbeaten(candidates, again, config.budgets), *again]

@@ -67,7 +67,7 @@ class Scheduler:
         self.anchors = list(dict.fromkeys([*known, *wanted]))
         self.why_done = ""
         self._began = time.monotonic() - spent_s
-        self._limit_s = for_trials_s(config, table.call_ms, load_s)
+        self.limit_s = for_trials_s(config, table.call_ms, load_s)
         self._running: dict[int, Job] = {}
         self._failed_in_a_row = 0
         self._spent_s: list[float] = []
@@ -132,10 +132,10 @@ class Scheduler:
         return Nothing.WAIT if self._running else Nothing.DONE
 
     def _out_of_time(self) -> bool:
-        if self._limit_s is None:
+        if self.limit_s is None:
             return False
         expected = max(self._spent_s[-3:], default=0.0)
-        return self.elapsed_s + expected * (1 + self._finalists / self.workers) > self._limit_s
+        return self.elapsed_s + expected * (1 + self._finalists / self.workers) > self.limit_s
 
     @property
     def _finalists(self) -> float:
@@ -146,7 +146,7 @@ class Scheduler:
     def finish_steps(self) -> int:
         """Steps over which each winner is trained anew, as far as what trials took is known; 0: none is."""
         trials = [r for r in self.study.records() if r.architecture != self.study.facts.baseline]
-        return finish_steps(self.config, mean_wall_s(trials), self.workers, self._limit_s)
+        return finish_steps(self.config, mean_wall_s(trials), self.workers, self.limit_s)
 
     def finalist_job(self, record: TrialRecord, seed: int, steps: int = 0) -> Job:
         """A decided trial's architecture once more, by its recipe stretched to so many steps (0: as it is)."""

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from nash_search.config import SearchConfig
+from nash_search.config import Frozen, SearchConfig
 from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
 from nash_search.search import calibration, short_trainings
+from nash_search.search.scheduler import Scheduler
 from nash_search.storage.study import StudyFacts
 from nash_search.summaries import FittedLength
 from nash_search.trial import cost
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 FILE = "length.json"
 """The study's fitted length, in its folder."""
+WINNERS_FILE = "winners_length.json"
+"""How long its winners are trained, in the same place."""
 COST_LIMIT_S = 2.0
 """Seconds of training steps that the estimate may take, before any trial."""
 FEW = 8
@@ -173,6 +176,36 @@ def fitted(case: Case, one: TrialCost, load_s: float, spent_s: float) -> FittedL
     )
     write_atomic(case.folder / FILE, found.model_dump_json(indent=1))
     return found
+
+
+class WinnersLength(Frozen):
+    """Steps of the winners' trainings, decided when the trials had ended."""
+
+    steps: int
+    trained: int
+    """Trials by then: with more of them it is decided anew."""
+    time_budget_s: float | None
+
+
+def winners_steps(scheduler: Scheduler) -> int:
+    """Steps over which a study's winners are trained anew, the same at each later start of the same search.
+
+    Args:
+        scheduler: its trials have ended.
+    """
+    path = scheduler.study.folder / WINNERS_FILE
+    config, limit_s = scheduler.config, scheduler.limit_s
+    if limit_s is None or config.finish_steps is not None:
+        return scheduler.finish_steps()
+    trained, budget_s = scheduler.trained(scheduler.study.rows()), config.time_budget_s
+    kept = WinnersLength.model_validate_json(path.read_bytes()) if path.exists() else None
+    if kept is not None and (kept.trained, kept.time_budget_s) == (trained, budget_s):
+        return kept.steps
+    trials = [r for r in scheduler.study.records() if r.architecture != scheduler.study.facts.baseline]
+    steps = cost.steps_left(config, cost.mean_wall_s(trials), scheduler.workers, limit_s - scheduler.elapsed_s)
+    found = WinnersLength(steps=steps, trained=trained, time_budget_s=budget_s)
+    write_atomic(path, found.model_dump_json(indent=1))
+    return found.steps
 
 
 def _round_numbers(most: int) -> list[int]:

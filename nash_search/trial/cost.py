@@ -31,6 +31,9 @@ LOAD_LEAST_S = 3.0
 """A process never loads faster than this, even where ours had everything in memory."""
 FINISH_TIMES = 3
 """A winner is trained at length over so many times a trial's steps, where nothing else is asked."""
+LONGEST_TIMES, LEAST_TIMES = 9, 1.5
+"""Where a search ends before its time budget, its winners are trained over at most and at least so many times a trial's
+steps: three times close three quarters of the gap to what length brings (`results/rates`), nine most of the rest."""
 SHARING = 4
 """Points that share one call of the dense model (`latency.timing_round.GROUP`)."""
 FRONT = 8
@@ -159,9 +162,34 @@ def finish_steps(config: SearchConfig, trial_s: float | None, workers: int, limi
         return config.finish_steps
     times = FINISH_TIMES
     if limit_s is not None and trial_s:
-        in_turn = math.ceil(len(config.budgets) * config.finalist_seeds / workers)
-        times = min(times, int(limit_s / 2 / (in_turn * trial_s)))
+        times = min(times, int(limit_s / 2 / (_in_turn(config, workers) * trial_s)))
     return times * steps if times > 1 else 0
+
+
+def steps_left(config: SearchConfig, trial_s: float | None, workers: int, left_s: float) -> int:
+    """Steps over which each winner is trained anew when the trials have ended; 0: none is.
+
+    Two digits of what is left of a time budget, between `LEAST_TIMES` and `LONGEST_TIMES` a trial's.
+
+    Args:
+        config: how much is asked; steps that are named there are kept to.
+        trial_s: seconds of one trial (None: no trial says).
+        workers: trainings side by side.
+        left_s: seconds until certification must begin.
+    """
+    if config.finish_steps is not None or trial_s is None:
+        return finish_steps(config, trial_s, workers, None)
+    times = min(LONGEST_TIMES, left_s / (_in_turn(config, workers) * trial_s))
+    if times < LEAST_TIMES:
+        return 0
+    steps = int(times * config.recipe.trial_steps)
+    unit = 10 ** max(0, len(str(steps)) - 2)
+    return steps // unit * unit
+
+
+def _in_turn(config: SearchConfig, workers: int) -> int:
+    """Trainings at length one after the other, where so many train side by side."""
+    return math.ceil(len(config.budgets) * config.finalist_seeds / workers)
 
 
 def at_length(config: SearchConfig, steps: int) -> SearchConfig:
@@ -223,8 +251,8 @@ def of_search(
 
     Returns:
         seconds_per_trial; train_s, all training seconds; device_s, seconds the device is busy; eta_s, seconds until
-        the answer; estimated, how it is known in words; finish, where winners are trained at length: steps, models
-        and seconds of that.
+        the answer; estimated, how it is known in words; finish, where winners are trained at length: steps (and
+        most_steps, if the trials leave time), models and seconds of that.
     """
     load_s = max(load_s, LOAD_LEAST_S)
     time_s = 2 * cost.pairs * dense_ms / 1000
@@ -241,7 +269,9 @@ def of_search(
     if models:  # before they are trained, certificates decide which architectures meet the budgets
         certified_s += certification_s(config, dense_ms, load_s, min(trials, len(config.budgets)))
     scored_s = (len(config.budgets) + 1) * cost.score_s
-    finish = {"steps": steps, "models": models, "seconds": finish_s}
+    open_end = limit_s is not None and config.finish_steps is None
+    most_steps = LONGEST_TIMES * config.recipe.trial_steps if open_end else steps
+    finish = {"steps": steps, "most_steps": most_steps, "models": models, "seconds": finish_s}
     return {
         "seconds_per_trial": cost.train_s + cost.score_s + time_s,
         "train_s": (trials + models * times) * cost.train_s + calibration_s,

@@ -47,6 +47,27 @@ def test_a_time_budget_caps_it_finalists_add_to_it_and_nothing_left_starts_nothi
     assert done["train_s"] == 0 and done["eta_s"] < free["eta_s"]
 
 
+@pytest.mark.parametrize(
+    "left_s, winners, workers, times",
+    [
+        (10_000, 2, 2, cost.LONGEST_TIMES),
+        (450, 1, 1, 4.5),
+        (450, 2, 2, 4.5),
+        (450, 3, 2, 2.2),  # two in turn; 2.25, said as two digits
+        (140, 1, 1, 0),
+        (-5, 1, 1, 0),
+    ],
+)
+def test_winners_share_the_time_that_is_left(left_s, winners, workers, times):
+    config = config_of(finish_steps=None, budgets=tuple(LatencyBudget.parse(f"{50 + n}%") for n in range(winners)))
+    config = config.model_copy(update={"recipe": PruningRecipe(narrow_steps=200, tune_steps=800)})
+    assert cost.steps_left(config, 100.0, workers, left_s) == times * 1000
+
+
+def test_what_this_asks_by_name_is_what_winners_take_whatever_time_is_left():
+    assert cost.steps_left(config_of(finish_steps=700), 100.0, 1, 10_000) == 700
+
+
 def test_this_study_s_own_trials_are_believed_before_timed_steps():
     def record(**changes):
         architecture = Architecture(encoder_sparsity_pct=0, decoder_layers=1)
