@@ -85,7 +85,7 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
     if plan.requests is not None:
         words = f"by {counted(plan.requests, 'request')} of each point, {view.percentile} and others of the same ones"
         rows.append(("certifies", words))
-    elif plan.certifies is not None:
+    elif plan.certifies is not None and plan.percentile is None:  # of requests only their timings show how far
         rows.append(("certifies", certifies_words(plan.certifies)))
     goes_on = plan.workload.runtime if plan.trials and plan.workload is not None else ""
     rows += engines.rows(plan.engines, goes_on)

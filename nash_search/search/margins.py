@@ -37,6 +37,11 @@ def certifies(
         rounds: fresh rounds of a certificate.
         found: a certificate, whose own rounds say how far they scatter (None: as `intervals` assumes).
     """
+
+    def told(budget: LatencyBudget) -> bool:
+        """Of requests only a certificate's own timings say how far below a budget one must lie."""
+        return found is not None or "@" not in budget.asked
+
     if found is None:
         ms_margin, share_margin = planned_margin(effect, rounds), _fraction(intervals.RATIO_ROUND_SD, rounds)
     else:
@@ -48,7 +53,7 @@ def certifies(
         assumed=effect.assumed,
         ms_margin=ms_margin,
         share_margin=share_margin,
-        needs_ms={b.asked: b.ms * (1 - ms_margin) for b in budgets if b.ms is not None},
+        needs_ms={b.asked: b.ms * (1 - ms_margin) for b in budgets if b.ms is not None and told(b)},
     )
 
 
