@@ -43,6 +43,16 @@ def test_each_shipped_search_space_loads_and_says_whether_it_was_run(name: str) 
     assert len(fields) >= 4 and not [line for line in fields if " # " not in line], "every field says what it is"
 
 
+def test_the_recipe_finds_itself_wherever_no_experiment_of_ours_has_found_it() -> None:
+    found = {
+        "g2p",
+        "multi30k-en-de",
+        "smoke",
+        "whisper",
+    }  # `make study NAME=rates`, `NAME=recipe`; smoke only has to run
+    assert {name for name in SHIPPED if not load_config(name).recipe.calibrate} == found
+
+
 def test_selections_are_the_pruners() -> None:
     from nash_search.pruner.layer_selection import SELECTIONS
 

@@ -34,7 +34,7 @@ def test_every_committed_result_belongs_to_an_experiment_to_make_search_or_to_th
     tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {Path(line).parts[1] for line in tracked.stdout.split("\n") if line.count("/") > 1}
     named = set(re.findall(r"\(\.\./results/([a-z0-9-]+)\)", (ROOT / "experiments/README.md").read_text()))
-    assert folders == named | {"g2p", "flan-debsyn", "percentiles-multi30k"}
+    assert folders == named | {"g2p", "percentiles-multi30k"}
 
 
 @pytest.mark.parametrize("name", listed())
