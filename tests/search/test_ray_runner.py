@@ -94,7 +94,8 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.communicate(timeout=NEVER_S)
-    assert time.monotonic() - began < stretched(2) and process.returncode == 143
+    # where the first one's clean-up was already done, the signal itself ends the process: a shell says 143 of both
+    assert time.monotonic() - began < stretched(2) and process.returncode in (143, -signal.SIGTERM)
     finish(tmp_path, trials=2)
 
 
