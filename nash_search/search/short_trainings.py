@@ -63,9 +63,9 @@ GRID = tuple(
     Setting(learning_rate=float(f"{rate:.2g}"), tune_learning_rate=float(f"{ratio * rate:.2g}"), labels="data")
     for rate in (digit * 10.0**power for power in range(-5, -1) for digit in (1, 1.5, 2, 3, 4.5, 7))
     for ratio in (1 / WIDEST, 1, WIDEST)
-    if rate <= HIGHEST
+    if rate <= HIGHEST and LOWEST <= float(f"{ratio * rate:.2g}") <= HIGHEST
 )
-"""What may be proposed: round rates over three and a half decades, for each three of the tune stage."""
+"""What may be proposed: round rates over three and a half decades, for each up to three of the tune stage."""
 NEAR = 10.0
 """A proposal's rate is within this factor of the best so far: the anchors have looked farther."""
 APART = 1.4

@@ -17,9 +17,6 @@ from nash_search.calibration_record import HIGHEST, LOWEST, ShortTraining
 from nash_search.pareto import Direction
 
 SUFFIX = "-calibration"
-RATES: dict[str, BaseDistribution] = {
-    name: FloatDistribution(LOWEST, HIGHEST, log=True) for name in ("learning_rate", "tune_learning_rate")
-}
 LABELS: dict[str, BaseDistribution] = {"labels": CategoricalDistribution(("data", "teacher", "mixed"))}
 
 
@@ -39,14 +36,19 @@ class CalibrationStudy:
 
     def add(self, training: ShortTraining) -> None:
         """One training, a row; one without a quality is a failed row."""
+        params = training.setting.model_dump()
+        rates: dict[str, BaseDistribution] = {  # the recipe's own rate, where it begins, may lie anywhere
+            name: FloatDistribution(min(LOWEST, params[name]), max(HIGHEST, params[name]), log=True)
+            for name in ("learning_rate", "tune_learning_rate")
+        }
         told: dict[str, Any] = {"steps": training.steps, "seconds": training.seconds, "validation_loss": training.loss}
         told |= {"failure": training.failure, "message": training.message} if training.failure else {}
         self._study.add_trial(
             create_trial(
                 state=TrialState.FAIL if training.quality is None else TrialState.COMPLETE,
                 value=training.quality,
-                params=training.setting.model_dump(),
-                distributions=RATES | LABELS,
+                params=params,
+                distributions=rates | LABELS,
                 user_attrs=told,
             )
         )

@@ -78,4 +78,4 @@ def test_rates_that_diverge_push_proposals_down():
 def test_the_grid_spans_three_and_a_half_decades_in_both_stages():
     for name in ("learning_rate", "tune_learning_rate"):
         rates = [getattr(s, name) for s in GRID]
-        assert min(rates) <= LOWEST and max(rates) >= HIGHEST and math.log10(HIGHEST / LOWEST) > 3
+        assert (min(rates), max(rates)) == (LOWEST, HIGHEST) and math.log10(HIGHEST / LOWEST) > 3
