@@ -61,7 +61,8 @@ ALLOWED = {
     "cli": LEAVES | {"tasks", "pruner", "latency", "storage", "search", "finetune", "report"},
     "__main__": {"cli"},
 }
-LONGEST_LINES = 310
+LONGEST_LINES = 330
+"""Files are of about 300 lines; the rest is room for a row (a family, a metric) that need not wait for a move."""
 
 
 def room_of(path: Path) -> str:

@@ -24,8 +24,10 @@ from nash_search.intervals import DEFAULT_OCCASION, PEEKING_SCALE, OccasionEffec
 from nash_search.latency.fresh_process import MeasurementFailed, OutOfMemory, run_job
 from nash_search.latency_record import Latency, pooled
 
-OWN_SHARE, GRACE = 0.9, 0.15
-"""A process plans with less than its share of the limit, and is killed only a little after it."""
+OWN_SHARE = 0.9
+"""Part of its share of the limit that a process plans to use."""
+GRACE = 0.15
+"""Part of the limit that it may overrun its share by before it is killed."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that models loaded side by side may take."""
 
@@ -60,7 +62,7 @@ def measure_fresh(
         pairs: timed pairs per folder and process; of a traffic, requests, and each process draws its own.
         limit_s: when it ends at the latest; rounds share what is left of it.
         budgets: by name, the budgets to be decided; an ambiguous one asks for more rounds.
-        max_rounds: where it ends then (None: twice `rounds`).
+        max_rounds: most rounds where a budget is still ambiguous after `rounds` (None: twice `rounds`).
         inputs: real inputs (None: random ones).
         effect: how far this device's medians move between occasions (`latency.occasions`).
         before: by name, what was found when the same was asked before: the rounds are pooled, the looks counted.

@@ -5,7 +5,7 @@
 
 Stage 2 trains weights, gates and multipliers together; the gates are then hardened to exactly s*, and
 the expected sparsity just before, the share of undecided gates and the loss on both sides of the cut
-are reported: a top-k that does the gates' work is a magnitude cut in disguise.
+are reported. Where many gates are undecided then, hardening chose the units and not training: these numbers show it.
 Batches, a guard around each step and the rungs are handed in (`TrainingContext`).
 """
 

@@ -187,7 +187,10 @@ def _beside(found: CertifiedPoint, study: Study) -> str:
 
 
 def _lost(row: Point) -> str:
-    """A budget can be met by a model that nobody would deploy: that is said beside the answer."""
+    """A warning beside an answer that lost more than `MUCH` of the dense quality, beyond its standard error; else none.
+
+    A budget can be met by a model that nobody would deploy.
+    """
     quality = row.record.quality
     if quality is None or row.drop is None or row.drop <= quality.standard_error:
         return ""

@@ -15,8 +15,10 @@ from nash_search.intervals import half_width
 from nash_search.report import escape
 from nash_search.summary_rows import Certifies, DataFacts, Vocabulary
 
-FAR_APART, UNBOUNDED = 4.0, 100.0
-"""Factors between the ends of an interval: beyond the first both are said, beyond the second neither."""
+FAR_APART = 4.0
+"""Where an interval's upper end is more than so many times its lower end, both are printed instead of a ±."""
+UNBOUNDED = 100.0
+"""From so many times on, neither is: `TOO_FEW` is printed."""
 TOO_FEW = "too few measurements to bound it"
 
 

@@ -73,7 +73,10 @@ def elected(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]
 
 
 def on_front(points: Sequence[CertifiedPoint], answers: Sequence[BudgetAnswer]) -> list[CertifiedPoint]:
-    """The front by certified latency, every budget's answer, and what is not what was trained."""
+    """Points of the certified front, every budget's answer, and unsound exports, kept so that they can be reported.
+
+    An export is unsound where it writes other tokens than the trained model, or has lost quality.
+    """
     sound = [p for p in points if p.sound]
     direction = points[0].validation.direction if points else "maximize"
     losses = pareto.losses([p.latency.ratio for p in sound], [p.validation.value for p in sound], direction)
@@ -90,7 +93,9 @@ def certify(
     say: Callable[[str, dict[str, Any]], None],
     terms: Terms,
 ) -> Answers:
-    """Export, time and judge the front and its contenders; a certificate of before that left no budget open is kept.
+    """Export, time and judge the front and its contenders.
+
+    Where the stored certification covers these candidates and leaves no budget ambiguous, it is the answer.
 
     Args:
         folder: the study's folder.
@@ -125,7 +130,9 @@ def decide(
     config: SearchConfig,
     say: Callable[[str, dict[str, Any]], None],
 ) -> dict[str, Latency]:
-    """Which architectures meet which budgets, before anything is trained at length: time does not ask for weights.
+    """Which architectures meet which budgets, before anything is trained at length.
+
+    Latency depends on shapes alone, so weights of a short training are enough to find out.
 
     Args:
         folder: the study's folder; what is found is kept in `certification.json`, and counts when the front is timed.

@@ -41,7 +41,7 @@ NOTHING_DECIDED: Mapping[str, Latency] = {}
 def undecided(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
     """Per budget, the few best trials near it, where none as good meets it for certain: a certificate decides them.
 
-    Trained at length is what meets a budget; a trial's own clock errs by more than the best ones lie apart.
+    A trial's own timing is too noisy to tell the best ones apart, and a training at length is spent on one that meets.
 
     Args:
         records: complete trials.
@@ -64,8 +64,8 @@ def expected_winners(
 ) -> list[TrialRecord]:
     """Per budget, the best validated quality that meets it, by certificate or by the trial's own clock.
 
-    By its own clock a trial meets a budget a certificate's half-width below it. Certification may decide otherwise;
-    its winners are then trained too, and what is new is certified.
+    A trial without a certificate counts as meeting a budget from `MARGIN` below it on. Certification may decide
+    otherwise; its winners are then trained too, and what is new is certified.
 
     Args:
         records: complete trials.
@@ -103,8 +103,8 @@ def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[
     """Per budget, the best validated quality of the search's own models that are certified to meet it.
 
     Short trainings are compared with short ones: a model that was trained at length beats a better architecture that
-    was not yet. Where the answer was trained at length and was no worse short, but for chance, it stays: each further
-    training at length takes a certification of its own.
+    was not yet. The answer stays where its own short training was within chance of the best short one: replacing it
+    would cost a training at length and a certification.
 
     Args:
         records: of the search's trials that were certified.

@@ -31,7 +31,9 @@ class DenseOnEngine(Frozen):
     """It cannot serve this model at all; otherwise another try may tell more."""
 
     def verdict(self, share: float, margin: float = 0.0) -> Literal["met", "missed", "ambiguous"]:
-        """Would a certificate say that it meets this share of the dense latency? One process's word, so none itself.
+        """Would a certificate say that it meets this share of the dense latency?
+
+        An estimate: one process timed it, so this is no certificate.
 
         Args:
             share: of the dense latency on the asked runtime.
@@ -82,6 +84,6 @@ class Engines(Frozen):
 
 
 def _worse(engine: DenseOnEngine) -> tuple[float, float]:
-    """To a tenth of a percent, since the examples say no more; what it keeps beyond the whole counts as the whole."""
+    """Sort key: the share of quality kept, rounded to 0.1 % (the examples tell no more) and at most 1; then latency."""
     assert engine.latency is not None and engine.kept is not None
     return -min(1.0, round(engine.kept, 3)), engine.latency.ratio

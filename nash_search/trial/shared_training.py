@@ -1,7 +1,7 @@
-"""What all trials of a study share, made by whichever trial comes first: a training (`narrowing: shared`), answers.
+"""With `narrowing: shared`, all trials of a study start from one shared training, done by the first that needs it.
 
     start             the shared model from the study's folder, or trained now while the other workers wait
-    answers_s         what the teacher's answers (`labels: teacher`) cost the study
+    answers_s         seconds that the teacher's answers (`labels: teacher`), made once too, cost the study
     rank_correlation  does the shared model's quality order architectures as their own training does?
 
 The training's seconds stand in the record of the trial that made it. Where the order is poor, the trials that follow
