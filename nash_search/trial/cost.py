@@ -33,7 +33,8 @@ FINISH_TIMES = 3
 """A winner is trained at length over so many times a trial's steps, where nothing else is asked."""
 LONGEST_TIMES, LEAST_TIMES = 9, 1.5
 """Where a search ends before its time budget, its winners are trained over at most and at least so many times a trial's
-steps: three times close three quarters of the gap to what length brings (`results/rates`), nine most of the rest."""
+steps. Three times close three quarters of the gap that length closes on g2p (`results/rates`); where to stop beyond
+that was not measured."""
 SHARING = 4
 """Points that share one call of the dense model (`latency.timing_round.GROUP`)."""
 FRONT = 8
