@@ -101,7 +101,14 @@ RETIRED_SAMPLERS = ("nsga2",)
 """In the trained grid's replay no better than those that stayed (results/LOG.md, 2026-11-27)."""
 
 
-class SearchConfig(Knobs):
+class AnswerLimits(Knobs):
+    """What a model must keep to be an answer, beside its budget; judged in one place, `Terms.admits`."""
+
+    max_drop_pct: float | None = Field(default=None, gt=0, le=100)
+    """Largest quality drop relative to the teacher."""
+
+
+class SearchConfig(AnswerLimits):
     """Everything one search is asked; `question` is the part that makes it *this* study."""
 
     task: TaskConfig = TaskConfig()
@@ -129,8 +136,6 @@ class SearchConfig(Knobs):
     """Who proposes architectures."""
     study: str | None = None
     """Name of the study (default: task and a hash of the question)."""
-    max_drop_pct: float | None = Field(default=None, gt=0, le=100)
-    """Largest quality drop relative to the teacher."""
     trial_timeout_s: float | None = Field(default=None, gt=0)
     """A trial ends after this long (90s, 10m, 2h)."""
     time_budget_s: float | None = Field(default=None, gt=0)
@@ -190,6 +195,11 @@ class SearchConfig(Knobs):
             if fields.get("sampler") in RETIRED_SAMPLERS:
                 del fields["sampler"]
         return cls.model_validate(fields)
+
+    @property
+    def limits(self) -> AnswerLimits:
+        """What limits its answers."""
+        return AnswerLimits(**{name: getattr(self, name) for name in AnswerLimits.model_fields})
 
     def question(self) -> dict[str, Any]:
         """What makes two runs the same study: space, model, data, recipe, workload, seed.

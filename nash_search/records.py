@@ -124,6 +124,11 @@ class TrialRecord(Frozen):
     """Seconds of its process, from the job's arrival to the record: loading, training, timing, scoring, saving."""
 
     @property
+    def validation(self) -> Quality | None:
+        """Its quality under the name that a certified point's has: a trial is scored on validation alone."""
+        return self.quality
+
+    @property
     def status(self) -> Status:
         """Derived from what the record holds."""
         if self.failure is not None:

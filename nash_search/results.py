@@ -268,7 +268,7 @@ def judged(certification: Certification, terms: Terms) -> Answers:
 
 def _choose(points: Sequence[CertifiedPoint], budget: LatencyBudget, terms: Terms) -> BudgetAnswer:
     """`met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
-    found = [(p, p.verdict(budget)) for p in ranked(points, terms.quality_floor)]
+    found = [(p, p.verdict(budget)) for p in ranked(points, terms)]
     known: dict[str, Any] = {"budget": budget, **terms.yardstick(budget).model_dump()}
     for wanted in ("met", "ambiguous"):
         best = next((p for p, verdict in found if verdict == wanted), None)
@@ -277,10 +277,10 @@ def _choose(points: Sequence[CertifiedPoint], budget: LatencyBudget, terms: Term
     return BudgetAnswer(verdict="infeasible", point=None, **known)
 
 
-def ranked(points: Sequence[CertifiedPoint], quality_floor: float | None) -> list[CertifiedPoint]:
-    """Candidates for any budget, best validation quality first (ties: the faster); none below the quality floor."""
-    losses = {p.key: pareto.loss(p.validation.value, p.validation.direction) for p in points}
-    worst = math.inf
-    if points and quality_floor is not None:
-        worst = pareto.loss(quality_floor, points[0].validation.direction)
-    return sorted((p for p in points if losses[p.key] <= worst), key=lambda p: (losses[p.key], p.latency.ratio))
+def ranked(points: Sequence[CertifiedPoint], terms: Terms) -> list[CertifiedPoint]:
+    """Candidates for any budget, best validation quality first (ties: the faster); none that a limit shuts out."""
+
+    def rank(point: CertifiedPoint) -> tuple[float, float]:
+        return pareto.loss(point.validation.value, point.validation.direction), point.latency.ratio
+
+    return sorted(filter(terms.admits, points), key=rank)

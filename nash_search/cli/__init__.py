@@ -25,7 +25,7 @@ import typer
 from typer.core import TyperGroup
 
 from nash_search.cli import finetune, latency, search, studies
-from nash_search.cli.flags import EVERYTHING, ConfigFile, configured
+from nash_search.cli.flags import EVERYTHING, LIMITS, ConfigFile, configured
 from nash_search.errors import NashSearchError
 from nash_search.storage import log
 
@@ -64,7 +64,7 @@ app.command("init")(finetune.init)
 app.command("resume")(studies.resume)
 app.command("recover")(studies.recover)
 app.command("report")(studies.report)
-app.command("pick")(studies.pick)
+app.command("pick")(configured(LIMITS)(studies.pick))
 app.command("dashboard")(studies.dashboard)
 
 __all__ = ["ConfigFile", "app", "main"]

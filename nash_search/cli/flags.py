@@ -25,6 +25,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from nash_search.config import AnswerLimits
 from nash_search.config_loader import fields_at, flag_of, seconds
 from nash_search.errors import InvalidInput, shown
 
@@ -127,6 +128,7 @@ WORKLOAD = flags_of("workload")
 MODEL = named(flags_of(), "model", "revision", "trim_vocab")
 BUDGETS = named(flags_of(), "budgets")
 ENGINES = named(flags_of(), "engines")
+LIMITS = named(flags_of(), *AnswerLimits.model_fields)
 SEARCH = (*BUDGETS, *(flag for flag in flags_of() if flag not in (*BUDGETS, *MODEL)))
 EVERYTHING = (*SEARCH, *MODEL, *TASK, *WORKLOAD)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,22 +116,23 @@ def report(study: Study, results: Results = Path("results"), json_: Json = False
 def pick(
     study: Study,
     budget: Annotated[str, typer.Option("--budget-ms", metavar="MS|SHARE", help="The budget to answer.")],
-    max_drop: Annotated[str | None, typer.Option("--max-drop", metavar="PERCENT", help="Largest quality drop.")] = None,
     certify: Annotated[bool, typer.Option("--certify", help="Time the point again, in fresh processes.")] = False,
     results: Results = Path("results"),
     json_: Json = False,
     quiet: Quiet = False,
+    *,
+    overrides: dict[str, Any],
 ) -> int:
     """Answer another budget from a finished study, without training."""
-    from nash_search.cli.flags import percent
     from nash_search.config_loader import load_config
 
-    drop = load_config(None, {"max_drop_pct": percent(max_drop, "--max-drop") if max_drop else None}).max_drop_pct
+    checked = load_config(None, overrides)
+    limits = {name: getattr(checked, name) for name in overrides}
     folder = folder_of(study, results)
     asked = parsed(budget, stored_config(folder))
     from nash_search.search.pick import pick as answer
 
-    summary = answer(folder, asked, max_drop_pct=drop, certify=certify)
+    summary = answer(folder, asked, limits=limits, certify=certify)
     if certify:
         from nash_search.cli import live_report
 

@@ -2,7 +2,7 @@
 
     results/<study>/certification.json     the front, judged here once (`results.judged`)
                     summary.json           what else the search found out, and the budgets that were asked
-                    config.json            the largest drop of quality that was allowed
+                    config.json            what limited its answers
                     probe.json             shapes timed before training   (missing: no probe drawn)
                     trials/*/record.json   one record each                (unreadable: left out; a committed study
                                            comes without its trials, then the front alone is shown)
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nash_search.config import Architecture, LatencyBudget
+from nash_search.config import AnswerLimits, Architecture, LatencyBudget
 from nash_search.errors import InvalidInput
 from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
@@ -64,18 +64,18 @@ def judged_of(folder: Path, summary: Summary) -> Answers | None:
         return None
     try:
         budgets = [LatencyBudget.parse(row.asked) for row in summary.budgets]
-        return judged(found, Terms.of_summary(summary, budgets, _max_drop_pct(folder)))
+        return judged(found, Terms.of_summary(summary, budgets, _limits(folder)))
     except ValueError as error:
         raise InvalidInput(f"summary.json must be a finished study's, but got {folder}") from error
 
 
-def _max_drop_pct(folder: Path) -> float | None:
+def _limits(folder: Path) -> AnswerLimits:
     """The study's own; read alone, for a configuration of before may name what is unknown by now."""
     try:
-        found: float | None = json.loads((folder / "config.json").read_text("utf-8")).get("max_drop_pct")
-    except (OSError, ValueError):
-        return None
-    return found
+        found = json.loads((folder / "config.json").read_text("utf-8"))
+        return AnswerLimits(**{name: found[name] for name in AnswerLimits.model_fields if name in found})
+    except (OSError, ValueError, TypeError):
+        return AnswerLimits()
 
 
 def records(folder: Path, certification: Certification | None = None) -> list[TrialRecord]:

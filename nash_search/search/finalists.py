@@ -87,11 +87,7 @@ def expected_winners(
 
 def _able(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
     """Those that were timed and scored, and are good enough for an answer."""
-    known = [r for r in records if r.latency is not None and r.quality is not None]
-    if terms.quality_floor is None or not known:
-        return known
-    worst = pareto.loss(terms.quality_floor, known[0].quality.direction)  # type: ignore[union-attr]
-    return [r for r in known if _loss(r) <= worst]
+    return [r for r in records if r.latency is not None and r.quality is not None and terms.admits(r)]
 
 
 def _loss(record: TrialRecord) -> float:

@@ -7,7 +7,10 @@ With `certify` the front is timed again in fresh processes first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.errors import InvalidInput
@@ -23,14 +26,18 @@ from nash_search.summaries import SUMMARY, Summary
 from nash_search.trial.cost import certified_pairs
 from nash_search.trial.evaluator import open_evaluator
 
+NO_OTHER_LIMITS: Mapping[str, Any] = MappingProxyType({})
 
-def pick(folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = None, certify: bool = False) -> Summary:
+
+def pick(
+    folder: Path, budget: LatencyBudget, *, limits: Mapping[str, Any] = NO_OTHER_LIMITS, certify: bool = False
+) -> Summary:
     """The study's summary with this one budget in `budgets`.
 
     Args:
         folder: the study's folder.
         budget: what to answer.
-        max_drop_pct: largest drop of quality relative to the dense model, percent (None: the study's own).
+        limits: fields of `AnswerLimits` in place of the study's own.
         certify: time the front again, now.
 
     Raises:
@@ -42,9 +49,9 @@ def pick(folder: Path, budget: LatencyBudget, *, max_drop_pct: float | None = No
         config = SearchConfig.stored((folder / "config.json").read_bytes())
         layers = summary.decoder_layers
         table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
-        drop = config.max_drop_pct if max_drop_pct is None else max_drop_pct
+        asked = config.limits.model_copy(update=dict(limits))
         space = config.search_space.filled(layers or 1)
-        terms = Terms.of_summary(summary, [budget], drop, plan.yardsticks([budget], table, space))
+        terms = Terms.of_summary(summary, [budget], asked, plan.yardsticks([budget], table, space))
     except (OSError, ValueError):
         found = None
     if found is None or layers is None:

@@ -190,12 +190,16 @@ def study_facts(case: Case) -> StudyFacts:
 
 def terms(config: SearchConfig, facts: StudyFacts, table: LatencyTable) -> Terms:
     """What the front will be judged by."""
-    floor = None
-    if config.max_drop_pct is not None:
-        floor = pareto.dropped(facts.dense_quality, config.max_drop_pct, facts.direction)
     _, share = probe.floor(table, facts.space.architectures())
-    others = yardsticks(config.budgets, table, facts.space)
-    return Terms(budgets=config.budgets, dense_ms=facts.dense_ms, floor_share=share, quality_floor=floor, others=others)
+    return Terms(
+        budgets=config.budgets,
+        limits=config.limits,
+        dense_ms=facts.dense_ms,
+        dense_quality=facts.dense_quality,
+        direction=facts.direction,
+        floor_share=share,
+        others=yardsticks(config.budgets, table, facts.space),
+    )
 
 
 def yardsticks(budgets: Sequence[LatencyBudget], table: LatencyTable, space: SearchSpace) -> dict[float, Yardstick]:

@@ -55,7 +55,9 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
     certifies = margins.certifies(config.budgets, effect, config.certify_rounds)
     lower_ms, upper_ms = table.dense_bounds_ms(effect)
     others = yardsticks(config.budgets, table, filled)
-    terms = Terms(budgets=config.budgets, dense_ms=table.dense_ms, floor_share=floor_share, others=others)
+    terms = Terms(
+        budgets=config.budgets, limits=config.limits, dense_ms=table.dense_ms, floor_share=floor_share, others=others
+    )
     dense_at = {percentile: known.dense_ms for percentile, known in others.items()}
     return Survey(
         task=config.task.name,

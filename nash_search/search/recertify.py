@@ -66,7 +66,7 @@ def restate(folder: Path, found: Certification) -> str:
     try:
         config = SearchConfig.stored((folder / "config.json").read_bytes())
         summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
-        answers = judged(found, Terms.of_summary(summary, config.budgets, config.max_drop_pct))
+        answers = judged(found, Terms.of_summary(summary, config.budgets, config.limits))
     except (OSError, ValueError):
         return "the certificate is renewed, but the study has no summary.json to say it in"
     inputs = summary.inputs.told() if summary.inputs is not None else None
