@@ -17,10 +17,11 @@ from nash_search.percentiles import requests_needed
 from nash_search.records import Artefact, Quality
 from nash_search.report import escape
 from nash_search.report.card_metadata import Source, hub_id, metadata
+from nash_search.report.columns import widths_words
 from nash_search.report.markdown import aligned, fenced, input_words
 from nash_search.report.picture import caption
 from nash_search.report.points import Point
-from nash_search.report.text import load_lines, widths_words
+from nash_search.report.text import load_lines
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     counted,

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nash_search.report import engines, escape, picture
-from nash_search.report.text import load_lines, pick_text, quality_words, trained_words, widths_words
+from nash_search.report import columns, engines, escape, picture
+from nash_search.report.columns import Column, Look, standing
+from nash_search.report.points import Point
+from nash_search.report.text import load_lines, pick_text
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     data_words,
-    format_count,
-    format_ms,
-    format_quality,
-    format_real_time,
-    format_spread,
 )
 from nash_search.summary_rows import Inputs
 
@@ -65,36 +62,21 @@ def input_words(inputs: Inputs | None) -> list[str]:
 
 
 def table(view: StudyView) -> str:
-    """The front as a Markdown table, the dense model last."""
-    metric = f"{escape.markdown(view.metric)} ({view.split})"
-    trained = ["trained"] * any(p.record.finish_steps for p in view.front)
-    heard = ["RTF"] * view.hears
-    numbers = [view.ms_name, *heard, "speed-up", metric, "drop", "size"]
-    heads = ["kept", *numbers, "heads, neurons kept", *trained, "picked for"]
+    """The front as a Markdown table, the dense model last, what a budget picked in bold."""
+    look = Look(view=view)
+    shown = standing(columns.FRONT, look)
     rows = []
-    for p in view.front:
-        chosen = ", ".join(view.picked_for(p))
-        rows.append(
-            [
-                escape.markdown(p.label),
-                f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}",
-                *[format_real_time(view.real_time(p.ms)) for _ in heard],
-                f"{p.speedup or 0:.2f}×",
-                quality_words(p, view.scale),
-                format_quality(p.drop, view.scale),
-                format_count(p.record.parameters),
-                escape.markdown(widths_words(p).replace(" | ", ", ")),
-                *[trained_words(p, view.scale) for _ in trained],
-                f"**{escape.markdown(chosen)}**" if chosen else "",
-            ]
-        )
-    if view.dense:
-        dense = view.dense
-        spread = format_spread(dense.low_ms, dense.high_ms)
-        value, size = format_quality(dense.quality, view.scale), format_count(dense.parameters)
-        times = [f"{format_ms(dense.ms)}{spread}", *[format_real_time(view.real_time(dense.ms)) for _ in heard]]
-        rows.append(["dense", *times, "1.00×", value, "", size, "", *["" for _ in trained], ""])
-    return aligned(heads, rows, "l" + "r" * len(heard) + "rrrrrll" + "l" * len(trained))
+    for row in view.front_rows:
+        cells = [_cell(column, column.cell(row, look)) for column in shown]
+        chosen = isinstance(row, Point) and view.picked_for(row)
+        rows.append([f"**{cell}**" if cell else cell for cell in cells] if chosen else cells)
+    heads = [escape.markdown(column.named(look)) for column in shown]
+    return aligned(heads, rows, "".join("l" if column.kind else "r" for column in shown))
+
+
+def _cell(column: Column, text: str) -> str:
+    """A cell of words is escaped: a bar would end it. Numbers are ours."""
+    return escape.markdown(text.replace(" | ", ", ")) if column.kind else text
 
 
 def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: str) -> str:

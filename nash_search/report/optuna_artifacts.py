@@ -27,11 +27,11 @@ from typing import Any
 from nash_search.records import TrialRecord
 from nash_search.report import escape, learning_curve, plots
 from nash_search.report.card import trial_card
+from nash_search.report.columns import quality_words, widths_words
 from nash_search.report.console import StudyState
 from nash_search.report.dashboard import ARTIFACTS
 from nash_search.report.markdown import aligned
 from nash_search.report.points import Point
-from nash_search.report.text import quality_words, widths_words
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
 from nash_search.summaries import Plan

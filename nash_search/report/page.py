@@ -15,58 +15,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from nash_search.files import replace
-from nash_search.report import engines, escape, markdown, picture, plots
+from nash_search.report import columns, engines, escape, markdown, picture, plots
+from nash_search.report.columns import Column, Look, standing
 from nash_search.report.picks import Pick
-from nash_search.report.points import Point
-from nash_search.report.text import load_lines, quality_words, trained_words, widths_words
+from nash_search.report.points import Dense, Point
+from nash_search.report.text import load_lines
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     at_most,
     data_words,
-    format_count,
     format_duration,
     format_ms,
     format_quality,
-    format_real_time,
     format_scored,
-    format_spread,
     is_share,
     named,
     recipe_words,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-FRONT_COLUMNS = (
-    ("kept", "words"),
-    ("ms", ""),
-    ("speed-up", ""),
-    ("quality", ""),
-    ("drop", ""),
-    ("size", ""),
-    ("heads | neurons kept", "words"),
-    ("picked for", "words"),
-)
-TRIAL_COLUMNS = (
-    ("trial", ""),
-    ("kept", "words"),
-    ("status", "words"),
-    ("ms", ""),
-    ("speed-up", ""),
-    ("quality", ""),
-    ("drop", ""),
-    ("size", ""),
-    ("trained", ""),
-    ("seed", ""),
-    ("remark", "reason"),
-)
 
 
 @dataclass(frozen=True)
@@ -79,11 +53,33 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A table row."""
+class Table:
+    """Heads with their kinds, and rows with their styles."""
 
-    cells: tuple[Cell, ...]
-    style: str
+    heads: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    @classmethod
+    def of(
+        cls,
+        named: Sequence[Column],
+        view: StudyView,
+        rows: Sequence[columns.Row],
+        style: Callable[[columns.Row, StudyView], str],
+    ) -> Table:
+        """The columns of a study that stand on its page."""
+        look = Look(view=view)
+        shown = standing(named, look)
+
+        def cell(column: Column, row: columns.Row) -> Cell:
+            text = column.cell(row, look)
+            key = column.sorts(row, look) if column.sorts else text
+            return Cell(text, "" if key is None else str(key), column.kind)
+
+        return cls(
+            tuple((column.named(look), column.kind) for column in shown),
+            tuple((style(row, view), tuple(cell(column, row) for column in shown)) for row in rows),
+        )
 
 
 def write(view: StudyView, folder: Path) -> list[Path]:
@@ -121,14 +117,10 @@ def render(view: StudyView) -> str:
         css=(_TEMPLATES / "report.css").read_text("utf-8"),
         script_hashes=" ".join(_hash(s) for s in (plotly, script)),
         still=_still(view),
-        front_columns=[
-            *_named(FRONT_COLUMNS, view),
-            *[("trained", "words")] * _finished(view),
-            *[("real-time factor", "")] * view.hears,
-        ],
-        front_rows=[*(_front_row(p, view) for p in view.front), *_dense_rows(view)],
-        trial_columns=_named(TRIAL_COLUMNS, view),
-        trial_rows=[_trial_row(p, view) for p in view.points],
+        tables={
+            "front": Table.of(columns.FRONT, view, view.front_rows, _front_style),
+            "trials": Table.of(columns.TRIALS, view, view.points, _trial_style),
+        },
         trial_words=trial_words(view),
         load=load_lines(loaded, view.dtype, inputs=view.inputs) if loaded else [],
         command=escape.plain(view.summary.command, 2000),
@@ -141,11 +133,6 @@ def render(view: StudyView) -> str:
         quality=lambda value: format_quality(value, view.scale),
         scored=format_scored,
     )
-
-
-def _named(columns: Sequence[tuple[str, str]], view: StudyView) -> list[tuple[str, str]]:
-    """The columns, latencies under the name of what they are."""
-    return [(view.ms_name if name == "ms" else name, kind) for name, kind in columns]
 
 
 def budget_words(pick: Pick) -> str:
@@ -173,89 +160,14 @@ def trial_words(view: StudyView) -> str:
     return f"{words or 'none yet'}; {format_duration(spent)} of training.{recipe}"
 
 
-def _front_row(p: Point, view: StudyView) -> Row:
-    chosen = ", ".join(view.picked_for(p))
-    return Row(
-        (
-            Cell(p.label, _key(p), "words"),
-            Cell(f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}", _number(p.ms)),
-            Cell(f"{p.speedup or 0:.2f}×", _number(p.speedup)),
-            Cell(quality_words(p, view.scale), _number(p.quality)),
-            Cell(format_quality(p.drop, view.scale), _number(p.drop)),
-            Cell(format_count(p.record.parameters), _number(p.record.parameters)),
-            Cell(widths_words(p), _number(p.record.parameters), "words"),
-            Cell(escape.plain(chosen), escape.plain(chosen), "words"),
-            *[Cell(trained_words(p, view.scale), _number(p.record.train_steps), "words")] * _finished(view),
-            *_real_time(p.ms, view),
-        ),
-        "front" if chosen else "",
-    )
+def _front_style(row: columns.Row, view: StudyView) -> str:
+    if isinstance(row, Dense):
+        return "dim"
+    return "front" if view.picked_for(row) else ""
 
 
-def _real_time(ms: float | None, view: StudyView) -> list[Cell]:
-    """The share of real time that a latency is, where inputs are recordings."""
-    factor = view.real_time(ms)
-    return [Cell(format_real_time(factor), _number(factor))] * view.hears
-
-
-def _finished(view: StudyView) -> bool:
-    """Was any model of the front trained at length?"""
-    return any(p.record.finish_steps for p in view.front)
-
-
-def _dense_rows(view: StudyView) -> list[Row]:
-    """The dense model under the front, where there is one."""
-    dense = view.dense
-    if dense is None:
-        return []
-    spread = format_spread(dense.low_ms, dense.high_ms)
-    wide = ""
-    if dense.quality is not None and dense.high is not None:
-        wide = f" ± {format_quality(dense.high - dense.quality, view.scale)}"
-    cells = (
-        Cell("dense", "", "words"),
-        Cell(f"{format_ms(dense.ms)}{spread}", _number(dense.ms)),
-        Cell("1.00×", "1.0"),
-        Cell(f"{format_quality(dense.quality, view.scale)}{wide}", _number(dense.quality)),
-        Cell("", ""),
-        Cell(format_count(dense.parameters), _number(dense.parameters)),
-        Cell("", "", "words"),
-        Cell("", "", "words"),
-    )
-    return [Row((*cells, *[Cell("", "", "words")] * _finished(view), *_real_time(dense.ms, view)), "dim")]
-
-
-def _trial_row(p: Point, view: StudyView) -> Row:
-    speedup = "–" if p.speedup is None else f"{p.speedup:.2f}×"
-    trained = format_duration(p.record.train_s) if p.record.train_s else "–"
-    remark = escape.plain(p.reason, 300)
-    if not remark and p.record.latency is not None and p.record.latency.status == "contended":
-        remark = f"{p.record.latency.contended_share:.0%} of its timings were contended"
-    return Row(
-        (
-            Cell(str(p.number), str(p.number)),
-            Cell(p.label, _key(p), "words"),
-            Cell(p.status, p.status, "words"),
-            Cell(f"{format_ms(p.ms)}{format_spread(p.low_ms, p.high_ms)}", _number(p.ms)),
-            Cell(speedup, _number(p.speedup)),
-            Cell(quality_words(p, view.scale), _number(p.quality)),
-            Cell(format_quality(p.drop, view.scale), _number(p.drop)),
-            Cell(format_count(p.record.parameters), _number(p.record.parameters)),
-            Cell(trained, _number(p.record.train_s or None)),
-            Cell(str(p.record.seed), str(p.record.seed)),
-            Cell(remark, remark, "reason"),
-        ),
-        "front" if p.on_front else "dim",
-    )
-
-
-def _key(p: Point) -> str:
-    """Sorts by depth, then width."""
-    return str(p.architecture.decoder_layers * 1000 + 100 - p.architecture.encoder_sparsity_pct)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _trial_style(row: columns.Row, view: StudyView) -> str:
+    return "front" if isinstance(row, Point) and row.on_front else "dim"
 
 
 def _hash(script: str) -> str:

@@ -72,6 +72,16 @@ class Point:
         return self.record.quality.value if self.record.quality else None
 
     @property
+    def quality_half_width(self) -> float | None:
+        """Of the quality's 95 % interval."""
+        return self.record.quality.half_width if self.record.quality else None
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the cut model."""
+        return self.record.parameters
+
+    @property
     def measured(self) -> bool:
         """Has both numbers, so it can be drawn."""
         return self.ms is not None and self.record.quality is not None
@@ -108,6 +118,13 @@ class Dense:
     test_quality: float | None
     test_error: float | None
     """Standard error of `test_quality`."""
+    label: str = "dense"
+    speedup: float = 1.0
+
+    @property
+    def quality_half_width(self) -> float | None:
+        """Of the quality's 95 % interval."""
+        return None if self.quality is None or self.high is None else self.high - self.quality
 
 
 def placed(

@@ -4,26 +4,22 @@ Python that loads and writes. The same sentences serve a terminal (rich) and a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nash_search.report import engines, escape
+from nash_search.report import columns, engines, escape
+from nash_search.report.columns import Look, standing
 from nash_search.report.picks import Pick
-from nash_search.report.points import Point
+from nash_search.report.points import Dense
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     at_most,
     copied,
-    counted,
-    format_count,
     format_ms,
-    format_quality,
-    format_real_time,
     format_scored,
-    format_spread,
     is_share,
     named,
 )
@@ -98,97 +94,19 @@ def _heard(checkpoint: str, dtype: str, inputs: Inputs, *, stock: bool) -> list[
 
 
 def leaderboard(view: StudyView, width: int = 120) -> Table:
-    """One row per point of the front, the dense model last.
-
-    Narrow terminals lose the widths, what finished models came to short, and the size.
-    """
+    """The front as wide as a terminal's `width` columns allow, the dense model last."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    metric = escape.plain(view.metric, 16)
-    scored = f"{metric} ({view.split})" if width >= 100 else metric
-    heard = ["RTF"] * view.hears
-    ms = view.ms_name
-    right = [ms, *heard, "speed-up", scored, "drop", *["size"] * (width >= 80)]
-    trained = [("trained" if width >= 110 else "steps")] * any(p.record.finish_steps for p in view.front)
-    blocks, picked = ("decoder", "picked for") if width >= 100 or not trained else ("blocks", "for")
-    left = [blocks, "encoder", *["heads and neurons kept"] * (width >= 130), *trained, picked]
-    for name in right:
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    for name in left:
-        table.add_column(name)
-    scale = view.scale
-
-    def row(cells: Mapping[str, RenderableType], style: str) -> None:
-        table.add_row(*(cells.get(name, "") for name in right + left), style=style)
-
-    for p in view.front:
-        chosen = view.picked_for(p)
-        layers = p.architecture.decoder_layers
-        row(
-            {
-                ms: _ms_cell(p.ms, p.low_ms, p.high_ms),
-                "RTF": format_real_time(view.real_time(p.ms)),
-                "speed-up": f"{p.speedup or 0:.2f}×",
-                scored: quality_words(p, scale),
-                "drop": "–" if p.drop is None else format_quality(p.drop, scale),
-                "size": format_count(p.record.parameters),
-                "decoder": counted(layers, "block"),
-                "blocks": str(layers),
-                "encoder": f"{100 - p.architecture.encoder_sparsity_pct}%",
-                "heads and neurons kept": widths_words(p),
-                "trained": trained_words(p, scale),
-                "steps": f"{p.record.train_steps:,.0f}",
-                picked: Text(escape.plain(", ".join(chosen)), "bold green"),
-            },
-            "bold" if chosen else "",
-        )
-    if view.dense:
-        row(
-            {
-                ms: _ms_cell(view.dense.ms, view.dense.low_ms, view.dense.high_ms),
-                "RTF": format_real_time(view.real_time(view.dense.ms)),
-                "speed-up": "1.00×",
-                scored: format_quality(view.dense.quality, scale),
-                "size": format_count(view.dense.parameters),
-                blocks: "dense",
-                "encoder": "100%",
-            },
-            "dim",
-        )
+    look = Look(view=view, width=width)
+    shown = standing(columns.FRONT, look)
+    for column in shown:
+        if column.kind:
+            table.add_column(column.named(look))
+        else:
+            table.add_column(Text(column.named(look)), justify="right", no_wrap=True)
+    for row in view.front_rows:
+        style = "dim" if isinstance(row, Dense) else "bold" if view.picked_for(row) else ""
+        table.add_row(*(Text(column.cell(row, look)) for column in shown), style=style)
     return table
-
-
-def _ms_cell(ms: float | None, low: float | None, high: float | None) -> str:
-    """`43.7 ± 0.23`; an interval that takes a sentence to say is the plan's and the page's, for columns are narrow."""
-    spread = format_spread(low, high)
-    return f"{format_ms(ms)}{spread if spread.startswith(' ±') else ''}"
-
-
-def quality_words(p: Point, scale: float | None = None) -> str:
-    """`91.30 ± 0.41`."""
-    if p.record.quality is None:
-        return "–"
-    return f"{format_quality(p.quality, scale)} ± {format_quality(p.record.quality.half_width, scale)}"
-
-
-def trained_words(p: Point, scale: float | None = None) -> str:
-    """`1,800 steps (600: 90.08)`: how long the model was trained, and what the search's own training came to."""
-    steps = p.record.finish_steps or p.record.train_steps
-    words = f"{steps:,.0f} steps" if steps else ""
-    if p.record.finish_steps and p.searched is not None:
-        short = f"{p.searched.train_steps:,.0f}" if p.searched.train_steps else "searched"
-        words += f" ({short}: {format_quality(p.searched.quality.value, scale)})" if p.searched.quality else ""
-    return words
-
-
-def widths_words(p: Point) -> str:
-    """`4 4 3 2 2 1 | 256 198 …`: what each encoder block kept."""
-    shapes = p.record.shapes
-    if shapes is None:
-        return "–"
-    heads, neurons = shapes.encoder_heads, shapes.encoder_neurons
-    if len(set(heads)) == 1 and len(set(neurons)) == 1:
-        return f"{heads[0]} | {neurons[0]} in every block"
-    return f"{' '.join(map(str, heads))} | {' '.join(map(str, neurons))}"
 
 
 def pick_text(pick: Pick, view: StudyView) -> Text:

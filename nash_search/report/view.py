@@ -70,6 +70,11 @@ class StudyView:
         return tuple(ranked([self.exported.get(p.number, p) for p in self.points]))
 
     @property
+    def front_rows(self) -> tuple[Point | Dense, ...]:
+        """The front's points, then the dense model where it is known."""
+        return (*self.front, *([self.dense] if self.dense else []))
+
+    @property
     def percentile(self) -> str:
         """Of requests, which one the latencies are: `p95`; empty where one call is timed."""
         found = self.summary.percentile
