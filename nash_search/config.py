@@ -19,6 +19,7 @@ from nash_search.architecture import DecoderSelection as DecoderSelection
 from nash_search.architecture import SearchSpace as SearchSpace
 from nash_search.budget import MEDIAN
 from nash_search.budget import LatencyBudget as LatencyBudget
+from nash_search.errors import either
 from nash_search.recipes import Frozen as Frozen
 from nash_search.recipes import Knobs
 from nash_search.recipes import PruningRecipe as PruningRecipe
@@ -30,6 +31,8 @@ from nash_search.workload import WorkloadRequest as WorkloadRequest
 
 METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accuracy f1 per wer cer".split())
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
+DATA_FORMATS = ("JSONL", "JSON", "CSV", "TSV", "Parquet")
+"""Tables that `nash_search.tasks.layout` reads, by their files' endings (a test holds them equal)."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
 
@@ -39,8 +42,10 @@ class TaskConfig(Knobs):
 
     name: str = "g2p"
     """Embedded task (g2p), or the name your own data goes by."""
-    data: str | None = None
-    """Your data: JSONL, JSON, CSV, TSV or Parquet, a folder of them or of parallel text, or a hub dataset."""
+    data: str | None = Field(
+        default=None,
+        description=f"Your data: {either(DATA_FORMATS)}, a folder of them or of parallel text, or a hub dataset.",
+    )
     data_config: str | None = None
     """Configuration of a hub dataset."""
     train_split: str = "train"

@@ -6,6 +6,8 @@ the user's own field name. Any room raises them; `cli` prints the line and ends 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class NashSearchError(Exception):
     """An answer the user can act on; `exit_code` is what the command line returns."""
@@ -48,3 +50,9 @@ def shown(value: object, limit: int = 60) -> str:
     """A value as an error quotes it: `repr`, so control characters are escaped, and cut short."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def either(names: Sequence[str]) -> str:
+    """Alternatives as a sentence lists them: `CSV, TSV or Parquet`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

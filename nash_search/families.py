@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nash_search.errors import InvalidInput, shown
+from nash_search.runtimes import ENGINES
 
 FRAMES_PER_POSITION = 2
 """Frames of features that speech encoders' convolutions make one position of."""
@@ -122,8 +123,8 @@ class Family:
     reads_text: bool = True
     """Its batches hold token ids; False: features of a window of `max_source_positions`, and `generate` gives what
     comes between the decoder's prompt and the end, not the start token first."""
-    engines: tuple[str, ...] = ("ctranslate2", "onnxruntime")
-    """Runtimes outside PyTorch that can say its model."""
+    engines: tuple[str, ...] = ENGINES
+    """Engines that can say its model: all, where its row names none."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()
     """Config fields without which a cut is not exact: name, values that do (None: it may be missing), why."""
 

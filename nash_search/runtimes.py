@@ -1,7 +1,7 @@
 """What may serve a model: one row per runtime, said without importing any of them.
 
 A new one is its row here and its module in `nash_search.latency.runtimes`; an engine of its own package is an extra of
-`pyproject.toml` too.
+`pyproject.toml` too. It is taken to serve every family whose row in `nash_search.families` names no engines.
 """
 
 from __future__ import annotations
@@ -31,3 +31,5 @@ RUNTIMES: dict[str, Served] = {
     "ctranslate2": Served(words="CTranslate2", module=f"{_ROOM}.ctranslate2", needs=("ctranslate2",)),
     "onnxruntime": Served(words="ONNX Runtime", module=f"{_ROOM}.onnxruntime", needs=("onnxruntime", "onnx")),
 }
+ENGINES = tuple(name for name, row in RUNTIMES.items() if row.needs)
+"""Runtimes outside PyTorch."""

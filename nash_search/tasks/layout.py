@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nash_search.errors import InvalidInput, shown
+from nash_search.config import DATA_FORMATS
+from nash_search.errors import InvalidInput, either, shown
 from nash_search.tasks.tables import Table, place
 from nash_search.tasks.text_tables import Delimited, JsonLines, Parallel, json_table
 from nash_search.tasks.typed_tables import parquet, saved
@@ -36,7 +37,7 @@ SPLIT_WORDS = {
     "test": ("test", "testing"),
 }
 """What file names call the three splits."""
-KNOWN = "JSONL, JSON, CSV, TSV or Parquet"
+KNOWN = either(DATA_FORMATS)
 _PAIRED = {"src", "tgt", "source", "target", "document", "summary", "input", "output"}
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][a-z]{2,4})?")
 _NO_LANGUAGE = set(

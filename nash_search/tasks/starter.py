@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 
+from nash_search.config import DATA_FORMATS
+from nash_search.errors import either
 from nash_search.families import FAMILIES
 from nash_search.tasks import models
 
 TEXTS = (
-    "  data: ./data               # yours: a file or folder of JSONL, CSV, TSV or Parquet, or a hub dataset id",
+    f"  data: ./data               # yours: a file or folder of {either(DATA_FORMATS)}, or a hub dataset id",
     "  # source_column: source    # text in; guessed where it has a usual name",
     "  # target_column: target    # text out",
     '  prefix: ""                 # put before every source, e.g. "summarize: "',
@@ -19,7 +21,7 @@ TEXTS = (
     "  # max_input_tokens: 512    # longer sources are cut; the data's own lengths by default",
 )
 RECORDINGS = (
-    "  data: ./data               # yours: a folder of recordings with a JSONL, CSV or TSV of file and text",
+    "  data: ./data               # yours: a folder of recordings with a table of file and text",
     "  # source_column: file      # recording in; guessed where it has a usual name",
     "  # target_column: text      # transcript out",
     "  # language: en             # of a model of several languages; name: translate writes English",

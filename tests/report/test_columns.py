@@ -34,7 +34,12 @@ def test_a_new_column_is_one_entry(shown: view.StudyView, monkeypatch: pytest.Mo
 
 
 def test_every_number_stands_alike_in_all_three(shown: view.StudyView) -> None:
-    look, html, table, lines = columns.Look(view=shown), page.render(shown), markdown.table(shown), _terminal(shown, 200)
+    look, html, table, lines = (
+        columns.Look(view=shown),
+        page.render(shown),
+        markdown.table(shown),
+        _terminal(shown, 200),
+    )
     for row in shown.front_rows:
         for column in columns.standing(columns.FRONT, look):
             if not column.kind and (cell := column.cell(row, look)):

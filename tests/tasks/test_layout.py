@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import pairs, write_jsonl
 
-from nash_search.config import TaskConfig
+from nash_search.config import DATA_FORMATS, TaskConfig
 from nash_search.errors import InvalidInput
+from nash_search.tasks import layout
 from nash_search.tasks.data import read_texts
 
 SPLITS = {"train": pairs(60), "validation": pairs(12, 200), "test": pairs(12, 300)}
@@ -225,3 +227,9 @@ def test_two_languages_are_read_from_the_one_that_was_named(tmp_path):
     languages(tmp_path)
     turned = read(tmp_path, source_column="de", target_column="en")
     assert turned.train.sources[0] == SPLITS["train"][0]["target"]
+
+
+def test_every_format_is_named_where_people_look() -> None:
+    assert tuple(ending[1:] for ending in layout.FORMATS) == tuple(name.lower() for name in DATA_FORMATS)
+    assert layout.KNOWN == "JSONL, JSON, CSV, TSV or Parquet"
+    assert layout.KNOWN in (Path(__file__).parents[2] / "docs" / "own-model.md").read_text("utf-8")
