@@ -55,26 +55,30 @@ def pairs_of(percentile: float | None, rounds: int) -> int:
     return PAIRS if percentile is None else max(REQUESTS, -(-requests_needed(percentile) // rounds))
 
 
-def check_enough(percentile: float, traffic: Traffic, *, rounds: int, pairs: int, flag: str = "--") -> None:
+def check_enough(
+    percentile: float, traffic: Traffic, *, rounds: int, pairs: int, flag: str = "--", units: str = "requests"
+) -> None:
     """Refuse a percentile of which so many rounds of requests say nothing.
 
     Args:
         percentile: the highest that is asked.
         traffic: where requests come from.
         rounds: fresh processes.
-        pairs: requests of each.
+        pairs: requests of each, or batches of them: all of a batch take as long as it does, so it counts once.
         flag: what the flags of these two begin with.
+        units: what is counted in words.
 
     Raises:
         InvalidInput: with the number that is needed.
     """
     needed = requests_needed(percentile)
-    what = f"p{percentile:g} needs at least {needed} requests, but got"
+    what = f"p{percentile:g} needs at least {needed}"
     if traffic.of < needed:
-        raise InvalidInput(f"{what} {traffic.of}", where=traffic.source, fix="give more, or a lower --percentile")
+        fix = "give more, or a lower --percentile"
+        raise InvalidInput(f"{what} requests, but got {traffic.of}", where=traffic.source, fix=fix)
     if rounds * pairs < needed:
         fix = f"give {flag}pairs {-(-needed // rounds)}, or more {flag}rounds"
-        raise InvalidInput(f"{what} {rounds} rounds of {pairs}", where=f"{flag}pairs", fix=fix)
+        raise InvalidInput(f"{what} {units}, but got {rounds} rounds of {pairs}", where=f"{flag}pairs", fix=fix)
 
 
 def of_requests(rounds: Rounds, percentile: float) -> float:

@@ -71,14 +71,27 @@ class Traffic(Frozen):
         read, written = zip(*self.requests, strict=True)
         return Request(int(median(read)), int(median(written)))
 
-    def drawn(self, count: int, turn: int) -> tuple[Request, ...]:
+    def batches(self, count: int, turn: int, size: int) -> tuple[tuple[Request, ...], ...]:
+        """One round's batches of `size` requests that meet by chance, as they would at a server.
+
+        Each place in a batch has a stratified sample of its own, so that one round is much like the next.
+
+        Args:
+            count: batches of one round.
+            turn: which round; the same round always draws the same.
+            size: requests of each.
+        """
+        return tuple(zip(*(self.drawn(count, turn, place) for place in range(size)), strict=True))
+
+    def drawn(self, count: int, turn: int, place: int = 0) -> tuple[Request, ...]:
         """One round's requests, in an order by chance: one out of each of `count` equal strata, or all there are.
 
         Args:
             count: requests of one round.
             turn: which round; the same round always draws the same.
+            place: in a batch; each place draws its own.
         """
-        chance, known = random.Random(f"{turn}/{count}"), len(self.requests)
+        chance, known = random.Random(f"{turn}/{count}/{place}" if place else f"{turn}/{count}"), len(self.requests)
         strata = min(count, known)
         picked = [int((i + chance.random()) * known / strata) for i in range(strata)]
         chance.shuffle(picked)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, fiel
 from nash_search.budget import as_percentile
 from nash_search.recipes import Frozen, Knobs
 from nash_search.runtimes import Runtime
-from nash_search.traffic import Traffic
+from nash_search.traffic import Request, Traffic
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -34,24 +34,41 @@ class Workload(Frozen):
     quantize: Literal["none", "int8"] = "none"
     traffic: Traffic | None = None
     """The requests whose percentile is the latency, each with its own lengths; None: one call of these lengths."""
+    row_tokens: tuple[int, ...] = ()
+    """Encoder input length of each row of a padded batch (empty: all have `input_tokens`)."""
 
     @model_serializer(mode="wrap")
-    def _said_where_there_is_one(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _said_where_there_are_any(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A call of fixed lengths is written as it always was: digests of it name what was timed before."""
         found: dict[str, Any] = plain(self)
-        return found if self.traffic is not None else {k: v for k, v in found.items() if k != "traffic"}
+        left_out = {"traffic": self.traffic is None, "row_tokens": not self.row_tokens}
+        return {k: v for k, v in found.items() if not left_out.get(k)}
+
+    @property
+    def units(self) -> Literal["pairs", "requests", "batches"]:
+        """What a measurement counts: pairs of the same call, requests, or batches of them."""
+        if self.traffic is None:
+            return "pairs"
+        return "requests" if self.batch_size == 1 else "batches"
 
     def calls(self, count: int, turn: int) -> tuple[Workload, ...]:
         """The fixed calls that one round times in turn: this one, or the requests that it draws of the traffic.
 
+        A batch of requests is padded as a server pads it: inputs to the longest, and all rows are decoded until the
+        longest output has ended.
+
         Args:
-            count: requests of a round.
+            count: requests of a round, or batches of them.
             turn: which round.
         """
         if self.traffic is None:
             return (self,)
-        drawn = (request._asdict() for request in self.traffic.drawn(count, turn))
-        return tuple(self.model_copy(update={"traffic": None, **lengths}) for lengths in drawn)
+        return tuple(map(self._padded, self.traffic.batches(count, turn, self.batch_size)))
+
+    def _padded(self, requests: tuple[Request, ...]) -> Workload:
+        read, written = zip(*requests, strict=True)
+        lengths = {"input_tokens": max(read), "output_tokens": max(written)}
+        return self.model_copy(update={"traffic": None, **lengths, "row_tokens": read if len(set(read)) > 1 else ()})
 
     @property
     def weights_dtype(self) -> Literal["float32", "bfloat16", "float16"]:

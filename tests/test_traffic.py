@@ -32,6 +32,24 @@ def test_a_round_draws_one_request_of_each_stratum_and_always_the_same() -> None
     assert sorted(few.drawn(50, turn=0)) == [Request(3, 4), Request(3, 4), Request(5, 6)]
 
 
+def test_a_batch_is_filled_by_chance_and_padded_as_a_server_pads_it():
+    drawn = TRAFFIC.batches(50, turn=3, size=4)
+    assert drawn == TRAFFIC.batches(50, turn=3, size=4) and [b[0] for b in drawn] == list(TRAFFIC.drawn(50, turn=3))
+    for place in range(4):  # each has one request out of each stratum, next to others by chance
+        written = sorted(batch[place].output_tokens for batch in drawn)
+        strata = [TRAFFIC.requests[20 * i].output_tokens for i in range(50)]
+        assert all(low <= found for low, found in zip(strata, written, strict=True))
+    assert len({tuple(b[place].output_tokens for b in drawn) for place in range(4)}) == 4
+    served = Workload(input_tokens=4, output_tokens=5, batch_size=4, traffic=TRAFFIC)
+    for call, batch in zip(served.calls(50, 3), drawn, strict=True):
+        read, written = zip(*batch, strict=True)
+        assert (call.input_tokens, call.output_tokens, call.row_tokens) == (max(read), max(written), read)
+        assert call.traffic is None and call.batch_size == 4
+    few = served.model_copy(update={"traffic": Traffic.counted(Counter({Request(3, 4): 2}), "few")})
+    assert few.calls(9, 0) == (Workload(input_tokens=3, output_tokens=4, batch_size=4),) * 2
+    assert (few.units, few.calls(9, 0)[0].units) == ("batches", "pairs")
+
+
 def test_a_workload_says_its_traffic_in_one_line_and_a_call_of_fixed_lengths_says_what_it_always_did() -> None:
     call = Workload(input_tokens=4, output_tokens=5)
     assert "traffic" not in call.model_dump(mode="json") and call.calls(40, 0) == (call,)

@@ -73,7 +73,8 @@ def measure(
     against: Annotated[Path | None, typer.Option("--against", metavar="PATH", help="The dense reference.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Fresh processes.")] = 5,
     pairs: Annotated[
-        int | None, typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process (40; of requests 70).")
+        int | None,
+        typer.Option("--pairs", min=3, metavar="N", help="Timed pairs per process (40; 70 requests or batches)."),
     ] = None,
     results: Results = Path("results"),
     json_: Json = False,
@@ -112,9 +113,9 @@ def measure(
         workload, source = timings.workload_of(path, asked)
         if asked.traffic == DATA:
             requests = timings.traffic_of_data(path, asked)
-            check_enough(asked.highest, requests, rounds=timing["rounds"], pairs=timing["pairs"])
         if requests is not None:
             workload = of_traffic(workload, requests)
+            check_enough(asked.highest, requests, rounds=rounds, pairs=timing["pairs"], units=workload.units)
         if not quiet:
             told = [("device", workload.device), ("one call", one_call(workload))]
             _tell(told + ([("lengths", source)] if workload.traffic is None else []))

@@ -81,10 +81,8 @@ def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[
         words = ": asking again starts anew and may meet it by chance; give more --rounds instead"
         found.append(("budget", f"{budget.asked}: {verdict}" + (words if verdict == "ambiguous" else "")))
     rounds = "fresh processes" if latency.fresh else "rounds in one process"
-    what = "requests" if of_requests else "pairs"
-    found.append(
-        ("rests on", f"{len(latency.runs_ms)} {what}, {len(latency.rounds)} {rounds}, status {latency.status}")
-    )
+    what = f"{len(latency.runs_ms)} {latency.workload.units}"
+    found.append(("rests on", f"{what}, {len(latency.rounds)} {rounds}, status {latency.status}"))
     if of_requests:
         found += [(f"p{each:g}", _row_of(latency, each)) for each in TOLD]
     else:
@@ -108,7 +106,7 @@ def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[
 def _row_of(latency: Latency, percentile: float) -> str:
     needed, seen = requests_needed(percentile), latency.at(percentile)
     if len(latency.runs_ms) < needed:
-        return f"needs at least {needed} requests, but got {len(latency.runs_ms)}"
+        return f"needs at least {needed} {latency.workload.units}, but got {len(latency.runs_ms)}"
     low, high = seen.bounds_ms
     beside = (
         "" if latency.details.get("paired_with_itself") else f", dense {_ms(seen.dense_ms)}, {_pct(seen.ratio)} of it"

@@ -76,8 +76,8 @@ class Inputs:
         return self.batch["attention_mask"]
 
 
-def random_inputs(workload: Workload, *, vocabulary: int, special: Collection[int] = ()) -> Inputs:
-    """Full-length rows of ordinary tokens; the same workload gives the same rows."""
+def random_inputs(workload: Workload, *, vocabulary: int, pad: int, special: Collection[int] = ()) -> Inputs:
+    """Rows of ordinary tokens, as long as the workload says; the same workload gives the same rows."""
     ordinary = torch.tensor([i for i in range(vocabulary) if i not in special])
     if not len(ordinary):
         raise InvalidInput(f"the model must have tokens that are not special, but got a vocabulary of {vocabulary}")
@@ -85,7 +85,10 @@ def random_inputs(workload: Workload, *, vocabulary: int, special: Collection[in
     generator = torch.Generator().manual_seed(seed)
     shape = workload.batch_size, workload.input_tokens
     ids_BL = ordinary[torch.randint(len(ordinary), shape, generator=generator)]
-    return Inputs({"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)}, "random")
+    mask_BL = torch.ones_like(ids_BL)
+    for row, tokens in enumerate(workload.row_tokens):
+        mask_BL[row, tokens:] = 0
+    return Inputs({"input_ids": ids_BL.masked_fill(mask_BL == 0, pad), "attention_mask": mask_BL}, "random")
 
 
 def random_features(workload: Workload, bins: int, frames: int) -> Inputs:
@@ -102,10 +105,10 @@ def task_inputs(workload: Workload, given: Given, *, pad: int) -> Inputs:
         raise InvalidInput("inputs must be at least one row, but got an empty one")
     if not isinstance(rows, TokenRows):
         return Inputs(rows.picked([i % len(rows) for i in range(workload.batch_size)]).batch(pad), "task")
-    width = workload.input_tokens
-    ids_BL = torch.full((workload.batch_size, width), pad)
+    widths = workload.row_tokens or (workload.input_tokens,) * workload.batch_size
+    ids_BL = torch.full((workload.batch_size, workload.input_tokens), pad)
     mask_BL = torch.zeros_like(ids_BL)
-    for index in range(workload.batch_size):
+    for index, width in enumerate(widths):
         row = torch.tensor(rows[index % len(rows)][:width])
         ids_BL[index, : len(row)] = row
         mask_BL[index, : len(row)] = 1
@@ -113,16 +116,13 @@ def task_inputs(workload: Workload, given: Given, *, pad: int) -> Inputs:
 
 
 def of_traffic(workload: Workload, traffic: Traffic | None) -> Workload:
-    """The same runtime, answering the requests of a traffic one by one (None: the same call).
+    """The same runtime, answering the requests of a traffic in its batches (None: the same call).
 
     Raises:
         InvalidInput: it cannot take them as they come.
     """
     if traffic is None:
         return workload
-    if workload.batch_size != 1:
-        what = f"batch_size must be 1 where requests are timed as they come, but got {workload.batch_size}"
-        raise InvalidInput(what, where="--traffic", fix="give --batch-size 1, or --traffic fixed")
     if workload.runtime == "compile":
         what = "runtime must take any length where requests are timed as they come, but got compile, which makes one"
         raise InvalidInput(what, where="--traffic", fix="give another --runtime, or --traffic fixed")

@@ -208,14 +208,16 @@ def _conditions(view: StudyView, latency: Latency | None, quality: Quality | Non
             if latency.fresh
             else "the search's own process, not certified"
         )
-        traffic, tokens = latency.workload.traffic, f"exactly {latency.workload.output_tokens} output tokens"
-        what, over = ("calls", "the median over rounds") if traffic is None else (
-            "requests", f"the {view.percentile} over all of them"
-        )  # fmt: skip
+        call, over = latency.workload, f"the {view.percentile} over all of them"
+        what, lengths = str(call.units), "each of its own length, in and out"
+        if call.traffic is None:
+            what, over, lengths = "calls", "the median over rounds", f"exactly {call.output_tokens} output tokens"
+        elif call.batch_size > 1:
+            lengths = "padded to the longest input and decoded until the longest output, whose time is every request's"
         lines.append(
-            f"Timed in {how}: {calls} {what}, each next to one of the dense model; "
-            f"{tokens if traffic is None else 'each of its own length, in and out'}, warm, nothing else of ours on the "
-            f"device. {latency.contended_share:.0%} of the {what} were flagged as contended; none was dropped."
+            f"Timed in {how}: {calls} {what}, each next to one of the dense model; {lengths}, warm, nothing else of "
+            f"ours on the device. {latency.contended_share:.0%} of the {what} were flagged as contended; none was "
+            "dropped."
         )
         lines.append(f"± and brackets are two-sided {LEVEL_PCT}% intervals; the latency is {over}.")
         if latency.effect is not None:

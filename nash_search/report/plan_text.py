@@ -18,7 +18,6 @@ from nash_search.report.view import StudyView, build
 from nash_search.report.words import (
     certifies_words,
     copied,
-    counted,
     data_words,
     format_duration,
     format_ms,
@@ -83,7 +82,8 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
         rows.append(("dense", words))
     rows += [("budget", _budget_words(budget, view, plan)) for budget in plan.budgets]
     if plan.requests is not None:
-        words = f"by {counted(plan.requests, 'request')} of each point, {view.percentile} and others of the same ones"
+        units = plan.workload.units if plan.workload is not None else "requests"
+        words = f"by {plan.requests} {units} of each point, {view.percentile} and others of the same ones"
         rows.append(("certifies", words))
     elif plan.certifies is not None and plan.percentile is None:  # of requests only their timings show how far
         rows.append(("certifies", certifies_words(plan.certifies)))

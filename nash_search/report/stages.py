@@ -41,7 +41,7 @@ STAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "certify": lambda d: (
         f"timing {counted(d.get('points', 0), 'point')} again, alone, in {d.get('rounds', 'several')} fresh processes"
-        + (f" of {d['pairs']} requests each" if d.get("requests") else "")
+        + (f" of {d['pairs']} {d['units']} each" if d.get("units", "pairs") != "pairs" else "")
         + (f", asked {d['looks']} times: earlier rounds count too" if d.get("looks", 1) > 1 else "")
     ),
     "fidelity": fidelity_words,

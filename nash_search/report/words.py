@@ -38,7 +38,8 @@ def one_call(work: Workload) -> str:
     lengths = f"batch {work.batch_size}, {work.input_tokens} tokens in, {work.output_tokens} out"
     if work.traffic is not None:
         of = f"{counted(work.traffic.of, 'request')} of {escape.plain(work.traffic.source, 60)}"
-        lengths = f"one of {of} (medians {work.input_tokens} tokens in, {work.output_tokens} out)"
+        one = "one" if work.batch_size == 1 else f"a batch of {work.batch_size}"
+        lengths = f"{one} of {of} (medians {work.input_tokens} tokens in, {work.output_tokens} out)"
     return f"{lengths}{beams}, {work.dtype}, {work.runtime}{quantized}{threads}"
 
 

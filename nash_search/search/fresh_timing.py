@@ -50,7 +50,7 @@ def latencies(
         return found
     settings = {"rounds": config.certify_rounds, "pairs": certified_pairs(config)}
     looks = 1 + max((looked[key].looks for key in map(key_of, asked) if key in looked), default=0)
-    say("certify", {"points": len(asked), **settings, "looks": looks, "requests": config.of_requests})
+    say("certify", {"points": len(asked), **settings, "looks": looks, "units": evaluator.workload().units})
     timed = evaluator.time_fresh(
         {key_of(r): scratch[key_of(r)] for r in asked},
         open_questions(asked, config.budgets),

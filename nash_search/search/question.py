@@ -48,10 +48,10 @@ def check_requests(config: SearchConfig, evaluator: Evaluator) -> None:
         InvalidInput: with the number that is needed.
     """
     check_traffic(config)
-    traffic = evaluator.workload().traffic
-    if traffic is not None:
+    call = evaluator.workload()
+    if call.traffic is not None:
         timing = {"rounds": config.certify_rounds, "pairs": certified_pairs(config)}
-        check_enough(config.highest, traffic, flag="--certify-", **timing)
+        check_enough(config.highest, call.traffic, flag="--certify-", units=call.units, **timing)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:

@@ -140,10 +140,10 @@ def _check_space(config: SearchConfig, found: models.ModelFolder) -> None:
 
 
 def check_traffic(config: SearchConfig) -> None:
-    """Refuse what cannot be timed where requests come with lengths of their own, one by one.
+    """Refuse what cannot be timed where requests come with lengths of their own.
 
     Raises:
-        InvalidInput: a percentile of one call, lengths fixed beside them, a batch, a runtime made for one length.
+        InvalidInput: a percentile of one call, lengths fixed beside them, a runtime made for one length.
     """
     if not config.of_requests and config.highest != MEDIAN:
         what = f"traffic must be data or a file where p{config.highest:g} is asked, but got fixed"
@@ -155,9 +155,6 @@ def check_traffic(config: SearchConfig) -> None:
         if (given := getattr(asked, name)) is not None:
             what = f"{name} must be left out where requests have their own lengths, but got {given}"
             raise InvalidInput(what, where=f"--{name.replace('_', '-')}", fix="or give --traffic fixed")
-    if asked.batch_size not in (None, 1):
-        what = f"batch_size must be 1 where requests are timed as they come, but got {asked.batch_size}"
-        raise InvalidInput(what, where="--batch-size", fix="give --batch-size 1, or --traffic fixed")
     if asked.runtime == "compile":
         what = "runtime must take any length where requests are timed as they come, but got compile, which makes one"
         raise InvalidInput(what, where="--runtime", fix="give another --runtime, or --traffic fixed")

@@ -69,10 +69,6 @@ def test_what_does_not_go_together_is_refused(
             ["--runtime", "compile"],
             "runtime must take any length where requests are timed as they come, but got comp",
         ),
-        (
-            ["--batch-size", "64"],
-            "batch_size must be 1 where requests are timed as they come, but got 64 (--bat",
-        ),
         (["--output-tokens", "9"], "output_tokens must be left out where requests have their own lengths, but got 9"),
         (["--traffic", "none.jsonl"], "traffic must be data, fixed or a JSONL file, but got No such file or directory"),
     ],
@@ -113,14 +109,14 @@ def test_a_checkpoint_is_timed_on_a_log_of_requests(tmp_path: Path, capsys: pyte
     log = tmp_path / "log.jsonl"
     rows = [{"input_tokens": 3 + i % 5, "output_tokens": 2 + i % 20} for i in range(100)]
     log.write_text("\n".join(map(json.dumps, rows)))
-    asked = ["measure", str(teacher_folder()), "--against", str(teacher_folder()), "--batch-size", "1", "--json"]
+    asked = ["measure", str(teacher_folder()), "--against", str(teacher_folder()), "--batch-size", "3", "--json"]
     timed = ["--rounds", "2", "--pairs", "43", "--results", str(tmp_path)]
     assert main([*asked, *timed, "--traffic", str(log), "--budget-ms", "0.01@p95", "--budget-ms", "0.01"]) == 3
     told = capsys.readouterr()
     found = json.loads(told.out.strip().splitlines()[-1])
     assert len(found["runs_ms"]) == len(found["dense_runs_ms"]) == 86 and found["percentile"] == 95
     assert found["latency_ms"] == found["percentiles"]["95"]["latency_ms"] > found["percentiles"]["50"]["latency_ms"]
-    assert found["percentiles"]["99"] is None and "p99  needs at least 437 requests, but got 86" in told.err
-    assert found["workload"]["traffic"]["of"] == 100 and "one of 100 requests of" in told.err
+    assert found["percentiles"]["99"] is None and "p99  needs at least 437 batches, but got 86" in told.err
+    assert found["workload"]["traffic"]["of"] == 100 and "a batch of 3 of 100 requests of" in told.err
     assert found["lower_ms"] < found["latency_ms"] < found["upper_ms"]
     assert found["verdicts"] == {"0.01@p95": "missed", "0.01": "missed"} and found["verdict"] is None

@@ -21,7 +21,7 @@ from nash_search.traffic import Request, Traffic
 WORKLOAD = Workload(input_tokens=5, output_tokens=4)
 FOUND = fingerprint(CpuDevice(), WORKLOAD)
 OTHERS = {"runtime": "compile", "dtype": "bfloat16", "device": "cuda:0", "attention": "eager", "quantize": "int8"}
-OTHERS |= {"traffic": Traffic.counted({Request(3, 4): 9}, "log")}
+OTHERS |= {"traffic": Traffic.counted({Request(3, 4): 9}, "log"), "row_tokens": (3,)}
 
 
 def small(**sizes):

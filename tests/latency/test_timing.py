@@ -354,6 +354,30 @@ def test_a_round_of_traffic_times_each_request_with_its_own_lengths_next_to_dens
     assert found.at(95).ratio == percentiles.ratio((found.runs_ms,), (found.rounds[0].dense_runs_ms,), 95)
 
 
+READ = {
+    "eager": lambda session: session.inputs.mask_BL.sum(1).tolist(),
+    "ctranslate2": lambda session: list(map(len, session.rows)),
+    "onnxruntime": lambda session: session.mask_BS.sum(1).tolist(),
+}
+"""Tokens of each row, as a session reads it."""
+
+
+@pytest.mark.parametrize("runtime", READ)
+def test_a_batch_of_requests_is_read_by_its_lengths_and_written_until_its_longest(runtime):
+    if runtime != "eager":
+        pytest.importorskip(runtime)
+    served = Traffic.counted(Counter({Request(2, 3): 5, Request(4, 9): 3, Request(7, 5): 2}), "log")
+    workload = WORKLOAD.model_copy(update={"traffic": served, "batch_size": 3, "runtime": runtime})
+    calls, model, engine = workload.calls(4, 0), t5(), runtimes.runtime_of(workload)
+    assert any(len(set(call.row_tokens)) > 1 for call in calls)
+    served_by = model if runtime == "eager" else engine.converted(model, calls[0])
+    for call in calls:
+        session = engine.build(served_by, call, None)
+        assert tuple(READ[runtime](session)) == (call.row_tokens or (call.input_tokens,) * 3)
+        assert session.generated_tokens(session.generate()) == call.output_tokens
+        session.close()
+
+
 def test_a_traffic_smaller_than_a_round_is_timed_once_whole():
     served = Traffic.counted(Counter({Request(3, 4): 2, Request(5, 6): 1}), "log")
     workload = WORKLOAD.model_copy(update={"traffic": served, "batch_size": 1})

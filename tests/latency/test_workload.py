@@ -31,12 +31,12 @@ def test_eager_refuses_quantized_weights():
 
 def test_random_inputs_are_full_length_ordinary_and_the_same_every_time():
     asked = Workload(batch_size=5, input_tokens=11, output_tokens=1)
-    first = workloads.random_inputs(asked, vocabulary=20, special={0, 1, 19})
+    first = workloads.random_inputs(asked, vocabulary=20, pad=0, special={0, 1, 19})
     assert first.ids_BL.shape == (5, 11) and bool(first.mask_BL.all())
     assert not set(first.ids_BL.flatten().tolist()) & {0, 1, 19}
-    assert torch.equal(first.ids_BL, workloads.random_inputs(asked, vocabulary=20, special={0, 1, 19}).ids_BL)
+    assert torch.equal(first.ids_BL, workloads.random_inputs(asked, vocabulary=20, pad=0, special={0, 1, 19}).ids_BL)
     with pytest.raises(InvalidInput, match="tokens that are not special"):
-        workloads.random_inputs(asked, vocabulary=1, special={0})
+        workloads.random_inputs(asked, vocabulary=1, pad=0, special={0})
 
 
 def test_task_inputs_are_repeated_cut_and_padded():
@@ -48,12 +48,19 @@ def test_task_inputs_are_repeated_cut_and_padded():
         workloads.task_inputs(asked, [[]], pad=0)
 
 
+def test_rows_of_a_padded_batch_are_masked_behind_their_own_lengths():
+    asked = Workload(batch_size=3, input_tokens=4, output_tokens=1, row_tokens=(4, 1, 2))
+    masks = [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]]
+    found = workloads.random_inputs(asked, vocabulary=9, pad=7, special={7})
+    assert found.mask_BL.tolist() == masks and torch.equal(found.ids_BL == 7, found.mask_BL == 0)
+    found = workloads.task_inputs(asked, [[5, 6, 5, 6, 5]], pad=7)
+    assert found.mask_BL.tolist() == masks and found.ids_BL.tolist() == [[5, 6, 5, 6], [5, 7, 7, 7], [5, 6, 7, 7]]
+
+
 def test_traffic_gives_its_median_lengths_and_is_refused_where_requests_are_not_taken_as_they_come():
     served = Traffic.counted(Counter({Request(3, 4): 1, Request(9, 8): 1, Request(5, 30): 1}), "log.jsonl")
     call = Workload(input_tokens=1, output_tokens=1)
     found = workloads.of_traffic(call, served)
     assert (found.input_tokens, found.output_tokens, found.traffic) == (5, 8, served)
-    with pytest.raises(InvalidInput, match=r"batch_size must be 1 .*, but got 4 \(--traffic\)"):
-        workloads.of_traffic(call.model_copy(update={"batch_size": 4}), served)
     with pytest.raises(InvalidInput, match="runtime must take any length .*, but got compile"):
         workloads.of_traffic(call.model_copy(update={"runtime": "compile"}), served)

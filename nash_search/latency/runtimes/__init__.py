@@ -27,7 +27,7 @@ from nash_search.errors import InvalidInput, NashSearchError
 from nash_search.latency.workload import PROTOCOL
 from nash_search.runtimes import RUNTIMES
 
-_DEVICE_FIELDS = {"device", "batch_size", "input_tokens", "output_tokens", "beams", "traffic"}
+_DEVICE_FIELDS = {"device", "batch_size", "input_tokens", "output_tokens", "beams", "traffic", "row_tokens"}
 
 
 class WrongOutputLength(NashSearchError):

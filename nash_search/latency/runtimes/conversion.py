@@ -178,7 +178,8 @@ class Converting(ABC):
         own = engine.settings
         if inputs is not None:
             return self.session(engine, workload, task_inputs(workload, inputs, pad=own.pad))
-        return self.session(engine, workload, random_inputs(workload, vocabulary=own.vocabulary, special=own.special))
+        ordinary = {"vocabulary": own.vocabulary, "special": own.special}
+        return self.session(engine, workload, random_inputs(workload, pad=own.pad, **ordinary))
 
     def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """What a loaded engine generates, in one batch."""

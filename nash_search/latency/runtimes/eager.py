@@ -128,11 +128,12 @@ class Eager:
     def inputs(self, model: Any, workload: Workload, rows: Given | None) -> Inputs:
         """Real inputs, or random ones: ordinary tokens of this model, or features of its window."""
         config = model.config
+        pad = config.pad_token_id or 0
         if rows is not None:
-            return task_inputs(workload, rows, pad=config.pad_token_id or 0)
+            return task_inputs(workload, rows, pad=pad)
         if model.main_input_name == "input_features":
             return random_features(workload, config.num_mel_bins, FRAMES_PER_POSITION * config.max_source_positions)
-        return random_inputs(workload, vocabulary=config.vocab_size, special=self.special(config))
+        return random_inputs(workload, vocabulary=config.vocab_size, pad=pad, special=self.special(config))
 
     def special(self, config: Any) -> set[int]:
         """Tokens that no ordinary input is made of."""

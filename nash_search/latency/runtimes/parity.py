@@ -110,8 +110,9 @@ def ragged(model: Any, workload: Workload, count: int) -> list[list[int]]:
     """Random rows of ordinary tokens, their lengths spread evenly from 1 to the workload's."""
     if count <= 0:
         return []
-    shape = workload.model_copy(update={"batch_size": count})
-    found = random_inputs(shape, vocabulary=model.config.vocab_size, special=EAGER.special(model.config))
+    shape = workload.model_copy(update={"batch_size": count, "row_tokens": ()})
+    config = model.config
+    found = random_inputs(shape, vocabulary=config.vocab_size, pad=0, special=EAGER.special(config))
     lengths = torch.linspace(1, workload.input_tokens, count).round().int().tolist()
     return [row[:length] for row, length in zip(found.ids_BL.tolist(), lengths, strict=True)]
 
