@@ -214,6 +214,19 @@ def ratio_bounds(
     return median_bounds(ratios, scale=scale, confidence=confidence)
 
 
+def order_bounds(values_N: npt.NDArray[np.float64], percentile: float, tail: float) -> Bounds:
+    """The two of these values that bound a percentile most closely, whatever the distribution that they are drawn from.
+
+    Args:
+        values_N: independent, and so many that the largest bounds it (`percentiles.requests_needed`).
+        percentile: e.g. 95.
+        tail: chance at most with which each of them fails to.
+    """
+    below_N = special.bdtr(np.arange(values_N.size), values_N.size, percentile / 100)  # at most so many lie below it
+    ordered_N = np.sort(values_N)
+    return float(ordered_N[max(0, np.sum(below_N <= tail) - 1)]), float(ordered_N[np.argmax(1 - below_N <= tail)])
+
+
 def mean_bounds(values: Sequence[float]) -> Bounds:
     """Two-sided 95 % t-bounds of the mean of independent values (seeds), in their own unit."""
     found = np.asarray(values, dtype=float)

@@ -69,6 +69,8 @@ class Latency(Frozen):
     effect: OccasionEffect | None = None
     """How far this device's medians move between occasions, as it was known then; bounds in milliseconds carry it.
     None: judged by the old protocol, which took no account of it."""
+    second_look: bool = False
+    """A first look, at fewer rounds, left a budget open."""
     looks: int = Field(default=1, ge=1)
     """How often the question was asked; each time the rounds are pooled and the bounds widened."""
     cut_short: bool = False
@@ -133,7 +135,7 @@ class Latency(Frozen):
         known: dict[str, Any] = {"scale": self.interval_scale, "confidence": intervals.confidence_at(self.looks)}
         known |= {"effect": self.effect, "occasions": tuple(r.occasion for r in self.rounds)}
         if self.workload.traffic is not None:
-            return percentiles.bounds(rounds, self.percentile, **known)
+            return percentiles.bounds(rounds, self.percentile, second_look=self.second_look, **known)
         return intervals.median_bounds(rounds, **known)
 
     @property
@@ -151,6 +153,7 @@ class Latency(Frozen):
         """Two-sided 95 % bounds of the ratio."""
         known: dict[str, Any] = {"scale": self.interval_scale, "confidence": intervals.confidence_at(self.looks)}
         if self.workload.traffic is not None:
+            known["second_look"] = self.second_look
             return percentiles.bounds(self._own, self.percentile, dense=self._dense, **known)
         return intervals.ratio_bounds(list(zip(self._own, self._dense, strict=True)), **known)
 
@@ -252,6 +255,7 @@ def pooled(before: Latency | None, now: Latency) -> Latency:
             "rounds": before.rounds + again,
             "details": before.details | now.details,
             "interval_scale": max(before.interval_scale, now.interval_scale),
+            "second_look": now.second_look,
             "looks": looks,
         }
     )

@@ -4,13 +4,15 @@ Every round (one process) times its own requests, a stratified sample of the tra
 the same ones. The percentile is one of all requests of all rounds; a share is the candidate's over the dense model's.
 Two things move it, on the log scale:
 
-    requests    which ones were drawn: drawn again within each round, `DRAWS` times (the seed is fixed)
+    requests    which ones were drawn. In milliseconds: the order statistics between which the percentile lies, by the
+                binomial distribution, whatever the distribution of latencies. In shares: requests are drawn again
+                within each round, dense model and candidate together, `DRAWS` times (the seed is fixed)
     rounds      how fast this process and this occasion were: `intervals.level_half_width` of the rounds' mean logs
 
     bound = log Q -/+ sqrt( requests^2 + rounds^2 )     each side by itself (MOVER: Zou and Donner 2008)
 
-Requests are drawn again as if they had been drawn by chance, not by strata, and their own jitter goes with them: the
-interval is never too narrow for either. A t-interval over rounds alone, by leaving one out, covers 65 % where a
+Requests count as drawn by chance, not by strata, and their own jitter goes with them: the interval is never too
+narrow for either. A t-interval over rounds alone, by leaving one out, covers 65 % where a
 percentile lies at a gap between short and long requests (experiments/percentiles.py). Fewer requests than
 `requests_needed` bound nothing.
 """
@@ -29,11 +31,13 @@ from nash_search.errors import InvalidInput
 from nash_search.intervals import CONFIDENCE, UNKNOWN, Bounds, OccasionEffect
 from nash_search.traffic import Traffic
 
-PAIRS, REQUESTS = 40, 70
-"""Pairs of a round of one call; requests of a round, unless a percentile needs more: they take twice the time."""
+PAIRS, REQUESTS, TIMES = 40, 70, 2.0
+"""Pairs of a round of one call; most requests of a round, and how many times those pairs' decoding they take at most,
+unless a percentile needs more of them."""
 DRAWS = 1000
-LOOKS = 2
-"""Times that a certificate looks before it stops: each has half of the error that requests may bring."""
+LOOK_SHARES = 0.8, 0.2
+"""A certificate looks twice at most: of the error that requests may bring, the first look has so much, the second the
+rest. By halves p99 would need 437 requests, which are 2.2 times the calls of a median's certificate."""
 
 P95_CALLS = 130
 """Fewest calls of one kind for which their own 95th percentile is reported."""
@@ -42,17 +46,29 @@ Rounds = tuple[tuple[float, ...], ...]
 """Milliseconds of each round's requests; a round's n-th request is the same for candidate and dense model."""
 
 
-def requests_needed(percentile: float) -> int:
-    """Fewest requests whose slowest lies above the percentile with a chance of 98.75 %: 7, 42, 86, 437 for p50 to p99.
+def requests_needed(percentile: float, tail: float = LOOK_SHARES[0] * (1 - CONFIDENCE) / 2) -> int:
+    """Fewest requests whose slowest lies above the percentile with a chance of 98 %: 6, 38, 77, 390 for p50 to p99.
 
     With fewer of them nothing bounds it from above, whatever its distribution (Wilks 1941).
+
+    Args:
+        percentile: e.g. 95.
+        tail: chance that it lies above all of them.
     """
-    return math.ceil(math.log(_tail(CONFIDENCE)) / math.log(percentile / 100))
+    return math.ceil(math.log(tail) / math.log(percentile / 100))
 
 
-def pairs_of(percentile: float | None, rounds: int) -> int:
-    """Timed pairs of each of so many rounds, where nothing else is asked: of one call (None), or of requests."""
-    return PAIRS if percentile is None else max(REQUESTS, -(-requests_needed(percentile) // rounds))
+def pairs_of(percentile: float | None, rounds: int, longer: float = 1.0) -> int:
+    """Timed pairs of each of so many rounds, where nothing else is asked.
+
+    Args:
+        percentile: of requests, the highest that is asked; None: one call is timed.
+        rounds: fresh processes.
+        longer: how many times the call of median lengths a request, or a batch of them, decodes on average.
+    """
+    if percentile is None:
+        return PAIRS
+    return max(min(REQUESTS, int(TIMES * PAIRS / longer)), -(-requests_needed(percentile) // rounds))
 
 
 def check_enough(
@@ -104,6 +120,7 @@ def bounds(
     *,
     dense: Rounds | None = None,
     scale: float = 1.0,
+    second_look: bool = False,
     effect: OccasionEffect | None = None,
     occasions: tuple[int, ...] = (),
     confidence: float = CONFIDENCE,
@@ -115,6 +132,7 @@ def bounds(
         percentile: e.g. 95.
         dense: the dense model's, request by request: then it is the share that is bounded.
         scale: widening of the half-width (`PEEKING_SCALE` under a stopping rule).
+        second_look: a first one, at fewer rounds, left it open.
         effect: how far a device's speed moves between occasions (None: it does not, as shares).
         occasions: the occasion of each round, in time order (empty: one for all).
         confidence: of the bounds.
@@ -124,32 +142,33 @@ def bounds(
     kept = [(own, ref, at) for own, ref, at in zip(rounds, beside, where, strict=True) if own]
     runs, references = _flat([own for own, _, _ in kept]), _flat([ref for _, ref, _ in kept])
     usable = np.isfinite(runs).all() and np.isfinite(references).all() and (runs > 0).all() and (references > 0).all()
-    if runs.size < requests_needed(percentile) or not usable:
+    tail = LOOK_SHARES[second_look] * (1 - confidence) / 2
+    if runs.size < requests_needed(percentile, tail) or not usable:
         return UNKNOWN
-    logs = [np.log(runs), np.log(references)][: 1 if dense is None else 2]
-    sizes = [len(own) for own, _, _ in kept]
-    centre = float(_statistic([x[None] for x in logs], percentile)[0])
-    drawn = _statistic([x[_drawn(tuple(sizes))] for x in logs], percentile)
-    tail = _tail(confidence)
-    low, high = np.quantile(drawn, [tail, 1 - tail]) - centre
-    level = logs[0] if dense is None else logs[0] - logs[1]
-    levels = [float(part.mean()) for part in np.split(level, np.cumsum(sizes)[:-1])]
-    half = intervals.level_half_width(
-        levels, [at for *_, at in kept], scale=scale, effect=effect, confidence=confidence
-    )
-    lower, upper = math.hypot(min(0.0, float(low)), half), math.hypot(max(0.0, float(high)), half)
+    sizes = tuple(len(own) for own, _, _ in kept)
+    own_N, dense_N = np.log(runs), np.log(references)
+    if dense is None:
+        levels_N, centre, (low, high) = (
+            own_N,
+            float(np.percentile(own_N, percentile)),
+            intervals.order_bounds(own_N, percentile, tail),
+        )
+    else:
+        levels_N, at = own_N - dense_N, _drawn(sizes)
+        centre = float(_share(own_N[None], dense_N[None], percentile)[0])
+        low, high = np.quantile(_share(own_N[at], dense_N[at], percentile), [tail, 1 - tail])
+    levels = [float(part.mean()) for part in np.split(levels_N, np.cumsum(sizes)[:-1])]
+    when = [occasion for *_, occasion in kept]
+    half = intervals.level_half_width(levels, when, scale=scale, effect=effect, confidence=confidence)
+    lower, upper = math.hypot(max(0.0, centre - low), half), math.hypot(max(0.0, high - centre), half)
     return math.exp(centre - lower), math.exp(centre + upper)
 
 
-def _statistic(logs_SN: Sequence[npt.NDArray[np.float64]], percentile: float) -> npt.NDArray[np.float64]:
-    """log of the percentile, or of the share that the first is of the second; one per row."""
-    first, *second = (np.percentile(x, percentile, axis=1) for x in logs_SN)
-    return first - second[0] if second else first
-
-
-def _tail(confidence: float) -> float:
-    """Share of the draws that lies beyond each bound."""
-    return (1 - confidence) / 2 / LOOKS
+def _share(
+    own_SN: npt.NDArray[np.float64], dense_SN: npt.NDArray[np.float64], percentile: float
+) -> npt.NDArray[np.float64]:
+    """log of the share that a percentile is of the dense model's, one per row of logs."""
+    return np.asarray(np.percentile(own_SN, percentile, axis=1) - np.percentile(dense_SN, percentile, axis=1))
 
 
 @lru_cache(maxsize=8)

@@ -106,6 +106,8 @@ class Plan(Told):
     """Of requests, which one the latencies are; None: one call is timed."""
     requests: int | None = None
     """That a certificate times of each point."""
+    certify_times: float | None = None
+    """Their decoding, in times that of as many rounds of one call."""
     reference: Reference | None = None
 
     def begun(self) -> Summary:

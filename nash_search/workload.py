@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from statistics import mean
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
@@ -10,7 +11,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, fiel
 from nash_search.budget import as_percentile
 from nash_search.recipes import Frozen, Knobs
 from nash_search.runtimes import Runtime
-from nash_search.traffic import Request, Traffic
+from nash_search.traffic import MOST, Request, Traffic
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -50,6 +51,13 @@ class Workload(Frozen):
         if self.traffic is None:
             return "pairs"
         return "requests" if self.batch_size == 1 else "batches"
+
+    @property
+    def longer(self) -> float:
+        """How many times the call of median lengths a request, or a batch of them, decodes on average."""
+        if self.traffic is None:
+            return 1.0
+        return mean(call.output_tokens for call in self.calls(MOST, 0)) / self.output_tokens
 
     def calls(self, count: int, turn: int) -> tuple[Workload, ...]:
         """The fixed calls that one round times in turn: this one, or the requests that it draws of the traffic.

@@ -47,6 +47,7 @@ def test_a_batch_is_filled_by_chance_and_padded_as_a_server_pads_it():
         assert call.traffic is None and call.batch_size == 4
     few = served.model_copy(update={"traffic": Traffic.counted(Counter({Request(3, 4): 2}), "few")})
     assert few.calls(9, 0) == (Workload(input_tokens=3, output_tokens=4, batch_size=4),) * 2
+    assert served.longer > served.model_copy(update={"batch_size": 1}).longer > 1.0 == call.longer
     assert (few.units, few.calls(9, 0)[0].units) == ("batches", "pairs")
 
 

@@ -91,7 +91,6 @@ def measure(
     for config in timed.values():
         check_workload(asked.workload, config)
     check_traffic(asked)
-    timing = {"rounds": rounds, "pairs": pairs or pairs_of(asked.highest if asked.of_requests else None, rounds)}
     requests: Traffic | None = None
     if asked.traffic not in (DATA, FIXED):
         limits = [limit for each in timed.values() if (limit := models.positions(each)) is not None]
@@ -99,7 +98,7 @@ def measure(
         requests = traffic.of_file(
             Path(asked.traffic), asked.task, lambda: models.load_tokenizer(counted_by), min(limits, default=None)
         )
-        check_enough(asked.highest, requests, rounds=timing["rounds"], pairs=timing["pairs"])
+        check_enough(asked.highest, requests, rounds=rounds, pairs=pairs or pairs_of(asked.highest, rounds))
     with quiet_libraries():
         from nash_search.latency.measurement import document, rows
         from nash_search.latency.workload import of_traffic
@@ -108,20 +107,21 @@ def measure(
         from nash_search.search.summary import fidelity_told
 
         asked = timings.as_certified(path, asked)
-        if pairs is None and asked.of_requests:
-            timing["pairs"] = pairs_of(asked.highest, rounds)
         workload, source = timings.workload_of(path, asked)
         if asked.traffic == DATA:
             requests = timings.traffic_of_data(path, asked)
         if requests is not None:
             workload = of_traffic(workload, requests)
-            check_enough(asked.highest, requests, rounds=rounds, pairs=timing["pairs"], units=workload.units)
+        pairs = pairs or pairs_of(asked.highest if asked.of_requests else None, rounds, workload.longer)
+        if requests is not None:
+            check_enough(asked.highest, requests, rounds=rounds, pairs=pairs, units=workload.units)
         if not quiet:
             told = [("device", workload.device), ("one call", one_call(workload))]
             _tell(told + ([("lengths", source)] if workload.traffic is None else []))
         kept = timings.fidelity_of(path, workload, asked)
         if (kept or workload.quantize != "none") and not quiet:
             _tell([("quality", kept.words if kept else "not compared with float32's: name the data with --data")])
+        timing = {"rounds": rounds, "pairs": pairs}
         found = timings.measure_folder(path, against, workload, budgets=asked.budgets, results=results, **timing)
         found = found.at(asked.percentile)
     if not quiet:

@@ -86,9 +86,10 @@ def measure_fresh(
     session = _Session(dense, workload, pairs, inputs, limit_s, drawn)
     scale = PEEKING_SCALE if asked else 1.0
 
-    def joined(parts: Mapping[str, Sequence[Latency]], least: int) -> dict[str, Latency]:
+    def joined(parts: Mapping[str, Sequence[Latency]], least: int, *, second: bool = False) -> dict[str, Latency]:
         now = {name: _joined(found, workload, least, scale, effect) for name, found in parts.items()}
-        return {name: pooled(earlier.get(name), latency) for name, latency in now.items()}
+        looked = {name: latency.model_copy(update={"second_look": second}) for name, latency in now.items()}
+        return {name: pooled(earlier.get(name), latency) for name, latency in looked.items()}
 
     planned = rounds
     found: dict[str, list[Latency]] = {name: [] for name in paths}
@@ -99,7 +100,7 @@ def measure_fresh(
     if open_names and planned > rounds:
         more = {name: found[name] for name in open_names}
         session.run(more, {name: paths[name] for name in open_names}, planned, on_round)
-        results |= joined(more, rounds)
+        results |= joined(more, rounds, second=True)
     if dense_folder is None:
         return {
             n: r.model_copy(update={"details": r.details | {"paired_with_itself": True}}) for n, r in results.items()

@@ -84,6 +84,8 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
     if plan.requests is not None:
         units = plan.workload.units if plan.workload is not None else "requests"
         words = f"by {plan.requests} {units} of each point, {view.percentile} and others of the same ones"
+        if plan.certify_times is not None:
+            words += f"; {plan.certify_times:.1f} times the decoding of a certificate of one call"
         rows.append(("certifies", words))
     elif plan.certifies is not None and plan.percentile is None:  # of requests only their timings show how far
         rows.append(("certifies", certifies_words(plan.certifies)))

@@ -48,9 +48,10 @@ def latencies(
     asked = [r for r in records if key_of(r) not in found]
     if not asked:
         return found
-    settings = {"rounds": config.certify_rounds, "pairs": certified_pairs(config)}
+    call = evaluator.workload()
+    settings = {"rounds": config.certify_rounds, "pairs": certified_pairs(config, call.longer)}
     looks = 1 + max((looked[key].looks for key in map(key_of, asked) if key in looked), default=0)
-    say("certify", {"points": len(asked), **settings, "looks": looks, "units": evaluator.workload().units})
+    say("certify", {"points": len(asked), **settings, "looks": looks, "units": call.units})
     timed = evaluator.time_fresh(
         {key_of(r): scratch[key_of(r)] for r in asked},
         open_questions(asked, config.budgets),

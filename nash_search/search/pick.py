@@ -96,7 +96,7 @@ def _again(
             folders,
             {key: [budget] for key in folders},
             rounds=config.certify_rounds,
-            pairs=certified_pairs(config, budget.percentile),
+            pairs=certified_pairs(config, evaluator.workload().longer, budget.percentile),
             limit_s=LIMIT_S,
             effect=margins.learnt(folder, evaluator.fingerprint()),
             before=(before := found.latencies()),

@@ -21,6 +21,7 @@ from nash_search.files import sqlite_url, take_place, write_atomic
 from nash_search.intervals import OccasionEffect
 from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, Yardstick, table_of
+from nash_search.percentiles import PAIRS
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
 from nash_search.search import calibration, feasibility, margins, probe, spending
@@ -272,15 +273,24 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         fitted=spends.length,
         **spending.estimate(case, case.config, spends.trial, records, load_s),
         reference=reference(facts),
-        **of_requests(config, config.certify_rounds * certified_pairs(config)),
+        **of_requests(config, case.workload),
     )
 
 
-def of_requests(config: SearchConfig, requests: int | None = None) -> dict[str, Any]:
-    """Of a document: the percentile that its latencies are, and of how many requests; nothing of one call."""
+def of_requests(config: SearchConfig, call: Workload | None = None) -> dict[str, Any]:
+    """Of a document: the percentile that its latencies are; nothing of one call.
+
+    Args:
+        config: budgets, rounds and pairs.
+        call: of a plan, whose certificate's requests are counted.
+    """
     if not config.of_requests:
         return {}
-    return {"percentile": config.percentile} | ({"requests": requests} if requests else {})
+    found: dict[str, Any] = {"percentile": config.percentile}
+    if call is not None:
+        pairs = certified_pairs(config, call.longer)
+        found |= {"requests": config.certify_rounds * pairs, "certify_times": pairs * call.longer / PAIRS}
+    return found
 
 
 def reference(facts: StudyFacts) -> Reference:

@@ -50,7 +50,7 @@ def check_requests(config: SearchConfig, evaluator: Evaluator) -> None:
     check_traffic(config)
     call = evaluator.workload()
     if call.traffic is not None:
-        timing = {"rounds": config.certify_rounds, "pairs": certified_pairs(config)}
+        timing = {"rounds": config.certify_rounds, "pairs": certified_pairs(config, call.longer)}
         check_enough(config.highest, call.traffic, flag="--certify-", units=call.units, **timing)
 
 

@@ -262,7 +262,7 @@ def remeasure_study(
     workload = old.workload.model_copy(update={"device": devices.resolve(request.device).name})
     folders = {p.checkpoint: folder / p.checkpoint for p in known.points}
     if pairs is None:
-        pairs = pairs_of(None if workload.traffic is None else old.percentile, rounds)
+        pairs = pairs_of(None if workload.traffic is None else old.percentile, rounds, workload.longer)
     found = latency.measure_fresh(
         folders,
         against or dense_of(known.dense_checkpoint, folder),

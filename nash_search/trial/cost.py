@@ -117,16 +117,18 @@ def mean_wall_s(records: Sequence[TrialRecord]) -> float | None:
     return sum(spent) / len(spent) if spent else None
 
 
-def certified_pairs(config: SearchConfig, percentile: float = MEDIAN) -> int:
+def certified_pairs(config: SearchConfig, longer: float = 1.0, percentile: float = MEDIAN) -> int:
     """Timed pairs of a point in each certifying process; of requests, as many as the highest percentile needs.
 
     Args:
         config: rounds, budgets, and the pairs where they were named.
+        longer: `Workload.longer`; by default as many requests as there are at most, for an estimate from above.
         percentile: another that is asked for too.
     """
     if config.certify_pairs is not None:
         return config.certify_pairs
-    return pairs_of(max(config.highest, percentile) if config.of_requests else None, config.certify_rounds)
+    highest = max(config.highest, percentile) if config.of_requests else None
+    return pairs_of(highest, config.certify_rounds, longer)
 
 
 def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front: int = FRONT) -> float:

@@ -27,12 +27,12 @@ def flags(budgets: list[str], percentile: str | None, traffic: str | None) -> di
         ([], None, None, ([], 50, "fixed", PAIRS)),
         (["40"], None, None, (["40"], 50, "fixed", PAIRS)),
         (["40"], "95", None, (["40@p95"], 95, "data", REQUESTS)),
-        (["50%@p99"], "95", "log.jsonl", (["50%@p99"], 95, "log.jsonl", 88)),
-        (["50%@p99", "40"], None, None, (["50%@p99", "40"], 99, "data", 88)),
+        (["50%@p99"], "95", "log.jsonl", (["50%@p99"], 95, "log.jsonl", 78)),
+        (["50%@p99", "40"], None, None, (["50%@p99", "40"], 99, "data", 78)),
         ([], "p95", None, ([], 95, "data", REQUESTS)),
         ([], None, "data", ([], 50, "data", REQUESTS)),
-        (["40", "60@p99"], "95", None, (["40@p95", "60@p99"], 95, "data", 88)),
-        (["40", "60@p99"], None, None, (["40", "60@p99"], 50, "data", 88)),
+        (["40", "60@p99"], "95", None, (["40@p95", "60@p99"], 95, "data", 78)),
+        (["40", "60@p99"], None, None, (["40", "60@p99"], 50, "data", 78)),
         (["40@p50"], None, None, (["40@p50"], 50, "data", REQUESTS)),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_traffic_file_is_checked_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text('{"input_tokens": 4, "output_tokens": 6}\n' * 85)
+    log.write_text('{"input_tokens": 4, "output_tokens": 6}\n' * 76)
     asked = ["measure", str(teacher_folder()), "--batch-size", "1", "--traffic", str(log)]
 
     def said(*more: str) -> str:
@@ -94,12 +94,13 @@ def test_a_traffic_file_is_checked_before_anything_is_loaded(
         assert not told.out
         return told.err
 
-    few = "nash-search: error: p95 needs at least 86 requests, but got 85"
-    assert said("--percentile", "95").startswith(few)
+    words = "nash-search: error: p95 needs at least 77 requests, but got 76"
+    assert said("--percentile", "95").startswith(words)
     assert "input_tokens must be left out where requests have their own lengths, but got 9" in said(
         "--input-tokens", "9"
     )
-    assert "rounds of 3 (--pairs): give --pairs 4" in said("--rounds", "2", "--pairs", "3")
+    few = ("--percentile", "90", "--rounds", "2", "--pairs", "3")
+    assert "p90 needs at least 38 requests, but got 2 rounds of 3 (--pairs): give --pairs 19" in said(*few)
     log.write_text('{"input_tokens": 4, "output_tokens": 60000}\n')
     assert "output_tokens must be from 1 to 16384, but got 60000" in said()
 
@@ -110,13 +111,13 @@ def test_a_checkpoint_is_timed_on_a_log_of_requests(tmp_path: Path, capsys: pyte
     rows = [{"input_tokens": 3 + i % 5, "output_tokens": 2 + i % 20} for i in range(100)]
     log.write_text("\n".join(map(json.dumps, rows)))
     asked = ["measure", str(teacher_folder()), "--against", str(teacher_folder()), "--batch-size", "3", "--json"]
-    timed = ["--rounds", "2", "--pairs", "43", "--results", str(tmp_path)]
+    timed = ["--rounds", "2", "--pairs", "39", "--results", str(tmp_path)]
     assert main([*asked, *timed, "--traffic", str(log), "--budget-ms", "0.01@p95", "--budget-ms", "0.01"]) == 3
     told = capsys.readouterr()
     found = json.loads(told.out.strip().splitlines()[-1])
-    assert len(found["runs_ms"]) == len(found["dense_runs_ms"]) == 86 and found["percentile"] == 95
+    assert len(found["runs_ms"]) == len(found["dense_runs_ms"]) == 78 and found["percentile"] == 95
     assert found["latency_ms"] == found["percentiles"]["95"]["latency_ms"] > found["percentiles"]["50"]["latency_ms"]
-    assert found["percentiles"]["99"] is None and "p99  needs at least 437 batches, but got 86" in told.err
+    assert found["percentiles"]["99"] is None and "p99  needs at least 390 batches, but got 78" in told.err
     assert found["workload"]["traffic"]["of"] == 100 and "a batch of 3 of 100 requests of" in told.err
     assert found["lower_ms"] < found["latency_ms"] < found["upper_ms"]
     assert found["verdicts"] == {"0.01@p95": "missed", "0.01": "missed"} and found["verdict"] is None
