@@ -1,4 +1,4 @@
-"""The table of model families: one row for everything that differs between T5, BART, Marian and the others.
+"""The table of model families: one row for everything that differs between T5, BART, T5Gemma and the others.
 
 A family is a `config.model_type`; a model of type `nash_*` (already narrowed) belongs to the family after the prefix.
 Preflight, generation settings, the pruner, fine-tuning from scratch and the engines ask the row; a family that is not
@@ -27,7 +27,8 @@ PREFIX = "nash_"
 class Layout:
     """Names of config fields and modules that several families share.
 
-    Modules are named from a block of the encoder or decoder on; tensors have the same names.
+    A field of a config within the config is named by its path (`encoder.head_dim`). Modules are named from a block of
+    the encoder or decoder on; tensors have the same names.
     """
 
     encoder_depth_key: str
@@ -42,6 +43,8 @@ class Layout:
     """Config field with the width of the encoder's FFN."""
     encoder_ffn_key: str | None
     """The same where it says nothing about the decoder, so that it can express a uniform width (None: it does)."""
+    width_key: str = "d_model"
+    """Config field with the model's width."""
     blocks: str
     """The blocks of the encoder or decoder."""
     self_attention: str
@@ -51,6 +54,8 @@ class Layout:
     value: str
     head_width: str
     """Attribute of an attention with the width of a head."""
+    embeddings: str = "shared"
+    """The table of input tokens."""
     ffn_in: tuple[str, ...]
     """First matrices that an encoder block's FFN may have."""
     ffn_out: str
@@ -91,7 +96,41 @@ BART_LAYOUT = Layout(
     ffn_in=("fc1",),
     ffn_out="fc2",
 )
-LAYOUTS = (T5_LAYOUT, BART_LAYOUT)
+GEMMA_LAYOUT = Layout(
+    encoder_depth_key="encoder.num_hidden_layers",
+    decoder_depth_key="decoder.num_hidden_layers",
+    heads_keys=("encoder.num_attention_heads", "decoder.num_attention_heads"),
+    head_width_key="encoder.head_dim",
+    ffn_key="encoder.intermediate_size",
+    encoder_ffn_key="encoder.intermediate_size",
+    width_key="encoder.hidden_size",
+    blocks="layers",
+    self_attention="self_attn",
+    cross_attention="cross_attn",
+    query="q_proj",
+    key="k_proj",
+    value="v_proj",
+    head_width="head_dim",
+    embeddings="encoder.embed_tokens",
+    ffn_in=("mlp.gate_proj", "mlp.up_proj"),
+    ffn_out="down_proj",
+)
+LAYOUTS = (T5_LAYOUT, BART_LAYOUT, GEMMA_LAYOUT)
+
+
+def setting(config: Any, key: str) -> Any:
+    """A field of a config, or of its JSON, by its path; None: it has none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+    return config
+
+
+def use_setting(config: Any, key: str, value: Any) -> None:
+    """Set a field of a config by its path."""
+    *path, name = key.split(".")
+    for part in path:
+        config = getattr(config, part)
+    setattr(config, name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +144,12 @@ class Family:
     narrow: str
     """Class of `modeling_nash` whose encoder blocks may differ in size."""
     layout: Layout
-    positions: Literal["relative", "learned", "sinusoidal", "growing_sinusoidal"]
+    positions: Literal["relative", "rotary", "learned", "sinusoidal", "growing_sinusoidal"]
     """How a token's position is told. Learned and sinusoidal tables end at `max_position_embeddings`."""
-    outputs_begin_with: Literal["named", "padding", "last_label"] = "named"
-    """The decoder's first token where the config leaves it open: the padding token; the labels' last token, moved to
-    the front (mBART; `generate` takes the beginning of a sentence instead); or it must be named."""
+    outputs_begin_with: Literal["named", "padding", "beginning", "last_label"] = "named"
+    """The decoder's first token where the config leaves it open: the padding token; the beginning of a sentence; the
+    labels' last token, moved to the front (mBART; `generate` takes the beginning of a sentence instead); or it must be
+    named."""
     first_block_has_bias: bool = False
     """The first block computes the relative position bias of all blocks."""
     post_norm: bool = False
@@ -163,9 +203,9 @@ class Family:
             InvalidInput: naming the field and the reason.
         """
         for name, values, why in self.requires:
-            if settings.get(name) not in values:
+            if setting(settings, name) not in values:
                 rule = f"{name} of {self.model_type} must be {shown(values[0])} in config.json ({why})"
-                raise InvalidInput(f"{rule}, but got {shown(settings.get(name))}", where=where)
+                raise InvalidInput(f"{rule}, but got {shown(setting(settings, name))}", where=where)
 
     def check_engine(self, runtime: str) -> None:
         """Refuse a runtime that cannot say this family.
@@ -183,7 +223,10 @@ class Family:
 
     def use_decoder_blocks(self, model: Any, blocks: Any) -> None:
         """Let the decoder run with these blocks (an `nn.ModuleList`)."""
-        setattr(model.get_decoder(), self.layout.blocks, blocks)
+        decoder = model.get_decoder()
+        setattr(decoder, self.layout.blocks, blocks)
+        if getattr(decoder.config, "layer_types", None):  # a block's mask is chosen by its place
+            decoder.config.layer_types = [block.attention_type for block in blocks]
 
     def decoder_attentions(self, block: Any) -> tuple[Any, Any]:
         """Self- and cross-attention of one decoder block."""
@@ -199,6 +242,12 @@ def _t5(model_type: str, title: str, narrow: str, **differs: Any) -> Family:
 def _bart(model_type: str, title: str, narrow: str, **differs: Any) -> Family:
     row: dict[str, Any] = {"positions": "learned", **differs}
     return Family(model_type=model_type, title=title, narrow=narrow, layout=BART_LAYOUT, **row)
+
+
+def _gemma(model_type: str, title: str, narrow: str, **differs: Any) -> Family:
+    row: dict[str, Any] = {"layout": GEMMA_LAYOUT, "positions": "rotary", "outputs_begin_with": "beginning"}
+    row |= {"engines": (), **differs}
+    return Family(model_type=model_type, title=title, narrow=narrow, **row)
 
 
 FAMILIES: dict[str, Family] = {
@@ -251,6 +300,7 @@ FAMILIES: dict[str, Family] = {
         ),
         _bart("marian", "Marian (OPUS-MT)", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
         _bart("m2m_100", "M2M100, NLLB", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
+        _gemma("t5gemma", "T5Gemma", "NashT5GemmaForConditionalGeneration"),
         _bart("whisper", "Whisper", "NashWhisperForConditionalGeneration", reads_text=False, engines=()),
     )
 }
@@ -295,16 +345,3 @@ def family_of(model_or_config: Any) -> Family:
     if model_or_config is not config and not isinstance(model_or_config, family.stock_class):
         raise InvalidInput(f"model must be a {family.stock_class.__name__}, but got {type(model_or_config).__name__}")
     return family
-
-
-def layout_of(model: Any) -> Layout:
-    """The layout of a model that is only timed, in the table or not.
-
-    Raises:
-        InvalidInput: it is built in none of the known ways.
-    """
-    decoder = model.get_decoder()
-    for layout in LAYOUTS:
-        if hasattr(decoder, layout.blocks):
-            return layout
-    raise InvalidInput(f"model must be built like a T5 or a BART, but got {type(model).__name__}")

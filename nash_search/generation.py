@@ -259,8 +259,10 @@ def _start(config: Mapping[str, Any], found: Mapping[str, Any], file: str, where
     if start is None and begins_with == "padding":
         start = config.get("pad_token_id", 0)
         start = found.get("pad_token_id") or 0 if start is None else start
-    if start is None and begins_with == "last_label":
+    if start is None and begins_with in ("beginning", "last_label"):
         start = found.get("bos_token_id")
+    if start is None and begins_with == "beginning":
+        start = config.get("bos_token_id")
     if start is None or not _whole(start):
         what = f"{file} must name decoder_start_token_id (what outputs begin with), but got {shown(start)}"
         raise InvalidInput(what, where=where, fix="add it to config.json and generation_config.json")

@@ -106,7 +106,7 @@ def _is_in(model: Any, dtype: str) -> bool:
     def fits(name: str, tensor: torch.Tensor) -> bool:
         return tensor.dtype == (torch.float32 if kept & set(name.split(".")) else wanted)
 
-    named = [*model.named_parameters(), *model.named_buffers()]
+    named = model.state_dict().items()  # rotary frequencies, which no file holds, are float32 in every precision
     return all(fits(name, tensor) for name, tensor in named if tensor.is_floating_point())
 
 

@@ -41,13 +41,15 @@ class BlockParts(NamedTuple):
 
     @property
     def heads(self) -> int:
-        names = ("n_heads", "num_attention_heads", "num_heads")
-        return int(next(getattr(self.counted, name) for name in names if hasattr(self.counted, name)))
+        """Heads that can go; where several queries share a key (grouped-query attention), such groups."""
+        names = ("key_value_proj_dim", "attention_head_size", "head_dim")
+        width = next(getattr(self.counted, name) for name in names if hasattr(self.counted, name))
+        return int(self.attention.get_submodule(self.attention_in[1]).out_features // width)
 
     @property
     def head_width(self) -> int:
-        names = ("key_value_proj_dim", "attention_head_size", "head_dim")
-        return int(next(getattr(self.counted, name) for name in names if hasattr(self.counted, name)))
+        """Columns of the output projection that are one head's, or one group's."""
+        return int(self.attention.get_submodule(self.attention_out).in_features // self.heads)
 
     @property
     def neurons(self) -> int:
@@ -59,6 +61,9 @@ def block_parts(block: Any) -> BlockParts:
     if hasattr(block, "self_attn") and hasattr(block.self_attn, "self"):
         names = ("self.query", "self.key", "self.value")
         return BlockParts(block.self_attn, names, "output", block, ("fc1",), "fc2")
+    if hasattr(block, "mlp"):
+        names = ("q_proj", "k_proj", "v_proj")
+        return BlockParts(block.self_attn, names, "o_proj", block.mlp, ("gate_proj", "up_proj"), "down_proj")
     if hasattr(block, "self_attn"):
         return BlockParts(block.self_attn, ("q_proj", "k_proj", "v_proj"), "out_proj", block, ("fc1",), "fc2")
     attention, dense = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
@@ -72,43 +77,48 @@ def encoder_blocks(model: Any) -> Any:
     return encoder.block if hasattr(encoder, "block") else encoder.layers
 
 
-def _kept(parameter: Any, kept: Any, dim: int) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().index_select(dim, kept), requires_grad=parameter.requires_grad)
-
-
 def narrow_block(block: Any, kept_heads: list[int], kept_neurons: list[int]) -> None:
-    """Keep these heads and FFN neurons of one encoder block, in place; works on the meta device."""
+    """Keep these heads (or groups of them) and FFN neurons of one encoder block, in place; works on the meta device."""
     attention, attention_in, attention_out, ffn, ffn_in, ffn_out = parts = block_parts(block)
-    device, width = getattr(ffn, ffn_out).weight.device, parts.head_width
-    heads = torch.tensor(kept_heads, device=device)
-    rows = torch.tensor([h * width + i for h in kept_heads for i in range(width)], device=device)
-    neurons = torch.tensor(kept_neurons, device=device)
-    if len(kept_heads) < parts.heads:
-        _keep_rows(attention, attention_in, attention_out, rows)
+    heads, neurons = parts.heads, parts.neurons
+    if len(kept_heads) < heads:
+        _keep(attention, attention_in, attention_out, kept_heads, heads)
+        columns = attention.get_submodule(attention_out).in_features
         if getattr(attention, "has_relative_attention_bias", False):
             table = attention.relative_attention_bias
-            table.weight, table.embedding_dim = _kept(table.weight, heads, 1), len(kept_heads)
+            table.weight, table.embedding_dim = _kept(table.weight, kept_heads, 1), len(kept_heads)
         if hasattr(attention, "n_heads"):
-            attention.n_heads, attention.inner_dim = len(kept_heads), len(rows)
+            attention.n_heads, attention.inner_dim = len(kept_heads), columns
         elif parts.counted is not attention:
-            parts.counted.num_attention_heads, parts.counted.all_head_size = len(kept_heads), len(rows)
-        else:
-            attention.num_heads, attention.embed_dim = len(kept_heads), len(rows)  # MVP reads the latter
+            parts.counted.num_attention_heads, parts.counted.all_head_size = len(kept_heads), columns
+        elif hasattr(attention, "num_heads"):  # T5Gemma's counts its projections' rows
+            attention.num_heads, attention.embed_dim = len(kept_heads), columns  # MVP reads the latter
         if type(attention) is PegasusXGlobalLocalAttention:
             attention.__class__ = NashPegasusXAttention
-    if len(kept_neurons) < parts.neurons:
-        _keep_rows(ffn, ffn_in, ffn_out, neurons)
+    if len(kept_neurons) < neurons:
+        _keep(ffn, ffn_in, ffn_out, kept_neurons, neurons)
 
 
-def _keep_rows(module: Any, names_in: tuple[str, ...], name_out: str, kept: Any) -> None:
-    """Slice the rows of the input projections and the columns of the output projection."""
+def _keep(module: Any, names_in: tuple[str, ...], name_out: str, units: list[int], total: int) -> None:
+    """Slice the rows of the input projections and the columns of the output projection to some of all units."""
     for name in names_in:
         linear = module.get_submodule(name)
-        linear.weight, linear.out_features = _kept(linear.weight, kept, 0), len(kept)
+        rows = _places(units, linear.out_features // total)
+        linear.weight, linear.out_features = _kept(linear.weight, rows, 0), len(rows)
         if linear.bias is not None:
-            linear.bias = _kept(linear.bias, kept, 0)
+            linear.bias = _kept(linear.bias, rows, 0)
     linear = module.get_submodule(name_out)
-    linear.weight, linear.in_features = _kept(linear.weight, kept, 1), len(kept)
+    columns = _places(units, linear.in_features // total)
+    linear.weight, linear.in_features = _kept(linear.weight, columns, 1), len(columns)
+
+
+def _places(units: list[int], width: int) -> list[int]:
+    return [unit * width + place for unit in units for place in range(width)]
+
+
+def _kept(parameter: Any, places: list[int], dim: int) -> nn.Parameter:
+    kept = parameter.detach().index_select(dim, torch.tensor(places, device=parameter.device))
+    return nn.Parameter(kept, requires_grad=parameter.requires_grad)
 
 
 _buckets: tuple[Any, Any] = (None, None)  # last (key, buckets): blocks of one forward ask for the same
@@ -304,6 +314,9 @@ class NashMarianMTModel(Narrow, transformers.MarianMTModel): ...
 
 
 class NashM2M100ForConditionalGeneration(Narrow, transformers.M2M100ForConditionalGeneration): ...
+
+
+class NashT5GemmaForConditionalGeneration(Narrow, transformers.T5GemmaForConditionalGeneration): ...
 
 
 class NashWhisperForConditionalGeneration(Narrow, transformers.WhisperForConditionalGeneration): ...

@@ -32,6 +32,7 @@ from tests.pruner import tiny
 PACKAGE = Path(families.__file__).parent
 WORDS = {
     "t5",
+    "t5gemma",
     "mt5",
     "umt5",
     "bart",

@@ -87,7 +87,9 @@ def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
     head = model.get_output_embeddings()
     logits: torch.Tensor = head(states.to(head.weight.dtype))
     bias = getattr(model, "final_logits_bias", None)  # BART, mBART, Pegasus, Marian
-    return logits if bias is None else logits + bias
+    logits = logits if bias is None else logits + bias
+    cap = getattr(model.get_decoder().config, "final_logit_softcapping", None)  # T5Gemma
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch
 from nash_search import loading, modeling_nash
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
-from nash_search.families import Family, family_of
+from nash_search.families import Family, family_of, use_setting
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
 from nash_search.records import Shapes
@@ -66,8 +66,9 @@ def keep_decoder_blocks(model: Any, kept: Sequence[int]) -> Any:
         attention, _ = family.decoder_attentions(blocks[0])
         attention.relative_attention_bias = first_attention.relative_attention_bias
         attention.has_relative_attention_bias = True
-    setattr(student.config, family.layout.decoder_depth_key, len(kept))
-    if decoder.config is not student.config:  # T5's decoder has a copy in which `num_layers` is its own depth
+    family.use_decoder_blocks(student, blocks)
+    use_setting(student.config, family.layout.decoder_depth_key, len(kept))
+    if hasattr(decoder.config, "num_layers"):  # T5's decoder has a copy in which `num_layers` is its own depth
         setattr(decoder.config, family.layout.decoder_depth_key, len(kept))
         decoder.config.num_layers = len(kept)
     _keep_timing(student.generation_config, kept)
@@ -176,7 +177,7 @@ def _cut(
     if is_narrow(student):
         _note_shapes(student.config, encoder=sizes)
     elif family.layout.encoder_ffn_key is not None:
-        setattr(student.config, family.layout.encoder_ffn_key, sizes[0]["ffn"])
+        use_setting(student.config, family.layout.encoder_ffn_key, sizes[0]["ffn"])
 
 
 def _check_kept(name: str, kept: Kept, totals: Sequence[int]) -> None:

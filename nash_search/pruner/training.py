@@ -152,7 +152,7 @@ def in_bf16(precision: Precision, model: Any, device: torch.device) -> bool:
     """
     if precision != "auto":
         return precision == "bf16"
-    if getattr(model.config, "hidden_size", 0) < WIDE:
+    if model.get_input_embeddings().embedding_dim < WIDE:
         return False
     return torch.cuda.is_bf16_supported(False) if device.type == "cuda" else bool(torch.cpu._is_amx_tile_supported())
 

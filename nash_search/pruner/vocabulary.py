@@ -62,6 +62,8 @@ def trim_vocabulary(model: Any, kept_ids: Sequence[int]) -> Any:
     for module in trimmed.modules():
         if getattr(module, "padding_idx", None) is not None and not hasattr(module, "make_weights"):
             module.padding_idx = new.get(module.padding_idx)
+        if hasattr(module, "vocab_size"):  # T5Gemma's loss reads it
+            module.vocab_size = len(kept)
     for settings in _settings_of(trimmed):
         _renumber(settings, new)
     return trimmed
@@ -70,7 +72,8 @@ def trim_vocabulary(model: Any, kept_ids: Sequence[int]) -> Any:
 def _embeddings(model: Any) -> list[Any]:
     """Every module with one row per token; several may share one parameter."""
     sides = (model.get_encoder(), model.get_decoder())
-    return [model.base_model.shared, *(side.embed_tokens for side in sides), model.get_output_embeddings()]
+    tables = [model.get_input_embeddings(), *(side.embed_tokens for side in sides), model.get_output_embeddings()]
+    return [*tables, *([model.base_model.shared] if hasattr(model.base_model, "shared") else [])]
 
 
 def _slice_weights(model: Any, kept_K: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search import generation
 from nash_search.errors import InvalidInput, shown
-from nash_search.families import FAMILIES, NOT_YET, PREFIX, Layout, family_type, find_family
+from nash_search.families import FAMILIES, NOT_YET, PREFIX, Layout, family_type, find_family, setting
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks import hub
@@ -216,7 +216,7 @@ def _family(config: Mapping[str, Any], model_type: object, where: str) -> dict[s
         raise InvalidInput(f"model must be one of {', '.join(sorted(FAMILIES))}, but got {kind}", where=where, fix=fix)
     family.check_settings(config, where)
     names = (family.layout.encoder_depth_key, family.layout.decoder_depth_key)
-    layers = [config.get(name) for name in names]
+    layers = [setting(config, name) for name in names]
     if layers[1] is None:
         layers[1] = layers[0]
     for name, value in zip(names, layers, strict=True):
@@ -269,10 +269,10 @@ def _tensors(folder: Path, where: str) -> dict[str, tuple[int, ...]]:
 def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Embedding, projection and depth as the config says them (the rest is checked when weights load)."""
     config, layout = found["config"], FAMILIES[found["model_type"]].layout
-    width, vocabulary = config.get("d_model"), config.get("vocab_size")
+    width, vocabulary = setting(config, layout.width_key), config.get("vocab_size")
     # a base model saved by itself (facebook/bart-base) has no `model.` in its names
     base = "model." if any(name.startswith("model.") for name in tensors) else ""
-    expected: dict[str, tuple[Any, Any]] = {f"{base}shared.weight": (vocabulary, width)}
+    expected: dict[str, tuple[Any, Any]] = {f"{base}{layout.embeddings}.weight": (vocabulary, width)}
     if not FAMILIES[found["model_type"]].reads_text:
         expected = {f"{base}decoder.embed_tokens.weight": (vocabulary, width)}
         expected[f"{base}encoder.embed_positions.weight"] = (config.get("max_source_positions"), width)
@@ -280,7 +280,7 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
         block = f"{base}encoder.{layout.blocks}.0."
         inner = _attention_width(config, layout, where)
         expected[f"{block}{layout.self_attention}.{layout.query}.weight"] = (inner, width)
-        expected |= {f"{block}{name}.weight": (config.get(layout.ffn_key), width) for name in layout.ffn_in}
+        expected |= {f"{block}{name}.weight": (setting(config, layout.ffn_key), width) for name in layout.ffn_in}
     for name, shape in expected.items():
         if name in tensors and tensors[name] != shape:
             what = f"{name} must have the shape {shape} that config.json says, but got {tensors[name]}"
@@ -295,8 +295,8 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
 def _attention_width(config: Mapping[str, Any], layout: Layout, where: str) -> Any:
     """All heads of an encoder block's attention together."""
     if layout.head_width_key is not None:
-        return config.get(layout.heads_keys[0], 0) * config.get(layout.head_width_key, 0)
-    width = config.get("d_model")
+        return (setting(config, layout.heads_keys[0]) or 0) * (setting(config, layout.head_width_key) or 0)
+    width = setting(config, layout.width_key)
     for name in layout.heads_keys:
         heads = config.get(name, 1)
         if isinstance(width, int) and (not isinstance(heads, int) or heads < 1 or width % heads):

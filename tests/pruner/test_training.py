@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import KINDS, model_of
 
+from nash_search.families import family_of, setting
 from nash_search.pruner import training
 from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train
@@ -135,5 +136,6 @@ def test_left_open_it_multiplies_in_bfloat16_where_the_device_has_units_and_the_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_family_says_how_wide_it_is(kind):
-    config = model_of(kind).config
-    assert config.hidden_size == config.d_model > 0
+    model = model_of(kind)
+    width = setting(model.config, family_of(model).layout.width_key)
+    assert model.get_input_embeddings().embedding_dim == width > 0

@@ -49,7 +49,7 @@ def test_logits_of_kept_tokens_stay(kind, untied, tmp_path):
     original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trimmed = trim_vocabulary(model, kept)
     assert trimmed.config.vocab_size == len(kept) == trimmed.get_input_embeddings().num_embeddings
-    assert (trimmed.lm_head.weight is trimmed.get_input_embeddings().weight) == (not untied)
+    assert (trimmed.get_output_embeddings().weight is trimmed.get_decoder().embed_tokens.weight) == (not untied)
     assert_same_logits(model, trimmed, kept)
     assert model.config.vocab_size == VOCABULARY
     assert all(torch.equal(original[name], tensor) for name, tensor in model.state_dict().items())

@@ -11,9 +11,9 @@ from nash_search.pruner.surgery import cut, keep_decoder_blocks
 
 TEXT_FAMILIES = (
     "t5", "flan", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "blenderbot-small", "mbart", "pegasus",
-    "pegasus_x", "bigbird_pegasus", "marian", "m2m_100",
+    "pegasus_x", "bigbird_pegasus", "marian", "m2m_100", "t5gemma",
 )  # fmt: skip
-PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus")
+PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus", "t5gemma")
 """No engine has their attention."""
 KINDS = (*TEXT_FAMILIES, "whisper")
 VOCABULARY = 40
@@ -52,6 +52,20 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
         decoder_start_token_id=2,
         forced_eos_token_id=None,
     )
+    gemma = dict(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=6,  # all heads are wider than the model
+        query_pre_attn_scalar=6,
+        sliding_window=4,
+        initializer_range=0.2,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
+    )
     match kind:
         case "t5":
             return transformers.T5Config(**t5)
@@ -84,6 +98,10 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
             return transformers.MarianConfig(**bart)
         case "m2m_100":
             return transformers.M2M100Config(**bart, encoder_layerdrop=0.3, decoder_layerdrop=0.3)
+        case "t5gemma":
+            sides = {"encoder": encoder_layers, "decoder": decoder_layers}
+            sides = {side: {**gemma, "num_hidden_layers": layers} for side, layers in sides.items()}
+            return transformers.T5GemmaConfig(**sides, vocab_size=vocabulary, dropout_rate=0.1)
         case "whisper":
             del bart["max_position_embeddings"], bart["forced_eos_token_id"]
             sizes = dict(num_mel_bins=6, max_source_positions=FRAMES // 2, max_target_positions=32)
@@ -95,7 +113,7 @@ def model_of(kind: str, seed: int = 0, attention: str = "sdpa", untied: bool | N
     """A tiny model in eval mode whose every parameter is random (zero biases would hide mistakes)."""
     config = config_of(kind, **sizes)
     untied = kind in ("flan", "mt5", "umt5") if untied is None else untied
-    if untied and hasattr(config, "encoder_ffn_dim"):
+    if untied and not hasattr(config, "d_kv"):
         config.tie_word_embeddings = False
     torch.manual_seed(seed)
     auto = transformers.AutoModelForSpeechSeq2Seq if kind == "whisper" else transformers.AutoModelForSeq2SeqLM
@@ -104,7 +122,7 @@ def model_of(kind: str, seed: int = 0, attention: str = "sdpa", untied: bool | N
     if untied:
         head = model.get_output_embeddings()
         head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
-        for name in ("lm_head.weight", "proj_out.weight"):
+        for name in ("lm_head.weight", "lm_head.out_proj.weight", "proj_out.weight"):
             model.all_tied_weights_keys.pop(name, None)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
