@@ -74,6 +74,7 @@ def block_parts(block: Any) -> BlockParts:
 def encoder_blocks(model: Any) -> Any:
     """The encoder's blocks, in order."""
     encoder = model.get_encoder()
+    encoder = getattr(encoder, "text_model", encoder)
     return encoder.block if hasattr(encoder, "block") else encoder.layers
 
 
@@ -317,6 +318,11 @@ class NashM2M100ForConditionalGeneration(Narrow, transformers.M2M100ForCondition
 
 
 class NashT5GemmaForConditionalGeneration(Narrow, transformers.T5GemmaForConditionalGeneration): ...
+
+
+if hasattr(transformers, "T5Gemma2ForConditionalGeneration"):  # transformers 4 has none
+
+    class NashT5Gemma2ForConditionalGeneration(Narrow, transformers.T5Gemma2ForConditionalGeneration): ...
 
 
 class NashWhisperForConditionalGeneration(Narrow, transformers.WhisperForConditionalGeneration): ...

@@ -22,8 +22,9 @@ from transformers import (
 from nash_search import families, modeling_nash, pruner
 from nash_search.config import Architecture, PruningRecipe, SearchConfig, Workload
 from nash_search.errors import InvalidInput
-from nash_search.families import BART_LAYOUT, FAMILIES, Family, family_of
+from nash_search.families import FAMILIES, Family, family_of
 from nash_search.latency.runtimes import runtime_of
+from nash_search.layouts import BART_LAYOUT, LAYOUTS
 from nash_search.pruner.gates import Gates
 from nash_search.tasks import models, preflight, starter
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
@@ -33,6 +34,7 @@ PACKAGE = Path(families.__file__).parent
 WORDS = {
     "t5",
     "t5gemma",
+    "t5gemma2",
     "mt5",
     "umt5",
     "bart",
@@ -48,6 +50,7 @@ WORDS = {
 }
 NAMED = {
     "families.py": "the table",
+    "layouts.py": "what several families share is called after the first",
     "modeling_nash.py": "a class and a config for each, the file that exports carry",
     "latency/runtimes/ctranslate2_spec.py": "one conversion for each layout",
 }
@@ -132,7 +135,9 @@ def test_a_made_up_family_is_pruned_saved_loaded_and_accepted_by_every_command(t
         preflight.check(SearchConfig(model=str(folder)))
 
 
-@pytest.mark.parametrize("kind", ["plbart", "mvp", "blenderbot-small", "pegasus_x", "bigbird_pegasus"])
+@pytest.mark.parametrize(
+    "kind", ["plbart", "mvp", "blenderbot-small", "pegasus_x", "bigbird_pegasus", "t5gemma", "t5gemma2"]
+)
 def test_each_way_to_be_built_is_pruned_through_both_stages_and_loads(kind, tmp_path):
     teacher = tiny.model_of(kind)
     recipe = PruningRecipe(narrow_steps=3, tune_steps=2, gate_learning_rate=0.2, hidden_weight=1.0)
@@ -160,7 +165,7 @@ def test_every_row_has_a_narrow_class_of_its_own_type():
         config = family.narrow_class.config_class
         assert (family.model_type, config.model_type) == (name, f"{families.PREFIX}{name}")
         assert family.stock_class.config_class.model_type == name
-        assert family.layout in families.LAYOUTS
+        assert family.layout in LAYOUTS
 
 
 def test_whisper_is_no_text_model():

@@ -48,6 +48,7 @@ LEAVES = {
     "loading",
     "files",
     "families",
+    "layouts",
 }
 ALLOWED = {
     "tasks": LEAVES,

@@ -19,7 +19,8 @@ import torch
 from nash_search import loading, modeling_nash
 from nash_search.config import Architecture
 from nash_search.errors import InvalidInput
-from nash_search.families import Family, family_of, use_setting
+from nash_search.families import Family, family_of
+from nash_search.layouts import use_setting
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
 from nash_search.records import Shapes

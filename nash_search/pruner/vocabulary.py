@@ -144,7 +144,8 @@ def _biases(biases: Any, new: Mapping[int, int]) -> Any:
 def _refuse_two_vocabularies(model: Any) -> None:
     """An id must mean the same token in source and target (Marian may have two vocabularies)."""
     if not hasattr(model.get_encoder(), "embed_tokens"):
-        raise InvalidInput(f"model must read text to have its vocabulary trimmed, but got {type(model).__name__}")
+        what = f"model must read text alone to have its vocabulary trimmed, but got {type(model).__name__}"
+        raise InvalidInput(what)
     sizes = {int(module.weight.shape[0]) for module in _embeddings(model)}
     if len(sizes) > 1 or not getattr(model.config, "share_encoder_decoder_embeddings", True):
         raise InvalidInput(f"source and target must share one vocabulary to be trimmed, but got two of {sorted(sizes)}")

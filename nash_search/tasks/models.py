@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from nash_search import generation
 from nash_search.errors import InvalidInput, shown
-from nash_search.families import FAMILIES, NOT_YET, PREFIX, Layout, family_type, find_family, setting
+from nash_search.families import FAMILIES, NOT_YET, PREFIX, family_type, find_family
+from nash_search.layouts import Layout, setting
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks import hub
@@ -277,7 +278,7 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
         expected = {f"{base}decoder.embed_tokens.weight": (vocabulary, width)}
         expected[f"{base}encoder.embed_positions.weight"] = (config.get("max_source_positions"), width)
     if not found["ours"]:
-        block = f"{base}encoder.{layout.blocks}.0."
+        block = f"{base}{layout.encoder}.{layout.blocks}.0."
         inner = _attention_width(config, layout, where)
         expected[f"{block}{layout.self_attention}.{layout.query}.weight"] = (inner, width)
         expected |= {f"{block}{name}.weight": (setting(config, layout.ffn_key), width) for name in layout.ffn_in}

@@ -48,7 +48,8 @@ def test_unknown_selection_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    "kind", ["t5", "bart", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("umt5", "marian", "whisper"))]
+    "kind",
+    ["t5", "bart", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("umt5", "marian", "t5gemma", "whisper"))],
 )
 def test_scored_blocks_are_the_closest_to_the_teacher_of_all_subsets(kind):
     teacher = model_of(kind)

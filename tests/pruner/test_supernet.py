@@ -42,7 +42,7 @@ def shared_once(kind):
     return shared_of(kind)
 
 
-@pytest.mark.parametrize("kind", ["t5", "umt5", "bart", "m2m_100"])
+@pytest.mark.parametrize("kind", ["t5", "umt5", "bart", "m2m_100", pytest.param("t5gemma", marks=pytest.mark.slow)])
 def test_what_a_step_runs_is_what_a_trial_is_cut_to(kind):
     """Masks and swapped blocks compute exactly the architecture that `student` cuts out."""
     shared, batch = shared_once(kind), batch_of(kind=kind)

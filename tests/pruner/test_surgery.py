@@ -51,10 +51,17 @@ def assert_same_function(one, other, batch, exact=False):
     tolerance = 0.0 if exact else 1e-5 * max(1.0, float(a.abs().max()))
     assert float((a - b).abs().max()) <= tolerance
     source = source_of(batch)
-    for way in WAYS:
+    for way in WAYS[: 2 if has_no_static_cache(one) else 3]:
         with torch.no_grad():
             tokens = [m.generate(**source, max_new_tokens=7, **way) for m in (one, other)]
         assert torch.equal(*tokens), way
+
+
+def has_no_static_cache(model):
+    """T5Gemma 2 of whose decoder one kind of attention is left: the library makes the masks of that kind and asks for
+    both."""
+    decoder = model.get_decoder()
+    return model.config.model_type.endswith("t5gemma2") and len(set(decoder.config.layer_types)) == 1
 
 
 def hand_on(forward, hidden, *given, **words):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import KINDS, model_of
 
-from nash_search.families import family_of, setting
+from nash_search.families import family_of
+from nash_search.layouts import setting
 from nash_search.pruner import training
 from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train

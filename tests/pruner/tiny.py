@@ -11,9 +11,9 @@ from nash_search.pruner.surgery import cut, keep_decoder_blocks
 
 TEXT_FAMILIES = (
     "t5", "flan", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "blenderbot-small", "mbart", "pegasus",
-    "pegasus_x", "bigbird_pegasus", "marian", "m2m_100", "t5gemma",
+    "pegasus_x", "bigbird_pegasus", "marian", "m2m_100", "t5gemma", "t5gemma2",
 )  # fmt: skip
-PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus", "t5gemma")
+PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus", "t5gemma", "t5gemma2")
 """No engine has their attention."""
 KINDS = (*TEXT_FAMILIES, "whisper")
 VOCABULARY = 40
@@ -98,10 +98,19 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
             return transformers.MarianConfig(**bart)
         case "m2m_100":
             return transformers.M2M100Config(**bart, encoder_layerdrop=0.3, decoder_layerdrop=0.3)
-        case "t5gemma":
-            sides = {"encoder": encoder_layers, "decoder": decoder_layers}
-            sides = {side: {**gemma, "num_hidden_layers": layers} for side, layers in sides.items()}
-            return transformers.T5GemmaConfig(**sides, vocab_size=vocabulary, dropout_rate=0.1)
+        case "t5gemma" | "t5gemma2":
+            kinds = ("sliding_attention", "full_attention")
+            encoder, decoder = (
+                {**gemma, "num_hidden_layers": layers, "layer_types": [kinds[i % 2] for i in range(layers)]}
+                for layers in (encoder_layers, decoder_layers)
+            )
+            if kind == "t5gemma":
+                sides = {"encoder": encoder, "decoder": decoder}
+                return transformers.T5GemmaConfig(**sides, vocab_size=vocabulary, dropout_rate=0.1)
+            eye = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=4)
+            eye |= dict(patch_size=2, model_type="siglip_vision_model")
+            encoder = {"text_config": encoder, "vision_config": eye, "mm_tokens_per_image": 1}
+            return transformers.T5Gemma2Config(encoder=encoder, decoder=decoder, dropout_rate=0.1)
         case "whisper":
             del bart["max_position_embeddings"], bart["forced_eos_token_id"]
             sizes = dict(num_mel_bins=6, max_source_positions=FRAMES // 2, max_target_positions=32)

@@ -20,7 +20,8 @@ from ctranslate2.specs import common_spec, transformer_spec
 from torch import nn
 
 from nash_search.errors import InvalidInput
-from nash_search.families import BART_LAYOUT, T5_LAYOUT, Family, Layout, find_family, text_families
+from nash_search.families import Family, find_family, text_families
+from nash_search.layouts import BART_LAYOUT, T5_LAYOUT, Layout
 from nash_search.modeling_nash import block_parts, encoder_blocks
 
 ACTIVATIONS = {

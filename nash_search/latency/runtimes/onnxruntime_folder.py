@@ -17,9 +17,10 @@ from typing import Any
 
 import onnx
 
-from nash_search.families import LAYOUTS, PREFIX, family_of
+from nash_search.families import PREFIX, family_of
 from nash_search.latency.runtimes import onnxruntime_graphs
 from nash_search.latency.runtimes.onnxruntime_graphs import DECODER, ENCODER, FIRST, NEXT
+from nash_search.layouts import LAYOUTS
 
 GRAPHS = "onnx"
 INT8 = "per channel, 7 bits, encoder's second feed-forward matrices in float32"
