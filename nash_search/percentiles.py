@@ -108,6 +108,11 @@ def p95_of_calls(runs: Sequence[float]) -> float | None:
     return float(np.percentile(np.asarray(runs, dtype=float), 95)) if len(runs) >= P95_CALLS else None
 
 
+def level(rounds: Rounds) -> float:
+    """Geometric mean of all requests, milliseconds: what moves with the device, and hardly with which were drawn."""
+    return math.exp(float(np.mean(np.log(_flat(rounds)))))
+
+
 def ratio(rounds: Rounds, dense: Rounds, percentile: float) -> float:
     """The candidate's percentile over the dense model's same one (NaN without requests)."""
     return of_requests(rounds, percentile) / of_requests(dense, percentile)

@@ -1,4 +1,4 @@
-"""Medians of the dense model, kept per device from study to study: they show how far milliseconds move here.
+"""How long the dense model took, kept per device from study to study: they show how far milliseconds move here.
 
     .latencies/occasions.jsonl    one line a measurement: when, on what, of what, how long
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from nash_search import percentiles
 from nash_search.config import Frozen, digest
 from nash_search.intervals import OccasionEffect, occasion_effect
 from nash_search.latency_record import Latency
@@ -34,26 +35,28 @@ class Occasion(Frozen):
     of: str
     """Digest of the dense model, the call and the way of timing."""
     dense_ms: float
+    """Median of one call; of requests their geometric mean: each occasion draws others, out of the same strata."""
 
 
 def occasion_of(latency: Latency, dense: str | Path, at: str) -> Occasion | None:
     """What a measurement says of the dense model it was paired with; None where it was not taken undisturbed.
-
-    Of a traffic it says nothing: each occasion draws other requests, which would pass for the device's own unrest.
 
     Args:
         latency: with its dense samples.
         dense: names the dense model, e.g. its folder.
         at: when, UTC, ISO 8601.
     """
-    undisturbed = latency.status in ("clean", "unsettled") and "hash" in latency.fingerprint
-    if not undisturbed or latency.workload.traffic is not None:
+    if latency.status not in ("clean", "unsettled") or "hash" not in latency.fingerprint:
         return None
     last = max(r.occasion for r in latency.rounds)  # the earlier ones were kept when they were taken
-    taken = latency.model_copy(update={"rounds": tuple(r for r in latency.rounds if r.occasion == last)})
+    taken = tuple(r for r in latency.rounds if r.occasion == last)
+    if latency.workload.traffic is None:
+        dense_ms = latency.model_copy(update={"rounds": taken}).dense_ms
+    else:
+        dense_ms = percentiles.level(tuple(r.dense_runs_ms for r in taken))
     call = latency.workload.model_dump(mode="json")
     of = digest({"dense": str(dense), "call": call, "fresh": latency.fresh})[:16]
-    return Occasion(at=at, fingerprint=str(latency.fingerprint["hash"]), of=of, dense_ms=taken.dense_ms)
+    return Occasion(at=at, fingerprint=str(latency.fingerprint["hash"]), of=of, dense_ms=dense_ms)
 
 
 def keep(folder: Path, found: Iterable[Occasion | None]) -> None:

@@ -87,7 +87,7 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
         if plan.certify_times is not None:
             words += f"; {plan.certify_times:.1f} times the decoding of a certificate of one call"
         rows.append(("certifies", words))
-    elif plan.certifies is not None and plan.percentile is None:  # of requests only their timings show how far
+    if plan.certifies is not None:
         rows.append(("certifies", certifies_words(plan.certifies)))
     goes_on = plan.workload.runtime if plan.trials and plan.workload is not None else ""
     rows += engines.rows(plan.engines, goes_on)

@@ -215,7 +215,7 @@ def yardsticks(budgets: Sequence[LatencyBudget], table: LatencyTable, space: Sea
 
 def told_engines(case: Case) -> EnginesTold:
     """What the dense model does on other engines, as the plan and the answer say it."""
-    certifies = margins.certifies(case.config.budgets, case.effect, case.config.certify_rounds)
+    certifies = margins.planned(case.config, case.table, case.effect)
     dense_ms, folder = case.facts.dense_ms, case.evaluator.dense_folder()
     others = {percentile: known.dense_ms for percentile, known in case.terms.others.items()}
     return dense_engines.document(
@@ -264,7 +264,7 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
             for b in config.budgets
             for known in [case.terms.yardstick(b)]
         ),
-        certifies=margins.certifies(config.budgets, case.effect, config.certify_rounds),
+        certifies=margins.planned(config, table, case.effect),
         fastest=fastest.slug,
         engines=told_engines(case),
         trials=config.trials,

@@ -82,9 +82,9 @@ def full(
         hypervolume=hypervolume,
         elapsed_s=round(elapsed_s, 3),
         data=case.evaluator.data(),
-        certifies=margins.certifies(
-            config.budgets, effect, config.certify_rounds, points[0].latency if points else None
-        ),
+        certifies=margins.certifies(config.budgets, effect, config.certify_rounds, points[0].latency)
+        if points
+        else margins.planned(config, case.table, effect),
         inputs=Inputs(**case.evaluator.inputs()),
         vocabulary=None if vocabulary is None else Vocabulary(**vocabulary),
         engines=plan.told_engines(case),

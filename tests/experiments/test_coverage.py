@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -145,9 +146,23 @@ def test_a_device_learns_from_the_dense_medians_of_all_its_studies(tmp_path):
     assert found == intervals.occasion_effect([medians]) and found.occasions == 10
     assert occasions.learnt(tmp_path / "none", "here") == intervals.DEFAULT_OCCASION
     assert occasions.occasion_of(latency(5.0, cut_short=True), "dense", "now") is None
-    served = CALL.model_copy(update={"traffic": Traffic.counted({Request(3, 4): 9}, "log")})
-    requests = latency(5.0).model_copy(update={"workload": served})
-    assert occasions.occasion_of(requests, "dense", "now") is None, "each occasion draws other requests"
+
+
+def test_requests_teach_the_effect_by_their_level_whichever_of_them_were_drawn(tmp_path):
+    pairs = Counter({Request(1 + n % 9, n): 1 + 300 // n for n in range(2, 60)})
+    served = CALL.model_copy(update={"traffic": Traffic.counted(pairs, "log")})
+
+    def taken(turn, speed=1.0):
+        runs = [tuple(speed * (3.0 + call.output_tokens) for call in served.calls(70, 5 * turn + r)) for r in range(5)]
+        rounds = tuple(Round(runs_ms=found, dense_runs_ms=found) for found in runs)
+        found = latency(5.0).model_copy(update={"workload": served, "rounds": rounds})
+        return occasions.occasion_of(found, "dense", f"2026-11-{turn + 1:02d}")
+
+    still = [taken(turn) for turn in range(12)]
+    assert intervals.occasion_effect([[o.dense_ms for o in still]]).sd < 0.005, "requests do not pass for unrest"
+    occasions.keep(tmp_path, [taken(turn, 1 + 0.1 * (turn % 3)) for turn in range(12)])
+    found = occasions.learnt(tmp_path, "here")
+    assert not found.assumed and found.occasions == 12 and 0.05 < found.sd < 0.15
 
 
 def test_only_the_newest_occasion_of_a_pooled_latency_is_a_new_one():

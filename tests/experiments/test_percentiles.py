@@ -21,6 +21,13 @@ def test_on_traffic_with_gaps_and_tails_by_as_few_requests_as_are_allowed(kind, 
     assert held >= percentiles.COVERAGE and met <= percentiles.FALSE_MET
 
 
+@pytest.mark.parametrize(("kind", "percentile", "share"), [("hump", 99.0, True), ("batches", 95.0, False)])
+def test_a_model_at_the_margin_that_the_plan_prints_is_found_to_meet_its_budget(kind, percentile, share):
+    count, below = percentiles.planned(kind, percentile, share)
+    held, met = percentiles.simulated(kind, percentile, share, count=count, runs=RUNS, below=below)
+    assert 0 < below < 0.5 and met >= percentiles.POWER and held >= percentiles.COVERAGE
+
+
 def test_leaving_a_round_out_instead_of_drawing_requests_again_would_not_do():
     held, met = percentiles.simulated("gap99", 99.0, False, count=78, runs=RUNS, jackknife=True)
     assert held < 0.85 and met > percentiles.FALSE_MET

@@ -163,3 +163,6 @@ def test_the_plan_says_how_many_requests_certify_and_each_budget_s_own_dense_mod
     [faster] = [line for line in lines if line.startswith("budget: 55% at p95 = ")]
     assert "(1.82× faster than dense)" in faster
     assert any(line.startswith("dense: p95 ") for line in lines)
+    assert 0.01 < plan.certifies.share_margin < 0.2 and list(plan.certifies.needs_ms) == ["120@p99"]
+    assert 60 < plan.certifies.needs_ms["120@p99"] < 110
+    assert any(line.startswith("certifies: 120 ms at p99 needs one of at most ") for line in lines)
