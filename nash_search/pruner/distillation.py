@@ -259,11 +259,12 @@ class Distillation:
     def _heard(self, batch: Batch) -> Batch:
         """The batch as the teacher's encoder has heard it: a student whose encoder is frozen has the same one."""
 
-        def make() -> torch.Tensor:
-            states: torch.Tensor = self.teacher.get_encoder()(**source_of(batch)).last_hidden_state
+        def make(features: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.teacher.get_encoder()(input_features=features).last_hidden_state
             return states
 
-        states = make() if self.outputs is None else self.outputs.heard(source_of(batch), make)
+        features = batch["input_features"]
+        states = make(features) if self.outputs is None else self.outputs.heard(features, make)
         weights = self.teacher.get_output_embeddings().weight
         return {HEARD: states.to(weights.dtype), "labels": batch["labels"]}
 

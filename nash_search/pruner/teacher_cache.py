@@ -6,8 +6,9 @@ half precision (2 x width bytes a token), and the head is applied to it again. T
 for any vocabulary and temperature.
 
 A batch is known by its content, so a wrong hit is impossible and the seed does not matter. Hit or miss,
-the student is taught the stored numbers: a trial does not depend on who came first (answers: up to rounding,
-for an example is answered in whichever batch brings it first). Shapes: N labels that count, D width, T target.
+the student is taught the stored numbers: a trial does not depend on who came first (answers, and what an encoder
+hears: up to rounding, for an example is answered and heard in whichever batch brings it first). Shapes: N labels
+that count, D width, T target, S positions of an encoder, B rows.
 """
 
 from __future__ import annotations
@@ -46,9 +47,16 @@ class TeacherCache:
         """What the teacher's head is given for this batch, (N,D): from the folder, or from `make()`, then kept."""
         return self._remembered(STATES, batch, lambda: {"states": _halved(make())})["states"]
 
-    def heard(self, source: Batch, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What an encoder that no trial trains makes of these inputs, (B,S,D): from the folder, or from `make()`."""
-        return self._remembered(HEARD, source, lambda: {"states": _halved(make())})["states"]
+    def heard(self, features: torch.Tensor, make: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What an encoder that no trial trains makes of each input, (B,S,D): from the folder, or from `make(some)`."""
+        paths = [self._path(HEARD, {"input": one}) for one in features]
+        found = {path: tensors["states"] for path in set(paths) if (tensors := self._read(path, features.device))}
+        missing = {path: row for row, path in enumerate(paths) if path not in found}
+        if missing:
+            for path, states in zip(missing, _halved(make(features[list(missing.values())])), strict=True):
+                found[path] = states
+                self._put(path, {"states": states})
+        return torch.stack([found[path].float() for path in paths])
 
     def answers(self, keys: torch.Tensor, generate: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the teacher says to these examples, from the folder or from `generate()`.
@@ -75,28 +83,36 @@ class TeacherCache:
     def _remembered(
         self, what: str, batch: Batch, make: Callable[[], dict[str, torch.Tensor]]
     ) -> dict[str, torch.Tensor]:
+        path = self._path(what, batch)
+        tensors = self._read(path, next(iter(batch.values())).device)
+        if tensors is None:
+            tensors = make()
+            self._put(path, tensors)
+        return tensors
+
+    def _path(self, what: str, batch: Batch) -> Path:
         name = hashlib.blake2b(what.encode(), digest_size=16)
         for key in sorted(batch):
             name.update(repr(tuple(batch[key].shape)).encode())
             name.update(batch[key].cpu().numpy().tobytes())
-        path = self.folder / f"{what}-{name.hexdigest()}.safetensors"
+        return self.folder / f"{what}-{name.hexdigest()}.safetensors"
+
+    def _read(self, path: Path, device: torch.device) -> dict[str, torch.Tensor] | None:
         try:
-            return load_file(path, device=str(next(iter(batch.values())).device))
+            return load_file(path, device=str(device))
         except (FileNotFoundError, SafetensorError):
-            tensors = make()
-        with suppress(OSError, SafetensorError):  # a full disk: the others compute it themselves
-            self._put(path, tensors)
-        return tensors
+            return None
 
     def _put(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         size = sum(tensor.nbytes for tensor in tensors.values())
-        if self._held_bytes(path.name.partition("-")[0]) + size > self.limit_bytes:
-            return
-        if shutil.disk_usage(self.folder).free < size + LEFT_FREE_BYTES:
-            return
-        with staged_file(path, durable=False) as staging:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
+        with suppress(OSError, SafetensorError):  # a full disk: the others compute it themselves
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._held_bytes(path.name.partition("-")[0]) + size > self.limit_bytes:
+                return
+            if shutil.disk_usage(self.folder).free < size + LEFT_FREE_BYTES:
+                return
+            with staged_file(path, durable=False) as staging:
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
 
     def _held_bytes(self, kind: str) -> int:
         """Size of the files of this kind, whoever wrote them."""
