@@ -21,6 +21,7 @@ import torch
 from nash_search.token_rows import Int64, TokenRows
 
 Batch = dict[str, torch.Tensor]
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class EncoderRows(Protocol):
@@ -43,13 +44,13 @@ class EncoderRows(Protocol):
 
 
 class FeatureRows:
-    """Rows of features of one size, (bins, frames) each, in a file on the disk that is mapped and never read whole."""
+    """Rows of features of one size, (bins, frames) each, in a file that is mapped, never read whole, or in memory."""
 
-    def __init__(self, file: Path, order: Sequence[int] | Int64, positions: int) -> None:
-        """Rows `order` of a NumPy file (rows, bins, frames), each of which the encoder makes `positions` of."""
-        self.file, self.positions = file, positions
+    def __init__(self, source: Path | Float32, order: Sequence[int] | Int64, positions: int) -> None:
+        """Rows `order` of a NumPy file or array (rows, bins, frames); the encoder makes `positions` of each."""
+        self.source, self.positions = source, positions
         self._order = np.asarray(order, dtype=np.int64)
-        self._mapped: Any = np.load(file, mmap_mode="r")
+        self._mapped: Any = np.load(source, mmap_mode="r") if isinstance(source, Path) else source
 
     @property
     def lengths(self) -> Int64:
@@ -60,19 +61,19 @@ class FeatureRows:
         return len(self._order)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FeatureRows) and document(self) == document(other)
+        return isinstance(other, FeatureRows) and self.document() == other.document()
 
     __hash__ = None  # type: ignore[assignment]
 
     def picked(self, order: Sequence[int]) -> FeatureRows:
         """These rows in another order, or some of them."""
-        return FeatureRows(self.file, self._order[np.asarray(order, dtype=np.int64)], self.positions)
+        return FeatureRows(self.source, self._order[np.asarray(order, dtype=np.int64)], self.positions)
 
     def followed_by(self, more: FeatureRows) -> FeatureRows:
         """These rows, then others of the same file."""
-        if more.file != self.file:
-            raise ValueError(f"rows must be of one file to be joined, but got {self.file} and {more.file}")
-        return FeatureRows(self.file, np.concatenate([self._order, more._order]), self.positions)
+        if not isinstance(self.source, Path) or more.source != self.source:
+            raise ValueError(f"rows must be of one file to be joined, but got {self.source} and {more.source}")
+        return FeatureRows(self.source, np.concatenate([self._order, more._order]), self.positions)
 
     def batch(self, pad: int) -> Batch:
         """All rows, (rows, bins, frames), in float32; none is shorter than another."""
@@ -80,7 +81,9 @@ class FeatureRows:
 
     def document(self) -> dict[str, Any]:
         """Where the rows are."""
-        return {"features": str(self.file), "rows": self._order.tolist(), "positions": self.positions}
+        if not isinstance(self.source, Path):
+            raise ValueError("rows must lie in a file for another process to have them, but got an array")
+        return {"features": str(self.source), "rows": self._order.tolist(), "positions": self.positions}
 
 
 Given = EncoderRows | Sequence[Sequence[int]] | Mapping[str, Any]

@@ -105,7 +105,7 @@ class Family:
             InvalidInput: naming both.
         """
         if runtime not in self.engines:
-            known = ", ".join(name for name in text_families() if runtime in FAMILIES[name].engines)
+            known = ", ".join(served_by(runtime))
             raise InvalidInput(f"model must be one of {known} for runtime {runtime}, but got {self.model_type}")
 
     def decoder_blocks(self, model: Any) -> Any:
@@ -193,7 +193,7 @@ FAMILIES: dict[str, Family] = {
         _bart("m2m_100", "M2M100, NLLB", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
         _gemma("t5gemma", "T5Gemma", "NashT5GemmaForConditionalGeneration"),
         _gemma("t5gemma2", "T5Gemma 2", "NashT5Gemma2ForConditionalGeneration", layout=MERGED_GEMMA_LAYOUT),
-        _bart("whisper", "Whisper", "NashWhisperForConditionalGeneration", reads_text=False, engines=()),
+        _bart("whisper", "Whisper", "NashWhisperForConditionalGeneration", reads_text=False, engines=("ctranslate2",)),
     )
 }
 
@@ -218,6 +218,11 @@ def find_family(model_type: str) -> Family | None:
 def text_families() -> list[str]:
     """Families that read text, which a search can prune."""
     return [name for name, family in FAMILIES.items() if family.reads_text]
+
+
+def served_by(runtime: str) -> list[str]:
+    """Families whose models an engine outside PyTorch can say."""
+    return [name for name, family in FAMILIES.items() if runtime in family.engines]
 
 
 def family_of(model_or_config: Any) -> Family:

@@ -231,6 +231,21 @@ def settle(config: Mapping[str, Any], stored: Mapping[str, Any] | None, where: s
     return Settled(settings=found | changes, changed=said)
 
 
+def prompt_of(settings: Mapping[str, Any], language: str | None, task: str | None) -> tuple[int, ...]:
+    """Token ids that a speech model writes behind, as `generate` puts them together: start, language, task, no times.
+
+    Args:
+        settings: the model's.
+        language: code, e.g. `en`; None: the model has one language only.
+        task: `transcribe` or `translate`; None where the language is.
+    """
+    found = [settings.get("decoder_start_token_id")]
+    found += [] if language is None else [settings["lang_to_id"][f"<|{language}|>"]]
+    found += [settings["task_to_id"][task]] if language is not None and settings.get("task_to_id") else []
+    found += [settings.get("no_timestamps_token_id")]
+    return tuple(int(token) for token in found if token is not None)
+
+
 def _refuse(found: Mapping[str, Any], config: Mapping[str, Any], file: str, where: str) -> None:
     for name, (neutral, why) in REFUSED.items():
         if name in found and found[name] not in neutral:

@@ -53,6 +53,8 @@ NAMED = {
     "layouts.py": "what several families share is called after the first",
     "modeling_nash.py": "a class and a config for each, the file that exports carry",
     "latency/runtimes/ctranslate2_spec.py": "one conversion for each layout",
+    "latency/runtimes/ctranslate2_engine.py": "the engine calls its class for speech so",
+    "latency/runtimes/ctranslate2_loading.py": "the same",
 }
 
 

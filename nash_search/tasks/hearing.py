@@ -15,6 +15,7 @@ from typing import Any
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput, shown
 from nash_search.families import FAMILIES, FRAMES_PER_POSITION
+from nash_search.generation import prompt_of
 from nash_search.plain_json import read_object
 from nash_search.plain_yaml import place
 from nash_search.tasks.clips import Clips
@@ -89,7 +90,7 @@ def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
         raise InvalidInput(what, where="--audio-seconds")
     settings = found.generation.settings
     language, task = _spoken(settings, config)
-    prompt = [settings.get("decoder_start_token_id"), *_words(settings, language, task)]
+    prompt = prompt_of(settings, language, task)
     return Hearing(
         folder=found.folder,
         seconds=seconds,
@@ -98,7 +99,7 @@ def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
         rate=rate,
         language=language,
         task=task,
-        prompt=tuple(int(token) for token in prompt if token is not None),
+        prompt=prompt,
         longest_output=int(model["max_target_positions"]) - len(prompt),
     )
 
@@ -155,10 +156,3 @@ def _spoken(settings: Mapping[str, Any], config: TaskConfig) -> tuple[str | None
         what = f"language must be one of the model's {len(known)} ({', '.join(known[:5])}, …), but got {shown(asked)}"
         raise InvalidInput(what, where="--language", fix=f"give a code, like {nearest[0]}")
     return language, TRANSLATE if config.name == TRANSLATE else "transcribe"
-
-
-def _words(settings: Mapping[str, Any], language: str | None, task: str | None) -> list[int | None]:
-    """Token ids of the prompt after its start, as `generate` puts them together."""
-    found = [] if language is None else [settings["lang_to_id"][f"<|{language}|>"]]
-    found += [settings["task_to_id"][task]] if language is not None and "task_to_id" in settings else []
-    return [*found, settings.get("no_timestamps_token_id")]

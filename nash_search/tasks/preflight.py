@@ -15,6 +15,7 @@ from typing import Any
 from nash_search.budget import MEDIAN
 from nash_search.config import SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
+from nash_search.families import FAMILIES
 from nash_search.tasks import models
 from nash_search.tasks.hearing import Hearing, hearing_of, texts_of
 from nash_search.tasks.own_metric import is_there
@@ -70,8 +71,10 @@ def _checked_hearing(config: SearchConfig, found: models.ModelFolder) -> Hearing
     if config.trim_vocab:
         raise InvalidInput("trim_vocab must be left out for a model of speech, but got true", where="--trim-vocab")
     asked, family = config.workload, found.model_type
-    if asked.runtime != "eager":
-        raise InvalidInput(f"runtime must be eager for {family}, but got {asked.runtime}", where="--runtime")
+    served = ("eager", *FAMILIES[family].engines)
+    if asked.runtime not in served:
+        what = f"runtime must be one of {', '.join(served)} for {family}, but got {asked.runtime}"
+        raise InvalidInput(what, where="--runtime")
     if asked.input_tokens not in (None, hearing.positions):
         what = f"input_tokens must be {hearing.positions} (the window's positions), but got {asked.input_tokens}"
         raise InvalidInput(what, where="--input-tokens", fix="leave it out; --audio-seconds sets the window")

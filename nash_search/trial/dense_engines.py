@@ -24,7 +24,6 @@ from nash_search.config_loader import flag_of
 from nash_search.encoder_rows import EncoderRows
 from nash_search.encoder_rows import document as json_of
 from nash_search.errors import NashSearchError
-from nash_search.families import FAMILIES
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.files import write_atomic
 from nash_search.latency import alone, fresh_process
@@ -97,7 +96,7 @@ def tried_or_known(
         guard: as of `dense_on_engines`.
     """
     names = runtimes_here(workload)
-    if not names or not FAMILIES[dense.found.model_type].reads_text:
+    if not names:
         return Engines(absent=absent())
     call, generation = workload.model_dump(mode="json"), dense.task.generation
     question = digest([PROTOCOL, call, generation, versions(), *facts])

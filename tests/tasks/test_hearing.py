@@ -92,11 +92,11 @@ def test_a_window_that_is_not_the_config_s_is_no_whole_model(tmp_path):
     [
         (
             {"workload": WorkloadRequest(runtime="onnxruntime")},
-            "runtime must be eager for whisper, but got onnxruntime",
+            "runtime must be one of eager, ctranslate2 for whisper, but got onnxruntime",
         ),
         (
-            {"workload": WorkloadRequest(runtime="ctranslate2")},
-            "runtime must be eager for whisper, but got ctranslate2",
+            {"workload": WorkloadRequest(runtime="compile")},
+            "runtime must be one of eager, ctranslate2 for whisper, but got compile",
         ),
         (
             {"workload": WorkloadRequest(input_tokens=7)},

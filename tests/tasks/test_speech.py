@@ -66,7 +66,7 @@ def test_features_are_made_once_and_again_where_a_recording_changed(folder, tmp_
     soundfile.write(data / before.train.sources[0], spoken("beta", seed=99), RATE)
     after = task_of(folder, data)
     assert made and after.train.fingerprint != before.train.fingerprint
-    assert before.open_sealed_test().inputs.file != before.train.inputs.file
+    assert before.open_sealed_test().inputs.source != before.train.inputs.source
 
 
 def test_scoring_normalises_and_predict_hears_a_file(folder, tmp_path):

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from nash_search.config import Frozen, Workload
+from nash_search.encoder_rows import Given
 from nash_search.errors import InvalidInput
+from nash_search.families import FRAMES_PER_POSITION
 from nash_search.latency.runtimes import artefact
 from nash_search.latency.runtimes.eager import NATURAL_LIMIT, not_cut
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
-from nash_search.latency.workload import Inputs, random_inputs, task_inputs
+from nash_search.latency.workload import Inputs, random_features, random_inputs, task_inputs
 
 _INEXPRESSIBLE = (
     *("begin_suppress_tokens", "constraints", "diversity_penalty", "encoder_no_repeat_ngram_size"),
@@ -49,6 +51,10 @@ class Settings(Frozen):
     length_penalty: float = 1.0
     positions: int | None = None
     """Longest input and output that the model has positions for (None: any)."""
+    prompt: tuple[int, ...] = ()
+    """What a model that hears writes behind, `start` with it (none: it reads text)."""
+    window: tuple[int, int] | None = None
+    """Bins and frames of the features that it hears."""
 
 
 def settings_of(model: Any) -> dict[str, Any]:
@@ -74,14 +80,26 @@ def settings_of(model: Any) -> dict[str, Any]:
         "shortest": max(own.min_new_tokens or 0, (own.min_length or 0) - 1),
         "longest": own.max_new_tokens or own.max_length,
         "length_penalty": 1.0 if own.length_penalty is None else own.length_penalty,
-        "positions": config.max_position_embeddings if hasattr(model.get_encoder(), "embed_positions") else None,
+        **_inputs_of(model),
     }
 
 
-def not_followed(model: Any, *more: str) -> list[str]:
-    """Settings of the model that change tokens and that no engine has, nor this one (`more`); by name."""
-    own = model.generation_config
-    return [name for name in sorted((*_INEXPRESSIBLE, *more)) if getattr(own, name, None) not in _NEUTRAL]
+def _inputs_of(model: Any) -> dict[str, Any]:
+    """The fields of `Settings` that say what may go in."""
+    config, own = model.config, model.generation_config
+    if not EAGER.hears(model):
+        looked_up = hasattr(model.get_encoder(), "embed_positions")
+        return {"positions": config.max_position_embeddings if looked_up else None}
+    window = config.num_mel_bins, FRAMES_PER_POSITION * config.max_source_positions
+    limits = [own.max_new_tokens or own.max_length, EAGER.longest(model)]
+    longest = min(limit for limit in limits if limit is not None)
+    return {"prompt": EAGER.prompt(model), "window": window, "longest": longest}
+
+
+def not_followed(model: Any, *more: str, but: tuple[str, ...] = ()) -> list[str]:
+    """Settings of the model that change tokens and that no engine has, nor this one (`more`; it has `but`); by name."""
+    own, names = model.generation_config, {*_INEXPRESSIBLE, *more}.difference(but)
+    return [name for name in sorted(names) if getattr(own, name, None) not in _NEUTRAL]
 
 
 class EngineSession:
@@ -130,7 +148,7 @@ class Converting(ABC):
     outside_torch = True
     engine: type[Any]
     """A loaded model: `settings`, `told` (what was compared with eager), `warnings`, `weight_bytes`, `write`."""
-    session: type[EngineSession]
+    session: Callable[..., EngineSession]
 
     @abstractmethod
     def load(self, folder: str, workload: Workload) -> Any:
@@ -138,7 +156,7 @@ class Converting(ABC):
 
     @abstractmethod
     def conversion(
-        self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None
+        self, model: Any, folder: str, workload: Workload, rows: Given | None = None
     ) -> AbstractContextManager[Conversion]:
         """The costly part of every precision, done once: the model converted, and compared with eager.
 
@@ -146,13 +164,13 @@ class Converting(ABC):
             model: a PyTorch model.
             folder: where its tokenizer lies, if anywhere.
             workload: beams and lengths to compare by.
-            rows: token ids of real inputs to compare on (None: random ones).
+            rows: real inputs to compare on (None: random ones).
 
         Raises:
             InvalidInput: the engine cannot say this model, or writes something else than eager.
         """
 
-    def export(self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None) -> None:
+    def export(self, model: Any, folder: str, workload: Workload, rows: Given | None = None) -> None:
         """`folder / artefact`."""
         with self.conversion(model, folder, workload, rows) as found:
             found.save(folder, workload)
@@ -172,16 +190,18 @@ class Converting(ABC):
             del model
             yield place
 
-    def build(self, model: Any, workload: Workload, inputs: Sequence[Sequence[int]] | None) -> Any:
+    def build(self, model: Any, workload: Workload, inputs: Given | None) -> Any:
         """Of a loaded engine, or of a PyTorch model that is converted and compared first."""
         engine = model if isinstance(model, self.engine) else self.converted(model, workload)
         own = engine.settings
         if inputs is not None:
             return self.session(engine, workload, task_inputs(workload, inputs, pad=own.pad))
+        if own.window is not None:
+            return self.session(engine, workload, random_features(workload, *own.window))
         ordinary = {"vocabulary": own.vocabulary, "special": own.special}
         return self.session(engine, workload, random_inputs(workload, pad=own.pad, **ordinary))
 
-    def tokens(self, model: Any, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+    def tokens(self, model: Any, rows: Given, *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """What a loaded engine generates, in one batch."""
         found: list[list[int]] = model.write(rows, beams=beams, max_new_tokens=max_new_tokens)
         return found

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from ctranslate2.specs import common_spec, transformer_spec
+from ctranslate2.specs import common_spec, transformer_spec, whisper_spec
 from torch import nn
 
 from nash_search.errors import InvalidInput
-from nash_search.families import Family, find_family, text_families
+from nash_search.families import Family, find_family, served_by
 from nash_search.layouts import BART_LAYOUT, T5_LAYOUT, Layout
 from nash_search.modeling_nash import block_parts, encoder_blocks
 
@@ -38,7 +38,7 @@ ACTIVATIONS = {
 UNKNOWN = "<unknown>"
 
 
-def spec_of(model: Any) -> transformer_spec.TransformerSpec:
+def spec_of(model: Any) -> Any:
     """The model's specification, on the CPU in float32, without a vocabulary.
 
     Raises:
@@ -46,16 +46,21 @@ def spec_of(model: Any) -> transformer_spec.TransformerSpec:
     """
     kind = model.config.model_type
     family = find_family(kind)
-    if family is None or not family.reads_text:
-        known = ", ".join(text_families())
+    if family is None:
+        known = ", ".join(served_by("ctranslate2"))
         raise InvalidInput(f"model must be one of {known} for runtime ctranslate2, but got {kind}")
     family.check_engine("ctranslate2")
+    if not family.reads_text:
+        return _whisper(model)
     return CONVERSIONS[family.layout](model, family)
 
 
-def sizes_of(spec: transformer_spec.TransformerSpec) -> tuple[int, int]:
+def sizes_of(spec: Any) -> tuple[int, int]:
     """Rows of the encoder's and of the decoder's embeddings; they differ where each language has its own tokens."""
-    return int(spec.encoder.embeddings[0].weight.shape[0]), int(spec.decoder.embeddings.weight.shape[0])
+    written = int(spec.decoder.embeddings.weight.shape[0])
+    if isinstance(spec, whisper_spec.WhisperSpec):  # it reads no tokens
+        return written, written
+    return int(spec.encoder.embeddings[0].weight.shape[0]), written
 
 
 def _stacks(
@@ -136,7 +141,6 @@ def _bart(model: Any, family: Family) -> transformer_spec.TransformerSpec:
         activation=_activation(model.config.activation_function),
         layernorm_embedding=hasattr(encoder, "layernorm_embedding"),
     )
-    heads = int(spec.encoder.num_heads)
     for stack, module in ((spec.encoder, encoder), (spec.decoder, decoder)):
         scale = float(getattr(module.embed_tokens, "embed_scale", getattr(module, "embed_scale", 1.0)))
         if family.normalises_tokens_alone and module is decoder:  # the engine would normalise sums: say it in the table
@@ -151,22 +155,27 @@ def _bart(model: Any, family: Family) -> transformer_spec.TransformerSpec:
             _norm(stack.layer_norm, module.layer_norm)
         if hasattr(stack, "layernorm_embedding"):
             _norm(stack.layernorm_embedding, module.layernorm_embedding)
-        for layer, block in zip(stack.layer, module.layers, strict=True):
-            own = block.self_attn.num_heads
-            _attention(layer.self_attention, block.self_attn, _BART, own, heads if stack is spec.encoder else own)
-            _norm(layer.self_attention.layer_norm, block.self_attn_layer_norm)
-            if hasattr(block, "encoder_attn"):
-                _attention(layer.attention, block.encoder_attn, _BART, own, own)
-                _norm(layer.attention.layer_norm, block.encoder_attn_layer_norm)
-            _linear(layer.ffn.linear_0, [block.fc1])
-            _linear(layer.ffn.linear_1, [block.fc2])
-            _norm(layer.ffn.layer_norm, block.final_layer_norm)
+        _bart_blocks(stack, module)
     _linear(spec.decoder.projection, [model.lm_head])
     bias = getattr(model, "final_logits_bias", None)
     if bias is not None and bool(bias.any()):
         spec.decoder.projection.bias = _plain(bias[0])
     spec.config.layer_norm_epsilon = encoder.layers[0].final_layer_norm.eps
     return spec
+
+
+def _bart_blocks(stack: Any, module: Any) -> None:
+    """Every block of an encoder or decoder, filled up to the stack's number of heads, where that is one."""
+    for layer, block in zip(stack.layer, module.layers, strict=True):
+        own = block.self_attn.num_heads
+        _attention(layer.self_attention, block.self_attn, _BART, own, int(stack.num_heads))
+        _norm(layer.self_attention.layer_norm, block.self_attn_layer_norm)
+        if hasattr(block, "encoder_attn"):
+            _attention(layer.attention, block.encoder_attn, _BART, own, own)
+            _norm(layer.attention.layer_norm, block.encoder_attn_layer_norm)
+        _linear(layer.ffn.linear_0, [block.fc1])
+        _linear(layer.ffn.linear_1, [block.fc2])
+        _norm(layer.ffn.layer_norm, block.final_layer_norm)
 
 
 _BART = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -177,14 +186,40 @@ CONVERSIONS: dict[Layout, Callable[[Any, Family], transformer_spec.TransformerSp
 """One per layout of `families`."""
 
 
+# -- Whisper ----------------------------------------------------------------------------------------
+
+
+def _whisper(model: Any) -> whisper_spec.WhisperSpec:
+    encoder, decoder = model.get_encoder(), model.get_decoder()
+    activation = model.config.activation_function
+    if activation != "gelu":
+        raise InvalidInput(f"activation must be gelu for speech on runtime ctranslate2, but got {activation}")
+    spec = whisper_spec.WhisperSpec(
+        len(encoder.layers),
+        max(block_parts(block).heads for block in encoder.layers),
+        len(decoder.layers),
+        decoder.layers[0].self_attn.num_heads,
+    )
+    for name in ("conv1", "conv2"):
+        own, module = getattr(spec.encoder, name), getattr(encoder, name)
+        own.weight, own.bias = _plain(module.weight), _plain(module.bias)
+    _embedding(spec.decoder, decoder.embed_tokens)
+    for stack, module in ((spec.encoder, encoder), (spec.decoder, decoder)):
+        stack.position_encodings.encodings = _positions(module.embed_positions)
+        _norm(stack.layer_norm, module.layer_norm)
+        _bart_blocks(stack, module)
+    _linear(spec.decoder.projection, [model.get_output_embeddings()])
+    return spec
+
+
+# -- parts ------------------------------------------------------------------------------------------
+
+
 def _positions(table: Any) -> torch.Tensor:
     """Row i is what position i adds: past BART's two unused rows, or past padding's in M2M100."""
     if not isinstance(table, nn.Embedding):  # M2M100: a buffer, whose first position follows the padding's
         return _plain(table.weights[table.padding_idx + 1 :])
     return _plain(table.weight[getattr(table, "offset", 0) :])
-
-
-# -- parts ------------------------------------------------------------------------------------------
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -212,8 +247,10 @@ def _linear(spec: Any, modules: Sequence[nn.Linear], rows: int | None = None) ->
     """One projection from several, each filled up to so many rows."""
     weights = [_plain(m.weight) for m in modules]
     spec.weight = torch.cat([_filled(w, rows or w.shape[0], 0) for w in weights])
-    if modules[0].bias is not None:
-        biases = [_plain(m.bias) for m in modules]
+    if any(m.bias is not None for m in modules):  # Whisper's keys have none
+        biases = [
+            _plain(m.bias) if m.bias is not None else w.new_zeros(len(w)) for m, w in zip(modules, weights, strict=True)
+        ]
         spec.bias = torch.cat([_filled(b, rows or b.shape[0], 0) for b in biases])
 
 

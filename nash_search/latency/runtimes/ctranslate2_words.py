@@ -16,7 +16,8 @@ from typing import Any
 from nash_search.config import Frozen
 
 SHARED, SOURCE, TARGET = (f"{kind}_vocabulary.json" for kind in ("shared", "source", "target"))
-"""The engine's own file names: one vocabulary for both sides, or one each."""
+WRITTEN = "vocabulary.json"
+"""The engine's own file names: one vocabulary for both sides, or one each; of speech there is a written side only."""
 
 
 class Words(Frozen):
@@ -64,9 +65,20 @@ def words_for(folder: str | Path, source_size: int, target_size: int, pad: int) 
     return Words(source=source, target=target, unknown=unknown)
 
 
+def with_roles(words: Words, roles: Mapping[str, int]) -> Words:
+    """The words with those by which the engine's `Whisper` finds tokens; where a token has another, it is replaced."""
+    target = list(words.target)
+    for word, index in roles.items():
+        if word in target and target.index(word) != index:
+            target[target.index(word)] += "_"
+        target[index] = word
+    return words.model_copy(update={"source": tuple(target), "target": tuple(target)})
+
+
 def stored(place: Path) -> Words:
     """The words of an artefact that lies in a folder."""
-    files = [place / SHARED] * 2 if (place / SHARED).is_file() else [place / SOURCE, place / TARGET]
+    one = next((place / name for name in (SHARED, WRITTEN) if (place / name).is_file()), None)
+    files = [one, one] if one is not None else [place / SOURCE, place / TARGET]
     source, target = (tuple(json.loads(file.read_text("utf-8"))) for file in files)
     return Words(source=source, target=target, unknown="")
 

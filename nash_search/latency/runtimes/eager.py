@@ -44,9 +44,7 @@ class EagerSession:
         self.forced = forced_config(model, workload)
         self.free = copy.deepcopy(self.forced)
         own = self._own_config.max_new_tokens or self._own_config.max_length or 2 * workload.output_tokens
-        if hasattr(model.get_encoder(), "embed_positions"):  # beyond them there is nothing to look up
-            own = min(own, getattr(model.config, "max_position_embeddings", None) or own)
-            own = min(own, getattr(model.config, "max_target_positions", own + PROMPT) - PROMPT)
+        own = min(own, RUNTIME.longest(model) or own)
         self.free.update(min_new_tokens=None, max_new_tokens=max(1, min(own, NATURAL_LIMIT * workload.output_tokens)))
 
     def generate(self) -> torch.Tensor:
@@ -131,9 +129,37 @@ class Eager:
         pad = config.pad_token_id or 0
         if rows is not None:
             return task_inputs(workload, rows, pad=pad)
-        if model.main_input_name == "input_features":
+        if self.hears(model):
             return random_features(workload, config.num_mel_bins, FRAMES_PER_POSITION * config.max_source_positions)
         return random_inputs(workload, vocabulary=config.vocab_size, pad=pad, special=self.special(config))
+
+    def longest(self, model: Any) -> int | None:
+        """New tokens that the model has positions for (None: any number)."""
+        if not hasattr(model.get_encoder(), "embed_positions"):
+            return None
+        if self.hears(model):
+            return int(model.config.max_target_positions) - PROMPT
+        found: int | None = getattr(model.config, "max_position_embeddings", None)
+        return found
+
+    def hears(self, model: Any) -> bool:
+        """Features go into the model, not token ids."""
+        return str(model.main_input_name) == "input_features"
+
+    def prompt(self, model: Any) -> tuple[int, ...]:
+        """Token ids that outputs are written behind: the start; where the model hears, language and task too.
+
+        Raises:
+            InvalidInput: it knows several languages and is told none, so it would listen for one at every call.
+        """
+        own = model.generation_config
+        if not self.hears(model):
+            return (own.decoder_start_token_id,)
+        settings, language = own.to_dict(), getattr(own, "language", None)
+        if language is None and settings.get("lang_to_id"):
+            fix = 'add "language": "en" there'
+            raise InvalidInput("language must stand in generation_config.json, but got none", fix=fix)
+        return generation.prompt_of(settings, language, getattr(own, "task", None) or "transcribe")
 
     def special(self, config: Any) -> set[int]:
         """Tokens that no ordinary input is made of."""

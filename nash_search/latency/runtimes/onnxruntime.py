@@ -10,7 +10,7 @@ The graphs are made in `onnxruntime_graphs`; the folder they lie in is one that 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 
 from nash_search.config import Workload
+from nash_search.encoder_rows import Given, rows_of
 from nash_search.errors import InvalidInput
 from nash_search.families import find_family
 from nash_search.latency.runtimes import artefact, decoding, onnxruntime_folder, onnxruntime_graphs, parity
@@ -65,9 +66,9 @@ class Engine:
         [states_BSE] = self.encoder.run(None, feed)
         return Batch(self, states_BSE, mask_BS, beams)
 
-    def write(self, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]:
+    def write(self, rows: Given, *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generated freely, laid out as eager's: start token first, padded behind the end."""
-        ids_BS, mask_BS = decoding.padded(rows, self.settings.pad)
+        ids_BS, mask_BS = decoding.padded(rows_of(rows), self.settings.pad)
         found = decoding.search(self.encode(ids_BS, mask_BS, beams), self.settings, len(rows), beams, max_new_tokens)
         return [[int(token) for token in row] for row in found]
 
@@ -181,9 +182,7 @@ class OnnxRuntime(Converting):
         return Engine(place / GRAPHS, rules, workload.threads, {"compared": record.settings["compared"]})
 
     @contextmanager
-    def conversion(
-        self, model: Any, folder: str, workload: Workload, rows: Sequence[Sequence[int]] | None = None
-    ) -> Iterator[Graphs]:
+    def conversion(self, model: Any, folder: str, workload: Workload, rows: Given | None = None) -> Iterator[Graphs]:
         """Its graphs in float32, which write what eager writes."""
         _check(workload)
         family = find_family(model.config.model_type)

@@ -18,15 +18,19 @@ that their quality is compared too (`trial/deployment.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from nash_search.config import Workload
+from nash_search.encoder_rows import EncoderRows, FeatureRows, Given, rows_of
 from nash_search.errors import InvalidInput
+from nash_search.families import FRAMES_PER_POSITION
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.latency.workload import random_inputs
+from nash_search.token_rows import TokenRows
 
 INPUTS = 64
 TIE = 1e-3
@@ -40,16 +44,16 @@ TOGETHER = 16
 
 
 class Write(Protocol):
-    """An engine: token ids of inputs in, token ids of outputs out, laid out as eager's."""
+    """An engine: inputs in, token ids of outputs out, laid out as eager's."""
 
-    def __call__(self, rows: Sequence[Sequence[int]], *, beams: int, max_new_tokens: int) -> list[list[int]]: ...
+    def __call__(self, rows: Any, *, beams: int, max_new_tokens: int) -> list[list[int]]: ...
 
 
 def agreed(
     model: Any,
     write: Write,
     workload: Workload,
-    rows: Sequence[Sequence[int]] | None = None,
+    rows: Given | None = None,
     *,
     exact_beams: bool = True,
 ) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def agreed(
         model: the PyTorch model; its generation settings count.
         write: the engine, in float32.
         workload: beams and lengths are taken from it, and the runtime's name.
-        rows: token ids of real inputs; filled up to 64 with random ones of lengths up to the workload's.
+        rows: real inputs; filled up to 64 with random ones, texts of lengths up to the workload's.
         exact_beams: the engine's beams search as eager's do; else differing outputs are judged by score.
 
     Returns:
@@ -69,41 +73,39 @@ def agreed(
     Raises:
         InvalidInput: an output differs (the message names the first such input), or scores worse than it may.
     """
-    asked = [list(row) for row in rows or ()][:INPUTS]
-    longest = 2 * workload.output_tokens if asked else min(workload.output_tokens, RANDOM_TOKENS)
-    real = {tuple(row) for row in asked}
-    asked = sorted(asked + ragged(model, workload, INPUTS - len(asked)), key=len)
+    given = rows_of(rows or ())
+    given = given.picked(range(min(INPUTS, len(given))))
+    parts = [part for part in (given, random_rows(model, workload, INPUTS - len(given))) if len(part)]
+    longest = 2 * workload.output_tokens if len(given) else min(workload.output_tokens, RANDOM_TOKENS)
     plain = workload.model_copy(update={"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"})
     torch_model = EAGER.placed(model, plain)
+    longest = min(longest, EAGER.longest(torch_model) or longest)
     ties, beams_of, apart = 0, sorted({1, workload.beams}), dict[str, Any]()
     for beams in beams_of:
-        theirs = _chunked(write, asked, beams, longest)
-        ours = _chunked(lambda *a, **k: EAGER.tokens(torch_model, *a, **k), asked, beams, longest)
-        differing = []
-        for row, own, other in zip(asked, ours, theirs, strict=True):
-            own, other = (_ended(found, torch_model.generation_config) for found in (own, other))
+        differing, judged = 0, list[tuple[EncoderRows, list[int], list[int]]]()
+        for one, number, own, other in _written(torch_model, write, parts, beams, longest):
             if own == other:
                 continue
-            if _tied(torch_model, row, own, other, beams):
+            if _tied(torch_model, one, own, other, beams):
                 ties += 1
             elif beams > 1 and not exact_beams:
-                differing.append((row, own, other))
+                differing += 1
+                judged += [(one, own, other)] * (parts[number] is given)
             else:
                 raise InvalidInput(
                     f"runtime {workload.runtime} must write what PyTorch writes, but with {beams} beams it got "
-                    f"{other} instead of {own} for input {row}"
+                    f"{other} instead of {own} for input {_named(one)}"
                 )
         if differing:
-            judged = [found for found in differing if tuple(found[0]) in real]
-            gap = _gap(torch_model, judged, longest, sum(tuple(row) in real for row in asked))
+            gap = _gap(torch_model, judged, longest, len(given))
             if not gap <= GAP:
                 raise InvalidInput(
                     f"runtime {workload.runtime} must find outputs that PyTorch scores at most {GAP} nats per token "
                     f"below its own, but with {beams} beams got {gap:.3g}, as in {judged[0][2]} instead of "
-                    f"{judged[0][1]} for input {judged[0][0]}"
+                    f"{judged[0][1]} for input {_named(judged[0][0])}"
                 )
-            apart = {"differing": len(differing), "score_gap": gap}
-    return {"inputs": len(asked), "beams": beams_of, "ties": ties, **apart}
+            apart = {"differing": differing, "score_gap": gap}
+    return {"inputs": sum(map(len, parts)), "beams": beams_of, "ties": ties, **apart}
 
 
 def ragged(model: Any, workload: Workload, count: int) -> list[list[int]]:
@@ -117,20 +119,51 @@ def ragged(model: Any, workload: Workload, count: int) -> list[list[int]]:
     return [row[:length] for row, length in zip(found.ids_BL.tolist(), lengths, strict=True)]
 
 
-def _chunked(write: Write, rows: Sequence[Sequence[int]], beams: int, longest: int) -> list[list[int]]:
-    parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
-    return [row for part in parts for row in write(part, beams=beams, max_new_tokens=longest)]
+def random_rows(model: Any, workload: Workload, count: int) -> EncoderRows:
+    """Random inputs of the model's kind: texts of several lengths (`ragged`), or sounds of its window."""
+    if not EAGER.hears(model):
+        return TokenRows.of(ragged(model, workload, count))
+    positions = model.config.max_source_positions
+    return loud_rows(max(0, count), model.config.num_mel_bins, positions)
 
 
-def _ended(row: Sequence[int], config: Any) -> list[int]:
-    """Without the start token and what follows the first end token."""
+def loud_rows(count: int, bins: int, positions: int) -> FeatureRows:
+    """Features of which each row is loud in bins of its own: noise alone would all sound alike to a model."""
+    generator = torch.Generator().manual_seed(0)
+    loud = torch.randn(count, bins, 1, generator=generator)
+    noise = torch.randn(count, bins, FRAMES_PER_POSITION * positions, generator=generator)
+    return FeatureRows((loud + 0.1 * noise).numpy(), range(count), positions)
+
+
+def _written(
+    model: Any, write: Write, parts: Sequence[EncoderRows], beams: int, longest: int
+) -> Iterator[tuple[EncoderRows, int, list[int], list[int]]]:
+    """Each input, where it comes from, and what eager and the engine write for it, up to the end."""
+    for number, part in enumerate(parts):
+        order = np.argsort(part.lengths, kind="stable").tolist()
+        for start in range(0, len(order), TOGETHER):
+            some = order[start : start + TOGETHER]
+            rows, asked = part.picked(some), {"beams": beams, "max_new_tokens": longest}
+            ours, theirs = EAGER.tokens(model, rows, **asked), write(rows, **asked)
+            for index, own, other in zip(some, ours, theirs, strict=True):
+                yield part.picked([index]), number, *(ended(model, found, longest) for found in (own, other))
+
+
+def ended(model: Any, row: Sequence[int], longest: int | None = None) -> list[int]:
+    """An output without its start token and what follows its first end token.
+
+    A model that hears returns neither start nor end: it has ended where it wrote fewer tokens than `longest`.
+    """
+    config, hears = model.generation_config, EAGER.hears(model)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    found = list(row[1:])
+    found = list(row if hears else row[1:])
     stop = next((index for index, token in enumerate(found) if token in ends), len(found))
+    if hears and stop == len(found) and longest is not None and stop < longest:
+        return [*found, ends[0]]
     return found[: stop + 1]
 
 
-def _tied(model: Any, row: Sequence[int], own: list[int], other: list[int], beams: int) -> bool:
+def _tied(model: Any, row: EncoderRows, own: list[int], other: list[int], beams: int) -> bool:
     """Whether eager scores both outputs alike: at the first different token, or per token of whole beams."""
     if beams > 1:
         return abs(_scores(model, row, own).mean() - _scores(model, row, other).mean()).item() < TIE
@@ -146,12 +179,12 @@ def _gap(model: Any, judged: Sequence[tuple[Any, Any, Any]], longest: int, input
     return sum(each) / max(1, inputs)
 
 
-def objective(model: Any, row: Sequence[int], output: Sequence[int], longest: int) -> float:
+def objective(model: Any, row: Given, output: Sequence[int], longest: int) -> float:
     """What PyTorch's beam search looks for the most of: log-probability over length to the power of `length_penalty`.
 
     Args:
         model: the PyTorch model; its generation settings count.
-        row: the input's token ids.
+        row: the input, as a single row.
         output: new token ids, the end with them.
         longest: new tokens at most; a token forced there costs nothing.
 
@@ -188,12 +221,15 @@ def _forbidden(own: Any, output: Sequence[int], longest: int) -> bool:
 
 
 @torch.no_grad()
-def _scores(model: Any, row: Sequence[int], output: Sequence[int]) -> torch.Tensor:
+def _scores(model: Any, row: Given, output: Sequence[int]) -> torch.Tensor:
     """Log-probability of each token of an output, nats, with the ones before it given."""
-    start = model.generation_config.decoder_start_token_id
+    batch, prompt = rows_of(row).batch(model.config.pad_token_id or 0), EAGER.prompt(model)
     ids_T = torch.tensor(output)
-    logits_TV = model(
-        input_ids=torch.tensor([list(row)]), decoder_input_ids=torch.tensor([[start, *output[:-1]]])
-    ).logits[0]
+    logits_TV = model(**batch, decoder_input_ids=torch.tensor([[*prompt, *output[:-1]]])).logits[0, len(prompt) - 1 :]
     found: torch.Tensor = logits_TV.float().log_softmax(-1)[torch.arange(len(output)), ids_T]
     return found
+
+
+def _named(row: EncoderRows) -> str:
+    """A single row as errors name it: its token ids, or what it is."""
+    return str(row[0]) if isinstance(row, TokenRows) else "of features"

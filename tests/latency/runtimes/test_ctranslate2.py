@@ -48,7 +48,7 @@ def eager(model, rows, beams, longest=12):
 
 def ended(model, found):
     """Without what fills up a batch: eager pads with zeros after greedy search, with end tokens after beams."""
-    return [parity._ended(row, model.generation_config) for row in found]
+    return [parity.ended(model, row) for row in found]
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_a_score_is_what_hugging_faces_beams_look_for(name):
     asked = {"num_beams": 4, "max_new_tokens": 9, "output_scores": True, "return_dict_in_generate": True}
     for row in parity.ragged(model, PLAIN, 12):
         found = model.generate(torch.tensor([row]), **asked)
-        output = parity._ended(found.sequences[0].tolist(), model.generation_config)
-        score = parity.objective(model, row, output, longest=9)
+        output = parity.ended(model, found.sequences[0].tolist())
+        score = parity.objective(model, [row], output, longest=9)
         assert score == pytest.approx(found.sequences_scores[0].item(), abs=1e-4)
 
 
@@ -249,9 +249,9 @@ def test_a_score_is_what_hugging_faces_beams_look_for(name):
 def test_an_output_that_breaks_a_setting_scores_nothing(settings, output):
     model = tiny.model_of("bart")
     model.generation_config.update(eos_token_id=1)
-    assert math.isfinite(parity.objective(model, [3, 4], output, longest=9))
+    assert math.isfinite(parity.objective(model, [[3, 4]], output, longest=9))
     model.generation_config.update(**settings)
-    assert parity.objective(model, [3, 4], output, longest=9) == -math.inf
+    assert parity.objective(model, [[3, 4]], output, longest=9) == -math.inf
 
 
 def test_beams_that_end_by_another_rule_are_judged_by_pytorchs_score(monkeypatch):
