@@ -1,6 +1,6 @@
-"""How a model writes: its stored generation settings, settled into those that are scored, timed and shipped.
+"""How a model writes: its stored generation settings, resolved into those that are scored, timed and shipped.
 
-    generation_config.json (in older folders: config.json)  ->  settle  ->  settings, and what was changed
+    generation_config.json (in older folders: config.json)  ->  resolve  ->  settings, and what was changed
 
 Every setting that transformers knows stands in one of three tables; a test compares them with the installed version.
 
@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class ResolvedSettings:
     """Generation settings that do not contradict one another, under the names of transformers."""
 
     settings: dict[str, Any]
@@ -189,17 +189,17 @@ class Settled:
             config.decoder_start_token_id = start
 
 
-def of_folder(folder: Path) -> Settled:
+def of_folder(folder: Path) -> ResolvedSettings:
     """A model folder's settings.
 
     Raises:
         InvalidInput: a file that is no JSON object, or a setting that is refused.
     """
     file = folder / FILE
-    return settle(read_object(folder / "config.json"), read_object(file) if file.exists() else None, place(folder))
+    return resolve(read_object(folder / "config.json"), read_object(file) if file.exists() else None, place(folder))
 
 
-def settle(config: Mapping[str, Any], stored: Mapping[str, Any] | None, where: str = "") -> Settled:
+def resolve(config: Mapping[str, Any], stored: Mapping[str, Any] | None, where: str = "") -> ResolvedSettings:
     """Settings as a search uses them.
 
     Args:
@@ -228,7 +228,7 @@ def settle(config: Mapping[str, Any], stored: Mapping[str, Any] | None, where: s
     if found.get("decoder_start_token_id") is None:
         changes["decoder_start_token_id"] = _start(config, found, file, where)
     said = tuple(f"{name} {_plain(found.get(name))} -> {_plain(value)}" for name, value in changes.items())
-    return Settled(settings=found | changes, changed=said)
+    return ResolvedSettings(settings=found | changes, changed=said)
 
 
 def prompt_of(settings: Mapping[str, Any], language: str | None, task: str | None) -> tuple[int, ...]:

@@ -4,7 +4,7 @@
     in_precision  the same for a model that is in memory already
 
 `from_pretrained` does more than a cast: in float16 T5 keeps its `wo` matrices in float32. What a model is timed
-in must be what users load, so nothing here casts by hand. Generation settings are settled on the way
+in must be what users load, so nothing here casts by hand. Generation settings are resolved on the way
 (`generation`).
 """
 
@@ -40,11 +40,11 @@ def load(folder: str | Path, dtype: str = "float32") -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        settled = generation.of_folder(Path(folder)) if config.is_encoder_decoder else None
+        resolved = generation.of_folder(Path(folder)) if config.is_encoder_decoder else None
         with no_progress_bar():
             model, report = _auto_class(config).from_pretrained(
                 folder,
-                generation_config=settled and settled.for_transformers(),
+                generation_config=resolved and resolved.for_transformers(),
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -69,8 +69,8 @@ def load(folder: str | Path, dtype: str = "float32") -> Any:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"model's weights must be finite in {dtype}, but got {name} in {folder}")
-    if settled is not None:
-        settled.name_start(model.config)
+    if resolved is not None:
+        resolved.name_start(model.config)
     return model.eval()
 
 

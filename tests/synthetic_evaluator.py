@@ -252,7 +252,7 @@ class SyntheticEvaluator:
             stages={"tune": {"steps": recipe.trial_steps, "seconds": 0.1 * recipe.trial_steps}},
         )
 
-    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+    def keep_dense(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """No vocabulary."""
         return None
 

@@ -110,7 +110,7 @@ def logits_of(model):
 def test_a_made_up_family_s_cut_is_its_gated_model(toy):
     gates = Gates(toy)
     gates.logits_G.data.uniform_(-4, 4, generator=torch.Generator().manual_seed(1))
-    gates.settle()
+    gates.use_evaluation()
     with gates.attached(toy):
         expected = logits_of(toy)
     heads, neurons = gates.per_block(gates.evaluation().detach())

@@ -72,7 +72,7 @@ class Gates(nn.Module):
         self.logits_G = nn.Parameter(torch.full((first,), OPEN, device=device))
         self.widths = [len(c) for c in columns]
         self._rows: tuple[torch.Tensor, ...] = ()
-        self.settle()
+        self.use_evaluation()
 
     def sample(self) -> torch.Tensor:
         """One random draw of every gate, with gradient (eq. 10-11)."""
@@ -107,7 +107,7 @@ class Gates(nn.Module):
         self.use(self.sample())
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def use_evaluation(self) -> None:
         """Use the evaluation gates in the attached model."""
         self.use(self.evaluation())
 

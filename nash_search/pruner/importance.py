@@ -58,7 +58,7 @@ def fisher(model: Any, gates: Gates, batches: Callable[[int], Batch], count: int
             )  # of all tokens, not their mean
             (gradient_BG,) = torch.autograd.grad(loss, ones_BG)
             total_G += gradient_BG.square().sum(0)
-    gates.settle()
+    gates.use_evaluation()
     return total_G / gates.share_G
 
 

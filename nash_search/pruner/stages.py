@@ -203,7 +203,7 @@ class Trial:
             ascent.clamp()
 
         def at_rung(step: int) -> None:
-            gates.settle()
+            gates.use_evaluation()
             self.context.at_rung(step, student)
 
         optimization = Optimization(
@@ -225,7 +225,7 @@ class Trial:
                 watch=self._watch("narrow", 0, {rung for rung in self.rungs if rung < self.narrow_steps}, at_rung),
                 state=state,
             )
-        gates.settle()
+        gates.use_evaluation()
         self._note("narrow", trained)
 
     def _tune(self, student: Any, state: StateFile | None) -> None:

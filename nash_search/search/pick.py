@@ -85,7 +85,7 @@ def _again(
     with locks.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
         evaluator = open_evaluator(config)
-        evaluator.settle(folder)
+        evaluator.keep_dense(folder)
         if evaluator.fingerprint()["hash"] != table.fingerprint["hash"]:
             raise InvalidInput(
                 "device and software must be those of the study to certify its front again, but got others",

@@ -37,13 +37,15 @@ from ray.job_config import JobConfig  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nash_search.config import SearchConfig  # noqa: E402
-from nash_search.errors import InvalidInput  # noqa: E402
+from nash_search.errors import InvalidInput, Unfinished, shown  # noqa: E402
 
 __all__ = ["Searcher", "gpu_share", "ray", "start_ray", "stop_ray", "tune"]
 
 OBJECT_STORE_BYTES = 80 * 2**20
 LONGEST_FOLDER = 107 - len("/ray/session_2026-11-27_09-19-07_966914_4194304/sockets/plasma_store.xx")
 """Bytes left for the folder above Ray's sockets: a socket's path has at most 107, on every Linux."""
+STARTS = 3
+"""How often a cluster is tried to be started."""
 _own_folders: list[str] = []
 """Made for a cluster of ours, removed with it."""
 
@@ -64,16 +66,28 @@ def start_ray(config: SearchConfig, workers: int, on_cpu: bool) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     with environment(worker_environment(config.workload.device)):
-        ray.init(
-            address="local",
-            num_cpus=max(workers, 1),
-            num_gpus=0 if on_cpu else None,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=socket_folder(),
-            **quiet,
-        )
+        for left in reversed(range(STARTS)):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=max(workers, 1),
+                    num_gpus=0 if on_cpu else None,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=socket_folder(),
+                    **quiet,
+                )
+                return
+            except InvalidInput:
+                raise
+            except (
+                Exception
+            ) as error:  # Ray gives a start 30 s, which a busy machine may exceed, and raises no kind of its own
+                ray.shutdown()
+                if not left:
+                    what = f"Ray must start here, but got {shown(str(error), 200)} {STARTS} times"
+                    raise Unfinished(what, fix="go on when the machine is less busy, or with --serial") from error
 
 
 def stop_ray() -> None:

@@ -1,6 +1,6 @@
 """One search from question to answer, the stages in their order.
 
-    workload -> probe (or the study's own) -> below the floor? -> study, settled -> trials
+    workload -> probe (or the study's own) -> below the floor? -> study, reconciled -> trials
              -> who meets the budgets? -> winners at length -> certify -> document
 
 Each stage lives in its own module; this one only passes values on, says what happens, and decides the
@@ -140,7 +140,7 @@ class _Run:
             begun = study is not None
             self.table = opening.latency_table(config, self.evaluator, self.folder, filled, say, begun=begun)
             self.dense = opening.dense_quality(self.evaluator, self.folder, begun=begun)
-            self._settle()
+            self._keep_dense()
             self.engines = opening.dense_on_engines(self, say, begun=begun)
         self.facts = study.facts if study is not None else opening.study_facts(self)
         self.terms = opening.terms(config, self.facts, self.table)
@@ -148,7 +148,7 @@ class _Run:
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             records = study.records() if study is not None else ()
-            spends = spending.settled(self, records, load_s, None if study else time.monotonic() - self.began)
+            spends = spending.length_and_cost(self, records, load_s, None if study else time.monotonic() - self.began)
             self.config = spending.within(self.asked, spends.length)
             plan = opening.plan(self, spends, records, load_s)
         say("plan", plan.told())
@@ -188,8 +188,8 @@ class _Run:
         finally:
             scheduler.study.close()
 
-    def _settle(self, *, opened: bool = False) -> None:
-        self.vocabulary = self.evaluator.settle(self.folder, opened=opened)
+    def _keep_dense(self, *, opened: bool = False) -> None:
+        self.vocabulary = self.evaluator.keep_dense(self.folder, opened=opened)
         if self.vocabulary is not None:
             self.say("vocabulary", self.vocabulary)
 
@@ -210,7 +210,7 @@ class _Run:
 
     def _train(self, scheduler: Scheduler, ended: bool) -> None:
         (self.folder / "trials").mkdir(exist_ok=True)
-        recovery.settle(scheduler.study, self.table)
+        recovery.reconcile(scheduler.study, self.table)
         scheduler.tidy()
         trained = scheduler.trained(scheduler.study.rows())
         self.say("search", {"trials": self.config.trials, "trained": trained, "workers": self.workers})
@@ -261,7 +261,7 @@ class _Run:
         found = self._with_finalists(scheduler, candidates)
         with self.interruption.interruptible():
             found = held_out_test.score(self.folder, found, self.evaluator, self.say)
-            self._settle(opened=found.certification.opened > 0)
+            self._keep_dense(opened=found.certification.opened > 0)
         answer = self._summary(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
         summary.write_tables(self.folder, records, answer)
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)

@@ -53,7 +53,7 @@ class Spending(NamedTuple):
     length: FittedLength | None
 
 
-def settled(case: Case, records: Sequence[TrialRecord], load_s: float, spent_s: float | None) -> Spending:
+def length_and_cost(case: Case, records: Sequence[TrialRecord], load_s: float, spent_s: float | None) -> Spending:
     """A trial's cost, and the length that the study's trials have or, where it is yet to begin, are given.
 
     Args:

@@ -64,7 +64,7 @@ def check_database(path: Path) -> None:
         raise StorageDamaged(f"study database must fit the installed Optuna, but {path}: {line}: {hint}") from None
 
 
-def settle(study: Study, table: LatencyTable) -> None:
+def reconcile(study: Study, table: LatencyTable) -> None:
     """Close every RUNNING row and adopt every whole folder that has no row.
 
     Raises:
@@ -171,7 +171,7 @@ def rebuild(folder: Path, name: str) -> int:
     _take_back(fresh, lost)
     new = Study(open_storage(sqlite_url(fresh)), name, folder, None)
     table = LatencyTable.model_validate_json((folder / "probe.json").read_bytes())
-    settle(new, table)
+    reconcile(new, table)
     finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in new.trials())
     new.close()
     for suffix in ("", "-wal", "-shm"):

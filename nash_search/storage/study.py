@@ -53,7 +53,7 @@ class _Connection(sqlite3.Connection):
     """Write-ahead log, synced at checkpoints only: a commit costs microseconds instead of an fsync.
 
     A power cut may take the last commits with it but never the file's consistency, and what a lost row said
-    lies, synced, in its trial's folder: `recovery.settle` tells it again.
+    lies, synced, in its trial's folder: `recovery.reconcile` tells it again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

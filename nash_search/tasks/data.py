@@ -129,7 +129,7 @@ def read_texts(config: TaskConfig, clips: Clips | None = None) -> Texts:
 
 
 class _Reader:
-    """Rows of one source as texts; columns are settled once, on the first table read."""
+    """Rows of one source as texts; columns are chosen once, on the first table read."""
 
     def __init__(self, config: TaskConfig, source: Source, notes: list[str], clips: Clips | None) -> None:
         self._config = config

@@ -51,7 +51,7 @@ class ModelFolder:
     encoder_layers: int
     decoder_layers: int
     config: Mapping[str, Any]
-    generation: generation.Settled
+    generation: generation.ResolvedSettings
     """How it writes."""
 
 

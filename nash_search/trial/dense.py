@@ -69,7 +69,7 @@ class Dense:
 
     @contextmanager
     def placed(self) -> Iterator[Path]:
-        """A folder with exactly `teacher`: its own, or while one of the study's is not settled yet, a passing one."""
+        """A folder with exactly `teacher`: its own, or while one of the study's is not kept yet, a passing one."""
         if self._kept_folder is not None or (self.trimming is None and self.task.ear is None):
             yield self.folder
             return
@@ -79,7 +79,7 @@ class Dense:
 
     @property
     def folder(self) -> Path:
-        """Where it lies: as it was given, or, once settled, as the study keeps it."""
+        """Where it lies: as it was given, or, once kept, as it stands in the study."""
         return self._kept_folder or self.found.folder
 
     @cached_property
@@ -138,7 +138,7 @@ class Dense:
             seen.update(self.trimming.digest.encode())
         return seen.hexdigest()[:16]
 
-    def settle(
+    def keep_dense(
         self, study: Path, weigh: Weigh, quality: Callable[[], Quality], *, opened: bool
     ) -> dict[str, Any] | None:
         """Keep a teacher that is not as it was given in the study's folder and use it from there.

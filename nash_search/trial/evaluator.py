@@ -77,7 +77,7 @@ class Evaluator(Protocol):
     def take_dense(self, job: Job, scratch: Path) -> TrialRecord:
         """The dense model as a trial that needs no training."""
 
-    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+    def keep_dense(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """What trimming gained and cost (None: nothing was trimmed), and the test split too once it is `opened`."""
 
     def dense_folder(self) -> Path:

@@ -187,9 +187,9 @@ class NashEvaluator:
         facts = (self.facts(), self.fingerprint())
         return dense_engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)
 
-    def settle(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
+    def keep_dense(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
         """Keep a trimmed teacher in the study; what trimming gained and cost."""
-        return self.dense.settle(study, self._weigh, self.dense_quality, opened=opened)
+        return self.dense.keep_dense(study, self._weigh, self.dense_quality, opened=opened)
 
     def _weigh(self, given: Any, whole: Task) -> tuple[Latency, Quality]:
         """The dense model timed next to the one with the whole vocabulary, and that one's quality."""

@@ -53,7 +53,7 @@ def test_soft_gates_fold_into_the_cut(kind):
     gates = Gates(model)
     generator = torch.Generator().manual_seed(1)
     gates.logits_G.data.uniform_(-4, 4, generator=generator)
-    gates.settle()
+    gates.use_evaluation()
     with gates.attached(model):
         expected = logits_of(model, batch_of())
     heads, neurons = gates.per_block(gates.evaluation().detach())

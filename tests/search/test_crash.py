@@ -73,7 +73,7 @@ def recovery_s(results, copy):
     began = time.process_time()
     recovery.check_database(copy / "study.db")
     study = Study(open_storage(sqlite_url(copy / "study.db")), "s", copy, None)
-    recovery.settle(study, LatencyTable.model_validate_json((copy / "probe.json").read_bytes()))
+    recovery.reconcile(study, LatencyTable.model_validate_json((copy / "probe.json").read_bytes()))
     assert all(row.state.is_finished() for row in study.trials())
     study.close()
     return time.process_time() - began

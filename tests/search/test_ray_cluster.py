@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from nash_search.config import Architecture, SearchConfig, TaskConfig, Workload, WorkloadRequest
+from nash_search.errors import Unfinished
 from nash_search.records import TrialRecord
 from nash_search.search import ray_cluster, ray_runner
 from nash_search.trial.cost import worker_count
@@ -82,3 +83,20 @@ def test_a_worker_that_dies_after_its_record_changes_nothing(tmp_path):
     callback.on_trial_error(1, [], trial)
     callback.on_step_begin(2, [])
     assert finished == [None]
+
+
+def test_a_cluster_that_does_not_start_is_tried_again_and_is_no_bug_of_ours(monkeypatch):
+    asked, fails = [], 2
+
+    def init(**options):
+        asked.append(options)
+        if len(asked) <= fails:
+            raise Exception("The current node timed out during startup.")  # Ray's own, word for word
+
+    monkeypatch.setattr(ray_cluster.ray, "init", init)
+    ray_cluster.start_ray(SearchConfig(), 2, True)
+    assert len(asked) == 3, "a busy machine is given more time"
+    asked, fails = [], 9
+    with pytest.raises(Unfinished, match="timed out during startup.*--serial"):
+        ray_cluster.start_ray(SearchConfig(), 2, True)
+    assert len(asked) == ray_cluster.STARTS

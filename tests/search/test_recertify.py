@@ -3,7 +3,7 @@
 import json
 
 from nash_search import cli, intervals
-from nash_search.config import LatencyBudget
+from nash_search.config import AnswerLimits, LatencyBudget
 from nash_search.latency.occasions import Occasion, keep
 from nash_search.latency_record import Latency
 from nash_search.report import load as stored
@@ -124,7 +124,7 @@ def test_a_study_of_the_old_protocol_says_so_in_pick_page_and_card_until_remeasu
         assert point.latency.looks == 2 and len(point.latency.rounds) == len(before.rounds) + 5
         assert point.latency.bounds_ms[1] - point.latency.bounds_ms[0] > before.bounds_ms[1] - before.bounds_ms[0]
     summary = json.loads((folder / "summary.json").read_text())
-    answers = judged(renewed, Terms.of_summary(Summary(**summary), budgets("60", "50%"), None))
+    answers = judged(renewed, Terms.of_summary(Summary(**summary), budgets("60", "50%"), AnswerLimits()))
     assert [b["verdict"] for b in summary["budgets"]] == [a.verdict for a in answers.budgets]
     copies = {path.name for path in (folder / "best").iterdir()}
     assert copies == set(answers.winners)

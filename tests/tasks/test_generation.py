@@ -11,7 +11,7 @@ import pytest
 
 from nash_search import generation
 from nash_search.errors import InvalidInput
-from nash_search.generation import KEPT, REFUSED, SET, settle
+from nash_search.generation import KEPT, REFUSED, SET, resolve
 
 T5 = {"model_type": "t5", "vocab_size": 20, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 BART = T5 | {"model_type": "bart"}
@@ -63,42 +63,42 @@ def test_every_setting_of_transformers_stands_in_one_table() -> None:
 
 @pytest.mark.parametrize("name", SET)
 def test_what_a_search_sets_is_said(name: str) -> None:
-    found = settle(T5, {name: OTHER[name], **T5})
+    found = resolve(T5, {name: OTHER[name], **T5})
     assert found.settings[name] == SET[name][0] and len(found.changed) == 1
     assert found.changed[0].startswith(f"{name} ") and " -> " in found.changed[0]
     for neutral in SET[name]:
-        kept = settle(T5, {name: neutral, **T5})
+        kept = resolve(T5, {name: neutral, **T5})
         assert kept.settings[name] == neutral and not kept.changed
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_done_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"{name} in generation_config.json must be left out"):
-        settle(T5, {name: 2, **T5})
+        resolve(T5, {name: 2, **T5})
     with pytest.raises(InvalidInput, match=f"{name} in config.json must be left out"):
-        settle({name: 2, **T5}, None)
-    assert not settle(T5, {name: None, **T5}).changed
+        resolve({name: 2, **T5}, None)
+    assert not resolve(T5, {name: None, **T5}).changed
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_a_value_of_another_kind_is_refused_by_name(name: str) -> None:
     if WRONG[name] is not None:
         with pytest.raises(InvalidInput, match=f"{name} in generation_config.json must be"):
-            settle(T5, T5 | {name: WRONG[name]})
+            resolve(T5, T5 | {name: WRONG[name]})
     beams = {"num_beams": 4} if name in ("early_stopping", "length_penalty") else {}
     given = T5 | beams | {name: KEEPING[name]}
-    assert settle(T5 | {"vocab_size": 99}, given).settings[name] == KEEPING[name]
+    assert resolve(T5 | {"vocab_size": 99}, given).settings[name] == KEEPING[name]
 
 
 def test_settings_that_contradict_one_another_are_repaired_or_refused() -> None:
-    one = settle(T5, T5 | {"num_beams": 1, "early_stopping": True, "length_penalty": 2.0})
+    one = resolve(T5, T5 | {"num_beams": 1, "early_stopping": True, "length_penalty": 2.0})
     assert one.changed == ("early_stopping true -> none", "length_penalty 2.0 -> none")
     several = {"num_beams": 4, "early_stopping": True, "length_penalty": 2.0, "no_repeat_ngram_size": 3}
-    legacy = settle(T5 | several, None)
+    legacy = resolve(T5 | several, None)
     assert not legacy.changed and {name: legacy.settings[name] for name in several} == several
-    assert settle(T5 | several, T5).settings.get("num_beams") is None, "a folder's generation_config.json counts alone"
+    assert resolve(T5 | several, T5).settings.get("num_beams") is None, "a folder's generation_config.json counts alone"
     with pytest.raises(InvalidInput, match="forced_eos_token_id in .* must not be one of suppress_tokens"):
-        settle(T5, T5 | {"forced_eos_token_id": 1, "suppress_tokens": [1, 2]})
+        resolve(T5, T5 | {"forced_eos_token_id": 1, "suppress_tokens": [1, 2]})
 
 
 def test_how_outputs_begin_and_end_is_known_or_refused() -> None:
@@ -106,13 +106,13 @@ def test_how_outputs_begin_and_end_is_known_or_refused() -> None:
         return {name: value for name, value in config.items() if name not in names}
 
     start = "decoder_start_token_id"
-    assert settle(T5, without(T5, start)).changed == (f"{start} none -> 0",)
-    assert settle(without(T5 | {"pad_token_id": 3}, start), {}).settings[start] == 3, "T5 begins with its padding"
+    assert resolve(T5, without(T5, start)).changed == (f"{start} none -> 0",)
+    assert resolve(without(T5 | {"pad_token_id": 3}, start), {}).settings[start] == 3, "T5 begins with its padding"
     for stored in ({}, None):
         with pytest.raises(InvalidInput, match=f"must name {start}"):
-            settle(without(BART, start), stored)
-    assert settle(BART | {"model_type": "mbart", start: None}, {"bos_token_id": 5}).settings[start] == 5
-    assert settle(T5, without(T5, "eos_token_id")).changed == ("eos_token_id none -> 1",)
+            resolve(without(BART, start), stored)
+    assert resolve(BART | {"model_type": "mbart", start: None}, {"bos_token_id": 5}).settings[start] == 5
+    assert resolve(T5, without(T5, "eos_token_id")).changed == ("eos_token_id none -> 1",)
 
 
 # -- with models ----------------------------------------------------------------------------------------

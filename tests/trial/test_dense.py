@@ -12,7 +12,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from nash_search.config import SearchConfig
 from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
-from nash_search.generation import Settled
+from nash_search.generation import ResolvedSettings
 from nash_search.records import Quality
 from nash_search.tasks import models, scoring
 from nash_search.tasks.g2p import teacher_folder
@@ -39,7 +39,7 @@ FOUND = {"metric": "m", "value": 1.0, "standard_error": 0.1, "n": 4, "split": "v
 def test_what_a_family_cannot_give_is_refused(monkeypatch, family, changes, refusal):
     found = models.ModelFolder(
         folder=Path("m"), model_type=family, ours=False, encoder_layers=2, decoder_layers=2, config={},
-        generation=Settled(settings={}),
+        generation=ResolvedSettings(settings={}),
     )  # fmt: skip
     monkeypatch.setattr(models, "find_model", lambda name, revision: found)
     dense = Dense(SearchConfig.model_validate({"model": "m", **changes}))

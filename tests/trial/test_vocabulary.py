@@ -65,7 +65,7 @@ def test_it_is_written_once_weighed_once_and_repaired(dense, tmp_path):
     study.mkdir()
     given = json.loads((dense.found.folder / "config.json").read_text())["vocab_size"]
     assert dense.folder == dense.found.folder
-    found = dense.settle(study, weighed(times), quality, opened=False)
+    found = dense.keep_dense(study, weighed(times), quality, opened=False)
     assert dense.folder == study / "teacher" and times == [(given, given - 9)]
     assert found["of"] == given and found["kept"] == len(dense.task.tokenizer) < given - 9
     assert (found["quality"], found["given_quality"]) == (49.0, 50.0) and found["share"] == pytest.approx(0.6)
@@ -73,13 +73,13 @@ def test_it_is_written_once_weighed_once_and_repaired(dense, tmp_path):
     loaded = pruner.load(dense.folder)
     assert loaded.config.vocab_size == found["kept"]
     before = (study / "teacher" / "model.safetensors").stat().st_mtime_ns
-    assert dense.settle(study, weighed(times), quality, opened=False) == found and len(times) == 1
+    assert dense.keep_dense(study, weighed(times), quality, opened=False) == found and len(times) == 1
     assert (study / "teacher" / "model.safetensors").stat().st_mtime_ns == before
     (study / "teacher" / "model.safetensors").write_bytes(b"half")
-    again = dense.settle(study, weighed(times), quality, opened=True)
+    again = dense.keep_dense(study, weighed(times), quality, opened=True)
     assert again["lost"]["test"]["dropped"] > 0 and dense.task.sealed.opened == 1 and len(times) == 1
     assert pruner.load(dense.folder).config.vocab_size == found["kept"]
-    assert dense.settle(study, weighed(times), quality, opened=True) == again and dense.task.sealed.opened == 1
+    assert dense.keep_dense(study, weighed(times), quality, opened=True) == again and dense.task.sealed.opened == 1
     assert vocabulary.read(study) == again
 
 
@@ -99,7 +99,7 @@ def test_the_report_is_said_in_one_line(dense, tmp_path):
     from nash_search.report.words import vocabulary_words
     from nash_search.summary_rows import Vocabulary
 
-    found = dense.settle(tmp_path, weighed([]), quality, opened=True)
+    found = dense.keep_dense(tmp_path, weighed([]), quality, opened=True)
     said = vocabulary_words(Vocabulary(**found))
     assert said.startswith(f"vocabulary: {found['kept']} of {found['of']} tokens kept, which leaves 60.0%")
     assert "49.00 of 50.00" in said and "of validation" in said and "of test" in said and "\n" not in said
