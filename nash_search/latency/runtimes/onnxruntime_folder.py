@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from nash_search.latency.runtimes.onnxruntime_graphs import DECODER, ENCODER, FI
 from nash_search.layouts import LAYOUTS
 
 GRAPHS = "onnx"
-INT8 = "per channel, 7 bits, encoder's second feed-forward matrices in float32"
+INT8 = "per channel, 7 bits, encoder's second feed-forward matrices and what transformers keeps there in float32"
 """How weights are quantised; part of the fingerprint, since times and qualities of another way do not compare."""
 TOKENIZER = (
     *("tokenizer", "special_tokens", "added_tokens", "vocab", "merges"),
@@ -47,7 +48,7 @@ def write(model: Any, graphs: Path, checkpoint: Path, target: Path, *, quantize:
         for file in (ENCODER, DECODER):
             _link(graphs / file, target / GRAPHS / file)
     else:
-        _quantise(graphs, target / GRAPHS)
+        _quantise(graphs, target / GRAPHS, keep=getattr(model, "_keep_in_fp32_modules", None) or ())
     (target / "config.json").write_text(json.dumps(stock_config(model), indent=2, sort_keys=True) + "\n", "utf-8")
     model.generation_config.save_pretrained(target)
     for found in sorted(checkpoint.iterdir()) if checkpoint.is_dir() else ():
@@ -71,14 +72,14 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _quantise(graphs: Path, target: Path) -> None:
+def _quantise(graphs: Path, target: Path, *, keep: Sequence[str]) -> None:
     """Both graphs with their matrices of weights in int8.
 
     One scale per output channel, in 7 of the 8 bits: without VNNI a CPU adds two products of 8 bits each in 16, which
-    saturates. The encoder's second feed-forward matrices stay in float32: what they
-    read has a few values hundreds of times larger than the rest, and one scale holds them all. On Flan-T5-small this
-    keeps the quality where all matrices in int8 keep two thirds of it (results/LOG.md, 2026-11-27). The decoder's
-    branches are quantised before they are merged: the quantiser does not look into an `If`.
+    saturates. The encoder's second feed-forward matrices stay in float32, and modules of the names `keep`, which
+    transformers keeps there in half precision (T5's `wo`, the decoder's too): what they read has a few values hundreds
+    of times larger than the rest, and one scale holds them all (results/LOG.md, 2026-11-27 and 2026-11-28). The
+    decoder's branches are quantised before they are merged: the quantiser does not look into an `If`.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -88,7 +89,7 @@ def _quantise(graphs: Path, target: Path) -> None:
     try:
         for name in (ENCODER, FIRST, NEXT):
             nodes = [node.name for node in onnx.load(graphs / name).graph.node if node.op_type == "MatMul"]
-            wide = [node for node in nodes if any(f"/{layout.ffn_out}/" in node for layout in LAYOUTS)]
+            wide = {*keep, *(layout.ffn_out for layout in LAYOUTS if name == ENCODER)}
             quantize_dynamic(
                 graphs / name,
                 target / name,
@@ -96,7 +97,7 @@ def _quantise(graphs: Path, target: Path) -> None:
                 per_channel=True,
                 reduce_range=True,
                 op_types_to_quantize=["MatMul"],
-                nodes_to_exclude=wide if name == ENCODER else [],
+                nodes_to_exclude=[node for node in nodes if any(f"/{module}/" in node for module in wide)],
             )
     finally:
         logger.setLevel(before)

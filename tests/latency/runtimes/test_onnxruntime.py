@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from nash_search import pruner
 from nash_search.config import Workload
 from nash_search.errors import InvalidInput
+from nash_search.families import family_of
 from nash_search.latency import runtimes
 from nash_search.latency.runtimes import artefact, decoding, parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
@@ -21,7 +22,7 @@ from nash_search.tasks.g2p import teacher_folder
 from tests.pruner import tiny
 
 pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 from nash_search.latency.runtimes import onnxruntime as engine  # noqa: E402
 from nash_search.latency.runtimes import onnxruntime_graphs as graphs  # noqa: E402
 
@@ -130,10 +131,10 @@ def test_an_export_is_loaded_as_it_was_written_and_int8_is_smaller(tmp_path):
     assert RUNTIME.build(loaded, INT8, None).weight_bytes() < RUNTIME.build(model, GREEDY, None).weight_bytes()
 
 
-def test_int8_holds_an_encoder_whose_feed_forward_layers_have_outliers(tmp_path):
+def test_int8_holds_a_model_whose_feed_forward_layers_have_outliers(tmp_path):
     model = pruner.load(teacher_folder())
     with torch.no_grad():
-        for block in model.encoder.block:  # as in a real T5; not one bit of float32 changes
+        for block in (*model.encoder.block, *model.decoder.block):  # as in a real T5; not one bit of float32 changes
             ffn = block.layer[-1].DenseReluDense
             ffn.wi.weight[0] *= 2.0**12
             ffn.wo.weight[:, 0] /= 2.0**12
@@ -142,6 +143,26 @@ def test_int8_holds_an_encoder_whose_feed_forward_layers_have_outliers(tmp_path)
     found = RUNTIME.tokens(RUNTIME.load(str(tmp_path), INT8), rows, beams=1, max_new_tokens=6)
     own = EAGER.tokens(model, rows, beams=1, max_new_tokens=6)
     assert sum(a == b for a, b in zip(found, own, strict=True)) >= 32
+
+
+@pytest.mark.parametrize(("family", "both"), [("t5", True), ("bart", False)])
+def test_int8_leaves_in_float32_what_the_library_keeps_there(family, both, tmp_path):
+    model = tiny.model_of(family)
+    RUNTIME.export(model, str(tmp_path), INT8)
+    place, _ = artefact.found(tmp_path, "onnxruntime", INT8)
+    out = f"/{family_of(model).layout.ffn_out}/MatMul"
+    kept = {}
+    for name in (graphs.ENCODER, graphs.DECODER):
+        nodes = _nodes(onnx.load(place / "onnx" / name).graph)
+        kept[name] = any(node.op_type == "MatMul" and node.name.endswith(out) for node in nodes)
+        assert any(node.op_type == "MatMulInteger" for node in nodes)
+    assert kept == {graphs.ENCODER: True, graphs.DECODER: both}
+
+
+def _nodes(graph):
+    """A graph's nodes and those of its branches."""
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return [*graph.node, *(node for one in inner for node in _nodes(one))]
 
 
 def test_a_graph_that_writes_something_else_is_refused(monkeypatch):
