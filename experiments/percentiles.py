@@ -80,10 +80,19 @@ def jitter(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 @lru_cache
 def truth(kind: str, percentile: float, share: bool) -> float:
-    """What the percentile is, or the share that it is of the dense model's."""
-    every = [request for turn in range(50) for request in drawn(kind, 1000, turn)]
-    rng, sides = np.random.default_rng(3), logs(every)
-    own, dense = (float(np.percentile(x + jitter(rng, (8, x.size)), percentile)) for x in sides)
+    """What the percentile over requests and rounds is, or the share that it is of the dense model's."""
+    rng, rounds = np.random.default_rng(3), 400
+    sides = zip(*(logs(drawn(kind, 1000, turn)) for turn in range(rounds)), strict=True)
+    level, apart = coverage.ROUND_SD * rng.standard_normal(rounds), coverage.RATIO_SD * rng.standard_normal(rounds)
+    moved = (level + apart - np.mean(level + apart), level - np.mean(level))
+    own, dense = (
+        float(
+            np.percentile(
+                np.concatenate([x + by + jitter(rng, x.shape) for x, by in zip(side, up, strict=True)]), percentile
+            )
+        )
+        for side, up in zip(sides, moved, strict=True)
+    )
     return math.exp(own - dense) if share else math.exp(own)
 
 
