@@ -56,6 +56,8 @@ class Family:
     comes between the decoder's prompt and the end, not the start token first."""
     engines: tuple[str, ...] = ENGINES
     """Engines that can say its model: all, where its row names none."""
+    misread: str = ""
+    """Which server misreads a stock folder whose encoder is narrower in its FFN, and what serves it, in words."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()
     """Config fields without which a cut is not exact: name, values that do (None: it may be missing), why."""
 
@@ -158,7 +160,14 @@ FAMILIES: dict[str, Family] = {
             first_block_has_bias=False,
             scaled_states_key="tie_word_embeddings",
         ),
-        _bart("bart", "BART", "NashBartForConditionalGeneration", post_norm=True),
+        _bart(
+            "bart",
+            "BART",
+            "NashBartForConditionalGeneration",
+            post_norm=True,
+            misread="vLLM's bart-plugin sizes the decoder's FFN by encoder_ffn_dim and misreads an encoder whose FFN "
+            "is narrower than the decoder's; TensorRT-LLM reads both widths",
+        ),
         _bart(
             "plbart", "PLBart", "NashPLBartForConditionalGeneration", post_norm=True, outputs_begin_with="last_label"
         ),

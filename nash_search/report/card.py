@@ -63,6 +63,8 @@ class Export:
     """What serving engines load from this folder, as their records say."""
     stock: bool = False
     """The folder loads without the modelling file that exports carry."""
+    misread: str = ""
+    """Which server misreads it, in words."""
 
 
 def card(
@@ -88,6 +90,7 @@ def card(
     parts += ["## What was kept", _kept(point)]
     loading = _loading(export.name, found.latency, view, export.stock)
     parts += ["## Load it", *input_words(view.inputs), fenced(loading, "python")]
+    parts += [f"Not everywhere: {escape.markdown(export.misread, 300)}."] if export.misread else []
     parts += ["To publish it on the Hub:", fenced([f"hf upload YOUR-NAME/{export.name} {export.name}"], "sh")]
     for engine in export.engines:
         parts += [f"## Serve it with {escape.markdown(engine.runtime)}", _serving(export.name, engine, view.inputs)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from nash_search.errors import InvalidInput
+from nash_search.families import FAMILIES
 from nash_search.files import replace
 from nash_search.records import Artefact
 from nash_search.report.card import Export, card
@@ -47,6 +48,7 @@ def write_cards(folder: Path, view: StudyView, *, teacher: str = "", data: str =
             dense_test=view.answers.certification.dense_test if view.answers else None,
             engines=engines(export),
             stock=is_stock(export),
+            misread=misread(export),
         )
         text = card(view, about, Source(teacher=words, data=_no_path(data), license=license))
         copies = [folder / "best" / name for name, winner in winners.items() if winner.key == point.key]
@@ -77,6 +79,17 @@ def engines(export: Path) -> list[Artefact]:
         except (OSError, ValidationError):
             continue
     return found
+
+
+def misread(export: Path) -> str:
+    """Which server misreads a stock export, in words; empty: none that is known."""
+    try:
+        config = json.loads((export / "config.json").read_text("utf-8"))
+        family = FAMILIES.get(config["model_type"])
+        narrower = config.get("encoder_ffn_dim") != config.get("decoder_ffn_dim")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    return family.misread if family is not None and narrower else ""
 
 
 def is_stock(export: Path) -> bool:

@@ -91,11 +91,14 @@ class NashEvaluator:
         return self._facts
 
     def notes(self) -> tuple[str, ...]:
-        """What the task decided, and in what training multiplies where that was left open."""
-        precision = self.config.recipe.precision
-        if precision != "auto" or not pruner.in_bf16(precision, self.dense.teacher, torch.device(self.device.name)):
-            return self.task.notes
-        return (*self.task.notes, "training multiplies in bfloat16, which is faster here; weights stay whole")
+        """What the task decided, in what training multiplies where that was left open, who misreads stock exports."""
+        found, precision = list(self.task.notes), self.config.recipe.precision
+        if precision == "auto" and pruner.in_bf16(precision, self.dense.teacher, torch.device(self.device.name)):
+            found.append("training multiplies in bfloat16, which is faster here; weights stay whole")
+        misread = FAMILIES[self.dense.found.model_type].misread
+        if self.config.format == "stock" and misread and max(self.config.search_space.sparsities_pct) > 0:
+            found.append(misread)
+        return tuple(found)
 
     def data(self) -> DataFacts | None:
         """Rows of the user's splits, and what was dropped from them."""

@@ -31,6 +31,24 @@ def test_every_export_gets_a_valid_card(on_disk: Path) -> None:
     assert "trust_remote_code" not in written[2].read_text(), "a stock checkpoint needs none of our code"
 
 
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"model_type": "bart", "encoder_ffn_dim": 8, "decoder_ffn_dim": 16}, True),
+        ({"model_type": "bart", "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}, False),
+        ({"model_type": "mbart", "encoder_ffn_dim": 8, "decoder_ffn_dim": 16}, False),
+        ({"model_type": "nash_bart", "encoder_ffn_dim": 8, "decoder_ffn_dim": 16}, False),
+        ({"model_type": "t5", "d_ff": 8}, False),
+        ([], False),
+    ],
+)
+def test_a_stock_export_names_the_server_that_misreads_it(on_disk: Path, config: object, named: bool) -> None:
+    export = on_disk / "checkpoints" / "g2p-4"
+    (export / "config.json").write_text(json.dumps(config))
+    card = exports.write_cards(on_disk, load.load(on_disk))[0].read_text()
+    assert ("vLLM's bart-plugin sizes the decoder's FFN" in card) == named
+
+
 def test_an_export_outside_the_folder_is_refused(on_disk: Path) -> None:
     path = on_disk / "certification.json"
     found = json.loads(path.read_text())

@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,3 +106,22 @@ def test_a_sparsity_that_the_encoder_cannot_reach_is_refused_before_it_is_timed(
         rule = r"encoder_sparsity_pct must be at most 66 \(this encoder with widths uniform\), but got 70"
         with pytest.raises(InvalidInput, match=rule) if refused else nullcontext():
             dense._check_sparsity(bart)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "named"),
+    [
+        ("bart", {"format": "stock"}, True),
+        ("bart", {}, False),
+        ("bart", {"format": "stock", "search_space": {"encoder_sparsity_pct": [0, 0, 10]}}, False),
+        ("mbart", {"format": "stock"}, False),
+    ],
+)
+def test_a_search_for_stock_exports_names_the_server_that_will_misread_them(family, changes, named):
+    config = SearchConfig.model_validate({"recipe": {"widths": "uniform", "precision": "fp32"}, **changes})
+    parts = {
+        "task": SimpleNamespace(notes=("a note",)),
+        "dense": SimpleNamespace(found=SimpleNamespace(model_type=family)),
+    }
+    first, *more = NashEvaluator.notes(SimpleNamespace(config=config, **parts))
+    assert first == "a note" and [line[:18] for line in more] == ["vLLM's bart-plugin"] * named
