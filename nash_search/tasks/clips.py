@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ SILENT = 1e-4
 """Loudest sample of a clip in which nothing can be heard (1 is full scale; 16 bits end at 3e-5)."""
 RECORDINGS = "recordings"
 """Folder of sounds that lay in a table, in `cache_folder`."""
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+"""Of files that are recordings."""
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -63,6 +65,16 @@ class Clips:
         if found is None:
             raise InvalidInput(f"row must name a recording that is there, but got {shown(name, 80)}")
         return found
+
+    def unnamed(self, names: Iterable[str]) -> int:
+        """Recordings that lie where names are looked for and that none of these names."""
+        there = {
+            file.resolve()
+            for folder in self.folders
+            for file in (folder.rglob("*") if folder.is_dir() else ())
+            if file.suffix.lower() in SUFFIXES
+        }
+        return len(there - {self.place(name).resolve() for name in names})
 
     def check(self, name: str) -> float:
         """Seconds of a clip, by its header.

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from nash_search.config import TaskConfig
@@ -64,6 +64,8 @@ class Texts:
     facts: DataFacts
     notes: tuple[str, ...]
     """What was decided, one sentence each."""
+    rows_of_clips: Mapping[str, str] = field(default_factory=dict)
+    """By the name of a recording, a row that names it, as errors say it."""
 
 
 @lru_cache(maxsize=1)
@@ -125,7 +127,14 @@ def read_texts(config: TaskConfig, clips: Clips | None = None) -> Texts:
         test_in_validation=overlap.shared["validation", "test"],
         overlap_allowed=config.allow_overlap,
     )
-    return Texts(train=train, validation=validation, read_test=read_test, facts=facts, notes=tuple(notes))
+    return Texts(
+        train=train,
+        validation=validation,
+        read_test=read_test,
+        facts=facts,
+        notes=tuple(notes),
+        rows_of_clips=reader.rows_of_clips,
+    )
 
 
 class _Reader:
@@ -137,6 +146,7 @@ class _Reader:
         self._source = source
         self._notes = notes
         self._columns: tuple[str, str] | None = None
+        self.rows_of_clips: dict[str, str] = {}
 
     def read(self, split: str) -> Split:
         """Every row of a split that has text."""
@@ -179,6 +189,7 @@ class _Reader:
             self._clips.check(name)
         except InvalidInput as error:
             raise InvalidInput(str(error), where=where) from None
+        self.rows_of_clips[name] = where
 
     def _columns_in(self, table: Table) -> tuple[str, str]:
         """What this table calls the two columns; other splits and shards may differ in order and case."""

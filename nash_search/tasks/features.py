@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,13 @@ class Index(Frozen):
 class Ear:
     """A window's feature extractor and the recordings of a task."""
 
-    def __init__(self, hearing: Hearing, clips: Clips, where: str) -> None:
-        """`where` is the data, as errors name it."""
+    def __init__(
+        self, hearing: Hearing, clips: Clips, where: str, rows: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`where` is the data as errors name it, `rows` the row of a recording that stands in it."""
         from transformers import AutoFeatureExtractor
 
-        self.hearing, self._clips, self._where = hearing, clips, where
+        self.hearing, self._clips, self._where, self._rows = hearing, clips, where, rows
         length = int(hearing.seconds) if hearing.seconds == int(hearing.seconds) else hearing.seconds
         try:
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(
@@ -102,7 +105,7 @@ class Ear:
         try:
             return self._clips.sound(name)
         except InvalidInput as error:
-            raise InvalidInput(str(error), where=self._where) from None
+            raise InvalidInput(str(error), where=self._rows.get(name, self._where)) from None
 
 
 def _stored(known: Path) -> Index | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,11 @@ def texts_of(hearing: Hearing, config: TaskConfig) -> Texts:
     Raises:
         InvalidInput: one line naming the row that breaks a rule.
     """
-    return read_texts(config, clips_of(hearing, config))
+    clips = clips_of(hearing, config)
+    found = read_texts(config, clips)
+    unnamed = clips.unnamed(found.rows_of_clips)
+    note = f"{unnamed:,} recordings beside the data are named by no row and are left out"
+    return replace(found, notes=(*found.notes, note)) if unnamed else found
 
 
 def _extractor(folder: Path) -> Mapping[str, Any]:

@@ -54,7 +54,8 @@ def speech_task(
     Raises:
         InvalidInput: a recording cannot be heard, or the tokenizer knows no normaliser.
     """
-    texts, ear = texts_of(hearing, config), Ear(hearing, clips_of(hearing, config), place(config.data or ""))
+    texts = texts_of(hearing, config)
+    ear = Ear(hearing, clips_of(hearing, config), place(config.data or ""), texts.rows_of_clips)
     prompt, end = list(hearing.prompt[1:]), int(tokenizer.eos_token_id or 0)
     chosen = [texts.train.first(config.train_examples), texts.validation.first(config.validation_examples)]
     written = np.array([len(row) + 1 for row in _ids(tokenizer, chosen[0])])  # the end is written too

@@ -1,6 +1,7 @@
 """Recordings are found, looked at and decoded, or refused in one line."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +67,33 @@ def test_without_its_libraries_it_says_how_to_get_them(clips, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(InvalidInput, match=r"pip install nash-search\[speech\]"):
         clips.check("a.wav")
+
+
+REAL = Path(__file__).parent / "young_man.ogg"
+"""A second of speech: LibriVox's Sense and Sensibility (public domain), of Debian's pocketsphinx-testdata."""
+
+
+def test_real_speech_is_heard_alike_in_every_form_it_comes_in(clips, tmp_path):
+    import soxr
+    from transformers import WhisperFeatureExtractor
+
+    sound, rate = soundfile.read(REAL, dtype="float32")
+    assert rate == RATE and 0.9 < len(sound) / rate < 1.1
+    forms = {
+        "stereo.wav": (np.stack([sound] * 2, axis=1), RATE),
+        "24bit.flac": (sound, RATE),
+        "cd.wav": (soxr.resample(sound, RATE, 44_100), 44_100),
+        "telephone.wav": (soxr.resample(sound, RATE, 8000), 8000),
+    }
+    for name, (samples, hertz) in forms.items():
+        soundfile.write(tmp_path / name, samples, hertz, subtype="PCM_24")
+    extractor = WhisperFeatureExtractor(chunk_length=2)
+    heard = {name: clips.sound(name)[0] for name in forms}
+    made = extractor([sound, *heard.values()], sampling_rate=RATE, return_tensors="np").input_features
+    expected, features = made[0], dict(zip(forms, made[1:], strict=True))
+    below = 50  # mel bins of up to 3 kHz of 80
+    for name, found in features.items():
+        kept = slice(None) if name != "telephone.wav" else slice(0, below)
+        assert np.abs(found[kept] - expected[kept]).mean() < 0.02, name
+    assert np.ptp(expected[:below]) > 1.5, "it is silence"
+    assert features["telephone.wav"][-10:].mean() < expected[-10:].mean()  # nothing is up there

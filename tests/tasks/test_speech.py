@@ -95,11 +95,25 @@ def test_a_teacher_that_misheard_is_not_learnt_from(folder, tmp_path):
     assert not agrees(ids(words.replace("runs sleeps", "slept")), ids(words))
 
 
-def test_a_silent_recording_is_refused_by_its_name(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "words"), [("train-3", 0.0, "got silence"), ("validation-2", np.nan, "got NaN or infinity")]
+)
+def test_a_recording_that_cannot_be_heard_is_refused_by_its_row(folder, tmp_path, name, value, words):
     data = write_clips(tmp_path / "data", train=20)
-    soundfile.write(data / "clips" / "train-3.wav", np.zeros(RATE // 2), RATE)
-    with pytest.raises(InvalidInput, match=r"must hold sound, but got silence in 'clips/train-3\.wav' \(.*data\)"):
+    soundfile.write(data / "clips" / f"{name}.wav", np.full(RATE // 2, value), RATE, subtype="FLOAT")
+    split, number = name.split("-")
+    row = rf"{split}\.jsonl, line {int(number) + 1}"
+    with pytest.raises(InvalidInput, match=rf"{words} in 'clips/{name}\.wav' \(.*{row}\)"):
         task_of(folder, data)
+
+
+def test_recordings_that_no_row_names_are_said(folder, tmp_path):
+    data = write_clips(tmp_path / "data", train=20)
+    assert not any("named by no row" in note for note in task_of(folder, data).notes)
+    for name in ("clips/more.wav", "other.flac"):
+        soundfile.write(data / name, spoken("alpha", 1), RATE)
+    (data / "notes.txt").write_text("no recording")
+    assert "2 recordings beside the data are named by no row and are left out" in task_of(folder, data).notes
 
 
 def test_telephone_and_stereo_are_said(folder, tmp_path):
