@@ -9,16 +9,17 @@ The one quiet look of all Plotly figures (`style`) lives here too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from nash_search.percentiles import of_requests, requests_needed
 from nash_search.report.escape import plot_label
 from nash_search.report.palette import LIGHT, Theme, level
 from nash_search.report.view import StudyView
-from nash_search.report.words import describe
+from nash_search.report.words import describe, format_ms
 
 TOLD = (50, 95, 99)
 """Percentiles at which the distribution has a line."""
@@ -69,25 +70,44 @@ def widths(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
     return figure
 
 
-def distribution(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
-    """How many requests are answered within a time, by the dense model and by each pick, over the same requests."""
-    if not view.percentile:
-        return None
+def _served(view: StudyView) -> list[tuple[str, Sequence[float]]]:
+    """Milliseconds of the same requests: the dense model's and each pick's; nothing where one call was timed."""
     picked = {point.number for point in view.picked}
     shown = [p for p in view.certified if p.number in picked] or list(view.certified[:1])
-    if not shown:
+    if not view.percentile or not shown:
+        return []
+    dense_ms = [x for r in shown[0].latency.rounds for x in r.dense_runs_ms]
+    return [("dense", dense_ms), *((describe(p.architecture), p.latency.runs_ms) for p in shown)]
+
+
+def told(view: StudyView) -> str:
+    """The distribution in words, for those who do not see the figure; `–`: too few requests for that percentile."""
+
+    def row(runs_ms: Sequence[float]) -> str:
+        known = [len(runs_ms) >= requests_needed(p) for p in TOLD]
+        return ", ".join(
+            format_ms(of_requests((tuple(runs_ms),), p) if enough else None)
+            for p, enough in zip(TOLD, known, strict=True)
+        )
+
+    said = "; ".join(f"{name} {row(runs_ms)} ms" for name, runs_ms in _served(view))
+    return f"At {', '.join(f'p{p}' for p in TOLD)}: {said}." if said else ""
+
+
+def distribution(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
+    """How many requests are answered within a time, by the dense model and by each pick, over the same requests."""
+    lines = _served(view)
+    if not lines:
         return None
     figure = go.Figure()
-    dense_ms = [x for p in shown[:1] for r in p.latency.rounds for x in r.dense_runs_ms]
-    lines = [("dense", dense_ms, theme.ink), *((describe(p.architecture), p.latency.runs_ms, "") for p in shown)]
-    for index, (name, runs_ms, colour) in enumerate(lines):
+    for index, (name, runs_ms) in enumerate(lines):
         taken, count = sorted(runs_ms), len(runs_ms)
         figure.add_scatter(
             x=taken,
             y=[100 * (i + 1) / count for i in range(count)],
             mode="lines",
             name=f"{plot_label(name)} ({count})",
-            line={"shape": "hv", "width": 2, "color": colour or level(theme, index - 1, len(shown))},
+            line={"shape": "hv", "width": 2, "color": level(theme, index - 1, len(lines) - 1) if index else theme.ink},
             hovertemplate=f"{plot_label(name)}<br>%{{y:.1f}} % within %{{x:.3g}} ms<extra></extra>",
         )
     for percentile in TOLD:

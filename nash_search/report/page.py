@@ -22,7 +22,7 @@ from pathlib import Path
 import jinja2
 
 from nash_search.files import replace
-from nash_search.report import columns, engines, escape, markdown, picture, plots
+from nash_search.report import columns, engines, escape, evidence, markdown, picture, plots
 from nash_search.report.columns import Column, Look, standing
 from nash_search.report.picks import Pick
 from nash_search.report.points import Dense, Point
@@ -117,6 +117,7 @@ def render(view: StudyView) -> str:
         css=(_TEMPLATES / "report.css").read_text("utf-8"),
         script_hashes=" ".join(_hash(s) for s in (plotly, script)),
         still=_still(view),
+        requests_told=evidence.told(view),
         tables={
             "front": Table.of(columns.FRONT, view, view.front_rows, _front_style),
             "trials": Table.of(columns.TRIALS, view, view.points, _trial_style),

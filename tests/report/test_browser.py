@@ -181,8 +181,8 @@ def test_report_is_complete_silent_and_asks_nobody(study: Any, tmp_path: Path, t
     for name, width, dark, phone in (
         ("report-light", 1180, False, False),
         ("report-dark", 1180, True, False),
-        ("report-phone", 390, False, True),
-        ("report-phone-dark", 390, True, True),
+        ("report-phone", 320, False, True),
+        ("report-phone-dark", 320, True, True),
     ):
         tab.size(width, 900, dark=dark, phone=phone)
         tab.open(address, DRAWN)
@@ -190,7 +190,7 @@ def test_report_is_complete_silent_and_asks_nobody(study: Any, tmp_path: Path, t
         tab.picture(f"{name}.png")
         assert tab.errors() == []
         assert tab.requests() == [address]
-        assert tab.value("document.documentElement.scrollWidth <= innerWidth"), "nothing may stick out sideways"
+        assert tab.value(f"document.documentElement.scrollWidth <= {width}"), "nothing may stick out sideways"
         legend = tab.value("[...document.querySelectorAll('#plot-front .legendtext')].map(e => e.textContent)")
         assert {"on the front", "dominated", "a budget's pick", "dense"} <= set(legend)
         assert tab.value("document.querySelectorAll('#plot-front .point').length") >= 15

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nash_search.config import Architecture, SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.report import card, load, markdown, page, plots, text
 from nash_search.report.plan_text import plan_lines
+from nash_search.report.words import format_ms
 from nash_search.results import Certification
 from nash_search.search.pick import pick
 from nash_search.storage.facts import StudyFacts
@@ -131,6 +133,9 @@ def test_every_report_names_the_percentile_and_the_page_draws_both_distributions
     view = load.load(result.folder)
     drawn = plots.figures(view)["distribution"]
     [first, *picks] = drawn.data
+    said = re.search(r"At p50, p95, p99: dense (.+?) ms; ", page.render(view))
+    served = view.certified[0].latency
+    assert said and said[1] == ", ".join(format_ms(served.at(p).dense_ms) for p in (50, 95, 99))
     assert first.name == "dense (390)" and 1 <= len(picks) <= 3
     answers = Certification.stored(result.folder).points[0].latency.rounds
     assert list(first.x) == sorted(x for r in answers for x in r.dense_runs_ms) and first.y[-1] == 100
