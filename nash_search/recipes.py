@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,8 @@ class Knobs(Frozen, use_attribute_docstrings=True):
 
 Labels = Literal["data", "teacher", "mixed"]
 Precision = Literal["auto", "fp32", "bf16"]
+GPU_WIDTHS = 8
+"""What FFN widths are multiples of on a GPU."""
 
 
 class PruningRecipe(Frozen):
@@ -68,11 +70,17 @@ class PruningRecipe(Frozen):
     widths: Literal["free", "uniform"] = "free"
     """`uniform`: every encoder block keeps the same width, so BART-family exports are stock."""
     width_multiple: int = Field(default=1, ge=1)
-    """FFN widths are rounded to a multiple of this."""
+    """FFN widths are rounded to a multiple of this; on a GPU to one of 8 at least."""
     precision: Precision = "fp32"
     """What training multiplies in: `bf16` by autocast, weights stay whole; `auto`: bf16 where it is faster."""
     rungs: int = Field(default=4, ge=1)
     """How often quality is scored during training (the last one is the result)."""
+
+    def on(self, device: str) -> Self:
+        """The recipe as it prunes for a device: a GPU's matrix units take widths in eights."""
+        if device.startswith("cuda") and self.width_multiple < GPU_WIDTHS:
+            return self.model_copy(update={"width_multiple": GPU_WIDTHS})
+        return self
 
     @property
     def trial_steps(self) -> int:

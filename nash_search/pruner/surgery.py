@@ -219,11 +219,11 @@ def _note_shapes(config: Any, **parts: Any) -> None:
     config.nash_shapes = shapes
 
 
-def random_cut(model: Any, architecture: Architecture, seed: int = 0) -> Any:
+def random_cut(model: Any, architecture: Architecture, seed: int = 0, *, width_multiple: int = 1) -> Any:
     """A copy with the architecture's *shapes*, untrained: uniform widths, randomly chosen.
 
     Latency depends on nothing else, so the probe times this before anything is trained. A sparsity
-    beyond what one head and one neuron per block allow ends there.
+    beyond what one head and one neuron (or `width_multiple` of them) per block allow ends there.
     """
     student = shorten(model, architecture.decoder_layers, "uniform")
     if architecture.encoder_sparsity_pct == 0:
@@ -236,7 +236,8 @@ def random_cut(model: Any, architecture: Architecture, seed: int = 0) -> Any:
         per_head, per_neuron = head_parameters(block), neuron_parameters(block)
         wanted = keep * (per_head * parts.heads + per_neuron * parts.neurons)
         heads = min(max(1, round(keep * parts.heads)), parts.heads)
-        neurons = min(max(1, round((wanted - heads * per_head) / per_neuron)), parts.neurons)
+        steps = round((wanted - heads * per_head) / (per_neuron * width_multiple))
+        neurons = min(max(1, steps) * width_multiple, parts.neurons)
         kept_heads.append(sorted(torch.randperm(parts.heads, generator=generator)[:heads].tolist()))
         kept_neurons.append(sorted(torch.randperm(parts.neurons, generator=generator)[:neurons].tolist()))
     _cut(student, kept_heads, kept_neurons)

@@ -80,6 +80,7 @@ def search(
     interruption = Interruption()
     with interruption.handled():
         with interruption.interruptible():
+            config = config.model_copy(update={"recipe": config.recipe.on(evaluator.workload().device)})
             question = questions.resolved_question(config, evaluator)
             questions.check_requests(config, evaluator)
         folder = Path(results) / config.study_name

@@ -57,7 +57,8 @@ class NashEvaluator:
     """A task, its dense model and a device."""
 
     def __init__(self, config: SearchConfig) -> None:
-        self.config = config
+        recipe = config.recipe.on(device.resolve(config.workload.device).name)
+        self.config = config = config.model_copy(update={"recipe": recipe})
         self._quality: Quality | None = None
         self._scored_s = 0.0
         self.dense = Dense(config)
@@ -163,7 +164,8 @@ class NashEvaluator:
             group = shapes[start : start + together]
             left_s = limit_s - (time.monotonic() - began)
             groups_left = -(-(len(shapes) - start) // together)
-            models = {a.slug: pruner.random_cut(self.teacher, a, seed=0) for a in group}
+            multiple = self.config.recipe.width_multiple
+            models = {a.slug: pruner.random_cut(self.teacher, a, width_multiple=multiple) for a in group}
             timing: dict[str, Any] = {"pairs": self._probe_pairs, "limit_s": left_s / groups_left, "again": again}
             taken = cache.measure_many(models, self._dense_served, dense_shapes, self._workload, **timing)
             found |= {a: taken[a.slug] for a in group}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny import KINDS, batch_of, logits_of, model_of, some_kept
 
-from nash_search.config import Architecture
+from nash_search.config import Architecture, PruningRecipe
 from nash_search.errors import InvalidInput
 from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
@@ -207,6 +207,18 @@ def test_random_cut_has_the_asked_sparsity_and_depth(kind):
         if sparsity < 90:  # one head per block is the floor
             assert abs(1 - left - sparsity / 100) < 0.03
     logits_of(smaller, batch_of(kind=kind))
+
+
+def test_on_a_gpu_widths_are_in_eights_and_a_probe_has_them_too():
+    recipe = PruningRecipe()
+    assert recipe.on("cpu") is recipe and recipe.on("cuda:1").width_multiple == 8
+    assert PruningRecipe(width_multiple=32).on("cuda").width_multiple == 32
+    model = model_of("t5")
+    for sparsity in (10, 40, 80, 95):
+        asked = Architecture(encoder_sparsity_pct=sparsity, decoder_layers=2)
+        [width] = set(shapes_of(random_cut(model, asked, width_multiple=8)).encoder_neurons)
+        [plain] = set(shapes_of(random_cut(model, asked)).encoder_neurons)
+        assert width % 8 == 0 and abs(width - plain) <= 7
 
 
 @pytest.mark.parametrize(
