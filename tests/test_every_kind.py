@@ -18,15 +18,15 @@ from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
 from tests.pruner import tiny
 
-# one of each: bias per block; labels' last token first; norm before positions; growing sinusoids; attention in blocks;
-# attention in attention; groups of heads; one attention for what was written and read. T5, BART, Marian: test_own_model
-KINDS = ("umt5", "plbart", "blenderbot-small", "m2m_100", "pegasus_x", "bigbird_pegasus", "t5gemma", "t5gemma2")
+# what T5, BART and Marian (test_own_model) have not: growing sinusoids and norms before, attention in blocks, attention in
+# attention, groups of heads, one attention for what was written and read
+KINDS = ("m2m_100", "pegasus_x", "bigbird_pegasus", "t5gemma", "t5gemma2")
 WORDS = "red green blue small large cat dog bird".split()
 SPACE = """
 search_space: {encoder_sparsity_pct: [0, 40, 40], decoder_layers: [2]}
 recipe: {narrow_steps: 4, tune_steps: 4, batch_size: 16, rungs: 1, learning_rate: 1e-3, tune_learning_rate: 1e-3}
 engines: false
-trials: 2
+trials: 1
 certify_rounds: 2
 certify_pairs: 4
 finish_steps: 0

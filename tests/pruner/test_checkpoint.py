@@ -19,7 +19,7 @@ ALL = [pytest.param(kind, marks=[] if kind in CORE else pytest.mark.slow) for ki
 
 
 def tied(model):
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    return model.get_output_embeddings().weight is model.get_decoder().get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("untied", [False, True], ids=["tied", "untied"])
