@@ -36,7 +36,9 @@ class Family:
     """Class of `modeling_nash` whose encoder blocks may differ in size."""
     layout: Layout
     positions: Literal["relative", "rotary", "learned", "sinusoidal", "growing_sinusoidal"]
-    """How a token's position is told. Learned and sinusoidal tables end at `max_position_embeddings`."""
+    """How a token's position is told. Learned and sinusoidal tables end."""
+    positions_keys: tuple[str, str] = ("max_position_embeddings", "max_position_embeddings")
+    """Config fields that say where, for inputs and for outputs."""
     outputs_begin_with: Literal["named", "padding", "beginning", "last_label"] = "named"
     """The decoder's first token where the config leaves it open: the padding token; the beginning of a sentence; the
     labels' last token, moved to the front (mBART; `generate` takes the beginning of a sentence instead); or it must be
@@ -58,6 +60,8 @@ class Family:
     """Engines that can say its model: all, where its row names none."""
     misread: str = ""
     """Which server misreads a stock folder whose encoder is narrower in its FFN, and what serves it, in words."""
+    heads_stay: bool = False
+    """Its encoder's attention takes no fewer heads: FFN neurons alone go."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()
     """Config fields without which a cut is not exact: name, values that do (None: it may be missing), why."""
 
@@ -74,10 +78,11 @@ class Family:
         """The library's class that `narrow_class` extends."""
         return self.narrow_class.__bases__[1]
 
-    @property
-    def positions_end(self) -> bool:
-        """Sequences can be no longer than the config's `max_position_embeddings`."""
-        return self.positions in ("learned", "sinusoidal")
+    def longest(self, config: Any) -> tuple[int, int] | None:
+        """Longest input and output that a model (its config) has positions for, tokens; None: any length."""
+        found = [setting(config, key) for key in self.positions_keys]
+        ends = self.positions in ("learned", "sinusoidal") and all(isinstance(limit, int) for limit in found)
+        return (found[0], found[1]) if ends else None
 
     @property
     def positions_are_sinusoidal(self) -> bool:
@@ -198,6 +203,15 @@ FAMILIES: dict[str, Family] = {
             engines=(),
             requires=(("attention_type", ("original_full",), "block_sparse turns full at the first short input"),),
         ),
+        _bart(
+            "led",
+            "LED",
+            "NashLEDForConditionalGeneration",
+            post_norm=True,
+            positions_keys=("max_encoder_position_embeddings", "max_decoder_position_embeddings"),
+            heads_stay=True,
+            engines=(),
+        ),
         _bart("marian", "Marian (OPUS-MT)", "NashMarianMTModel", positions="sinusoidal", post_norm=True),
         _bart("m2m_100", "M2M100, NLLB", "NashM2M100ForConditionalGeneration", positions="growing_sinusoidal"),
         _gemma("t5gemma", "T5Gemma", "NashT5GemmaForConditionalGeneration"),
@@ -208,8 +222,7 @@ FAMILIES: dict[str, Family] = {
 
 
 NOT_YET = {
-    "fsmt": "its head is its decoder's embedding, called as no module, and its attention takes no fewer heads",
-    "led": "it needs a global attention mask beside each input, and its attention takes no fewer heads",
+    "fsmt": "its tokenizer gives every text the ids of source words, and references need those of target words",
 }
 """Encoder-decoders that are refused, and why."""
 

@@ -36,8 +36,8 @@ class BlockParts(NamedTuple):
 
     @property
     def counted(self) -> Any:
-        """The module that knows the number of heads: BigBirdPegasus has one inside its attention."""
-        return getattr(self.attention, "self", self.attention)
+        """The module that knows how wide a head is: BigBirdPegasus and LED have one inside their attention."""
+        return getattr(self.attention, "self", getattr(self.attention, "longformer_self_attn", self.attention))
 
     @property
     def heads(self) -> int:
@@ -58,23 +58,24 @@ class BlockParts(NamedTuple):
 
 def block_parts(block: Any) -> BlockParts:
     """The matrices of one encoder block."""
-    if hasattr(block, "self_attn") and hasattr(block.self_attn, "self"):
-        names = ("self.query", "self.key", "self.value")
-        return BlockParts(block.self_attn, names, "output", block, ("fc1",), "fc2")
-    if hasattr(block, "mlp"):
-        names = ("q_proj", "k_proj", "v_proj")
-        return BlockParts(block.self_attn, names, "o_proj", block.mlp, ("gate_proj", "up_proj"), "down_proj")
-    if hasattr(block, "self_attn"):
-        return BlockParts(block.self_attn, ("q_proj", "k_proj", "v_proj"), "out_proj", block, ("fc1",), "fc2")
-    attention, dense = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
-    ffn_in = ("wi_0", "wi_1") if hasattr(dense, "wi_0") else ("wi",)
-    return BlockParts(attention, ("q", "k", "v"), "o", dense, ffn_in, "wo")
+    if hasattr(block, "layer"):  # T5
+        attention, dense = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
+        ffn_in = ("wi_0", "wi_1") if hasattr(dense, "wi_0") else ("wi",)
+        return BlockParts(attention, ("q", "k", "v"), "o", dense, ffn_in, "wo")
+    attention, names = block.self_attn, ("q_proj", "k_proj", "v_proj")
+    if hasattr(block, "mlp"):  # T5Gemma
+        return BlockParts(attention, names, "o_proj", block.mlp, ("gate_proj", "up_proj"), "down_proj")
+    if hasattr(attention, "self"):  # BigBirdPegasus
+        return BlockParts(attention, ("self.query", "self.key", "self.value"), "output", block, ("fc1",), "fc2")
+    if hasattr(attention, "longformer_self_attn"):  # LED, whose tokens with global attention have their own three
+        six = tuple(f"longformer_self_attn.{n}{of}" for of in ("", "_global") for n in ("query", "key", "value"))
+        return BlockParts(attention, six, "output", block, ("fc1",), "fc2")
+    return BlockParts(attention, names, "out_proj", block, ("fc1",), "fc2")
 
 
 def encoder_blocks(model: Any) -> Any:
     """The encoder's blocks, in order."""
-    encoder = model.get_encoder()
-    encoder = getattr(encoder, "text_model", encoder)
+    encoder = getattr(model.get_encoder(), "text_model", model.get_encoder())
     return encoder.block if hasattr(encoder, "block") else encoder.layers
 
 
@@ -104,17 +105,15 @@ def _keep(module: Any, names_in: tuple[str, ...], name_out: str, units: list[int
     """Slice the rows of the input projections and the columns of the output projection to some of all units."""
     for name in names_in:
         linear = module.get_submodule(name)
-        rows = _places(units, linear.out_features // total)
+        width = linear.out_features // total
+        rows = [unit * width + row for unit in units for row in range(width)]
         linear.weight, linear.out_features = _kept(linear.weight, rows, 0), len(rows)
         if linear.bias is not None:
             linear.bias = _kept(linear.bias, rows, 0)
     linear = module.get_submodule(name_out)
-    columns = _places(units, linear.in_features // total)
+    width = linear.in_features // total
+    columns = [unit * width + column for unit in units for column in range(width)]
     linear.weight, linear.in_features = _kept(linear.weight, columns, 1), len(columns)
-
-
-def _places(units: list[int], width: int) -> list[int]:
-    return [unit * width + place for unit in units for place in range(width)]
 
 
 def _kept(parameter: Any, places: list[int], dim: int) -> nn.Parameter:
@@ -309,6 +308,9 @@ class NashPegasusXForConditionalGeneration(Narrow, transformers.PegasusXForCondi
 
 
 class NashBigBirdPegasusForConditionalGeneration(Narrow, transformers.BigBirdPegasusForConditionalGeneration): ...
+
+
+class NashLEDForConditionalGeneration(Narrow, transformers.LEDForConditionalGeneration): ...
 
 
 class NashMarianMTModel(Narrow, transformers.MarianMTModel): ...

@@ -154,7 +154,7 @@ def build(root: Path) -> None:
     model(models / "config-text", "{ no json")
     model(models / "config-list", "[1]")
     model(models / "gpt2", {"model_type": "gpt2", "is_encoder_decoder": False})
-    model(models / "led", {"model_type": "led"})
+    model(models / "fsmt", {"model_type": "fsmt"})
     model(models / "remote", {"auto_map": {"AutoModelForSeq2SeqLM": "evil.Model"}})
     remote = model(models / "remote-tokenizer")
     (remote / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["e.T", null]}}')
@@ -328,7 +328,7 @@ LIGHT: dict[str, Case] = {
             "config-text",
             "config-list",
             "gpt2",
-            "led",
+            "fsmt",
             "remote",
             "remote-tokenizer",
             "pickled",

@@ -46,6 +46,7 @@ WORDS = {
     "bigbird",
     "marian",
     "m2m",
+    "longformer",
     "whisper",
 }
 NAMED = {
@@ -132,7 +133,7 @@ def test_a_made_up_family_is_pruned_saved_loaded_and_accepted_by_every_command(t
         assert torch.equal(logits_of(again), logits_of(model)) and family_of(again) is FAMILIES["toy"]
         found = models.vet(folder)
         assert (found.model_type, found.ours, found.decoder_layers) == ("toy", ours, 2 if ours else 3)
-        assert models.positions(found.config) == 64
+        assert models.positions(found.config) == (64, 64)
         assert "learning_rate: 5e-5" in starter.search_space_text(str(folder))  # as its row says
         preflight.check(SearchConfig(model=str(folder)))
 

@@ -94,9 +94,13 @@ def measure(
     requests: Traffic | None = None
     if asked.traffic not in (DATA, FIXED):
         limits = [limit for each in timed.values() if (limit := models.positions(each)) is not None]
+        inputs, outputs = zip(*limits, strict=True) if limits else ((), ())
         counted_by = models.vet(path)
         requests = traffic.of_file(
-            Path(asked.traffic), asked.task, lambda: models.load_tokenizer(counted_by), min(limits, default=None)
+            Path(asked.traffic),
+            asked.task,
+            lambda: models.load_tokenizer(counted_by),
+            (min(inputs), min(outputs)) if limits else None,
         )
         check_enough(asked.highest, requests, rounds=rounds, pairs=pairs or pairs_of(asked.highest, rounds))
     with quiet_libraries():

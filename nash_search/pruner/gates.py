@@ -142,8 +142,10 @@ class Gates(nn.Module):
 
 
 def gates_of(model: Any, recipe: PruningRecipe) -> Gates:
-    """Gates on all that may go: heads stay where uniform widths are to keep the model stock."""
-    return Gates(model, heads=recipe.widths == "free" or family_of(model).layout.encoder_ffn_key is None)
+    """Gates on all that may go: heads stay where they must, and where uniform widths are to keep the model stock."""
+    family = family_of(model)
+    stock = recipe.widths == "uniform" and family.layout.encoder_ffn_key is not None
+    return Gates(model, heads=not stock and not family.heads_stay)
 
 
 def units_of(model: Any, gates: Gates, scores_G: torch.Tensor) -> Units:

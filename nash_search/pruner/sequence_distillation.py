@@ -128,9 +128,9 @@ def _generate(teacher: Any, batch: Batch) -> torch.Tensor:
         return _written(teacher, batch)
     source = {name: tensor.to(teacher.device) for name, tensor in source_of(batch).items()}
     limits_N = LONGER * (batch["labels"] != IGNORED).sum(1)
-    positions = getattr(teacher.config, "max_position_embeddings", None)
+    positions = family_of(teacher).longest(teacher.config)
     if positions is not None:
-        limits_N = limits_N.clamp(max=positions - 1)
+        limits_N = limits_N.clamp(max=positions[1] - 1)
     settings = {"max_new_tokens": int(limits_N.max()), "do_sample": False, "forced_eos_token_id": None}
     tokens_NT = teacher.generate(**source, **settings)[:, 1:].cpu()
     ended_NT = torch.isin(tokens_NT, torch.tensor(teacher.generation_config.eos_token_id))

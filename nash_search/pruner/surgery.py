@@ -162,6 +162,8 @@ def _cut(
     family, blocks = family_of(student), encoder_blocks(student)
     heads = [block_parts(block).heads for block in blocks]
     _check_kept("kept_heads", kept_heads, heads)
+    if family.heads_stay and heads != [len(kept) for kept in kept_heads]:
+        raise InvalidInput(f"kept_heads must be every head of {family.model_type}, but got {kept_heads}")
     _check_kept("kept_neurons", kept_neurons, [block_parts(block).neurons for block in blocks])
     if heads != [len(kept) for kept in kept_heads] or not _stock_width(family, student, kept_neurons):
         _become_narrow(student, family)
@@ -229,13 +231,13 @@ def random_cut(model: Any, architecture: Architecture, seed: int = 0, *, width_m
     if architecture.encoder_sparsity_pct == 0:
         return student
     generator = torch.Generator().manual_seed(seed)
-    keep = 1 - architecture.encoder_sparsity_pct / 100
+    keep, stay = 1 - architecture.encoder_sparsity_pct / 100, family_of(model).heads_stay
     kept_heads, kept_neurons = [], []
     for block in encoder_blocks(student):
         parts = block_parts(block)
         per_head, per_neuron = head_parameters(block), neuron_parameters(block)
         wanted = keep * (per_head * parts.heads + per_neuron * parts.neurons)
-        heads = min(max(1, round(keep * parts.heads)), parts.heads)
+        heads = parts.heads if stay else min(max(1, round(keep * parts.heads)), parts.heads)
         steps = round((wanted - heads * per_head) / (per_neuron * width_multiple))
         neurons = min(max(1, steps) * width_multiple, parts.neurons)
         kept_heads.append(sorted(torch.randperm(parts.heads, generator=generator)[:heads].tolist()))

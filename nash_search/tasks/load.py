@@ -39,6 +39,7 @@ def load_task(
     *,
     texts: Texts | None = None,
     hearing: Hearing | None = None,
+    longest_output: int | None = None,
 ) -> Task:
     """Read and check the data, encode it, and say what was decided in `Task.notes`.
 
@@ -48,6 +49,7 @@ def load_task(
         generation: the teacher's scoring settings (`models.generation_settings`); None: greedy.
         texts: the user's data where it was read before (`data.read_texts`).
         hearing: the ears of the model (`hearing_of`); None: it reads text.
+        longest_output: of a model that reads text, tokens that its decoder has positions for; None: any length.
 
     Raises:
         InvalidInput: in the user's words, when the data break a rule.
@@ -62,7 +64,7 @@ def load_task(
     if hearing is not None:
         metric = metric_of(config, speech.DEFAULT_METRIC)
         return speech.speech_task(config, hearing, tokenizer, generation or {}, metric)
-    return _own(config, tokenizer, generation or {}, texts or read_texts(config))
+    return _own(config, tokenizer, generation or {}, texts or read_texts(config), longest_output)
 
 
 def task_of_model(found: models.ModelFolder, config: TaskConfig, beams: int | None = None) -> Task:
@@ -74,7 +76,9 @@ def task_of_model(found: models.ModelFolder, config: TaskConfig, beams: int | No
         beams: what the workload asks for instead of the folder's own.
     """
     settings, hearing = models.generation_settings(found, beams), hearing_of(found, config)
-    return load_task(config, models.load_tokenizer(found), settings, hearing=hearing)
+    limit = models.positions(found.config)
+    tokenizer = models.load_tokenizer(found)
+    return load_task(config, tokenizer, settings, hearing=hearing, longest_output=limit and limit[1])
 
 
 def load_scratch_task(config: TaskConfig, recipe: TeacherRecipe) -> Task:
@@ -91,8 +95,8 @@ def load_scratch_task(config: TaskConfig, recipe: TeacherRecipe) -> Task:
     both = [*texts.train.sources, *(several[0] for several in texts.train.references), config.prefix]
     tokenizer, limit = train_tokenizer(recipe.tokenizer, both), models.positions(recipe.model)
     if limit is not None:
-        tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
-    return load_task(config, tokenizer, texts=texts)
+        tokenizer.model_max_length = min(limit[0], tokenizer.model_max_length)
+    return load_task(config, tokenizer, texts=texts, longest_output=limit and limit[1])
 
 
 def metric_of(config: TaskConfig, default: str) -> TaskMetric:
@@ -132,7 +136,13 @@ def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generati
     )
 
 
-def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Mapping[str, Any], texts: Texts) -> Task:
+def _own(
+    config: TaskConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    generation: Mapping[str, Any],
+    texts: Texts,
+    longest_output: int | None,
+) -> Task:
     metric = metric_of(config, DEFAULT_METRIC)
     notes = list(texts.notes)
     limit = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
@@ -140,6 +150,7 @@ def _own(config: TaskConfig, tokenizer: PreTrainedTokenizerBase, generation: Map
     sources, targets = _texts(sample, config.prefix)
     inputs = length_cap(encode(tokenizer, sources, None).lengths, config.max_input_tokens, limit)
     outputs = length_cap(encode(tokenizer, targets, None, as_target=True).lengths, config.max_output_tokens, limit)
+    outputs = min(outputs, longest_output or outputs)
 
     def encoded(split: Split, count: int | None) -> Examples:
         split = split.first(count)

@@ -148,15 +148,14 @@ def load_tokenizer(model: ModelFolder) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "right"  # as it is trained and scored; positions are counted from the left
     limit = positions(model.config)
     if limit is not None:  # many tokenizers do not say how long a text their model can read
-        tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
+        tokenizer.model_max_length = min(limit[0], tokenizer.model_max_length)
     return tokenizer
 
 
-def positions(config: Mapping[str, Any]) -> int | None:
+def positions(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Longest input and output that a model (its config.json) has positions for, tokens; None: any length."""
-    limit = config.get("max_position_embeddings")
     family = find_family(family_type(config))
-    return limit if family is not None and family.positions_end and isinstance(limit, int) else None
+    return None if family is None else family.longest(config)
 
 
 def window(config: Mapping[str, Any]) -> int | None:
@@ -271,8 +270,8 @@ def _check_shapes(found: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
     """Embedding, projection and depth as the config says them (the rest is checked when weights load)."""
     config, layout = found["config"], FAMILIES[found["model_type"]].layout
     width, vocabulary = setting(config, layout.width_key), config.get("vocab_size")
-    # a base model saved by itself (facebook/bart-base) has no `model.` in its names
-    base = "model." if any(name.startswith("model.") for name in tensors) else ""
+    # `model.` or `led.`; a base model saved by itself (facebook/bart-base) has neither in its names
+    base = next((name[: name.index("encoder.")] for name in tensors if "encoder." in name), "")
     expected: dict[str, tuple[Any, Any]] = {f"{base}{layout.embeddings}.weight": (vocabulary, width)}
     if not FAMILIES[found["model_type"]].reads_text:
         expected = {f"{base}decoder.embed_tokens.weight": (vocabulary, width)}

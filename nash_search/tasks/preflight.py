@@ -178,10 +178,11 @@ def check_workload(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
 
 
 def _check_lengths(workload: WorkloadRequest, model: Mapping[str, Any]) -> None:
-    limit = models.positions(model)
-    if limit is None:
+    limits = models.positions(model)
+    if limits is None:
         return
-    for name, asked in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
+    lengths = {"input_tokens": workload.input_tokens, "output_tokens": workload.output_tokens}
+    for (name, asked), limit in zip(lengths.items(), limits, strict=True):
         if asked is not None and asked > limit:
             what = f"{name} must be at most {limit} (the model's positions), but got {asked}"
             raise InvalidInput(what, where=f"--{name.replace('_', '-')}")

@@ -59,7 +59,7 @@ def of_search(config: SearchConfig, task: Task, model: Mapping[str, Any]) -> Tra
     return of_file(Path(config.traffic), config.task, lambda: task.tokenizer, models.positions(model))
 
 
-def of_file(path: Path, config: TaskConfig, tokenizer: Tokenizer, positions: int | None) -> Traffic:
+def of_file(path: Path, config: TaskConfig, tokenizer: Tokenizer, positions: tuple[int, int] | None) -> Traffic:
     """A JSONL file, one request a line.
 
     Args:
@@ -92,10 +92,10 @@ def of_file(path: Path, config: TaskConfig, tokenizer: Tokenizer, positions: int
     return Traffic.counted(counts, name)
 
 
-def _limits(positions: int | None) -> list[tuple[int, str]]:
+def _limits(positions: tuple[int, int] | None) -> list[tuple[int, str]]:
     """Per length, the most that can be timed, and whose limit that is."""
     if positions is not None:
-        return [(positions, " (the model's positions)")] * 2
+        return [(limit, " (the model's positions)") for limit in positions]
     bounds = (WorkloadRequest.model_fields[name].metadata for name in LENGTHS)
     return [(next(rule.le for rule in rules if hasattr(rule, "le")), "") for rules in bounds]
 

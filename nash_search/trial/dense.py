@@ -116,12 +116,15 @@ class Dense:
         return found
 
     def _check_sparsity(self, teacher: Any) -> None:
-        """Uniform widths may keep all heads: what only cut heads could reach would fail trial by trial."""
+        """Where all heads stay, what only cut heads could reach would fail trial by trial."""
         asked, recipe = max(self.config.search_space.sparsities_pct), self.config.recipe
-        uniform = recipe.widths == "uniform" and asked > 0
-        largest = pruner.largest_sparsity_pct(teacher, recipe) if uniform else 100
+        stay = FAMILIES[self.found.model_type].heads_stay
+        largest = (
+            pruner.largest_sparsity_pct(teacher, recipe) if asked > 0 and (recipe.widths == "uniform" or stay) else 100
+        )
         if asked > largest:
-            rule = f"encoder_sparsity_pct must be at most {largest} (this encoder with widths uniform)"
+            why = "whose heads stay" if stay else "with widths uniform"
+            rule = f"encoder_sparsity_pct must be at most {largest} (this encoder {why})"
             raise InvalidInput(
                 f"{rule}, but got {asked}",
                 where="search_space",

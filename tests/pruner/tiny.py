@@ -11,9 +11,9 @@ from nash_search.pruner.surgery import cut, keep_decoder_blocks
 
 TEXT_FAMILIES = (
     "t5", "flan", "mt5", "umt5", "bart", "plbart", "mvp", "blenderbot", "blenderbot-small", "mbart", "pegasus",
-    "pegasus_x", "bigbird_pegasus", "marian", "m2m_100", "t5gemma", "t5gemma2",
+    "pegasus_x", "bigbird_pegasus", "led", "marian", "m2m_100", "t5gemma", "t5gemma2",
 )  # fmt: skip
-PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus", "t5gemma", "t5gemma2")
+PYTORCH_ONLY = ("pegasus_x", "bigbird_pegasus", "led", "t5gemma", "t5gemma2")
 """No engine has their attention."""
 KINDS = (*TEXT_FAMILIES, "whisper")
 VOCABULARY = 40
@@ -94,6 +94,10 @@ def config_of(kind: str, encoder_layers: int = 3, decoder_layers: int = 4, vocab
         case "bigbird_pegasus":
             del bart["forced_eos_token_id"]
             return transformers.BigBirdPegasusConfig(**bart, attention_type="original_full")
+        case "led":
+            del bart["max_position_embeddings"], bart["forced_eos_token_id"]
+            ends = dict(max_encoder_position_embeddings=64, max_decoder_position_embeddings=48)
+            return transformers.LEDConfig(**bart, **ends, attention_window=4)
         case "marian":
             return transformers.MarianConfig(**bart)
         case "m2m_100":
@@ -170,6 +174,7 @@ def logits_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def some_kept(model: Any, seed: int = 0) -> tuple[list[list[int]], list[list[int]]]:
     """Different subsets per encoder block; block 0 loses heads too."""
+    from nash_search.families import family_of
     from nash_search.modeling_nash import block_parts, encoder_blocks
 
     generator = torch.Generator().manual_seed(seed)
@@ -177,6 +182,7 @@ def some_kept(model: Any, seed: int = 0) -> tuple[list[list[int]], list[list[int
     for index, block in enumerate(encoder_blocks(model)):
         parts = block_parts(block)
         keep = 1 + index % (parts.heads - 1) if index else parts.heads - 1
+        keep = parts.heads if family_of(model).heads_stay else keep
         heads.append(sorted(torch.randperm(parts.heads, generator=generator)[:keep].tolist()))
         keep = 5 + 7 * index
         neurons.append(sorted(torch.randperm(parts.neurons, generator=generator)[:keep].tolist()))

@@ -74,7 +74,7 @@ def test_a_folder_that_is_only_timed_needs_no_tokenizer_but_whole_weights(tmp_pa
     with pytest.raises(InvalidInput, match="must hold a tokenizer"):
         models.vet(tmp_path / "a")
     config = json.loads((tmp_path / "a" / "config.json").read_text())
-    for model_type, is_encoder_decoder, refused in (("led", True, False), ("gpt2", False, True)):
+    for model_type, is_encoder_decoder, refused in (("fsmt", True, False), ("gpt2", False, True)):
         changed = config | {"model_type": model_type, "is_encoder_decoder": is_encoder_decoder}
         (tmp_path / "a" / "config.json").write_text(json.dumps(changed))
         if refused:

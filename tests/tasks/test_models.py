@@ -68,7 +68,7 @@ BROKEN = {
     "config binary": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\0"), "must be JSON"),
     "no model type": (config_with(model_type=None), "must name a model_type"),
     "decoder only": (config_with(model_type="gpt2", is_encoder_decoder=False), "'gpt2', which is no encoder-decoder"),
-    "unsupported": (config_with(model_type="led"), "but got 'led'"),
+    "unsupported": (config_with(model_type="fsmt"), "but got 'fsmt'"),
     "remote code": (config_with(auto_map={"AutoModel": "x.Y"}), "auto_map in config.json"),
     "pickle": (rename_weights, "pytorch_model.bin"),
     "truncated": (cut_weights, "whole safetensors"),

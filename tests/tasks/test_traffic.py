@@ -17,7 +17,9 @@ from nash_search.traffic import Request, Traffic
 TASK = TaskConfig()
 
 
-def read(path: Path, text: str | bytes, *, config: TaskConfig = TASK, positions: int | None = None) -> Traffic:
+def read(
+    path: Path, text: str | bytes, *, config: TaskConfig = TASK, positions: tuple[int, int] | None = None
+) -> Traffic:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return traffic.of_file(path, config, g2p.build_tokenizer, positions)
 
@@ -71,7 +73,7 @@ def test_whatever_is_no_request_is_said_in_one_line(tmp_path: Path, text: str | 
 
 def test_longer_than_the_model_can_take_and_no_file_at_all(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"output_tokens must be from 1 to 64 \(the model's positions\), but got 65"):
-        read(tmp_path / "log.jsonl", log((5, 64), (5, 65)), positions=64)
+        read(tmp_path / "log.jsonl", log((65, 64), (5, 65)), positions=(99, 64))
     for path in (tmp_path / "none.jsonl", tmp_path, tmp_path / "a\0b"):
         with pytest.raises(InvalidInput, match="traffic must be data, fixed or a JSONL file, but got"):
             traffic.of_file(path, TASK, g2p.build_tokenizer, None)

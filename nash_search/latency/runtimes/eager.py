@@ -139,7 +139,9 @@ class Eager:
             return None
         if self.hears(model):
             return int(model.config.max_target_positions) - PROMPT
-        found: int | None = getattr(model.config, "max_position_embeddings", None)
+        family = find_family(str(model.config.model_type))
+        key = "max_position_embeddings" if family is None else family.positions_keys[1]
+        found: int | None = getattr(model.config, key, None)
         return found
 
     def hears(self, model: Any) -> bool:

@@ -334,8 +334,8 @@ def test_what_the_engine_cannot_say_is_refused_by_name():
     model.config.dense_act_fn = "mish"
     with pytest.raises(InvalidInput, match="activation must be one of .* but got mish"):
         spelling.spec_of(model)
-    model.config.model_type = "led"
-    with pytest.raises(InvalidInput, match="but got led"):
+    model.config.model_type = "fsmt"
+    with pytest.raises(InvalidInput, match="but got fsmt"):
         spelling.spec_of(model)
     long = PLAIN.model_copy(update={"input_tokens": 65})
     with pytest.raises(InvalidInput, match="at most 64, but got 65"):
