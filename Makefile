@@ -20,9 +20,10 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,speech,ctranslate2,onnxruntime]'
 	touch $@
 
-.venv/installed-serving: .venv/installed tests/serving/optimum.txt
+.venv/installed-serving: .venv/installed tests/serving/optimum.txt tests/serving/package.json
 	$(PYTHON) -m venv .venv/serving-optimum
 	.venv/serving-optimum/bin/python -m pip install --quiet --requirement tests/serving/optimum.txt
+	if command -v npm >/dev/null; then mkdir -p .venv/serving-js && cp tests/serving/package.json .venv/serving-js/ && npm install --silent --prefix .venv/serving-js; fi
 	touch $@
 
 search: .venv/installed  ## the main job on the embedded default task
