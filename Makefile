@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST := $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: help search install test test-all lint dashboard study gpu-study clean
+OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+
+.PHONY: help search install test test-all test-oldest lint dashboard study gpu-study clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -34,6 +36,10 @@ test: .venv/installed  ## what a newcomer runs (under 6 minutes)
 
 test-all: .venv/installed-engines .venv/installed-serving  ## every crash, family, fresh-process, Ray, browser and PostgreSQL case too (under 45 minutes)
 	$(TEST)
+
+test-oldest: .venv/installed  ## pruner, models and clock on the oldest transformers that pyproject.toml admits
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/oldest transformers==$(OLDEST)
+	PYTHONPATH=.venv/oldest $(TEST) -m 'not slow' tests/pruner tests/test_modeling_nash.py tests/test_families.py tests/latency
 
 lint: .venv/installed  ## format, lint rules, types
 	$(BIN)/ruff format --check .

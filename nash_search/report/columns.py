@@ -204,13 +204,7 @@ FRONT: tuple[Column, ...] = (
         stands=lambda look: not look.document,
     ),
     Column(head="encoder", cell=_encoder, kind="words", stands=lambda look: not look.document),
-    Column(
-        head="heads, neurons kept",
-        cell=_of_trials(lambda p, look: widths_words(p)),
-        sorts=_by(lambda p: p.parameters),
-        kind="words",
-        stands=lambda look: look.width >= 130,
-    ),
+    Column(head=lambda look: "picked for" if _roomy(look) else "for", cell=_of_trials(_picked), kind="words"),
     Column(
         head="trained",
         cell=_of_trials(lambda p, look: trained_words(p, look.view.scale)),
@@ -224,7 +218,13 @@ FRONT: tuple[Column, ...] = (
         kind="words",
         stands=lambda look: look.finished and look.width < 110,
     ),
-    Column(head=lambda look: "picked for" if _roomy(look) else "for", cell=_of_trials(_picked), kind="words"),
+    Column(
+        head="heads, neurons kept",
+        cell=_of_trials(lambda p, look: widths_words(p)),
+        sorts=_by(lambda p: p.parameters),
+        kind="words",
+        stands=lambda look: look.width >= 130 and any(p.record.shapes for p in look.view.front),
+    ),
 )
 """One row per point of the front, the dense model last."""
 

@@ -83,7 +83,7 @@ def records(folder: Path, certification: Certification | None = None) -> list[Tr
 
     A certified point stands in for a trial whose record is not there.
     """
-    found = {p.number: _stand_in(p) for p in certification.points} if certification else {}
+    found = {p.number: _searched(p) for p in certification.points} if certification else {}
     for path in sorted((folder / "trials").glob("*/record.json"), key=lambda p: p.stat().st_mtime_ns):
         try:
             record = TrialRecord.model_validate_json(path.read_bytes())
@@ -107,6 +107,14 @@ def models(folder: Path, certification: Certification | None) -> dict[int, Trial
                 record = TrialRecord.model_validate_json(path.read_bytes())
         found[point.number] = record.model_copy(update={"number": point.number})
     return found
+
+
+def _searched(point: CertifiedPoint) -> TrialRecord:
+    """What certification knows of the search's own training of a point, whose export may be trained at length."""
+    record = _stand_in(point)
+    return (
+        record if point.searched is None else record.model_copy(update={"quality": point.searched, "finish_steps": 0})
+    )
 
 
 def _stand_in(point: CertifiedPoint) -> TrialRecord:

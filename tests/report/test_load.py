@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,25 @@ def test_a_study_that_came_without_its_trials_shows_its_front(on_disk: Path) -> 
     text = page.render(seen)
     assert "13 complete, 1 stopped, 1 infeasible, 1 failed" in text and "The front alone is listed" in text
     assert 'id="plot-front"' in text and 'id="plot-samples"' in text and 'id="plot-progress"' not in text
+
+
+def test_without_its_trials_a_finished_point_still_says_what_the_search_found(on_disk: Path) -> None:
+    shutil.rmtree(on_disk / "trials")
+    path = on_disk / "certification.json"
+    found = json.loads(path.read_text("utf-8"))
+    point = found["points"][-1]
+    point["finish_steps"], whole = 900, point["validation"]
+    short = whole | {"value": whole["value"] - 7}
+    one = {"seed": point["seed"], "share": 0.5, "train_s": 9.0}
+    point["seeds"] = [
+        one | {"validation": short, "key": "x", "checkpoint": "trials/x/model"},
+        one | {"validation": whole, "finish_steps": 900, "key": point["key"], "checkpoint": point["checkpoint"]},
+    ]
+    path.write_text(json.dumps(found), "utf-8")
+    shown = load.load(on_disk)
+    [row] = [p for p in shown.front if p.number == point["number"]]
+    assert row.quality == whole["value"] and row.searched is not None and row.searched.quality is not None
+    assert row.searched.quality.value == short["value"]
 
 
 def test_an_unfinished_folder_is_said(tmp_path: Path) -> None:
