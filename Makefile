@@ -25,7 +25,7 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 .venv/installed-serving: .venv/installed tests/serving/optimum.txt tests/serving/package.json
 	$(PYTHON) -m venv .venv/serving-optimum
 	.venv/serving-optimum/bin/python -m pip install --quiet --requirement tests/serving/optimum.txt
-	if command -v npm >/dev/null; then mkdir -p .venv/serving-js && cp tests/serving/package.json .venv/serving-js/ && npm install --silent --prefix .venv/serving-js; fi
+	if command -v npm >/dev/null; then mkdir -p .venv/serving-js && cp tests/serving/package.json .venv/serving-js/ && npm install --silent --ignore-scripts --prefix .venv/serving-js; fi
 	touch $@
 
 search: .venv/installed  ## the main job on the embedded default task
