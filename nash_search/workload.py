@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, fiel
 
 from nash_search.budget import as_percentile
 from nash_search.recipes import Frozen, Knobs
-from nash_search.runtimes import Runtime
+from nash_search.runtimes import ENGINES, Runtime
 from nash_search.traffic import MOST, Request, Traffic
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
@@ -81,7 +81,7 @@ class Workload(Frozen):
     @property
     def weights_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
         """Precision of the exported weights: what PyTorch times; float32 beside an engine's own files."""
-        return self.dtype if self.runtime in ("eager", "compile") else "float32"
+        return "float32" if self.runtime in ENGINES else self.dtype
 
 
 def _as_percentile(asked: Any) -> Any:

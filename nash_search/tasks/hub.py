@@ -15,6 +15,8 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nash_search.config import DATA_FORMATS
+
 LOOK_S = 3.0
 """Longest wait for the hub's address and one connection, seconds."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -44,7 +46,10 @@ def exists(name: str) -> bool:
 
 
 _FILE_SUFFIXES = frozenset(
-    ".json .jsonl .csv .tsv .parquet .gz .txt .pkl .pickle .pt .bin .arrow .py .yaml .yml .zip .safetensors".split()
+    [
+        *(f".{name.lower()}" for name in DATA_FORMATS),
+        *".gz .txt .pkl .pickle .pt .bin .arrow .py .yaml .yml .zip .safetensors".split(),
+    ]
 )
 """A name that ends like a file is one, also when it is missing."""
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import datasets
 import pytest
 
-from nash_search.config import TaskConfig
+from nash_search.config import DATA_FORMATS, TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.tasks import hub
 from nash_search.tasks.data import read_texts
@@ -122,3 +122,8 @@ def test_a_hub_dataset_is_read_by_the_splits_it_has(monkeypatch):
     with pytest.raises(InvalidInput, match="train split must be one of train, dev, but got trian"):
         read_texts(TaskConfig(**task, train_split="trian", validation_split="dev"))
     read_texts.cache_clear()
+
+
+@pytest.mark.parametrize("name", DATA_FORMATS)
+def test_a_missing_file_of_any_format_is_a_file_and_no_hub_id(name):
+    assert hub.is_local(f"missing/train.{name.lower()}")
