@@ -62,6 +62,8 @@ class Family:
     """Which server misreads a stock folder whose encoder is narrower in its FFN, and what serves it, in words."""
     heads_stay: bool = False
     """Its encoder's attention takes no fewer heads: FFN neurons alone go."""
+    static_cache: bool = True
+    """With a cache of fixed size the library writes what it writes with a growing one."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()
     """Config fields without which a cut is not exact: name, values that do (None: it may be missing), why."""
 
@@ -210,6 +212,7 @@ FAMILIES: dict[str, Family] = {
             post_norm=True,
             positions_keys=("max_encoder_position_embeddings", "max_decoder_position_embeddings"),
             heads_stay=True,
+            static_cache=False,
             engines=(),
         ),
         _bart("marian", "Marian (OPUS-MT)", "NashMarianMTModel", positions="sinusoidal", post_norm=True),

@@ -18,6 +18,7 @@ from transformers import CompileConfig
 from nash_search.config import Workload
 from nash_search.encoder_rows import Given
 from nash_search.errors import InvalidInput
+from nash_search.families import find_family
 from nash_search.latency.runtimes.eager import Eager, EagerSession
 from nash_search.latency.workload import Inputs
 
@@ -31,6 +32,10 @@ class CompiledSession(EagerSession):
     """An eager session whose decoding steps are compiled before it is handed out."""
 
     def __init__(self, model: Any, workload: Workload, inputs: Inputs, given: Any = None) -> None:
+        family = find_family(model.config.model_type)
+        if family is not None and not family.static_cache:
+            what = f"runtime must be one without a static cache for {family.model_type}, but got compile"
+            raise InvalidInput(what, fix="with one, transformers reads what is not written yet; --runtime eager")
         super().__init__(model, workload, inputs, given)
         self.forced.update(cache_implementation="static")
         self.free.update(cache_implementation="static", max_new_tokens=workload.output_tokens)  # the compiled length

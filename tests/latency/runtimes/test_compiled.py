@@ -14,6 +14,7 @@ from nash_search.latency import timing_round
 from nash_search.latency.runtimes import compiled
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.pruner import shorten
+from tests.pruner import tiny
 
 WORKLOAD = Workload(input_tokens=4, output_tokens=3, runtime="compile")
 
@@ -117,3 +118,8 @@ def test_a_copy_does_not_carry_the_compiled_call_of_the_original():
     assert "_compiled_call" in vars(teacher)
     for copied in (loading.copied(teacher), shorten(teacher, 1), loading.in_precision(teacher, "bfloat16")):
         assert "_compiled_call" not in vars(copied) and "_last_compile_config" not in vars(copied)
+
+
+def test_a_family_that_a_static_cache_does_not_fit_is_refused_by_name():
+    with pytest.raises(InvalidInput, match="runtime must be one without a static cache for led, but got compile"):
+        latency.runtimes.runtime_of(WORKLOAD).build(tiny.model_of("led"), WORKLOAD, None)
