@@ -610,6 +610,7 @@ def as_process(arguments: list[str], environment: dict[str, str], root: Path) ->
     return {"code": done.returncode, "out": done.stdout, "err": done.stderr, "changed": changed}
 
 
+@pytest.mark.slow  # the fast suite asks the same lines of one process
 @pytest.mark.parametrize("name", [*SAMPLE, *HEAVY])
 def test_the_same_holds_for_a_process_of_its_own(sandbox: Path, name: str) -> None:
     case = (LIGHT | HEAVY)[name]

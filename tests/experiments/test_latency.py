@@ -104,6 +104,7 @@ def test_the_study_of_shapes_runs_and_goes_on(tmp_path):
     assert again.stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_the_operations_of_a_training_step_are_those_of_its_matrix_products():
     shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 4, "vocab_size": 100}
     count, into, out = 2, 16, 8

@@ -14,7 +14,12 @@ RUNS = 60
 
 @pytest.mark.parametrize(
     ("kind", "percentile", "share"),
-    [("tail", 50.0, False), ("gap95", 95.0, False), ("gap99", 99.0, False), ("gap99", 99.0, True)],
+    [
+        ("tail", 50.0, False),
+        ("gap95", 95.0, False),
+        ("gap99", 99.0, False),
+        pytest.param("gap99", 99.0, True, marks=pytest.mark.slow),
+    ],
 )
 def test_on_traffic_with_gaps_and_tails_by_as_few_requests_as_are_allowed(kind, percentile, share):
     held, met = percentiles.simulated(kind, percentile, share, count=percentiles.least(percentile), runs=RUNS)

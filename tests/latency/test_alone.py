@@ -50,7 +50,14 @@ def test_every_precision_is_timed_beside_the_asked_runtime_and_writes(folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("runtime", "asked"), [("ctranslate2", "eager"), ("ctranslate2", "ctranslate2"), ("onnxruntime", "eager")]
+    ("runtime", "asked"),
+    [
+        ("ctranslate2", "eager"),
+        *(
+            pytest.param(*both, marks=pytest.mark.slow)
+            for both in (("ctranslate2", "ctranslate2"), ("onnxruntime", "eager"))
+        ),
+    ],
 )
 def test_an_engine_is_compared_once_whatever_precisions_follow(folder: Path, monkeypatch, runtime, asked) -> None:
     pytest.importorskip(runtime)

@@ -42,7 +42,9 @@ def shared_once(kind):
     return shared_of(kind)
 
 
-@pytest.mark.parametrize("kind", ["t5", "umt5", "bart", "m2m_100", pytest.param("t5gemma", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["t5", "bart", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("umt5", "m2m_100", "t5gemma"))]
+)
 def test_what_a_step_runs_is_what_a_trial_is_cut_to(kind):
     """Masks and swapped blocks compute exactly the architecture that `student` cuts out."""
     shared, batch = shared_once(kind), batch_of(kind=kind)
@@ -76,6 +78,7 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
+@pytest.mark.slow
 def test_a_killed_shared_training_goes_on_to_the_same_bits(tmp_path):
     whole = shared_once("t5")
 

@@ -48,7 +48,7 @@ def told(folder, capsys):
     }
 
 
-@pytest.mark.parametrize("spoil", [other_tokens, slow])
+@pytest.mark.parametrize("spoil", [other_tokens, pytest.param(slow, marks=pytest.mark.slow)])
 def test_one_verdict_edited_in_the_certificate_changes_console_card_page_and_json(rehearse, capsys, spoil):
     result = rehearse(trials=8, budgets=(LatencyBudget.parse(ASKED),))
     before = told(result.folder, capsys)

@@ -66,7 +66,14 @@ def test_validation_chooses_the_short_model_where_the_long_one_is_worse(rehearse
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("ordered"), OSError(28, "No space left on device"), RuntimeError("ours")]
+    "error",
+    [
+        MemoryError("ordered"),
+        *(
+            pytest.param(e, marks=pytest.mark.slow)
+            for e in (OSError(28, "No space left on device"), RuntimeError("ours"))
+        ),
+    ],
 )
 def test_a_finish_that_fails_leaves_the_short_answer_standing(rehearse, monkeypatch, error):
     train = SyntheticEvaluator.train

@@ -37,6 +37,7 @@ def job_of(config, folder, **recipe):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_scored_and_committed_without_latency_and_weights(asked, tmp_path):
     job = job_of(asked, tmp_path, labels="mixed")
     record = run_trial(job)

@@ -94,8 +94,9 @@ class CTranslate2(Converting):
     @contextmanager
     def conversion(self, model: Any, folder: str, workload: Workload, rows: Given | None = None) -> Iterator[Specified]:
         """Its specification, which in float32 writes what eager writes."""
+        sizes = sizes_of(spec_of(model))  # first: it refuses a family that the engine cannot say
         decoding = decoding_of(model)
-        words = ctranslate2_words.words_for(folder, *sizes_of(spec_of(model)), decoding.pad)
+        words = ctranslate2_words.words_for(folder, *sizes, decoding.pad)
         words = ctranslate2_words.with_roles(words, decoding.roles) if decoding.hears else words
         yield Specified(model, folder, decoding, words, _compared(model, decoding, words, workload, rows))
 

@@ -59,6 +59,7 @@ def check_all_are_compiled(count, runs):
         plain.close()
 
 
+@pytest.mark.slow
 def test_more_models_than_the_compiler_keeps_graphs_of_are_all_compiled(captured, monkeypatch):
     with limits.patch(recompile_limit=2):
         check_all_are_compiled(3, captured)
