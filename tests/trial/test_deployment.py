@@ -112,7 +112,7 @@ def bench_of(**changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["onnxruntime"])
 def test_a_dense_model_that_int8_ruins_is_refused_before_anything_is_spent(ruined, runtime, tmp_path):
     pytest.importorskip(runtime)
     asked = {"model": str(ruined)}
