@@ -26,7 +26,10 @@ def test_on_traffic_with_gaps_and_tails_by_as_few_requests_as_are_allowed(kind, 
     assert held >= percentiles.COVERAGE and met <= percentiles.FALSE_MET
 
 
-@pytest.mark.parametrize(("kind", "percentile", "share"), [("hump", 99.0, True), ("batches", 95.0, False)])
+@pytest.mark.parametrize(
+    ("kind", "percentile", "share"),
+    [("hump", 99.0, True), pytest.param("batches", 95.0, False, marks=pytest.mark.slow)],
+)
 def test_a_model_at_the_margin_that_the_plan_prints_is_found_to_meet_its_budget(kind, percentile, share):
     count, below = percentiles.planned(kind, percentile, share)
     held, met = percentiles.simulated(kind, percentile, share, count=count, runs=RUNS, below=below)

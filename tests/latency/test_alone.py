@@ -33,6 +33,7 @@ def job(folder: Path, **changes) -> alone.Job:
     return alone.Job.model_validate(asked | {"max_new_tokens": 6, "limit_s": NEVER_S} | changes)
 
 
+@pytest.mark.slow
 def test_every_precision_is_timed_beside_the_asked_runtime_and_writes(folder: Path) -> None:
     result = fresh_process.run_job(job(folder).model_dump(mode="json"), 120)
     taken = {t.workload.quantize: t for t in map(alone.Taken.model_validate, result["taken"])}

@@ -50,6 +50,7 @@ def test_it_is_scored_and_committed_without_latency_and_weights(asked, tmp_path)
     assert job_of(asked, tmp_path, labels="data").key != job.key, "each setting has a folder of its own"
 
 
+@pytest.mark.slow
 def test_an_absurd_rate_is_a_failure_with_a_name(asked, tmp_path):
     record = run_trial(job_of(asked, tmp_path, learning_rate=1e30, tune_learning_rate=1e30))
     assert record.failure == "nan" and record.recipe.learning_rate == 1e30

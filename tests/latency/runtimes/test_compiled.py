@@ -70,6 +70,7 @@ def test_the_twelfth_model_of_a_process_is_compiled(captured):
     check_all_are_compiled(12, captured)
 
 
+@pytest.mark.slow
 def test_a_recompilation_in_a_timed_call_is_refused_by_name(captured):
     class Changing(compiled.CompiledSession):
         def _run(self, config):

@@ -112,6 +112,7 @@ def test_the_output_has_exactly_the_workloads_length():
         assert session.encode() is not None and session.weight_bytes() > 0
 
 
+@pytest.mark.slow
 def test_an_export_is_loaded_as_it_was_written_and_int8_is_smaller(tmp_path):
     model = tiny.model_of("t5")
     pruner.save(model, tmp_path)
@@ -131,6 +132,7 @@ def test_an_export_is_loaded_as_it_was_written_and_int8_is_smaller(tmp_path):
     assert RUNTIME.build(loaded, INT8, None).weight_bytes() < RUNTIME.build(model, GREEDY, None).weight_bytes()
 
 
+@pytest.mark.slow
 def test_int8_holds_a_model_whose_feed_forward_layers_have_outliers(tmp_path):
     model = pruner.load(teacher_folder())
     with torch.no_grad():
