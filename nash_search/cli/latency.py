@@ -13,7 +13,6 @@ import typer
 from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
 from nash_search.cli.search import Json, Quiet, Results, aloud, quiet_libraries
 from nash_search.config_loader import load_config
-from nash_search.percentiles import check_enough, pairs_of
 from nash_search.tasks import models, traffic
 from nash_search.tasks.preflight import check, check_traffic, check_workload
 from nash_search.traffic import DATA, FIXED, Traffic
@@ -86,6 +85,8 @@ def measure(
 
     With --quantize its quality is compared with float32's first, where data are known, and a ruined model is refused.
     """
+    from nash_search.percentiles import check_enough, pairs_of  # loads SciPy, which `--help` need not
+
     asked = load_config(None, overrides)
     timed = {folder: models.vet_timed(folder) for folder in (path, against) if folder is not None}
     for config in timed.values():
