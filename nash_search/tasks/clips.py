@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nash_search.errors import InvalidInput, shown
 from nash_search.files import replace
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SILENT = 1e-4
 """Loudest sample of a clip in which nothing can be heard (1 is full scale; 16 bits end at 3e-5)."""
@@ -23,7 +24,7 @@ RECORDINGS = "recordings"
 """Folder of sounds that lay in a table, in `cache_folder`."""
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """Of files that are recordings."""
-Sound = np.ndarray[Any, np.dtype[np.float32]]
+Sound: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,8 @@ class Clips:
         Raises:
             InvalidInput: it cannot be decoded, holds what is no number, or is silent.
         """
+        import numpy as np  # a tenth of a second that `--help` need not wait
+
         soundfile = _soundfile()
         try:
             sound_TC, rate = soundfile.read(self.place(name), dtype="float32", always_2d=True)
