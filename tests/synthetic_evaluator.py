@@ -284,6 +284,9 @@ class SyntheticEvaluator:
         """Nothing is quantised."""
         return {}
 
+    def release(self) -> None:
+        """There is no memory."""
+
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
         """The closed form on another split."""
         return {name: self._quality(self._loaded(f), "test", *self._trained(f)) for name, f in folders.items()}

@@ -74,6 +74,15 @@ class CpuDevice:
                 peak = max(peak, live)
         return peak or None
 
+    def free_bytes(self) -> int:
+        """What the system can still give."""
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+
+    def release(self) -> None:
+        """Freed memory is the system's already."""
+
     def fingerprint(self) -> dict[str, Any]:
         """Processor, memory, cores we may use, software."""
         import psutil

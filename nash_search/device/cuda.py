@@ -9,6 +9,7 @@ compute mode. A disturbed sample may be retried.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import time
@@ -110,6 +111,15 @@ class CudaDevice:
         call()
         self._cuda.synchronize(self.index)
         return int(self._cuda.max_memory_allocated(self.index) - before)
+
+    def free_bytes(self) -> int:
+        """The card's own account, whoever holds the rest."""
+        return int(self._cuda.mem_get_info(self.index)[0])
+
+    def release(self) -> None:
+        """PyTorch keeps what its tensors freed until it is told: a worker's next process would find the card full."""
+        gc.collect()  # models are cycles of modules and hooks
+        self._cuda.empty_cache()
 
     def fingerprint(self) -> dict[str, Any]:
         """GPU, driver, CUDA, and the host whose thread launches the kernels."""

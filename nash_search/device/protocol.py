@@ -47,5 +47,11 @@ class Device(Protocol):
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
         """Most memory that tensors took during one call, beyond what was there before."""
 
+    def free_bytes(self) -> int:
+        """Memory that models can be loaded into."""
+
+    def release(self) -> None:
+        """Give memory that no tensor holds back, so that other processes can have it."""
+
     def fingerprint(self) -> dict[str, Any]:
         """What the device and its software are, readable; equal where latencies compare."""

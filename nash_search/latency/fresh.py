@@ -164,7 +164,7 @@ class _Session:
 
         Where memory does not hold a batch after all, each half of it gets a process of its own, from then on.
         """
-        batches = side_by_side(paths, self.dense)
+        batches = side_by_side(paths, self.dense, devices.resolve(self.workload.device).free_bytes())
         done = min(len(parts) for parts in found.values())
         while done < planned:
             left, batches = deque(batches), []
@@ -200,11 +200,9 @@ class _Session:
                 on_round(done, planned)
 
 
-def side_by_side(paths: Mapping[str, str], dense: str) -> list[list[str]]:
-    """Names that fit into memory together with the dense model; all of them, unless models are large."""
-    import psutil
-
-    room_bytes = MEMORY_SHARE * psutil.virtual_memory().available - _weights_bytes(dense)
+def side_by_side(paths: Mapping[str, str], dense: str, free_bytes: int) -> list[list[str]]:
+    """Names that fit into the device's free memory together with the dense model; all, unless models are large."""
+    room_bytes = MEMORY_SHARE * free_bytes - _weights_bytes(dense)
     batches: list[list[str]] = []
     left_bytes = 0.0
     for name, path in paths.items():

@@ -18,8 +18,11 @@ from typing import Any
 from nash_search.errors import InvalidInput, Locked, NashSearchError
 
 ENTRY = ("-m", "nash_search.latency.fresh_round")
-NO_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory", "std::bad_alloc")
-"""In the last words of a process that had too little memory (CUDA's, Python's, PyTorch's, an engine's)."""
+NO_MEMORY = (
+    *("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation"),
+    *("MemoryError", "can't allocate memory", "std::bad_alloc"),
+)
+"""In the last words of a process that had too little memory (PyTorch's, CUDA's and its libraries'; the host's)."""
 
 
 class MeasurementFailed(NashSearchError):

@@ -199,7 +199,7 @@ def run(scheduler: JobSource, folder: Path, interruption: Interruption) -> None:
                     search_alg=JobSearcher(callback.next_job),
                     num_samples=-1,
                     max_concurrent_trials=scheduler.workers,
-                    reuse_actors=on_cpu,
+                    reuse_actors=True,  # model and data stay loaded; a trial gives freed memory of a GPU back
                     trial_name_creator=lambda trial: f"trial-{trial.trial_id}",
                     trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
                 ),

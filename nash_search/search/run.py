@@ -231,6 +231,7 @@ class _Run:
         else:
             from nash_search.search import ray_runner  # ray takes seconds to import
 
+            self.evaluator.release()  # the workers train on the same card
             ray_runner.run(jobs, self.folder, self.interruption)
 
     def _leave_unfinished(self, scheduler: Scheduler, error: Exception) -> None:

@@ -94,6 +94,9 @@ class Evaluator(Protocol):
     def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
         """Exports as they are served against their float twins; empty where tokens are the same by construction."""
 
+    def release(self) -> None:
+        """Leave the device's memory to other processes until something is asked again."""
+
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
         """Models on the sealed test split, which is opened once for all of them."""
 

@@ -228,6 +228,7 @@ class NashEvaluator:
         start = shared_training.start(job, self.teacher, self.decoder_layers(), data, context, self._at_rung)
         pruned = pruner.run(self.teacher, job.architecture, recipe, data, context, shared=start.shared)
         model = pruned.model.eval()
+        self.device.release()  # the optimizer's, before models are timed side by side
         hooks.progress(job, "timing", steps, steps, 0.0)
         served = self._save(model, scratch)
         taken = self._timed(served, self._dense_served)
@@ -286,6 +287,15 @@ class NashEvaluator:
         self._serving.written(model, served, scratch)
         return served
 
+    def release(self) -> None:
+        """Nothing of ours stays on a GPU; the dense model waits on the host."""
+        if self.device.name == "cpu":
+            return
+        for name in ("teacher", "_dense_served"):
+            vars(self).pop(name, None)
+        self.dense.teacher.to("cpu")
+        self.device.release()
+
     def dense_folder(self) -> Path:
         """The teacher's own folder, so named that it is found from anywhere."""
         return self.dense.folder.resolve()
@@ -293,8 +303,9 @@ class NashEvaluator:
     def time_fresh(
         self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
     ) -> dict[str, Latency]:
-        """Exports timed in fresh processes."""
+        """Exports timed in fresh processes, which have a GPU's memory to themselves."""
         with self._serving.place(self.teacher, self.dense.folder) as dense:
+            self.release()
             return fresh.measure_fresh(folders, dense, self._workload, budgets=budgets, **settings)
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:

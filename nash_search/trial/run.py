@@ -46,7 +46,7 @@ def run_trial(
     """
     if artifacts.read(job.final) is not None:
         return stored_record(job.final).model_copy(update={"number": job.number})
-    failure: tuple[FailureReason, str] | None = None
+    found: TrialRecord | tuple[FailureReason, str]
     began = time.monotonic()
     try:
         shutil.rmtree(job.scratch, ignore_errors=True)
@@ -68,15 +68,22 @@ def run_trial(
         (job.scratch / RECORD).write_text(record.model_dump_json(indent=1), "utf-8")
         artifacts.commit(job.scratch, job.final, {"question": job.question, "architecture": job.architecture.slug})
         shutil.rmtree(job.work, ignore_errors=True)
-        return record
+        found = record
     except Exception as error:
-        failure = reason_of(error)
+        found = reason_of(error)
     # outside the except block: the traceback that pinned the tensors is gone
-    gc.collect()
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        sys.modules["torch"].cuda.empty_cache()
+    _release()
+    if isinstance(found, TrialRecord):
+        return found
     shutil.rmtree(job.scratch, ignore_errors=True)
-    return failed_record(job, *failure, seconds=time.monotonic() - began)
+    return failed_record(job, *found, seconds=time.monotonic() - began)
+
+
+def _release() -> None:
+    """Between two trials of a worker its GPU is the others'."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        gc.collect()
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def failed_record(job: Job, reason: FailureReason, message: str, seconds: float = 0.0) -> TrialRecord:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,7 @@ from nash_search.errors import InvalidInput
 from nash_search.latency import cache, runtimes, timing
 from nash_search.latency.measurement import rows
 from nash_search.latency_record import Latency, Round
+from nash_search.trial import nash_evaluator
 from tests.device.holders import end, holder
 
 
@@ -80,6 +83,12 @@ class FakeCuda:
 
     def memory_allocated(self, index):
         return 1000
+
+    def mem_get_info(self, index):
+        return 3 * 2**30, 80 * 2**30
+
+    def empty_cache(self):
+        self.log.append("empty cache")
 
     def set_device(self, index):
         self.log.append(f"set device {index}")
@@ -227,6 +236,28 @@ def test_a_gpu_step_keeps_its_share_until_its_kernels_have_run(monkeypatch):
     assert log[-2:] == ["synchronize", "free"] and lock.held("GPU-1234") == "free"
     device.lock_name.cache_clear()
     device._drain.cache_clear()
+
+
+def test_a_gpu_s_free_memory_is_the_card_s_and_what_was_freed_is_given_back():
+    gpu, log = fake_gpu()
+    assert gpu.free_bytes() == 3 * 2**30
+    gpu.release()
+    assert log[-1] == "empty cache"
+
+
+def test_a_driver_leaves_the_card_to_its_workers_and_to_the_processes_that_certify(monkeypatch):
+    gpu, log = fake_gpu()
+    teacher = SimpleNamespace(to=lambda where: (log.append(f"teacher to {where}"), teacher)[1], eval=lambda: teacher)
+    evaluator = object.__new__(nash_evaluator.NashEvaluator)
+    evaluator.dense = SimpleNamespace(teacher=teacher, folder=Path("dense"))
+    evaluator.device, evaluator._dense_served, evaluator._workload = gpu, teacher, None
+    evaluator._serving = SimpleNamespace(place=lambda model, own: nullcontext(own))
+    monkeypatch.setattr(nash_evaluator.fresh, "measure_fresh", lambda *given, **more: log.append("fresh"))
+    log.clear()
+    evaluator.time_fresh({}, {})
+    assert log == ["teacher to cuda:0", "teacher to cpu", "empty cache", "fresh"]
+    assert "_dense_served" not in vars(evaluator), "a copy in another precision would stay"
+    assert evaluator.teacher is teacher and log[-1] == "teacher to cuda:0", "asked again, it goes back"
 
 
 def test_a_gpu_tells_of_the_host_that_launches_its_kernels():

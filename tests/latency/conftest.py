@@ -39,6 +39,12 @@ class FakeDevice:
         call()
         return 1000
 
+    def free_bytes(self):
+        return 2**30
+
+    def release(self):
+        pass
+
     def fingerprint(self):
         return {"device": "Fake", "memory_gib": 1.0, "cores": 1}
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,15 +167,23 @@ def test_it_refuses_to_wait_for_itself(scripted):
         measure({"a": 0.3}, rounds=0)
 
 
-def test_large_models_are_loaded_a_few_at_a_time(tmp_path, monkeypatch):
+def test_large_models_are_loaded_a_few_at_a_time(tmp_path):
     for name, size in (("dense", 10), ("a", 30), ("b", 30), ("c", 30)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"0" * size)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 150})())
     paths = {name: str(tmp_path / name) for name in "abc"}
-    assert fresh.side_by_side(paths, str(tmp_path / "dense")) == [["a", "b"], ["c"]]
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 10**9})())
-    assert fresh.side_by_side(paths, str(tmp_path / "dense")) == [["a", "b", "c"]]
+    assert fresh.side_by_side(paths, str(tmp_path / "dense"), 150) == [["a", "b"], ["c"]]
+    assert fresh.side_by_side(paths, str(tmp_path / "dense"), 10**9) == [["a", "b", "c"]]
+
+
+def test_models_side_by_side_fit_the_device_that_times_them(tmp_path, monkeypatch, scripted):
+    scripted({"a": 0.3, "b": 0.4, "c": 0.5})
+    free, seen = SimpleNamespace(free_bytes=lambda: 150), []
+    monkeypatch.setattr(device, "resolve", lambda name: free)
+    split = fresh.side_by_side
+    monkeypatch.setattr(fresh, "side_by_side", lambda *given: (seen.append(given[2]), split(*given))[1])
+    measure({"a": 0.3, "b": 0.4, "c": 0.5})
+    assert seen == [150]
 
 
 def test_the_json_document_has_exactly_the_promised_keys(scripted):

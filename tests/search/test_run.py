@@ -8,6 +8,7 @@ import pytest
 
 from nash_search.config import Architecture, LatencyBudget
 from nash_search.search.pick import pick
+from tests.synthetic_evaluator import SyntheticEvaluator
 
 KEYS = {
     "study", "task", "device", "workload", "dense", "budgets", "front", "trials", "hypervolume", "elapsed_s",
@@ -40,6 +41,21 @@ def test_the_document_holds_what_is_promised(rehearse, notebook):
     assert [s for s, _ in notebook.stages][:4] == ["workload", "probe", "plan", "search"]
     assert notebook.stages[-1][0] == "done"
     assert notebook.states[-1].trained == 10 and notebook.states[-1].eta_s == 0
+
+
+def test_the_driver_leaves_the_device_to_its_workers_and_workers_keep_model_and_data(rehearse, monkeypatch):
+    from nash_search.search import ray_runner, serial_runner
+
+    log = []
+    monkeypatch.setattr(SyntheticEvaluator, "release", lambda evaluator: log.append("release"))
+
+    def beside(jobs, folder, interruption):
+        log.append("workers")
+        serial_runner.run(jobs, interruption)
+
+    monkeypatch.setattr(ray_runner, "run", beside)
+    rehearse(trials=2, serial=False, finish_steps=100)
+    assert log[:2] == ["release", "workers"] and log.count("release") == log.count("workers") >= 2
 
 
 def test_the_winner_is_the_best_certified_quality_under_each_budget(rehearse):
