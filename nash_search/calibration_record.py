@@ -14,6 +14,7 @@ from pydantic import Field
 
 from nash_search import pareto
 from nash_search.architecture import Architecture
+from nash_search.length_forecast import Forecast, Reached, foretold
 from nash_search.recipes import Frozen, Labels, PruningRecipe
 from nash_search.records import FailureReason, TrialRecord
 
@@ -52,6 +53,8 @@ class ShortTraining(Frozen):
     """Optimizer steps, both stages."""
     quality: float | None = None
     """On the validation examples; None where it has none."""
+    standard_error: float | None = None
+    """Of the quality; None: trained before this was kept."""
     loss: float | None = None
     """Cross-entropy of the validation references, nats per token."""
     seconds: float = 0.0
@@ -71,6 +74,7 @@ class ShortTraining(Frozen):
             setting=Setting.of(record.recipe),
             steps=record.recipe.trial_steps,
             quality=None if record.quality is None else record.quality.value,
+            standard_error=None if record.quality is None else record.quality.standard_error,
             loss=record.pruning.get(VALIDATION_LOSS),
             seconds=record.train_s,
             scoring_s=record.stages.get(SCORING, {}).get("seconds", 0.0),
@@ -95,6 +99,10 @@ class Calibration(Frozen):
     """What told them apart: the loss, where the metric was the same for all."""
     limit_s: float
     """Seconds that it was allowed."""
+    dense_quality: float | None = None
+    """Of the teacher on validation; None: found before this was kept."""
+    trial_steps: int | None = None
+    """Optimizer steps of a trial of the study that found it."""
     remembered: bool = False
     """Taken over from an earlier study of the same model, data, steps and batch."""
 
@@ -107,6 +115,24 @@ class Calibration(Frozen):
     def best(self) -> ShortTraining:
         """The chosen setting's longest training."""
         return max((t for t in self.trainings if t.setting == self.chosen), key=lambda t: t.steps)
+
+    @property
+    def twice(self) -> Forecast | None:
+        """What twice a trial's steps would bring this architecture, by the best setting of two lengths."""
+        if self.dense_quality is None or self.trial_steps is None:
+            return None
+        for best in elected(self.trainings, self.direction):
+            lengths = sorted(
+                (t for t in self.trainings if t.setting == best.setting and t.standard_error is not None),
+                key=lambda t: t.steps,
+            )
+            if len(lengths) > 1:
+                short, long = (
+                    Reached(steps=t.steps, quality=t.quality or 0.0, standard_error=t.standard_error or 0.0)
+                    for t in (lengths[0], lengths[-1])
+                )
+                return foretold(short, long, self.dense_quality, self.direction, begin=self.trial_steps)
+        return None
 
 
 def elected(trainings: Iterable[ShortTraining], direction: pareto.Direction) -> tuple[ShortTraining, ...]:

@@ -20,6 +20,7 @@ from nash_search import intervals, pareto
 from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency, Verdict
+from nash_search.length_forecast import Forecast, Reached, foretold
 from nash_search.records import Quality
 from nash_search.summary_rows import OverSeeds
 from nash_search.terms import Terms as Terms
@@ -98,6 +99,17 @@ class CertifiedPoint(Frozen):
         """What the search's own short training of a finished model came to on validation (None: it is not finished)."""
         short = (t.validation for t in self.seeds if not t.finish_steps)
         return next(short, None) if self.finish_steps else None
+
+    def twice(self, dense: float) -> Forecast | None:
+        """What twice the steps of its training at length would bring on validation, where dense quality is `dense`."""
+        short = next((t for t in self.seeds if not t.finish_steps), None)
+        if not self.finish_steps or short is None or not short.train_steps:
+            return None
+        before, after = (
+            Reached(steps=steps, quality=quality.value, standard_error=quality.standard_error)
+            for steps, quality in ((short.train_steps, short.validation), (self.finish_steps, self.validation))
+        )
+        return foretold(before, after, dense, self.validation.direction)
 
     @property
     def quality_by_seed(self) -> dict[int, Quality]:

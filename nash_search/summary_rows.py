@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from nash_search.config import Architecture, Frozen
+from nash_search.length_forecast import Forecast
 
 
 class Told(Frozen, extra="allow", allow_inf_nan=True):
@@ -154,6 +155,11 @@ class DenseRow(Told):
     validation_standard_error: float | None = None
     parameters: int | None = None
 
+    @property
+    def on_validation(self) -> float | None:
+        """Its quality there, where it is known."""
+        return self.quality if self.quality_split == "validation" else self.validation_quality
+
 
 class OverSeeds(Told):
     """A finalist's quality over its seeds, mean with 95 % t-bounds."""
@@ -224,6 +230,8 @@ class PlannedCalibration(Told):
     """Of the two rungs; None: the trials are too few for any."""
     trainings: int = 0
     """At most."""
+    twice: Forecast | None = None
+    """What twice a trial's steps would bring, where it is known already."""
 
 
 class FidelityTold(Told):

@@ -17,7 +17,7 @@ from nash_search.config import LatencyBudget
 from nash_search.pareto import Direction
 from nash_search.report import escape
 from nash_search.report.points import Point, ranked
-from nash_search.report.words import format_ms, format_quality, looks_words
+from nash_search.report.words import format_ms, format_quality, looks_words, twice_words
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint
 from nash_search.summaries import Summary
 from nash_search.summary_rows import BudgetRow
@@ -78,6 +78,8 @@ class Pick:
     why: str
     more: str
     """What the next point of the front would buy: `2 ms more buys +0.6`."""
+    spend: str = ""
+    """What more training would buy: longer trainings, or more trials."""
 
 
 def certified_pick(
@@ -112,6 +114,7 @@ def certified_pick(
         beside=_beside(found, study) if found else "",
         why=why,
         more=more,
+        spend=_spend(answer, points, study),
     )
 
 
@@ -218,6 +221,42 @@ def _more(chosen: Point, points: Sequence[Point], direction: Direction) -> str:
     sign = "+" if pareto.higher_is_better(direction) else "−"
     buys = f"buys {sign}{gain}" if clear else f"buys {gain}, within its noise"
     return f"{format_ms(point.xy[0] - ms)} ms more {buys} ({point.label})"
+
+
+def _spend(answer: BudgetAnswer, points: Sequence[Point], study: Study) -> str:
+    """Are twice the steps worth more, or more trials? By the answer's two lengths, and by what its trials brought."""
+    dense = study.summary.dense.on_validation if study.summary.dense is not None else None
+    longer = answer.point.twice(dense) if answer.point is not None and dense is not None else None
+    if longer is None or dense is None:
+        return ""
+    words = twice_words(f"its {longer.begin:,.0f} steps", longer).removeprefix("; ")
+    later = brought_by_later(points, answer.budget, study.direction)
+    if later is None:
+        return words
+    about = "about as much either way"
+    worth = "longer trainings are worth more" if later < longer.low else about
+    worth = "more trials may be worth more" if later > longer.high else worth
+    return f"{words}, the later half of the trials brought {format_quality(later, dense)}: {worth}"
+
+
+def brought_by_later(points: Sequence[Point], budget: LatencyBudget, direction: Direction) -> float | None:
+    """How much better the later half of the trials made the best that meets a budget, by trials' own numbers.
+
+    Returns:
+        None where the earlier half has none that meets it, or fewer than four trials are known.
+    """
+    records = [p.searched or p.record for p in points if not p.dense]
+    told = [r for r in records if r.created and r.quality is not None and r.latency is not None]
+    trained = sorted(
+        told, key=lambda r: r.number
+    )  # a committed study comes without its trials: nothing is told of them
+    if len(trained) < 4:
+        return None
+    half = trained[len(trained) // 2].number
+    able = [r for r in trained if r.latency is not None and r.latency.verdict(budget) == "met"]
+    losses = [(r.number, pareto.loss(r.quality.value, direction)) for r in able if r.quality is not None]
+    earlier = [value for number, value in losses if number < half]
+    return min(earlier) - min(value for _, value in losses) if earlier else None
 
 
 def _find(row: BudgetRow, points: Sequence[Point]) -> Point | None:

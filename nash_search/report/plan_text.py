@@ -26,6 +26,7 @@ from nash_search.report.words import (
     is_share,
     named,
     ranges,
+    twice_words,
 )
 from nash_search.summaries import FittedLength, Plan
 from nash_search.summary_rows import PlannedBudget, PlannedCalibration
@@ -139,7 +140,7 @@ def _fitted_words(fitted: FittedLength) -> str:
 def _calibration_words(planned: PlannedCalibration) -> str:
     """How the recipe will be found, and what that may take."""
     if planned.known:
-        return "learning rates and labels as found before"
+        return "learning rates and labels as found before" + twice_words("a trial's steps", planned.twice)
     if planned.steps is None:
         return "too few trials for a calibration: rates and labels as the recipe says (give more trials)"
     short, long = planned.steps

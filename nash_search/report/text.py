@@ -129,7 +129,7 @@ def pick_text(pick: Pick, view: StudyView) -> Text:
                 text.append(f" (dense {format_scored(test, view.dense.test_error if view.dense else None)})")
             if pick.beside:
                 text.append(f", {escape.plain(pick.beside)}")
-    for words in (pick.why, pick.more):
+    for words in (pick.why, pick.more, pick.spend):
         if words:
             text.append(f"\n    {words}", "dim")
     return text

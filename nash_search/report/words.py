@@ -12,6 +12,7 @@ from nash_search.calibration_record import Calibration, Setting, ShortTraining
 from nash_search.config import Architecture, Workload
 from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.intervals import half_width
+from nash_search.length_forecast import Forecast
 from nash_search.report import escape
 from nash_search.summary_rows import Certifies, DataFacts, Vocabulary
 
@@ -240,9 +241,9 @@ def setting_words(setting: Setting) -> str:
 
 def recipe_words(found: Calibration) -> str:
     """What a calibration decided, from what."""
-    words = f"trials train {setting_words(found.chosen)}"
+    words, longer = f"trials train {setting_words(found.chosen)}", twice_words("a trial's steps", found.twice)
     if found.remembered:
-        return f"{words}, as found before for this model, data and number of steps"
+        return f"{words}, as found before for this model, data and number of steps{longer}"
     if len(found.trainings) == 1:
         taken, limit = format_duration(found.seconds), format_duration(found.limit_s)
         return (
@@ -251,7 +252,15 @@ def recipe_words(found: Calibration) -> str:
     words += f": the best of {len(found.trainings)} short trainings, {format_duration(found.seconds)}"
     if found.by == "loss":
         words += f", by their loss, for {escape.plain(found.metric, 30)} was the same for all"
-    return words
+    return words + longer
+
+
+def twice_words(what: str, found: Forecast | None) -> str:
+    """`; twice a trial's steps would bring about 0.75 (0.31 to 1.20) more`; nothing where it is not known."""
+    if found is None:
+        return ""
+    gain, low, high = (format_quality(value, found.dense) for value in (found.gain, found.low, found.high))
+    return f"; twice {what} would bring about {gain} ({low} to {high}) more"
 
 
 def fidelity_words(detail: Mapping[str, Any]) -> str:

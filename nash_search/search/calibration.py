@@ -73,17 +73,19 @@ def planned(case: Case) -> PlannedCalibration | None:
     """What the plan says of it; None where the recipe asks for none."""
     if not case.config.recipe.calibrate:
         return None
-    known = _known(case, case.config)
+    found = _found(case, case.config)
     rungs = Rungs.of(case.config.recipe, case.config.trials)
     if rungs is None:
-        return PlannedCalibration(share=SHARE, known=known, steps=None, trainings=0)
-    steps = rungs.short_steps, rungs.long_steps
-    return PlannedCalibration(share=SHARE, known=known, steps=steps, trainings=rungs.shorts + LONGS)
+        planned = PlannedCalibration(share=SHARE, known=found is not None, steps=None, trainings=0)
+    else:
+        steps = rungs.short_steps, rungs.long_steps
+        planned = PlannedCalibration(share=SHARE, known=found is not None, steps=steps, trainings=rungs.shorts + LONGS)
+    return planned if found is None else planned.model_copy(update={"twice": found.twice})
 
 
 def most_s(case: Case, config: SearchConfig, trial_s: float) -> float:
     """Training seconds that a calibration may still take where a trial of the configuration trains this long."""
-    if not config.recipe.calibrate or _known(case, config) or Rungs.of(config.recipe, config.trials) is None:
+    if not config.recipe.calibrate or _found(case, config) or Rungs.of(config.recipe, config.trials) is None:
         return 0.0
     return SHARE * config.trials * trial_s
 
@@ -118,11 +120,14 @@ def decided(jobs: ShortTrainings, rungs: Rungs, facts: StudyFacts) -> Calibratio
         chosen=rung[0].setting,
         by="loss" if flat(rung) else "quality",
         limit_s=jobs.limit_s,
+        dense_quality=facts.dense_quality,
+        trial_steps=jobs.config.recipe.trial_steps,
     )
 
 
-def _known(case: Case, config: SearchConfig) -> bool:
-    return any(_read(path) is not None for path in _places(case, config))
+def _found(case: Case, config: SearchConfig) -> Calibration | None:
+    """What the study, or one before it, has found already."""
+    return next((found for path in _places(case, config) if (found := _read(path)) is not None), None)
 
 
 def _places(case: Case, config: SearchConfig) -> tuple[Path, Path]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nash_search.config import Architecture
+from nash_search.config import Architecture, LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.report import view
+from nash_search.report.picks import brought_by_later
+from nash_search.results import Answers, Training
 from nash_search.summaries import Summary
-from nash_search.summary_rows import BudgetRow
+from nash_search.summary_rows import BudgetRow, DenseRow
+from tests.report.conftest import DENSE_MS
 
 
 def test_more_within_noise_says_so(record_at: Callable[..., TrialRecord]) -> None:
@@ -46,3 +50,52 @@ def test_a_budget_met_by_a_ruined_model_says_how_much_was_lost(study: Any, bette
     [pick] = [pick for pick in built.picks if pick.asked == "50%"]
     assert pick.verdict == "met" and ("worse than the dense model by 4" in pick.more) == said
     assert ("--max-drop 10 refuses such an answer. " in pick.more) == said and "ms more buys" in pick.more
+
+
+def finished(answers: Answers, asked: str, searched: float, now: float) -> Answers:
+    """The same answers, one of whose points was trained for 240 steps, then at length for 1,800."""
+    found = []
+    for answer in answers.budgets:
+        if answer.budget.asked == asked and answer.point is not None:
+            quality = answer.point.validation.model_copy(update={"standard_error": 0.1})
+            of = {"seed": 0, "key": "k", "checkpoint": "c", "share": 0.4, "train_s": 60.0}
+            short = Training(**of, train_steps=240, validation=quality.model_copy(update={"value": searched}))
+            long = Training(**of, train_steps=1800, finish_steps=1800, validation=quality)
+            whole = {"finish_steps": 1800, "seeds": (short, long)}
+            whole["validation"] = quality.model_copy(update={"value": now})
+            answer = answer.model_copy(update={"point": answer.point.model_copy(update=whole)})
+        found.append(answer)
+    return answers.model_copy(update={"budgets": tuple(found)})
+
+
+def test_an_answer_of_two_lengths_says_what_twice_the_steps_and_more_trials_would_bring(study: Any) -> None:
+    records, document, answers = study
+    dense = document.dense.validation_quality
+    built = view.build(records, document, finished(answers, "50%", dense - 6, dense - 1))
+    [spend] = [pick.spend for pick in built.picks if pick.spend]
+    power = math.log(6) / math.log(1800 / 240)
+    assert f"twice its 1,800 steps would bring about {1 - 2**-power:.2f} (" in spend
+    assert "the later half of the trials brought" in spend and " worth more" in spend
+
+
+def test_an_answer_that_misses_nothing_or_has_one_length_foretells_nothing(study: Any) -> None:
+    records, document, answers = study
+    dense = document.dense.validation_quality
+    assert not any(pick.spend for pick in view.build(records, document, answers).picks)
+    whole = finished(answers, "50%", dense - 6, dense + 0.1)
+    assert not any(pick.spend for pick in view.build(records, document, whole).picks)
+
+
+def test_what_the_later_trials_brought_counts_those_that_meet_the_budget_alone(
+    record_at: Callable[..., TrialRecord],
+) -> None:
+    records = [record_at(number, blocks, 0) for number, blocks in enumerate((1, 3, 1, 2, 1, 6))]
+    points = view.build(records, Summary(dense=DenseRow(latency_ms=DENSE_MS))).points
+    by_number = [r.quality.value for r in records if r.quality]
+    found = brought_by_later(points, LatencyBudget.parse("60%"), "maximize")
+    gained = by_number[3] - max(by_number[0], by_number[2])  # 3 blocks take 66 %: they meet it in neither half
+    assert found == pytest.approx(gained)
+    assert brought_by_later(points[:3], LatencyBudget.parse("60%"), "maximize") is None
+    stand_ins = [r.model_copy(update={"created": ""}) for r in records]  # a committed study comes without its trials
+    undated = view.build(stand_ins, Summary(dense=DenseRow(latency_ms=DENSE_MS))).points
+    assert brought_by_later(undated, LatencyBudget.parse("60%"), "maximize") is None

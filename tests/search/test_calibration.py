@@ -137,7 +137,10 @@ def test_the_next_study_of_the_same_question_begins_with_it(rehearse, notebook):
     trained = len(stages(notebook, "calibrated"))
     again = found_in(rehearse(trials=8, study="other", **AUTO))
     assert again.remembered and again.chosen == first.chosen and len(stages(notebook, "calibrated")) == trained
-    assert stages(notebook, "plan")[-1]["calibration"]["known"]
+    planned = stages(notebook, "plan")[-1]["calibration"]
+    assert planned["known"] and planned["twice"] == again.twice.model_dump() == first.twice.model_dump()
+    assert again.twice.begin == AUTO["recipe"].trial_steps and 0 < again.twice.gain < 92.6 - again.best.quality
+    assert "; twice a trial's steps would bring about" in recipe_words(again)
     other = AUTO["recipe"].model_copy(update={"batch_size": 32})
     assert not found_in(rehearse(trials=8, study="third", recipe=other)).remembered, "another batch asks anew"
 
