@@ -1,4 +1,4 @@
-"""What the pages say works: every command, every Python block, every public name."""
+"""What the pages say is there: every target, flag, link, key, public name; every Python block runs."""
 
 from __future__ import annotations
 
@@ -17,29 +17,13 @@ from nash_search.cli import app
 from nash_search.remeasured import Remeasured
 from nash_search.summaries import PUBLIC, PUBLIC_PARTS
 from nash_search.survey import Survey
-
-ROOT = Path(__file__).parent.parent
-PAGES = [
-    *(ROOT / name for name in ("README.md", "results/README.md", "experiments/README.md", "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "nash_search/tasks/g2p_teacher/README.md",
-]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
-
-
-def command_lines() -> list[list[str]]:
-    """Every line of every shell block."""
-    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+from tests.pages import PAGES, ROOT, blocks, shell_lines, spans
 
 
 def test_every_make_target_and_experiment_named_exists() -> None:
     text = "".join(page.read_text() for page in PAGES)  # not the log: its entries keep the command of their day
-    named = set(re.findall(r"`make ([a-z0-9-]+)", text)) | {w[1] for w in command_lines() if w[0] == "make"}
+    shown = [words for page in PAGES for words in (*shell_lines(page), *spans(page, "make")) if words[0] == "make"]
+    named = {words[1] for words in shown}
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert {"search", "test", "study"} <= named <= targets
     assert set(re.findall(r"make study NAME=([a-z0-9-]+)", text)) <= set(listed())
@@ -52,9 +36,11 @@ def test_every_command_and_flag_named_exists() -> None:
     known = {"": {o for p in group.params for o in (*p.opts, *p.secondary_opts)}}
     for name, command in group.commands.items():
         known[name] = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
-    text = "".join(page.read_text() for page in PAGES)
-    spans = [shlex.split(span) for span in re.findall(r"`(nash-search(?: [^`\n]*)?)`", text)]
-    for words in [*spans, *(w for w in command_lines() if w[0] == "nash-search")]:
+    heads = "".join(path.read_text() for path in (ROOT / "search_spaces").glob("*.yaml"))
+    above = [shlex.split(line) for line in re.findall(r"^# +(nash-search .*)$", heads, re.M)]
+    for words in [*above, *(w for page in PAGES for w in (*shell_lines(page), *spans(page, "nash-search")))]:
+        if words[0] != "nash-search":
+            continue
         command = words[1] if len(words) > 1 and words[1] in known else ""
         flags = {word for word in words if word.startswith("-")}
         assert flags <= known[command], f"{' '.join(words)}: {flags - known[command]}"
