@@ -11,10 +11,12 @@ does not: it flattens because its rate decays, whatever more steps would bring (
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from nash_search import pareto
 from nash_search.config import Frozen
-from nash_search.intervals import half_width
+
+if TYPE_CHECKING:
+    from nash_search.pareto import Direction
 
 MODEL_ERROR = 0.3
 """Standard error of a forecast as a share of it, beside the qualities' own: of seven, what came was 0.65 to 1.5 times
@@ -47,7 +49,7 @@ def foretold(
     short: Reached,
     long: Reached,
     dense: float,
-    direction: pareto.Direction,
+    direction: Direction,
     *,
     begin: float | None = None,
     times: float = 2.0,
@@ -65,6 +67,8 @@ def foretold(
     Returns:
         None where nothing is missing to the teacher, or the longer training is no better: there is no power to learn.
     """
+    from nash_search import intervals, pareto  # SciPy takes half a second, which `--help` need not wait
+
     missing = [pareto.loss(r.quality, direction) - pareto.loss(dense, direction) for r in (short, long)]
     if missing[1] <= 0 or missing[0] <= missing[1] or long.steps <= short.steps:
         return None
@@ -79,6 +83,6 @@ def foretold(
     by_short = by_power / (missing[0] * apart)
     by_long = gain / missing[1] - by_power / (missing[1] * apart)
     sampled = math.hypot(by_short * short.standard_error, by_long * long.standard_error)
-    half = half_width(math.hypot(sampled, MODEL_ERROR * gain))
+    half = intervals.half_width(math.hypot(sampled, MODEL_ERROR * gain))
     ends = {"low": max(0.0, gain - half), "high": gain + half}
     return Forecast(begin=begin, end=times * begin, gain=gain, dense=dense, **ends)

@@ -30,6 +30,7 @@ LEAVES = {
     "calibration_record",
     "records",
     "latency_table",
+    "length_forecast",
     "results",
     "summaries",
     "runtimes",
