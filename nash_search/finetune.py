@@ -28,6 +28,7 @@ from nash_search.plain_yaml import place
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train
+from nash_search.recipes import on_gpu
 from nash_search.records import CurvePoint, Quality
 from nash_search.tasks import exported, models
 from nash_search.tasks.load import load_scratch_task, task_of_model
@@ -145,6 +146,7 @@ def finetune(
         step_guard: entered around every optimizer step.
         save_every_s: seconds between saves of the training state.
     """
+    recipe = on_gpu(recipe) if device.startswith("cuda") else recipe
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     student = scratch_model(recipe, task.tokenizer) if model is None else model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,14 @@ Labels = Literal["data", "teacher", "mixed"]
 Precision = Literal["auto", "fp32", "bf16"]
 GPU_WIDTHS = 8
 """What FFN widths are multiples of on a GPU."""
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def on_gpu(recipe: R) -> R:
+    """A recipe whose precision was left open multiplies as a GPU is fastest."""
+    return recipe if "precision" in recipe.model_fields_set else recipe.model_copy(update={"precision": "auto"})
 
 
 class PruningRecipe(Frozen):
@@ -72,15 +80,17 @@ class PruningRecipe(Frozen):
     width_multiple: int = Field(default=1, ge=1)
     """FFN widths are rounded to a multiple of this; on a GPU to one of 8 at least."""
     precision: Precision = "fp32"
-    """What training multiplies in: `bf16` by autocast, weights stay whole; `auto`: bf16 where it is faster."""
+    """What training multiplies in: `bf16` by autocast, weights stay whole; `auto`: bf16 where it is faster. On a GPU
+    `auto` is the default, and what stays in float32 is multiplied in TF32."""
     rungs: int = Field(default=4, ge=1)
     """How often quality is scored during training (the last one is the result)."""
 
     def on(self, device: str) -> Self:
-        """The recipe as it prunes for a device: a GPU's matrix units take widths in eights."""
+        """The recipe as it prunes for a device: a GPU's matrix units take widths in eights, and half precision."""
+        found = on_gpu(self) if device.startswith("cuda") else self
         if device.startswith("cuda") and self.width_multiple < GPU_WIDTHS:
-            return self.model_copy(update={"width_multiple": GPU_WIDTHS})
-        return self
+            return found.model_copy(update={"width_multiple": GPU_WIDTHS})
+        return found
 
     @property
     def trial_steps(self) -> int:
@@ -121,7 +131,7 @@ class TeacherRecipe(Knobs):
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
     precision: Precision = "fp32"
-    """bf16: autocast; auto: bf16 where it is faster."""
+    """bf16: autocast; auto: bf16 where it is faster, and the default on a GPU."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights and batches."""
     threads: int | None = Field(default=None, ge=1)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from nash_search.config import PruningRecipe
 from nash_search.families import family_of
 from nash_search.modeling_nash import encoder_blocks
+from nash_search.pruner.placing import Placed, counted, on_host
 from nash_search.pruner.teacher_cache import TeacherCache
 
 Batch = dict[str, torch.Tensor]
@@ -67,11 +68,11 @@ def states_of(model: Any, batch: Batch) -> torch.Tensor:
 
     The decoder's final norm and T5's d_model^-0.5 are in these states already: `logits_of` needs no more than the head.
     """
-    counted_BT = batch["labels"] != -100
+    where_N = counted(batch)
     seen: list[torch.Tensor] = []
 
     def keep(head: nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
-        seen.append(given[0][counted_BT])
+        seen.append(given[0].flatten(0, 1).index_select(0, where_N))
         return seen[0][:0]  # nothing is left for the head to do
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep)
@@ -239,7 +240,9 @@ class Distillation:
         logits_NV = logits_of(self.student, states_of(self.student, batch))
         total = torch.zeros((), device=logits_NV.device)
         if recipe.ce_weight > 0:
-            total = total + recipe.ce_weight * cross_entropy(logits_NV, labels[labels != -100])
+            total = total + recipe.ce_weight * cross_entropy(
+                logits_NV, labels.flatten().index_select(0, counted(batch))
+            )
         if recipe.kd_weight > 0 and teacher_NV is not None:
             total = total + recipe.kd_weight * temperature**2 * divergence(logits_NV, teacher_NV, temperature)
         if self._mine is not None and self._theirs is not None:
@@ -264,9 +267,11 @@ class Distillation:
             return states
 
         features = batch["input_features"]
-        states = make(features) if self.outputs is None else self.outputs.heard(features, make)
+        states = make(features) if self.outputs is None else self.outputs.heard(batch, make)
         weights = self.teacher.get_output_embeddings().weight
-        return {HEARD: states.to(weights.dtype), "labels": batch["labels"]}
+        found = Placed({HEARD: states.to(weights.dtype), "labels": batch["labels"]})
+        found.host = on_host(batch)
+        return found
 
     @torch.no_grad()
     def _teach(self, batch: Batch) -> torch.Tensor:

@@ -84,17 +84,17 @@ class Solved:
             return logits_G - (task_G + multiplier * shrink_G).clamp(-limit, limit)
 
         def first_reaching(multipliers_M: torch.Tensor) -> torch.Tensor:
-            """Index of the least multiplier that meets the target (the last one if none does)."""
+            """Index of the least multiplier that meets the target (the last one if none does), (1,)."""
             shut_MG = torch.sigmoid(SHUT_AT - moved(multipliers_M[:, None]))
             reached_M = (shut_MG * share_G).sum(1) >= target
             reached_M[-1] = True
-            return reached_M.int().argmax()
+            return reached_M.int().argmax(0, keepdim=True)  # a 0-dim index would be read by the host
 
         # s grows with l: bracket it on a logarithmic grid, then on a linear one; nothing leaves the device
         most = limit / shrink_G.max().clamp_min(1e-30)
         grid_M = torch.cat([most.new_zeros(1), most * torch.logspace(-4, 9, GRID - 1, device=most.device)])
         high = first_reaching(grid_M)
-        low_high = grid_M[torch.stack([(high - 1).clamp_min(0), high])]
+        low_high = grid_M[torch.cat([(high - 1).clamp_min(0), high])]
         fine_M = torch.lerp(low_high[0], low_high[1], torch.linspace(0, 1, GRID, device=most.device))
         multiplier = fine_M[first_reaching(fine_M)]
         logits_G.copy_(moved(multiplier))

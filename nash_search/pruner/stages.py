@@ -28,6 +28,7 @@ from nash_search.pruner.distillation import Batch, Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
+from nash_search.pruner.placing import placed
 from nash_search.pruner.sequence_distillation import labelled
 from nash_search.pruner.sparsity import choose
 from nash_search.pruner.state_file import StateFile
@@ -261,8 +262,7 @@ class Trial:
         total = 0.0
         with self.context.step_guard(), gates.attached(model) if gates is not None else nullcontext():
             for step in range(PROBE_BATCHES):
-                batch = {k: v.to(self.device) for k, v in self.data(step).items()}
-                total += float(distillation.loss(batch)) / PROBE_BATCHES
+                total += float(distillation.loss(placed(self.data(step), self.device))) / PROBE_BATCHES
         return total
 
     def _state(self, stage: str) -> StateFile | None:

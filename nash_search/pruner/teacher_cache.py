@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nash_search.files import staged_file
+from nash_search.pruner.placing import Batch, on_host
 
-Batch = dict[str, torch.Tensor]
 STATES, ANSWERS, HEARD = "states", "answers", "heard"
 """First words of the files' names."""
 LEFT_FREE_BYTES = 2 * 2**30
@@ -47,9 +47,10 @@ class TeacherCache:
         """What the teacher's head is given for this batch, (N,D): from the folder, or from `make()`, then kept."""
         return self._remembered(STATES, batch, lambda: {"states": _halved(make())})["states"]
 
-    def heard(self, features: torch.Tensor, make: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """What an encoder that no trial trains makes of each input, (B,S,D): from the folder, or from `make(some)`."""
-        paths = [self._path(HEARD, {"input": one}) for one in features]
+    def heard(self, batch: Batch, make: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What an encoder that no trial trains makes of each `input_features`, (B,S,D): kept, or from `make(some)`."""
+        features = batch["input_features"]
+        paths = [self._path(HEARD, {"input": one}) for one in on_host(batch)["input_features"]]
         found = {path: tensors["states"] for path in set(paths) if (tensors := self._read(path, features.device))}
         missing = {path: row for row, path in enumerate(paths) if path not in found}
         if missing:
@@ -83,18 +84,18 @@ class TeacherCache:
     def _remembered(
         self, what: str, batch: Batch, make: Callable[[], dict[str, torch.Tensor]]
     ) -> dict[str, torch.Tensor]:
-        path = self._path(what, batch)
+        path = self._path(what, on_host(batch))
         tensors = self._read(path, next(iter(batch.values())).device)
         if tensors is None:
             tensors = make()
             self._put(path, tensors)
         return tensors
 
-    def _path(self, what: str, batch: Batch) -> Path:
+    def _path(self, what: str, batch: Mapping[str, torch.Tensor]) -> Path:
         name = hashlib.blake2b(what.encode(), digest_size=16)
         for key in sorted(batch):
             name.update(repr(tuple(batch[key].shape)).encode())
-            name.update(batch[key].cpu().numpy().tobytes())
+            name.update(batch[key].cpu().numpy().tobytes())  # the host's copy: nothing comes back from a GPU
         return self.folder / f"{what}-{name.hexdigest()}.safetensors"
 
     def _read(self, path: Path, device: torch.device) -> dict[str, torch.Tensor] | None:
@@ -128,4 +129,4 @@ class TeacherCache:
 def _halved(states: torch.Tensor) -> torch.Tensor:
     """In half precision; as they are where a value is too large for it (beyond 65,504)."""
     half = states.to(torch.float16)
-    return half if bool(half.isfinite().all()) else states.float()
+    return half if bool(half.isfinite().all()) else states.float()  # read once: what follows writes it to the disk

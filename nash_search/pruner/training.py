@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,11 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from nash_search.pruner.accumulation import Pieces
+from nash_search.pruner.placing import Batch, placed
 from nash_search.pruner.state_file import StateFile, restore, snapshot
 from nash_search.pruner.teacher_cache import TeacherCache
 from nash_search.recipes import Precision
 
-Batch = dict[str, torch.Tensor]
 WIDE = 256
 """Width from which bfloat16's faster products outweigh the casts: 1.4 to 1.9 times at 256 to 512, 0.7 at 128 (CPU)."""
 SAVE_SPACING = 20
@@ -157,6 +157,22 @@ def in_bf16(precision: Precision, model: Any, device: torch.device) -> bool:
     return torch.cuda.is_bf16_supported(False) if device.type == "cuda" else bool(torch.cpu._is_amx_tile_supported())
 
 
+def in_tf32(precision: Precision, device: torch.device) -> bool:
+    """Does training multiply what stays in float32 in a GPU's TF32? Not where `fp32` was asked for by name."""
+    return device.type == "cuda" and precision != "fp32"
+
+
+@contextmanager
+def _products(precision: str | None) -> Iterator[None]:
+    """PyTorch's precision of float32 products inside; rungs are scored, and models timed, in the one outside."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision or before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def train(
     model: Any,
     *,
@@ -216,7 +232,7 @@ def train(
 
     def precise(batch: Batch, step: int) -> torch.Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            return loss(batch, step)
+            return loss(placed(batch, device), step)
 
     def forget() -> None:
         for parameter in learned:
@@ -226,7 +242,7 @@ def train(
         _seed(seed, step, device)
         forget()  # what an attempt that ran out of memory had added
 
-    bf16 = in_bf16(optimization.precision, model, device)
+    bf16, tf32 = in_bf16(optimization.precision, model, device), in_tf32(optimization.precision, device)
     pieces, learned = Pieces(), [*parameters, *optimization.moved_after]
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -237,9 +253,9 @@ def train(
                 save()
                 if step == steps:
                     break
-            with watch.step_guard():
+            with watch.step_guard(), _products("high" if tf32 else None):
                 started = time.perf_counter()  # waiting for the device is not training
-                batch = {k: v.to(device, non_blocking=True) for k, v in batches(step).items()}
+                batch = batches(step)
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * (schedule(step) if group.get("scheduled", True) else 1.0)
                 value = pieces.backward(partial(precise, step=step), batch, partial(begin, step))

@@ -125,13 +125,17 @@ def generate(
     batch_size: int | None = None,
     guard: Guard = nullcontext,
 ) -> list[str]:
-    """Decoded outputs in the order of the inputs; the batch is halved when memory runs out."""
+    """Decoded outputs in the order of the inputs.
+
+    The batch is halved when memory runs out; on a GPU it is doubled before, until half of the card is full.
+    """
     every = rows_of(inputs)
     order = np.argsort(every.lengths, kind="stable").tolist()
     outputs: list[str] = [""] * len(order)
     size = batch_size or max(32, 4 * task.batch_size)
     start = 0
     torch_model = hasattr(model, "generate")
+    grows = torch_model and batch_size is None
     with _evaluating(model) if torch_model else nullcontext():
         while start < len(order):
             rows = order[start : start + size]
@@ -140,12 +144,23 @@ def generate(
                 _generate_batch(model, task, batch, guard) if torch_model else _write_batch(model, task, batch, guard)
             )
             if texts is None:
-                size = max(1, size // 2)
+                size, grows = max(1, size // 2), False
                 continue
             for row, text in zip(rows, texts, strict=True):
                 outputs[row] = text
             start += len(rows)
+            if grows and _has_room(model):
+                size *= 2
     return outputs
+
+
+def _has_room(model: Any) -> bool:
+    """Is more than half of the card free, with what PyTorch keeps of the largest batch so far?"""
+    device = getattr(model, "device", None)
+    if device is None or device.type != "cuda":
+        return False
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return free_bytes > total_bytes / 2
 
 
 def _write_batch(write: Writer, task: Task, inputs: EncoderRows, guard: Guard) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from nash_search.config import TaskConfig
+from nash_search.tasks import scoring
 from nash_search.tasks.load import load_task
 from tests.tasks.parrot import Parrot
 
@@ -31,3 +33,28 @@ def test_scoring_sorts_batches_guards_and_keeps_the_mode(folder, tokenizer):
     assert task.sealed.opened == 0
     assert score(echo, task, "test", limit=5).n == 5 and task.sealed.opened == 1
     assert "exact_match" in quality.signature and "num_beams=1" in quality.signature
+
+
+def test_on_a_gpu_the_batch_grows_until_half_of_the_card_is_full_and_halves_where_memory_runs_out(
+    folder, tokenizer, monkeypatch
+):
+    task = load_task(TaskConfig(name="mine", data=str(folder), metric="exact_match"), tokenizer)
+    sizes, most = [], 80
+
+    class OnCard(Parrot):
+        device = torch.device("cuda", 0)
+
+        def generate(self, input_ids, attention_mask, **settings):
+            sizes.append(len(input_ids))
+            if len(input_ids) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().generate(input_ids, attention_mask, **settings)
+
+    monkeypatch.setattr(scoring, "on_device", lambda batch, model: batch)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    echo, inputs = OnCard(lambda ids: ids), task.encode(["red cat", "small"] * 200)
+    for free, expected in ((60, [32, 64, 128, 64, 64, 64, 64, 48]), (30, [32] * 12 + [16])):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 100))
+        sizes.clear()
+        assert scoring.generate(echo, task, inputs) == ["red cat", "small"] * 200
+        assert sizes == expected
