@@ -149,6 +149,8 @@ def typed(words: list[str], patch: pytest.MonkeyPatch, error: Any) -> None:
             raise AssertionError(f"{shlex.join(words)}: {code}: {error()}")
     elif program == "pip":  # of a package that is not on any index yet: its extras are looked up
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        if given == ["install", "."]:
+            return
         asked = Requirement(given[1])
         assert (
             given[0] == "install"

@@ -153,8 +153,8 @@ def _encoder(row: Row, look: Look) -> str:
 
 
 def _roomy(look: Look) -> bool:
-    """Is there room for whole words beside the column that tells how long a model was trained?"""
-    return look.width >= 100 or not look.finished
+    """Is there room for whole words beside the columns of a model that hears, or was trained at length?"""
+    return look.width >= 100 or not (look.finished or look.view.hears)
 
 
 KEPT = Column(
@@ -186,7 +186,7 @@ SIZE = Column(
     head="size",
     cell=lambda row, look: format_count(row.parameters),
     sorts=lambda row, look: row.parameters,
-    stands=lambda look: look.width >= 80,
+    stands=lambda look: look.width >= 80 and (_roomy(look) or not (look.finished and look.view.hears)),
 )
 
 FRONT: tuple[Column, ...] = (

@@ -1,4 +1,4 @@
-"""The answer as text: the front (ms, speed-up, quality, drop, size), the pick per budget and why, the files written,
+"""The answer as text: the pick per budget and why, the front (ms, speed-up, quality, drop, size), the files written,
 Python that loads and writes. The same sentences serve a terminal (rich) and a pipe (plain lines).
 """
 
@@ -27,15 +27,15 @@ from nash_search.summary_rows import Inputs
 
 
 def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> RenderableType:
-    """The leaderboard (as wide as `width` columns allow), the picks, the files, Python that writes."""
+    """The picks, the leaderboard (as wide as `width` columns allow), the files, Python that writes."""
     parts: list[RenderableType] = [Text()]
-    if view.front:
-        title = f"The front of {escape.plain(view.study)}, fastest first"
-        parts += [Text(title, "bold"), leaderboard(view, width), Text()]
     for pick in view.picks:
         parts.append(pick_text(pick, view))
     parts += [Text(f"    {words}", "dim") for words in view.clock_words]
     parts += [Text(line) for line in engines.reminders(view.summary.engines)]
+    if view.front:
+        title = f"The front of {escape.plain(view.study)}, fastest first"
+        parts += [Text(), Text(title, "bold"), leaderboard(view, width)]
     loaded = view.loaded
     if files:
         parts += [Text(), Text("Written", "bold"), *(copied(f"  {escape.plain(f)}") for f in files)]

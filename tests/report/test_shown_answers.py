@@ -1,0 +1,67 @@
+"""What the pages show of an answer is what the terminal says of the committed study, 80 characters wide."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nash_search.report import load, text
+from nash_search.report.view import StudyView
+from tests.pages import ROOT, blocks
+
+WIDTH = 80
+FILES = ("front.png", "front.svg", "front-dark.png", "front-dark.svg", "report.md", "report.html")
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StudyView]:
+    """A committed study under another name; its weights are not committed, so their folders are empty."""
+
+    def look(study: str, name: str) -> StudyView:
+        made = tmp_path / "results" / name
+        shutil.copytree(ROOT / "results" / study, made)
+        for export in re.findall(r'"checkpoint": ?"([^"]+)"', (made / "certification.json").read_text()):
+            (made / export).mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(tmp_path)
+        return load.load(Path("results", name))
+
+    return look
+
+
+def printed(view: StudyView) -> list[str]:
+    out = io.StringIO()
+    files = [f"results/{view.study}/{name}" for name in FILES]
+    Console(file=out, width=WIDTH, highlight=False).print(text.answer(view, files, WIDTH), crop=False)
+    return [line.rstrip() for line in out.getvalue().strip().splitlines()]
+
+
+def test_what_make_search_prints(seen: Callable[..., StudyView]) -> None:
+    [block] = blocks(ROOT / "docs" / "make-search.md", "text")
+    lines, now = block[block.index("✓") :].splitlines(), printed(seen("g2p", "g2p-72a6ce"))
+    table = slice(lines.index("The front of g2p-72a6ce, fastest first") + 1, lines.index("Written") - 1)
+    for there, here in zip(lines[table], now[table], strict=True):
+        assert there.startswith(here)  # steps are the trials' own records', which are not committed
+    assert [*lines[: table.start], *lines[table.stop :]] == [*now[: table.start], *now[table.stop :]]
+    [excerpt] = blocks(ROOT / "README.md", "text")
+    assert set(excerpt.splitlines()) <= set(lines)
+
+
+def test_what_the_worked_example_prints(seen: Callable[..., StudyView]) -> None:
+    *_, later = blocks(ROOT / "docs" / "worked-example.md", "text")
+    assert set(later.splitlines()) <= set(printed(seen("flan-debsyn", "flan-debsyn")))
+
+
+@pytest.mark.parametrize("study", ["g2p", "headline-multi30k", "whisper-prompts"])
+def test_a_row_is_a_line_and_the_answer_leads(seen: Callable[..., StudyView], study: str) -> None:
+    view = seen(study, study)
+    lines = printed(view)
+    assert lines[0][0] in "✓✗?"
+    table = lines[lines.index(f"The front of {view.study}, fastest first") + 1 : lines.index("Written") - 1]
+    assert len(table) == 1 + len(view.front_rows)
+    assert not any("…" in line for line in table)
