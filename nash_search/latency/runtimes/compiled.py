@@ -3,15 +3,21 @@
 On CUDA `generate` itself compiles its decoding step when the cache is static (mode `reduce-overhead`, that is CUDA
 graphs); on a CPU it does not, so the model's forward is wrapped. Compilation belongs to building a session, never to
 a timed call. It takes minutes per model: for a final report, not for a search.
+
+`generate` makes a new cache at each call, whose tensors lie elsewhere, so that graphs are recorded again. A session has
+one cache, filled outside the compiler before anything is compiled (transformers#48199: one that is made inside a graph
+is overwritten by the next), and a timed call in which a graph is recorded is refused.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._dynamo.callback import CallbackArgs, CallbackTrigger, callback_handler
 from torch._dynamo.utils import counters
 from transformers import CompileConfig
 
@@ -40,13 +46,18 @@ class CompiledSession(EagerSession):
         self.forced.update(cache_implementation="static")
         self.free.update(cache_implementation="static", max_new_tokens=workload.output_tokens)  # the compiled length
         self._ready = False
+        self.cache, self._call = HeldCache(model), "get_compiled_call"
+        model._prepare_static_cache = self.cache  # where `generate` asks for one
+        model.get_compiled_call = lambda _config: model  # where it asks, on CUDA, for what it may compile
+        super().generate()
+        del model.get_compiled_call
         own = _with_own_code(type(model).forward, model)
         if workload.device.startswith("cuda"):
             compiled = torch.compile(own, **(CompileConfig().to_dict() | SETTINGS))
-            self._set, call = "get_compiled_call", lambda _config: compiled  # where `generate` asks for it
+            self._call, call = "get_compiled_call", lambda _config: compiled
         else:
-            self._set, call = "forward", torch.compile(own, dynamic=False, **SETTINGS)
-        setattr(model, self._set, call)
+            self._call, call = "forward", torch.compile(own, dynamic=False, **SETTINGS)
+        setattr(model, self._call, call)
         before = _graphs()
         try:
             for _ in range(COMPILING_CALLS):
@@ -65,15 +76,67 @@ class CompiledSession(EagerSession):
     def generate(self) -> torch.Tensor:
         """The timed call; refused where anything was compiled in it."""
         before = _graphs()
-        output = super().generate()
+        with recordings() as recorded:
+            output = super().generate()
         if self._ready and _graphs() != before:
             raise InvalidInput("runtime compile must time what is compiled already, but got a recompilation")
+        if self._ready and recorded:
+            what = f"runtime compile must replay recorded CUDA graphs of {type(self.model).__name__}"
+            raise InvalidInput(f"{what}, but got {len(recorded)} recorded in a timed call", fix="use --runtime eager")
         return output
 
+    def facts(self) -> dict[str, Any]:
+        """And that no timed call recorded a graph: one that did was refused."""
+        return super().facts() | {"recorded_in_calls": 0}
+
     def close(self) -> None:
-        """Take the compiled call off again."""
-        vars(self.model).pop(self._set, None)
+        """Take the compiled call and the cache off again."""
+        for name in ("_prepare_static_cache", self._call):
+            vars(self.model).pop(name, None)
         super().close()
+
+
+class HeldCache:
+    """In the place of a model's `_prepare_static_cache`: one cache for all calls, emptied where it lies."""
+
+    def __init__(self, model: Any) -> None:
+        self._make = type(model)._prepare_static_cache.__get__(model)
+        self._kept: Any = None
+        self.layers: list[Any] = []
+        """Of what is written, then of what was read."""
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        made = self._make(*given, **named)  # without tensors yet
+        layers = [*made.self_attention_cache.layers, *made.cross_attention_cache.layers]
+        if [layer.max_cache_len for layer in layers] == [layer.max_cache_len for layer in self.layers]:
+            self._kept.reset()
+            return self._kept
+        for layer in layers:
+            layer.reorder_cache = types.MethodType(_reorder_in_place, layer)
+        self._kept, self.layers = made, layers
+        return made
+
+
+def _reorder_in_place(layer: Any, beam_idx: torch.Tensor) -> None:
+    """transformers' own puts other tensors there, which a graph knows nothing of."""
+    for tensor in (layer.keys, layer.values):
+        tensor.copy_(tensor.index_select(0, beam_idx.to(tensor.device)))
+
+
+@contextmanager
+def recordings() -> Iterator[list[str]]:
+    """CUDA graphs that are recorded inside, by the compiler's number of what they are of."""
+    found: list[str] = []
+
+    def told(begun: CallbackArgs) -> None:
+        if begun.callback_trigger is CallbackTrigger.CUDAGRAPH_RECORDING:
+            found.append(begun.compile_id)
+
+    callback_handler.register_start_callback(told)
+    try:
+        yield found
+    finally:
+        callback_handler.remove_start_callback(told)
 
 
 def _with_own_code(function: Callable[..., Any], model: Any) -> Callable[..., Any]:

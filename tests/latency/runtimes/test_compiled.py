@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo import callback
 from torch._dynamo import config as limits
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -112,6 +113,40 @@ def test_on_cuda_generate_is_handed_the_models_own_compiled_call(captured, monke
             assert len(captured) == WORKLOAD.output_tokens - 1, "all steps but the first"
             session.close()
             assert not hasattr(model, "_compiled_call") and "get_compiled_call" not in vars(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "beams"), [("t5", 2), ("bart", 1)])
+def test_a_session_has_one_cache_and_its_tensors_stay_where_they_are(kind, beams, captured):
+    model, call = tiny.model_of(kind), WORKLOAD.model_copy(update={"output_tokens": 5, "beams": beams, "batch_size": 2})
+    plain = EAGER.build(model, call.model_copy(update={"runtime": "eager"}), None)
+    expected = plain.generate()
+    plain.close()
+    session = compiled.RUNTIME.build(model, call, None)
+    tensors = [tensor for layer in session.cache.layers for tensor in (layer.keys, layer.values)]
+    where = [tensor.data_ptr() for tensor in tensors]
+    for _ in range(2):
+        assert torch.equal(session.generate(), expected)
+    now = [tensor.data_ptr() for layer in session.cache.layers for tensor in (layer.keys, layer.values)]
+    assert now == where and len(set(where)) == len(where) > 4
+    session.close()
+    assert not {"forward", "_prepare_static_cache"} & set(vars(model))
+
+
+@pytest.mark.slow
+def test_a_graph_that_is_recorded_in_a_timed_call_is_refused_by_name(captured):
+    class Recording(compiled.CompiledSession):
+        def _run(self, config):
+            with callback.callback_handler.install_callbacks(callback.CallbackTrigger.CUDAGRAPH_RECORDING, "0/0"):
+                return super()._run(config)
+
+    model = t5(2)
+    session = Recording(model, WORKLOAD, EAGER.inputs(model, WORKLOAD, None))
+    with pytest.raises(
+        InvalidInput, match=r"must replay recorded CUDA graphs of T5For.* but got 1 recorded in a timed"
+    ):
+        session.generate()
+    session.close()
 
 
 def test_a_copy_does_not_carry_the_compiled_call_of_the_original():
