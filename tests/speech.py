@@ -53,7 +53,7 @@ def tokenizer_of() -> Any:
     return tokenizer
 
 
-def write_model(folder: Path, seconds: int = 2, *, several: bool = True, seed: int = 0) -> Path:
+def write_model(folder: Path, seconds: int = 2, *, several: bool = True, seed: int = 0, blocks: int = 2) -> Path:
     """A random model that hears a window of so many seconds, with tokenizer and feature extractor."""
     import torch
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -61,7 +61,8 @@ def write_model(folder: Path, seconds: int = 2, *, several: bool = True, seed: i
     tokenizer = tokenizer_of()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
-    sizes = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    sizes = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    sizes |= {"encoder_layers": blocks, "decoder_layers": blocks}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
     config = WhisperConfig(
         vocab_size=len(tokenizer), max_source_positions=50 * seconds, max_target_positions=32, init_std=0.1,

@@ -63,6 +63,20 @@ def test_no_placeholder_is_left() -> None:
     assert not [page for page in PAGES if "@@" in page.read_text()]
 
 
+def test_what_was_measured_stands_in_a_section_that_says_where() -> None:
+    """A speed-up, a quality or a time needs a command, a committed file or the log in its own section."""
+    measured = re.compile(r"\d×|\d times (faster|less)|\d BLEU|± \d|\d (min|minutes)\b|word error rate")
+    source = re.compile(r"`(make|pytest|nash-search) |results/|worked-example\.md|^```sh", re.M)
+    sections = [
+        (page.name, part.splitlines()[0])
+        for page in PAGES
+        if page.parent != ROOT / "results" and page.name != "CHANGELOG.md"
+        for part in re.split(r"^(?=#+ )", page.read_text(), flags=re.M)
+        if measured.search(part) and not source.search(part)
+    ]
+    assert not sections
+
+
 def test_every_link_of_a_page_leads_somewhere() -> None:
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#: ]+)\)", page.read_text())]
     assert not [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()]

@@ -85,7 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = AutoConfig.for_model(kind, vocab_size=64, decoder_start_token_id=2, pad_token_id=1, **shape)
         AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder / kind)
         tokenizer.save_pretrained(folder / kind)
-    speech.write_model(folder / "whisper", seconds=30)
+    speech.write_model(folder / "whisper", seconds=30, blocks=6)
     (folder / "results").mkdir()
     for kind, names in named.items():
         for name in names:
