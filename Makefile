@@ -22,9 +22,8 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql,speech,ctranslate2,onnxruntime]'
 	touch $@
 
-.venv/installed-serving: .venv/installed tests/serving/optimum.txt tests/serving/package.json
-	$(PYTHON) -m venv .venv/serving-optimum
-	.venv/serving-optimum/bin/python -m pip install --quiet --requirement tests/serving/optimum.txt
+.venv/installed-serving: .venv/installed $(wildcard tests/serving/*.txt) tests/serving/package.json
+	for tool in ctranslate2 optimum; do $(PYTHON) -m venv .venv/serving-$$tool && .venv/serving-$$tool/bin/python -m pip install --quiet --requirement tests/serving/$$tool.txt || exit 1; done
 	if command -v npm >/dev/null; then mkdir -p .venv/serving-js && cp tests/serving/package.json .venv/serving-js/ && npm install --silent --ignore-scripts --prefix .venv/serving-js; fi
 	touch $@
 

@@ -82,3 +82,22 @@ def write_model(folder: Path, seconds: int = 2, *, several: bool = True, seed: i
     tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=8, chunk_length=seconds).save_pretrained(folder)
     return folder
+
+
+def told(model: Any, **settings: Any) -> None:
+    """Settings of its own; transformers' `update` passes over those that it does not know."""
+    for name, value in settings.items():
+        setattr(model.generation_config, name, value)
+
+
+def listening(model: Any, language: str = "de") -> Any:
+    """It follows what it hears, in a language: a random one writes the same for every input."""
+    import torch
+
+    told(model, language=language)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for block in model.get_decoder().layers:
+            for linear in (block.encoder_attn.v_proj, block.encoder_attn.out_proj):
+                linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator))
+    return model

@@ -15,7 +15,6 @@ THROUGH_OTHERS = {
     "pruner.pruning": "pruner/test_stages",
     # parts of one conversion, which is only worth something whole
     "latency.runtimes.ctranslate2_engine": "latency/runtimes/test_ctranslate2_speech",
-    "latency.runtimes.ctranslate2_loading": "latency/runtimes/test_ctranslate2",
     "latency.runtimes.ctranslate2_settings": "latency/runtimes/test_ctranslate2",
     # runs in a process of its own, or is only called by the one module that is tested
     "latency.fresh_round": "latency/test_fresh",

@@ -61,7 +61,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     settings = json.loads(settings_file.read_text("utf-8"))
     if settings.get("tokenizer_class") == "TokenizersBackend":  # the same class has this name in both
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        settings_file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    if isinstance(settings.get("extra_special_tokens"), list):  # and the same list this one: 4.57 asks for a mapping
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    settings_file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any = None, extractor: Any = None) -> None:

@@ -13,6 +13,9 @@ from transformers import AutoTokenizer
 from nash_search.errors import InvalidInput
 from nash_search.pruner import cut, load, save, save_tokenizer, shapes_of, shorten
 from nash_search.tasks.g2p import build_tokenizer
+from tests import speech
+from tests.serving import asked
+from tests.tasks.test_vocabulary import MAKERS
 
 CORE = ("t5", "flan", "bart")
 ALL = [pytest.param(kind, marks=[] if kind in CORE else pytest.mark.slow) for kind in KINDS]
@@ -100,8 +103,25 @@ def test_foreign_code_other_families_and_damaged_weights_are_refused(tmp_path):
         load(tmp_path / "nowhere")
 
 
-def test_a_tokenizer_is_saved_under_a_name_that_transformers_4_knows_too(tmp_path):
-    save_tokenizer(build_tokenizer(), tmp_path)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+def test_a_tokenizer_is_saved_under_names_that_transformers_4_knows_too(tmp_path):
+    save_tokenizer(build_tokenizer(), tmp_path / "letters")
+    settings = json.loads((tmp_path / "letters" / "tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
-    assert AutoTokenizer.from_pretrained(tmp_path)("search").input_ids == build_tokenizer()("search").input_ids
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "letters")("search").input_ids == build_tokenizer()("search").input_ids
+    )
+    save_tokenizer(speech.tokenizer_of(), tmp_path / "speech")
+    settings = json.loads((tmp_path / "speech" / "tokenizer_config.json").read_text())
+    assert len(settings["additional_special_tokens"]) == 6 and "extra_special_tokens" not in settings
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "speech").extra_special_tokens) == 6
+
+
+@asked.where(asked.CTRANSLATE2.is_file(), "transformers 4.57")
+def test_every_tokenizer_that_is_saved_loads_in_transformers_4_57(tmp_path):
+    made = {maker.__name__: maker() for maker in MAKERS} | {"g2p": build_tokenizer(), "speech": speech.tokenizer_of()}
+    text, words, ids = "ba search stru?", {}, {}
+    for name, tokenizer in made.items():
+        save_tokenizer(tokenizer, tmp_path / name)
+        words[name] = str(tmp_path / name), text
+        ids[name] = tokenizer(text).input_ids
+    assert asked.answered(tmp_path, asked.WITH_CTRANSLATE2, words=words) == ids

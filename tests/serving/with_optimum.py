@@ -2,9 +2,8 @@
 
     python with_optimum.py QUESTION ANSWER
 
-Question: `beams`, `longest` (new tokens), by name a folder, token ids padded to one length, and their mask; `words`,
-pairs of a tokenizer's folder and a text. Answer: by name and by number of beams the output of each row, by folder the
-text's tokens.
+Question: `beams`, `longest` (new tokens), `folders`, by name a folder, token ids padded to one length, and their mask.
+Answer: by name and by number of beams the output of each row.
 """
 
 import json
@@ -12,15 +11,12 @@ import sys
 
 import torch
 from optimum.onnxruntime import ORTModelForSeq2SeqLM
-from transformers import AutoTokenizer
 
 
 def main(question: str, answer: str) -> None:
     with open(question) as file:
         asked = json.load(file)
-    found = {
-        "words": {folder: AutoTokenizer.from_pretrained(folder)(text).input_ids for folder, text in asked["words"]}
-    }
+    found = {}
     for name, (folder, ids, mask) in asked["folders"].items():
         model = ORTModelForSeq2SeqLM.from_pretrained(folder)
         inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}

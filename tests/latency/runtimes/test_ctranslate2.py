@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -18,8 +17,6 @@ from nash_search.errors import InvalidInput
 from nash_search.latency import runtimes
 from nash_search.latency.runtimes import artefact, parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
-from nash_search.tasks import models
-from nash_search.tasks.g2p import teacher_folder
 from tests.pruner import tiny
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -31,6 +28,7 @@ RUNTIME = engine.RUNTIME
 PLAIN = Workload(runtime="ctranslate2", input_tokens=12, output_tokens=8, beams=2, batch_size=3)
 GREEDY = PLAIN.model_copy(update={"beams": 1})
 INT8 = GREEDY.model_copy(update={"quantize": "int8"})
+NAME, SIDES = "ctranslate2", ("source", "target")
 FAMILIES = [kind for kind in tiny.TEXT_FAMILIES if kind not in tiny.PYTORCH_ONLY]
 cut = tiny.cut_of
 
@@ -286,42 +284,6 @@ def test_marian_with_a_vocabulary_for_each_language_writes_eagers_tokens(tmp_pat
     loaded = RUNTIME.load(str(tmp_path), PLAIN)
     found = ended(model, RUNTIME.tokens(loaded, rows, beams=1, max_new_tokens=12))
     assert found == eager(model, rows, 1) and max(max(row) for row in found) >= 37
-
-
-NAME, SIDES = "ctranslate2", ("source", "target")
-DOCUMENTED = """
-import sys, ctranslate2, transformers
-folder = sys.argv[1]
-translator = ctranslate2.Translator(f"{folder}/ctranslate2")
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-for text in sys.argv[2:]:
-    source = tokenizer.convert_ids_to_tokens(tokenizer.encode(text))
-    target = translator.translate_batch([source], beam_size=1)[0].hypotheses[0]
-    print(tokenizer.decode(tokenizer.convert_tokens_to_ids(target), skip_special_tokens=True))
-"""
-"""CTranslate2's documented way to translate with a tokenizer of transformers."""
-
-
-@pytest.mark.slow
-def test_the_engines_documented_usage_and_the_cards_write_our_outputs(tmp_path):
-    model, tokenizer = pruner.load(teacher_folder()), models.load_tokenizer(models.vet(teacher_folder()))
-    pruner.save(model, tmp_path, tokenizer=tokenizer)
-    texts = ["hello", "measure", "nothing", "budget"]
-    RUNTIME.export(model, str(tmp_path), GREEDY, tokenizer(texts).input_ids)
-    loaded = RUNTIME.load(str(tmp_path), GREEDY)
-    rows = tokenizer([*texts, "an input"]).input_ids
-    own = [tokenizer.decode(row, skip_special_tokens=True) for row in loaded.write(rows, beams=1, max_new_tokens=32)]
-    assert len(set(own)) == 5
-    run = [sys.executable, "-W", "ignore", "-c"]
-    done = subprocess.run([*run, DOCUMENTED, str(tmp_path), *texts], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == own[:4]
-    config = json.loads((tmp_path / NAME / "config.json").read_text())
-    assert config["eos_token"] == tokenizer.eos_token and config["unk_token"] == tokenizer.unk_token
-    assert config["decoder_start_token"] == tokenizer.convert_ids_to_tokens(model.config.decoder_start_token_id)
-    _, record = artefact.found(tmp_path, NAME, GREEDY)
-    lines = "\n".join([f"folder = {str(tmp_path)!r}", *record.loading])
-    done = subprocess.run([*run, lines], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == own[4:]
 
 
 def test_every_id_has_one_word_though_the_tokenizer_does_not_know_it():

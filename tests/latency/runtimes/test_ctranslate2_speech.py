@@ -16,7 +16,7 @@ from nash_search.latency.runtimes import artefact, parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.pruner.surgery import cut, keep_decoder_blocks
 from tests.pruner import tiny
-from tests.speech import RATE, spoken, write_model
+from tests.speech import RATE, listening, spoken, told, write_model
 
 pytest.importorskip("ctranslate2")
 from nash_search.latency.runtimes import ctranslate2 as engine  # noqa: E402
@@ -32,23 +32,9 @@ def folder(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("speech") / "model")
 
 
-def told(model, **settings):
-    """Settings of its own; transformers' `update` passes over those that it does not know."""
-    for name, value in settings.items():
-        setattr(model.generation_config, name, value)
-
-
 @pytest.fixture
 def model(folder):
-    """It follows what it hears: a random one writes the same for every input."""
-    found = pruner.load(folder)
-    told(found, language="de")
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for block in found.get_decoder().layers:
-            for linear in (block.encoder_attn.v_proj, block.encoder_attn.out_proj):
-                linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator))
-    return found
+    return listening(pruner.load(folder))
 
 
 def narrow(model):

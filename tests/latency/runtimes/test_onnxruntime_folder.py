@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
+from functools import cache
 
 import pytest
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
@@ -14,19 +11,18 @@ from nash_search import pruner
 from nash_search.config import Workload
 from nash_search.latency.runtimes import decoding, parity
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
-from nash_search.tasks.g2p import build_tokenizer, teacher_folder
+from nash_search.tasks.g2p import teacher_folder
 from tests.pruner import tiny
+from tests.serving import asked
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 from nash_search.latency.runtimes import onnxruntime_folder  # noqa: E402
 from nash_search.latency.runtimes.onnxruntime import RUNTIME  # noqa: E402
 
-ROOT = Path(__file__).parents[3]
-OPTIMUM = ROOT / ".venv" / "serving-optimum" / "bin" / "python"
 GREEDY = Workload(runtime="onnxruntime", input_tokens=12, output_tokens=8, batch_size=3)
 BEAMS, LONGEST = [1, 4], 20
-NODE, JS = shutil.which("node"), ROOT / ".venv" / "serving-js" / "node_modules"
+FAMILIES = [kind for kind in tiny.TEXT_FAMILIES if kind not in tiny.PYTORCH_ONLY]
 KNOWN_TO_JS = ("t5", "flan", "mt5", "bart", "mbart", "marian", "m2m_100", "blenderbot", "blenderbot-small")
 
 
@@ -57,48 +53,36 @@ def test_the_folder_holds_each_weight_once_and_what_loaders_ask_for(tmp_path, qu
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """By family: a cut's folder with 64 rows padded to one length and their mask, what eager writes, the model."""
-    root, found = tmp_path_factory.mktemp("served"), {}
-    for kind in [kind for kind in tiny.TEXT_FAMILIES if kind not in tiny.PYTORCH_ONLY]:
-        model = tiny.cut_of(kind)
+    """Of a family: a cut's folder with 64 rows padded to one length and their mask, what eager writes, the model."""
+    root = tmp_path_factory.mktemp("served")
+
+    @cache
+    def of(kind):
+        model = tiny.cut_of(kind, untied=True)  # tied, a random one says one word for ever
         rows = parity.ragged(model, GREEDY, 64)
         RUNTIME.export(model, str(root / kind), GREEDY, rows)
         ids, mask = decoding.padded(rows, model.config.pad_token_id)
         written = {str(n): EAGER.tokens(model, rows, beams=n, max_new_tokens=LONGEST) for n in BEAMS}
-        found[kind] = (str(root / kind / "onnxruntime"), ids.tolist(), mask.tolist()), written, model
-    return found
+        assert len(set(map(tuple, written["1"]))) > 3, "the inputs tell nothing apart"
+        return (str(root / kind / "onnxruntime"), ids.tolist(), mask.tolist()), written, model
+
+    return of
 
 
-def answered(folder, command, **question):
-    """What a tool of another environment answers."""
-    asked, answer = folder / "question.json", folder / "answer.json"
-    asked.write_text(json.dumps({"longest": LONGEST, **question}))
-    subprocess.run([*command, asked, answer], cwd=folder, check=True, capture_output=True)
-    return json.loads(answer.read_text())
+@asked.where(asked.OPTIMUM.is_file(), "optimum")
+@asked.one_then(FAMILIES)
+def test_optimum_writes_what_eager_writes_for_every_family_and_cut(tmp_path, served, kinds):
+    folders = {kind: served(kind)[0] for kind in kinds}
+    found = asked.answered(tmp_path, asked.WITH_OPTIMUM, folders=folders, beams=BEAMS, longest=LONGEST)
+    assert found == {kind: served(kind)[1] for kind in kinds}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not OPTIMUM.is_file(), reason="optimum's environment is absent: make .venv/installed-serving")
-def test_optimum_writes_what_eager_writes_for_every_family_and_cut(tmp_path, served):
-    words = tmp_path / "words"
-    words.mkdir()
-    pruner.save_tokenizer(build_tokenizer(), words)
-    texts = [(str(words), "search"), (str(teacher_folder()), "search")]
-    ids = AutoTokenizer.from_pretrained(teacher_folder())("search").input_ids
-    folders = {kind: given for kind, (given, *_) in served.items()}
-    command = [OPTIMUM, "-W", "ignore", ROOT / "tests" / "serving" / "with_optimum.py"]
-    found = answered(tmp_path, command, folders=folders, words=texts, beams=BEAMS)
-    assert found.pop("words") == {folder: ids for folder, _ in texts}
-    assert found == {kind: written for kind, (_, written, _) in served.items()}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not NODE or not JS.is_dir(), reason="transformers.js is absent: make .venv/installed-serving")
-def test_transformers_js_writes_what_eager_writes_for_every_family_that_it_knows(tmp_path, served):
-    folders = {kind: given for kind, (given, *_) in served.items() if kind in KNOWN_TO_JS}
-    assert len(folders) == len(KNOWN_TO_JS)
-    found = answered(tmp_path, [NODE, ROOT / "tests" / "serving" / "with_transformers.mjs", JS], folders=folders)
+@asked.where(bool(asked.NODE) and asked.JS.is_dir(), "transformers.js")
+@asked.one_then(KNOWN_TO_JS)
+def test_transformers_js_writes_what_eager_writes_for_every_family_that_it_knows(tmp_path, served, kinds):
+    folders = {kind: served(kind)[0] for kind in kinds}
+    found = asked.answered(tmp_path, asked.WITH_JS, folders=folders, longest=LONGEST)
     for kind, rows in found.items():  # it writes on behind the end of a row until the whole batch has ended
-        _, written, model = served[kind]
+        _, written, model = served(kind)
         ours, theirs = ([parity.ended(model, row) for row in every] for every in (written["1"], rows))
         assert theirs == ours, kind
