@@ -46,11 +46,18 @@ class Terms(Frozen):
             return None
         return pareto.dropped(self.dense_quality, drop, self.direction)
 
-    def admits(self, found: Candidate) -> bool:
-        """Do the limits let it be an answer? The one place that asks them, of trials and of certified points."""
+    def admits(self, found: Candidate, *, at_length: bool = True) -> bool:
+        """Do the limits let it be an answer? The one place that asks them, of trials and of certified points.
+
+        Args:
+            found: a trial's record or a certified point.
+            at_length: False for one that would first be trained at length: what that can mend is not asked of it.
+        """
         floor, quality = self.quality_floor, found.validation
         if quality is None:
             return False
+        if not at_length:
+            return True
         return floor is None or pareto.loss(quality.value, self.direction) <= pareto.loss(floor, self.direction)
 
     def yardstick(self, budget: LatencyBudget) -> Yardstick:

@@ -154,7 +154,9 @@ def picked(summary: Summary, found: BudgetRow) -> list[str]:
     if found.checkpoint is None or kept is None or ms is None:
         words = f"no architecture meets {found.asked} (the floor is {found.floor_ms:.4g} ms)"
         nearest = found.nearest_feasible
-        return [words + (f": try --budget-ms {nearest}" if nearest and nearest != found.asked else "")]
+        words += f": try --budget-ms {nearest}" if nearest and nearest != found.asked else ""
+        longer = f"the best within it was trained short: {found.finish} trains it at length and certifies it"
+        return [words, longer] if found.finish else [words]
     blocks = kept.decoder_layers
     words = f"{found.asked} ({found.budget_ms:.4g} ms) {found.verdict}: "
     words += f"{blocks} decoder block{'s' if blocks > 1 else ''}, {100 - kept.encoder_sparsity_pct}% of the encoder, "

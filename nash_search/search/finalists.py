@@ -86,8 +86,8 @@ def expected_winners(
 
 
 def _able(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
-    """Those that were timed and scored, and are good enough for an answer."""
-    return [r for r in records if r.latency is not None and r.quality is not None and terms.admits(r)]
+    """Those that were timed and scored, and that training at length may make an answer."""
+    return [r for r in records if r.latency is not None and r.quality is not None and terms.admits(r, at_length=False)]
 
 
 def _loss(record: TrialRecord) -> float:
@@ -108,7 +108,8 @@ def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[
     """
     found: dict[int, TrialRecord] = {}
     latencies = answers.certification.latencies()
-    known = [(r, latencies[key]) for r in records if r.quality and (key := key_of(r)) in latencies]
+    able = _able(records, answers.terms)
+    known = [(r, latencies[key]) for r in able if (key := key_of(r)) in latencies]
     for budget in answers.terms.budgets:
         answer = answers.winners.get(budget.folder)
         met = [r for r, latency in known if latency.certificate(budget) == "met"]

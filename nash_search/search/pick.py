@@ -64,6 +64,8 @@ def pick(
     [answer] = judged(found, terms).budgets
     nearest = document.nearest(table, config, layers, budget, found.points)
     row = document.budget_row(answer, folder, nearest_feasible=nearest)
+    if answer.point is None:  # a limit on quality may shut out what training at length would mend
+        [answer] = judged(found, terms.model_copy(update={"dense_quality": None})).budgets
     if _can_be_finished(answer, config, summary):
         row = row.model_copy(update={"finish": f"nash-search resume {folder.name} --budget-ms {budget.asked}"})
     return summary.model_copy(update={"study": folder.name, "budgets": (row,)})

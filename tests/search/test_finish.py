@@ -6,9 +6,11 @@ import json
 import pytest
 from rich.console import Console
 
+from nash_search.cli.studies import picked
 from nash_search.config import LatencyBudget
 from nash_search.report import exports, load, markdown, page, text
 from nash_search.search import certify, finalists, run
+from nash_search.search.pick import pick
 from nash_search.trial import cost
 from tests.synthetic_evaluator import SyntheticEvaluator
 
@@ -45,6 +47,34 @@ def test_the_answer_is_the_model_that_was_trained_at_length(rehearse):
         assert after["seeds"] is None, "a short and a long training are no two seeds"
     assert long.document["trials"] == short.document["trials"], "a finish is no trial"
     assert long.full_document["sealed_test_openings"] == 1
+
+
+def test_a_limit_on_the_lost_quality_is_asked_of_the_answer_not_of_the_short_training_before_it(rehearse):
+    """Every short training lies below the floor; at length the winners rise above it (the fault: all infeasible)."""
+    dense = 92.6
+    short = rehearse(trials=10, study="short")
+    best = max(b["quality"] for b in budgets_of(short))
+    drop = 100 * (1 - (best + 1) / dense)
+    assert not budgets_of(rehearse(trials=10, study="limited", max_drop_pct=drop))
+    long = rehearse(trials=10, study="long", max_drop_pct=drop, finish_steps=STEPS)
+    found = budgets_of(long)
+    assert found and all(b["finish_steps"] == STEPS for b in found)
+    assert all(b["quality"] >= dense * (1 - drop / 100) - 0.5 for b in found)
+
+
+def test_a_pick_that_was_not_trained_at_length_offers_to_even_where_a_limit_shuts_it_out(rehearse):
+    wide = rehearse(trials=10, budgets=(LatencyBudget.parse("70%"),), finish_steps=STEPS)
+    tight = LatencyBudget.parse("45%")
+    [found] = pick(wide.folder, tight).budgets
+    assert found.verdict == "met" and not found.finish_steps
+    assert found.finish == "nash-search resume s --budget-ms 45%"
+    [shut] = pick(wide.folder, tight, limits={"max_drop_pct": 1.0}).budgets
+    assert shut.verdict == "infeasible" and shut.finish == found.finish
+    assert f"{found.finish} trains it at length and certifies it" in picked(wide.summary, shut)[-1]
+    [done] = pick(wide.folder, LatencyBudget.parse("70%")).budgets
+    assert done.finish == "" and done.finish_steps == STEPS
+    short = rehearse(trials=10, study="short", finish_steps=0)
+    assert pick(short.folder, tight).budgets[0].finish == "", "at length was not asked for"
 
 
 def test_validation_chooses_the_short_model_where_the_long_one_is_worse(rehearse, monkeypatch):
