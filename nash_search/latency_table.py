@@ -124,6 +124,19 @@ class LatencyTable(Frozen):
             if e.architecture.encoder_sparsity_pct == 0
         }
 
+    @cached_property
+    def width_worth(self) -> float | None:
+        """Most that a narrower encoder may take off, a fraction of the same depth's latency with the encoder whole.
+
+        The largest of all that were timed, so noise makes it more. None: whole or narrowed encoders were not timed.
+        """
+        found = [
+            1 - e.latency.ratio / self._whole[e.architecture.decoder_layers][0]
+            for e in self.entries
+            if e.architecture.encoder_sparsity_pct and e.architecture.decoder_layers in self._whole
+        ]
+        return max(0.0, *found) if found else None
+
     def _shares(self, architecture: Architecture) -> tuple[float, float]:
         depth, sparsity = architecture.decoder_layers, architecture.encoder_sparsity_pct
         if depth not in self._curves:

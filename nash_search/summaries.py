@@ -82,6 +82,10 @@ class Plan(Told):
     dense: DenseRow | None = None
     budgets: tuple[PlannedBudget, ...] = ()
     certifies: Certifies | None = None
+    width_worth_pct: float | None = None
+    """Most that a narrower encoder takes off the latency here; None: whole or narrowed ones alone are asked for."""
+    whole_encoders: bool = False
+    """That is nothing: narrowed ones are not trained, though they were asked for."""
     fastest: str = ""
     engines: EnginesTold | None = None
     trials: int = 0

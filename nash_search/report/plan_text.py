@@ -82,6 +82,8 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
             words += f", {escape.plain(view.metric, 30)} {scored} (validation)"
         rows.append(("dense", words))
     rows += [("budget", _budget_words(budget, view, plan)) for budget in plan.budgets]
+    if plan.width_worth_pct is not None:
+        rows.append(("encoder", _width_words(plan.width_worth_pct, whole=plan.whole_encoders)))
     if plan.requests is not None:
         units = plan.workload.units if plan.workload is not None else "requests"
         words = f"by {plan.requests} {units} of each point, {view.percentile} and others of the same ones"
@@ -100,6 +102,12 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
     if dashboard:
         rows.append(("dashboard", escape.plain(dashboard)))
     return rows
+
+
+def _width_words(worth_pct: float, *, whole: bool) -> str:
+    """What narrowing the encoder can bring, and what follows."""
+    words = f"on this device and workload encoder width is worth at most {worth_pct:.1f} %"
+    return f"{words}: whole encoders alone are trained" if whole else words
 
 
 def _cost_rows(plan: Plan) -> list[tuple[str, str]]:

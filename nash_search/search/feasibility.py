@@ -20,6 +20,9 @@ MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
 
 
+WIDTH_PAYS = 0.03
+"""A narrower encoder that takes less than this off the latency is not trained: it costs quality, and a certificate
+hardly tells the two apart."""
 FEWEST, MOST = 2, 5
 """Anchors before the sampler; between the two, half of the trials. Replayed on a trained grid, that finds no less after
 8 and 16 trials than five anchors always (results/LOG.md, 2026-11-27)."""
@@ -45,6 +48,28 @@ def fits(facts: StudyFacts, table: LatencyTable, architecture: Architecture) -> 
     if not facts.limits:
         return table.share(architecture) <= facts.loosest_share
     return facts.part(lambda percentile: table.at(percentile).share(architecture)) <= 1
+
+
+def worth_training(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBudget]) -> SearchSpace:
+    """The space, or its whole encoders alone where width is worth nothing on this device and workload.
+
+    A budget that narrowed encoders alone meet keeps them.
+    """
+    if table.width_worth is None or table.width_worth >= WIDTH_PAYS:
+        return space
+    found = space.model_copy(update={"encoder_sparsity_pct": (0, 0, space.encoder_sparsity_pct[2])})
+    for budget in budgets:
+        seen = table.at(budget.percentile)
+        limit = budget.share_of(seen.dense_ms)
+        if floor(seen, found.architectures())[1] > limit >= floor(seen, space.architectures())[1]:
+            return space
+    return found
+
+
+def proposed(facts: StudyFacts, table: LatencyTable, budgets: Sequence[LatencyBudget] = ()) -> list[Architecture]:
+    """What may be trained: all that fits and is worth it."""
+    space = worth_training(facts.space, table, budgets)
+    return [a for a in space.architectures() if fits(facts, table, a)]
 
 
 def densest_that_fit(space: SearchSpace, table: LatencyTable, share: float) -> list[Architecture]:

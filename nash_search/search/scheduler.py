@@ -60,8 +60,9 @@ class Scheduler:
         self.candidates = Candidates(study, config.budgets)
         self.workers, self.listeners = workers, listeners
         facts = study.facts
-        self.feasible = [a for a in facts.space.architectures() if feasibility.fits(facts, table, a)]
-        corners = feasibility.anchors(facts.space, table, config.budgets, config.trials)
+        self.feasible = feasibility.proposed(facts, table, config.budgets)
+        space = feasibility.worth_training(facts.space, table, config.budgets)
+        corners = feasibility.anchors(space, table, config.budgets, config.trials)
         wanted = corners if config.sampler not in ("grid", "random") else []
         known = [a for a in extra_anchors if a in self.feasible]  # a fork's space may hold less than its parent's
         self.anchors = list(dict.fromkeys([*known, *wanted]))

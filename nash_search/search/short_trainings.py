@@ -28,7 +28,7 @@ from nash_search.latency_table import LatencyTable
 from nash_search.pareto import Direction
 from nash_search.recipes import Labels, PruningRecipe
 from nash_search.records import TrialRecord
-from nash_search.search.feasibility import fits
+from nash_search.search import feasibility
 from nash_search.search.sampler import FreeGP, seed_at
 from nash_search.search.scheduler import RETRIED
 from nash_search.storage import artifacts, recovery
@@ -295,8 +295,8 @@ class ShortTrainings:
 
 
 def admitted(facts: StudyFacts, table: LatencyTable) -> list[Architecture]:
-    """Architectures that the loosest budget admits, the fastest first; the dense model is none."""
-    able = [a for a in facts.space.architectures() if fits(facts, table, a) and a != facts.baseline]
+    """Architectures that may be trained, the fastest first; the dense model is none."""
+    able = [a for a in feasibility.proposed(facts, table) if a != facts.baseline]
     return sorted(able, key=table.share)
 
 

@@ -7,7 +7,10 @@ import pytest
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace, TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.latency_table import LatencyTable, ProbeEntry
+from nash_search.report import plan_text
 from nash_search.search import feasibility, probe
+from nash_search.summaries import Plan
+from tests import synthetic_evaluator
 from tests.synthetic_evaluator import LAYERS, SyntheticEvaluator, share_of
 
 SPACE = SearchSpace(encoder_sparsity_pct=(0, 80, 10), decoder_layers=tuple(range(1, LAYERS + 1)))
@@ -118,3 +121,42 @@ def test_what_a_budget_admits_is_what_the_search_may_propose(table):
         share = budget.share_of(table.dense_ms)
         fits = {(a.decoder_layers, a.encoder_sparsity_pct) for a in some.architectures() if table.share(a) <= share}
         assert told == fits and {n for n, _ in told} <= {2, 4, 6}
+
+
+def flat(monkeypatch, worth):
+    """Synthetic latencies in which the whole encoder is worth so much of a call."""
+
+    def part_of(architecture, call):
+        return 0.12 + worth * (1 - architecture.encoder_sparsity_pct / 100) + 0.8 * architecture.decoder_layers / LAYERS
+
+    monkeypatch.setattr(synthetic_evaluator, "part_of", part_of)
+
+
+@pytest.mark.parametrize(("worth", "whole"), [(0.002, True), (0.2, False)])
+def test_where_width_is_worth_nothing_whole_encoders_alone_are_trained_and_the_plan_says_so(
+    worth, whole, rehearse, notebook, monkeypatch
+):
+    flat(monkeypatch, worth)
+    result = rehearse(trials=6)
+    trained = [t.architecture for t in notebook.trials if t.status in ("complete", "stopped")]
+    assert ({a.encoder_sparsity_pct for a in trained} == {0}) is whole
+    plan = Plan(**dict(notebook.stages)["plan"])
+    (said,) = [words for label, words in plan_text.plan_rows(plan) if label == "encoder"]
+    assert plan.whole_encoders is whole and said.endswith(": whole encoders alone are trained") is whole
+    assert said.startswith("on this device and workload encoder width is worth at most")
+    most = 1 - (0.12 + 0.2 * worth + 0.8 / LAYERS) / (0.12 + worth + 0.8 / LAYERS)  # of one block: the largest part
+    assert plan.width_worth_pct == pytest.approx(100 * most, abs=1.0)
+    assert result.front
+
+
+def test_a_budget_that_only_narrowed_encoders_meet_keeps_them(monkeypatch):
+    flat(monkeypatch, 0.004)
+    taken = SyntheticEvaluator(SearchConfig(task=TaskConfig(name="rehearsal"))).probe(
+        probe.shapes_to_probe(SPACE), 1.0, Path("nowhere")
+    )
+    table = LatencyTable(entries=tuple(ProbeEntry(architecture=a, latency=latency) for a, latency in taken.items()))
+    loose, none = LatencyBudget.parse("70%"), LatencyBudget.parse("1%")
+    one = [Architecture(encoder_sparsity_pct=s, decoder_layers=1) for s in (0, 80)]
+    between = LatencyBudget.parse(f"{50 * sum(map(table.share, one)):.3f}%")
+    assert feasibility.worth_training(SPACE, table, [loose, none]).sparsities_pct == (0,)
+    assert feasibility.worth_training(SPACE, table, [loose, between]) == SPACE
