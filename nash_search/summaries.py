@@ -112,11 +112,12 @@ class Plan(Told):
     """That a certificate times of each point."""
     certify_times: float | None = None
     """Their decoding, in times that of as many rounds of one call."""
+    inputs: Inputs | None = None
     reference: Reference | None = None
 
     def begun(self) -> Summary:
         """What a summary would say by now: a running search is shown by it."""
-        both = "study task device workload dense budgets data certifies engines metric decoder_layers reference"
+        both = "study task device workload dense budgets data certifies engines metric decoder_layers reference inputs"
         given = [*both.split(), *["percentile"] * ("percentile" in self.model_fields_set)]
         return Summary(**{name: getattr(self, name) for name in given})
 

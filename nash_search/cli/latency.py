@@ -121,7 +121,11 @@ def measure(
         if requests is not None:
             check_enough(asked.highest, requests, rounds=rounds, pairs=pairs, units=workload.units)
         if not quiet:
-            told = [("device", workload.device), ("one call", one_call(workload))]
+            heard = models.window(timed[path])
+            told = [
+                ("device", workload.device),
+                ("one call", one_call(workload, f"{heard} positions" if heard else "")),
+            ]
             _tell(told + ([("lengths", source)] if workload.traffic is None else []))
         kept = timings.fidelity_of(path, workload, asked)
         if (kept or workload.quantize != "none") and not quiet:

@@ -155,7 +155,7 @@ def trial_words(view: StudyView) -> str:
         words = ", ".join(f"{n} {escape.plain(status, 20)}" for status, n in said.items() if n)
         return f"{words}; {format_duration(view.summary.train_s)} of training. The front alone is listed."
     words = ", ".join(f"{n} {status}" for status, n in counted.items() if n)
-    spent = sum(p.record.train_s for p in view.points)
+    spent = sum(p.record.train_s for p in view.points) or view.summary.train_s  # where no record came with the study
     found = view.summary.calibration
     recipe = "" if found is None else escape.plain(f" Recipe: {recipe_words(found)}.", 400)
     return f"{words or 'none yet'}; {format_duration(spent)} of training.{recipe}"

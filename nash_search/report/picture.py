@@ -82,7 +82,11 @@ def save_front(view: StudyView, folder: Path, *, stem: str = "front") -> list[Pa
 
 def caption(view: StudyView) -> str:
     """One line: what was timed, where."""
-    return f"{one_call(view.workload)} · {escape.plain(view.device, 60)}" if view.workload is not None else ""
+    if view.workload is None:
+        return ""
+    seconds = view.inputs.audio_seconds if view.inputs is not None else None
+    call = one_call(view.workload, f"{seconds:g} s" if seconds else "")
+    return f"{call} · {escape.plain(view.device, 60)}"
 
 
 def _frame(figure: Figure, axes: Axes, view: StudyView, theme: Theme) -> None:

@@ -146,6 +146,9 @@ def shapes(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
         )
     _budget_lines(figure, view, theme, vertical=False)
     style(figure, theme, "encoder weights kept, %", "latency, ms")
+    widths = {width for line in cells.values() for width in line}
+    if len(widths) == 1:  # depth alone was searched: an axis between 99 and 101 % would say nothing
+        figure.update_xaxes(tickvals=[*widths], range=[min(widths) - 10, max(widths) + 10])
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(showlegend=False, margin={"r": 56, "t": 24})
     return figure

@@ -31,12 +31,14 @@ def describe(architecture: Architecture) -> str:
     return f"{architecture.decoder_layers} dec · enc {100 - architecture.encoder_sparsity_pct}%{tail}"
 
 
-def one_call(work: Workload) -> str:
-    """A workload in one line."""
+def one_call(work: Workload, heard: str = "") -> str:
+    """A workload in one line; `heard` says how much sound goes in where that is no text."""
     beams = f", {work.beams} beams" if work.beams != 1 else ""
     quantized = f" {work.quantize}" if work.quantize != "none" else ""
     threads = "" if "cuda" in work.device else f", {counted(work.threads, 'thread')}"
     lengths = f"batch {work.batch_size}, {work.input_tokens} tokens in, {work.output_tokens} out"
+    if heard:
+        lengths = f"batch {work.batch_size}, {heard} of sound in, {work.output_tokens} tokens out"
     if work.traffic is not None:
         of = f"{counted(work.traffic.of, 'request')} of {escape.plain(work.traffic.source, 60)}"
         one = "one" if work.batch_size == 1 else f"a batch of {work.batch_size}"

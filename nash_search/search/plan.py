@@ -30,7 +30,7 @@ from nash_search.search.question import PROBE
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.summaries import Plan
-from nash_search.summary_rows import DenseRow, EnginesTold, PlannedBudget, Reference
+from nash_search.summary_rows import DenseRow, EnginesTold, Inputs, PlannedBudget, Reference
 from nash_search.trial import dense_engines
 from nash_search.trial.cost import certified_pairs
 from nash_search.trial.engines import Engines
@@ -240,6 +240,7 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         task=config.task.name,
         model=config.model,
         data=case.evaluator.data(),
+        inputs=Inputs(**case.evaluator.inputs()),
         device=case.workload.device,
         workload=case.workload,
         metric=facts.quality_metric,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nash_search.report import load, text
+from nash_search.report import load, page, plots, text
 from nash_search.report.view import StudyView
 from tests.pages import ROOT, blocks
 
@@ -65,3 +65,18 @@ def test_a_row_is_a_line_and_the_answer_leads(seen: Callable[..., StudyView], st
     table = lines[lines.index(f"The front of {view.study}, fastest first") + 1 : lines.index("Written") - 1]
     assert len(table) == 1 + len(view.front_rows)
     assert not any("…" in line for line in table)
+
+
+def test_the_page_of_a_model_that_hears(seen: Callable[..., StudyView]) -> None:
+    view = seen("whisper-prompts", "whisper-prompts")
+    html = page.render(view)
+    assert "batch 1, 5 s of sound in, 8 tokens out" in html and "51 min of training" in html
+    axis = plots.figures(view)["shapes"].layout.xaxis
+    assert axis.tickvals == (100,), "depth alone was searched: one width"
+
+
+def test_what_scrolls_sideways_is_reached_by_the_keyboard(seen: Callable[..., StudyView]) -> None:
+    html = page.render(seen("g2p", "g2p-72a6ce"))
+    scrolling = re.findall(r'<(?:div|figure|pre)(?: class="(?:scroll|wide)"[^>]*|[^>]* tabindex[^>]*)>', html)
+    assert len(scrolling) >= 4 and all('tabindex="0"' in tag for tag in scrolling)
+    assert "2 decoder blocks and 60% of the encoder" in html, "the labels are explained where they stand first"
