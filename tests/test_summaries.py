@@ -28,8 +28,9 @@ FRONT_KEYS = (
     "finish_steps searched_quality"
 ).split()
 PLAN_KEYS = (
-    "study task model data device workload metric decoder_layers dense budgets certifies fastest engines trials "
-    "calibration fitted workers seconds_per_trial train_s device_s eta_s estimated reference"
+    "study task model data device workload metric decoder_layers dense budgets certifies width_worth_pct "
+    "whole_encoders fastest engines trials calibration fitted workers seconds_per_trial train_s device_s eta_s "
+    "estimated inputs reference"
 ).split()
 
 
@@ -53,7 +54,11 @@ def test_where_nothing_is_feasible_no_answer_has_what_only_a_point_has(rehearse)
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
 def test_a_committed_study_s_summary_is_read_and_said_again_unchanged(path: Path) -> None:
     stored = json.loads(path.read_text())
-    assert Summary.model_validate(stored).told() == stored
+    told = Summary.model_validate(stored).told()
+    for part in (found := told.get("calibration") or {}, *found.get("trainings", ())):
+        for new in [name for name in ("dense_quality", "trial_steps", "standard_error") if part.get(name) is None]:
+            part.pop(new, None)  # keys that came later, and say nothing here
+    assert told == stored
 
 
 def test_keys_of_another_version_are_kept_and_missing_ones_are_not_made_up() -> None:
