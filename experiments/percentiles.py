@@ -12,15 +12,20 @@ were seen before; five fresh rounds and, where they leave it ambiguous, five mor
 The goals: the interval holds the truth in at least 93 % of the runs, and at most 5 % of them say `met`. Prints one
 table, ends with exit code 1 where a goal is missed. `--jackknife` judges by leaving one round out instead; `--margin`
 asks whether a model that lies as far below its budget as the plan says is found to meet it (goal: 80 %).
+
+Lines go to results/percentiles/percentiles.jsonl; what stands there is not simulated again. Delete it to begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +40,8 @@ from nash_search.traffic import Request, Traffic
 from nash_search.trial.cost import certified_pairs
 
 BILL = "20 minutes of one core, needs no clock"
+
+OUT = Path(__file__).parents[1] / "results" / "percentiles" / "percentiles.jsonl"
 
 COVERAGE, FALSE_MET, POWER = 0.93, 0.05, 0.8
 ROUNDS, USUAL, KNOWN, BATCH = 5, 78, 20, 8
@@ -197,19 +204,34 @@ def least(percentile: float) -> int:
     return math.ceil(percentiles.requests_needed(percentile) / ROUNDS)
 
 
-def at_margin(runs: int) -> int:
-    """Print how often a model at the plan's margin is found to meet its budget."""
-    print("| traffic | percentile | judged in | requests a round | margin | called met | goal |")
-    print("|---|---|---|---|---|---|---|")
-    missed = 0
-    for kind in TRAFFIC:
-        for percentile, share in CASES:
-            count, below = planned(kind, percentile, share)
-            _, met = simulated(kind, percentile, share, count=count, runs=runs, below=below)
-            missed += met < POWER
-            row = f"| {kind} | p{percentile:g} | {'shares' if share else 'ms'} | {count} | {below:.1%} | {met:.1%} |"
-            print(f"{row} {'MISSED' if met < POWER else 'holds'} |", flush=True)
-    return 1 if missed else 0
+Row = dict[str, Any]
+"""What was asked, and what came out: shares of the runs."""
+
+
+def kept(path: Path, asked: Row, simulate: Callable[[], Row]) -> Row:
+    """The line of what was asked; simulated and written down where the file has none."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    for row in map(json.loads, lines):
+        if row.items() >= asked.items():
+            return row
+    found = asked | simulate()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(found) + "\n")
+    return found
+
+
+def at_margin(kind: str, percentile: float, share: bool, runs: int) -> Row:
+    """How often a model at the plan's margin is found to meet its budget."""
+    count, below = planned(kind, percentile, share)
+    _, met = simulated(kind, percentile, share, count=count, runs=runs, below=below)
+    return {"requests": count, "margin": round(below, 4), "met": met, "reached": met >= POWER}
+
+
+def on_the_budget(kind: str, percentile: float, share: bool, runs: int, **asked: Any) -> Row:
+    """How often the interval holds the truth, and how often a model exactly on its budget is called met."""
+    held, met = simulated(kind, percentile, share, runs=runs, **asked)
+    return {"held": held, "met": met, "reached": held >= COVERAGE and met <= FALSE_MET}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -218,19 +240,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=400, help="simulated per row")
     parser.add_argument("--margin", action="store_true", help="models at the margin that the plan prints")
     parser.add_argument("--jackknife", action="store_true", help="judge by leaving one round out")
+    parser.add_argument("--traffic", nargs="+", choices=TRAFFIC, default=TRAFFIC, help="all, by default")
+    parser.add_argument("--out", type=Path, default=OUT, help="lines of what was simulated")
     asked = parser.parse_args(arguments)
-    if asked.margin:
-        return at_margin(asked.runs)
-    print("| traffic | percentile | judged in | requests a round | holds the truth | called met | goals |")
-    print("|---|---|---|---|---|---|---|")
+    question = "margin" if asked.margin else "jackknife" if asked.jackknife else "coverage"
+    columns = ("margin", "met") if asked.margin else ("held", "met")
+    print(f"| traffic | percentile | judged in | requests a round | {' | '.join(columns)} | goal |\n|{'---|' * 7}")
     missed = 0
-    for kind in TRAFFIC:
+    for kind in asked.traffic:
         for percentile, share in CASES:
-            for count in sorted({least(percentile), USUAL}):
-                settings = {"count": count, "runs": asked.runs, "jackknife": asked.jackknife}
-                held, met = simulated(kind, percentile, share, **settings)
-                kept = held >= COVERAGE and met <= FALSE_MET
-                missed += not kept
-                unit, word = "shares" if share else "ms", "hold" if kept else "MISSED"
-                print(f"| {kind} | p{percentile:g} | {unit} | {count} | {held:.1%} | {met:.1%} | {word} |", flush=True)
+            of = kind, percentile, share, asked.runs
+            row = {"question": question, "traffic": kind, "percentile": percentile, "runs": asked.runs}
+            row["judged_in"] = "shares" if share else "ms"
+            if asked.margin:
+                rows = [kept(asked.out, row, partial(at_margin, *of))]
+            else:
+                rows = []
+                for count in sorted({least(percentile), USUAL}):
+                    simulate = partial(on_the_budget, *of, count=count, jackknife=asked.jackknife)
+                    rows.append(kept(asked.out, row | {"requests": count}, simulate))
+            for found in rows:
+                missed += not found["reached"]
+                told = " | ".join(f"{found[name]:.1%}" for name in columns)
+                cells = f"| {kind} | p{percentile:g} | {found['judged_in']} | {found['requests']} | {told} |"
+                print(f"{cells} {'holds' if found['reached'] else 'MISSED'} |", flush=True)
     return 1 if missed else 0

@@ -39,3 +39,14 @@ def test_a_model_at_the_margin_that_the_plan_prints_is_found_to_meet_its_budget(
 def test_leaving_a_round_out_instead_of_drawing_requests_again_would_not_do():
     held, met = percentiles.simulated("gap99", 99.0, False, count=78, runs=RUNS, jackknife=True)
     assert held < 0.85 and met > percentiles.FALSE_MET
+
+
+def test_what_was_simulated_is_not_simulated_again(tmp_path, capsys):
+    out = tmp_path / "lines.jsonl"
+    asked = ["--runs", "1", "--traffic", "alike", "--out", str(out)]
+    percentiles.main(asked)
+    table, lines = capsys.readouterr().out, out.read_text()
+    assert len(lines.splitlines()) == 10 and table.count("| alike |") == 10
+    out.write_text("".join(lines.splitlines(keepends=True)[:-1]))
+    percentiles.main(asked)
+    assert capsys.readouterr().out == table and out.read_text() == lines
