@@ -41,12 +41,14 @@ def test_leaving_a_round_out_instead_of_drawing_requests_again_would_not_do():
     assert held < 0.85 and met > percentiles.FALSE_MET
 
 
-def test_what_was_simulated_is_not_simulated_again(tmp_path, capsys):
-    out = tmp_path / "lines.jsonl"
-    asked = ["--runs", "1", "--traffic", "alike", "--out", str(out)]
-    percentiles.main(asked)
-    table, lines = capsys.readouterr().out, out.read_text()
-    assert len(lines.splitlines()) == 10 and table.count("| alike |") == 10
-    out.write_text("".join(lines.splitlines(keepends=True)[:-1]))
-    percentiles.main(asked)
-    assert capsys.readouterr().out == table and out.read_text() == lines
+def test_what_was_simulated_is_not_simulated_again(tmp_path):
+    out, runs = tmp_path / "new" / "lines.jsonl", []
+
+    def simulate():
+        runs.append(1)
+        return {"held": 0.96}
+
+    asked = {"traffic": "hump", "runs": 400}
+    for row in (asked, asked | {"runs": 300}, asked):
+        assert percentiles.kept(out, row, simulate) == row | {"held": 0.96}
+    assert len(runs) == len(out.read_text().splitlines()) == 2
