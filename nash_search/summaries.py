@@ -94,6 +94,12 @@ class Plan(Told):
     fitted: FittedLength | None = None
     """None: the time budget, if any, has room for what was asked."""
     workers: int = 0
+    memory_gib: float | None = None
+    """Most that a trial's process held on the device in the steps that were timed."""
+    device_memory_gib: float | None = None
+    """Of one device."""
+    beside: int = 1
+    """Trials that share it."""
     seconds_per_trial: float | None = None
     """This and the rest are unknown where no architecture is feasible, or a step could not be taken."""
     train_s: float | None = None

@@ -115,7 +115,7 @@ class SyntheticEvaluator:
 
     def fingerprint(self) -> dict[str, Any]:
         """No device."""
-        return {"device": "rehearsal", "hash": "rehearsal"}
+        return {"device": "rehearsal", "hash": "rehearsal", "memory_gib": 16.0}
 
     def _latency(self, architecture: Architecture, *key: object, rounds: int = 1, fresh: bool = False) -> Latency:
         workload = self.workload()
@@ -170,7 +170,8 @@ class SyntheticEvaluator:
     def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """As long as a trial was ordered to take, or to be said to take."""
         seconds = float(self.orders.get("cost_s", self.orders.get("trial_s", "0")))
-        return TrialCost(train_s=seconds, score_s=0.0, pairs=8, how="as ordered")
+        held = {"memory_bytes": int(float(self.orders["gib"]) * 2**30)} if "gib" in self.orders else {}
+        return TrialCost(train_s=seconds, score_s=0.0, pairs=8, how="as ordered", **held)
 
     def _record(self, job: Job, scratch: Path) -> TrialRecord:
         architecture = job.architecture

@@ -112,6 +112,17 @@ class CudaDevice:
         self._cuda.synchronize(self.index)
         return int(self._cuda.max_memory_allocated(self.index) - before)
 
+    def most_bytes(self, call: Callable[[], T]) -> tuple[T, int | None]:
+        """PyTorch's allocator's, with what it keeps for later; the context's few hundred megabytes are not in it."""
+        self._cuda.reset_peak_memory_stats(self.index)
+        result = call()
+        self._cuda.synchronize(self.index)
+        return result, int(self._cuda.max_memory_reserved(self.index))
+
+    def total_bytes(self) -> int:
+        """The card's."""
+        return int(self._properties.total_memory)
+
     def free_bytes(self) -> int:
         """The card's own account, whoever holds the rest."""
         return int(self._cuda.mem_get_info(self.index)[0])

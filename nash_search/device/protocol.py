@@ -47,6 +47,12 @@ class Device(Protocol):
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
         """Most memory that tensors took during one call, beyond what was there before."""
 
+    def most_bytes(self, call: Callable[[], T]) -> tuple[T, int | None]:
+        """What a call returns, and the most memory that this process held on the device meanwhile (None: unknown)."""
+
+    def total_bytes(self) -> int:
+        """All of its memory."""
+
     def free_bytes(self) -> int:
         """Memory that models can be loaded into."""
 

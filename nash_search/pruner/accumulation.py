@@ -3,7 +3,8 @@
     grad L(batch) = sum_i share_i * grad L(piece_i)        share_i: the piece's part of the target tokens
 
 for every loss that is a mean over target tokens plus terms that do not see the batch. A piece that does
-not fit is halved and so are all that follow; the optimizer still sees the whole batch.
+not fit is halved and so are all that follow; the optimizer still sees the whole batch. Where a single row does not fit,
+the model is made to keep less of it (`relieve`): blocks are computed again in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Pieces:
     """How many pieces a batch is taken in; grows when memory runs out, never shrinks."""
 
     count: int = 1
+    relieve: Callable[[], bool] = lambda: False
+    """Makes the loss take less memory from here on; False: it cannot."""
 
     def backward(self, loss: Callable[[Batch], torch.Tensor], batch: Batch, begin: Callable[[], None]) -> torch.Tensor:
         """Add the batch's gradient to the parameters' and return its loss (detached).
@@ -34,7 +37,7 @@ class Pieces:
             begin: called before each attempt: clears gradients, seeds.
 
         Raises:
-            torch.OutOfMemoryError: when a single row does not fit.
+            torch.OutOfMemoryError: when a single row does not fit, whatever is kept of it.
         """
         while True:
             begin()
@@ -42,10 +45,15 @@ class Pieces:
                 return self._attempt(loss, batch)
             except torch.OutOfMemoryError:
                 rows = min(len(tensor) for tensor in batch.values())
-                if self.count >= rows:
+                relieved = self.count >= rows
+                if relieved and not self.relieve():
                     raise
             # outside the handler: its traceback would keep the tensors alive
             torch.cuda.empty_cache()
+            if relieved:
+                words = "a row does not fit the device's memory: blocks are computed again in the backward pass"
+                warnings.warn(words, NashSearchWarning, stacklevel=2)
+                continue
             self.count = min(2 * self.count, rows)
             size = -(-rows // self.count)
             words = f"a batch of {rows} rows does not fit the device's memory: taken {size} at a time from here on"

@@ -75,8 +75,12 @@ class Trial:
         self.device, self.outputs = torch.device(self.context.device), self.context.teacher_cache
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        if self.teacher.training or self.teacher.device != self.device:
+        self.origin = self.teacher
+        if self.context.half_teacher:
+            self.teacher = loading.in_precision(self.teacher, "bfloat16").to(self.device).eval()
+        elif self.teacher.training or self.teacher.device != self.device:
             self.teacher = loading.copied(self.teacher).to(self.device).eval()
+            self.origin = self.teacher
         wanted = self.architecture
         self.total = len(family.decoder_blocks(self.teacher))
         selected_blocks(self.total, wanted.decoder_layers, wanted.decoder_selection, lambda _: 0.0)  # or refuses
@@ -106,7 +110,7 @@ class Trial:
             details |= {"kept": taken["kept"], "expected": None}
         else:
             self.blocks = tuple(found["details"]["blocks"]) if found else self._select_blocks()
-            student = undisturbed(keep_decoder_blocks(self.teacher, self.blocks).float())
+            student = undisturbed(keep_decoder_blocks(self.origin, self.blocks).float()).to(self.device)
             if found and "stages" in found["details"]:
                 details = found["details"]
                 self.stages = details["stages"]
@@ -212,6 +216,7 @@ class Trial:
             schedule=linear_decay(self.steps),
             clip=recipe.grad_clip,
             precision=recipe.precision,
+            recompute=self.context.recompute,
             after_step=after_step,
             moved_after=[gates.logits_G] if solved is not None else [],
         )
@@ -239,7 +244,9 @@ class Trial:
             loss=lambda batch, step: distillation.loss(batch),
             batches=lambda step: self.data(done + step),
             steps=self.steps - done,
-            optimization=Optimization(groups=[group], clip=recipe.grad_clip, precision=recipe.precision),
+            optimization=Optimization(
+                groups=[group], clip=recipe.grad_clip, precision=recipe.precision, recompute=self.context.recompute
+            ),
             seed=f"{self.context.seed}/tune",
             watch=self._watch(
                 "tune",

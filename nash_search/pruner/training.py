@@ -21,6 +21,7 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
+from nash_search.pruner import memory
 from nash_search.pruner.accumulation import Pieces
 from nash_search.pruner.placing import Batch, placed
 from nash_search.pruner.state_file import StateFile, restore, snapshot
@@ -60,6 +61,9 @@ class Optimization:
     """`fp32`, `bf16` for autocast, or `auto`: see `in_bf16`."""
     after_step: Callable[[int], None] | None = None
     """Called with the step after the update (clamp); gradients are still there."""
+    recompute: bool = False
+    """Compute blocks again in the backward pass from the first step on (gradient checkpointing), for the memory of what
+    would be kept; otherwise only where a single row does not fit."""
     moved_after: Sequence[torch.nn.Parameter] = ()
     """Parameters that `after_step` moves instead of AdamW."""
 
@@ -99,6 +103,10 @@ class TrainingContext:
     again. The caller removes it once the result is safe."""
     save_every_s: float = 20.0
     """Seconds of training between saves of the state (0: after every step)."""
+    recompute: bool = False
+    """As in `Optimization`."""
+    half_teacher: bool = False
+    """The teacher answers in bfloat16, of its own on the device; students start from the weights it was given in."""
     teacher_cache: TeacherCache | None = None
     """The teacher's states and answers, kept from trial to trial; stage 4 then skips its forward pass wherever another
     trial was before."""
@@ -243,7 +251,10 @@ def train(
         forget()  # what an attempt that ran out of memory had added
 
     bf16, tf32 = in_bf16(optimization.precision, model, device), in_tf32(optimization.precision, device)
-    pieces, learned = Pieces(), [*parameters, *optimization.moved_after]
+    relieve = partial(memory.recompute, model)
+    pieces, learned = Pieces(relieve=relieve), [*parameters, *optimization.moved_after]
+    if optimization.recompute:
+        relieve()
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while step < steps or (step in rungs and passed < step):
@@ -277,6 +288,7 @@ def train(
             if state is not None and now - saved_at >= wait_s:
                 save()
     save()
+    memory.keep_everything(model)
     model.eval()
     return Trained(steps=step, seconds=seconds, loss=last)
 

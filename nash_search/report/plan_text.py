@@ -104,6 +104,15 @@ def plan_rows(plan: Plan, dashboard: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def _memory_words(trial_gib: float, device_gib: float, beside: int) -> str:
+    """What a trial needs, and whether so many fit side by side."""
+    words = f"a trial takes about {trial_gib:.1f} of the device's {device_gib:.1f} GiB"
+    if beside * trial_gib <= device_gib:
+        return words
+    fitting = max(1, int(device_gib / trial_gib))
+    return f"{words}: {beside} side by side do not fit, give --workers {fitting}" if beside > 1 else words
+
+
 def _width_words(worth_pct: float, *, whole: bool) -> str:
     """What narrowing the encoder can bring, and what follows."""
     words = f"on this device and workload encoder width is worth at most {worth_pct:.1f} %"
@@ -122,6 +131,8 @@ def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
     if plan.eta_s:
         cost.append(f"done in about {format_duration(plan.eta_s)}")
     rows = [("cost", ", ".join(cost))] if cost else []
+    if plan.memory_gib is not None and plan.device_memory_gib is not None:
+        rows.append(("memory", _memory_words(plan.memory_gib, plan.device_memory_gib, plan.beside)))
     if plan.finish is not None:
         about = format_duration(plan.finish.seconds)
         words = f"each budget's winner is trained anew over {plan.finish.steps:,} steps, about {about} together"

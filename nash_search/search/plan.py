@@ -32,7 +32,7 @@ from nash_search.storage.study import Study, StudyFacts, open_storage, remove_da
 from nash_search.summaries import Plan
 from nash_search.summary_rows import DenseRow, EnginesTold, Inputs, PlannedBudget, Reference
 from nash_search.trial import dense_engines
-from nash_search.trial.cost import certified_pairs
+from nash_search.trial.cost import certified_pairs, on_one_device
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import Evaluator
 
@@ -274,10 +274,20 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         calibration=calibration.planned(case),
         workers=case.workers,
         fitted=spends.length,
+        **of_memory(case, spends),
         **spending.estimate(case, case.config, spends.trial, records, load_s),
         reference=reference(facts),
         **of_requests(config, case.workload),
     )
+
+
+def of_memory(case: Case, spends: spending.Spending) -> dict[str, Any]:
+    """Of a plan: what a trial holds on its device, where that is known."""
+    one, device_gib = spends.trial, case.table.fingerprint.get("memory_gib")
+    if one is None or one.memory_bytes is None or device_gib is None:
+        return {}
+    beside = on_one_device(case.config, case.workload.device, case.workers)
+    return {"memory_gib": one.memory_bytes / 2**30, "device_memory_gib": device_gib, "beside": beside}
 
 
 def of_requests(config: SearchConfig, call: Workload | None = None) -> dict[str, Any]:

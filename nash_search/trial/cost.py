@@ -51,6 +51,8 @@ class TrialCost(Frozen):
     """Calls of it and of the dense model that its timing takes, with the device to itself."""
     how: str
     """In words, how this is known."""
+    memory_bytes: int | None = None
+    """Most that its process holds on the device while it trains; None: not known."""
 
     def of_steps(self, times: float) -> TrialCost:
         """The same of a trial that trains over so many times the steps."""
@@ -68,6 +70,17 @@ def worker_count(config: SearchConfig, device: str) -> int:
 
         return max(1, torch.cuda.device_count())
     return len(os.sched_getaffinity(0))
+
+
+def on_one_device(config: SearchConfig, device: str, workers: int) -> int:
+    """How many of the workers share a device's memory; a cluster's are taken to have one each."""
+    if device == "cpu" or config.workload.device.startswith("cuda:"):
+        return workers
+    if config.ray_address is not None:
+        return 1
+    import torch
+
+    return math.ceil(workers / max(1, torch.cuda.device_count()))
 
 
 def train_threads(workers: int) -> int:

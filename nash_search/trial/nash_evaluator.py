@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from nash_search.families import FAMILIES
 from nash_search.fidelity import Fidelity
 from nash_search.latency import fresh, runtimes
 from nash_search.latency import workload as workloads
-from nash_search.latency.cache import LatencyCache, shapes_of
+from nash_search.latency.cache import LatencyCache
 from nash_search.latency_record import Latency
+from nash_search.pruner import memory
 from nash_search.records import Quality, TrialRecord
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.summary_rows import DataFacts
@@ -34,7 +36,7 @@ from nash_search.tasks import traffic
 from nash_search.tasks.dense_check import check_finetuned
 from nash_search.tasks.scoring import score
 from nash_search.tasks.task import Task
-from nash_search.trial import dense_engines, shared_training, short_training
+from nash_search.trial import dense_engines, probing, shared_training, short_training
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.curve import Curve
 from nash_search.trial.dense import Dense
@@ -49,8 +51,6 @@ PAIRS, REQUESTS = (10, 16), (32, 48)
 TRIAL_LIMIT_S = 120.0
 RUNG_EXAMPLES = 512
 """Validation examples scored at a rung; the result is scored on all of them."""
-TOGETHER_BYTES = 2**30
-"""Weights held side by side while shapes are probed."""
 
 
 class NashEvaluator:
@@ -155,21 +155,11 @@ class NashEvaluator:
         self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
     ) -> dict[Architecture, Latency]:
         """Random-weight models of these shapes, as many side by side as memory allows; those known only `again`."""
-        cache, dense_shapes = LatencyCache(known), shapes_of(self.teacher)
-        weights_bytes = sum(p.numel() * p.element_size() for p in self.teacher.parameters())
-        together = max(1, min(len(shapes), TOGETHER_BYTES // max(1, weights_bytes)))
-        began = time.monotonic()
-        found: dict[Architecture, Latency] = {}
-        for start in range(0, len(shapes), together):
-            group = shapes[start : start + together]
-            left_s = limit_s - (time.monotonic() - began)
-            groups_left = -(-(len(shapes) - start) // together)
-            multiple = self.config.recipe.width_multiple
-            models = {a.slug: pruner.random_cut(self.teacher, a, width_multiple=multiple) for a in group}
-            timing: dict[str, Any] = {"pairs": self._probe_pairs, "limit_s": left_s / groups_left, "again": again}
-            taken = cache.measure_many(models, self._dense_served, dense_shapes, self._workload, **timing)
-            found |= {a: taken[a.slug] for a in group}
-        return found
+        call, multiple = self._workload, self.config.recipe.width_multiple
+        timing = {"pairs": self._probe_pairs, "again": again}
+        return probing.probed(
+            self.teacher, self._dense_served, call, shapes, LatencyCache(known), limit_s, multiple, timing
+        )
 
     def dense_quality(self) -> Quality:
         """The dense model on the validation split; the user's must know the data, and survive its precision."""
@@ -206,9 +196,21 @@ class NashEvaluator:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
         torch.set_num_threads(threads)
         scorings = (config.recipe.rungs - 1) * min(1.0, RUNG_EXAMPLES / max(1, len(self.task.validation))) + 1
-        context = pruner.TrainingContext(device=self.device.name, step_guard=self._guard)
-        train_s, how = shared_training.training_s(self.teacher, self.task, architecture, config, context, limit_s)
-        return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, pairs=self._trial_pairs, how=how)
+        teacher, half = self._taught_by(architecture)
+        context = pruner.TrainingContext(device=self.device.name, step_guard=self._guard, half_teacher=half)
+        given = (teacher, self.task, architecture, config, context, limit_s)
+        (train_s, how), held = self.device.most_bytes(lambda: shared_training.training_s(*given))
+        self.device.release()
+        known = {"pairs": self._trial_pairs, "how": how, "memory_bytes": held}
+        return TrialCost(train_s=train_s, score_s=scorings * self._scored_s, **known)
+
+    def _taught_by(self, architecture: Architecture) -> tuple[Any, bool]:
+        """The dense model, and whether training copies it in half precision: then it waits on the host."""
+        alone = self.config.recipe.narrowing != "shared"
+        if not alone or not memory.must_halve(self.dense.teacher, architecture.decoder_layers, self.device):
+            return self.teacher, False
+        self.release()
+        return self.dense.teacher, True
 
     def train(self, job: Job, scratch: Path, hooks: Hooks) -> TrialRecord:
         """Train, cut, time and score one architecture."""
@@ -225,8 +227,10 @@ class NashEvaluator:
         check_free(job.work, sum(p.numel() * p.element_size() for p in self.teacher.parameters()))
         data = self.task.train_batches(recipe.batch_size, job.seed)
         context = short_training.training_context(job, hooks, self.device.name, self._guard, on_rung)
-        start = shared_training.start(job, self.teacher, self.decoder_layers(), data, context, self._at_rung)
-        pruned = pruner.run(self.teacher, job.architecture, recipe, data, context, shared=start.shared)
+        teacher, half = self._taught_by(job.architecture)
+        context = replace(context, half_teacher=half)
+        start = shared_training.start(job, teacher, self.decoder_layers(), data, context, self._at_rung)
+        pruned = pruner.run(teacher, job.architecture, recipe, data, context, shared=start.shared)
         model = pruned.model.eval()
         self.device.release()  # the optimizer's, before models are timed side by side
         hooks.progress(job, "timing", steps, steps, 0.0)

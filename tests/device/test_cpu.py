@@ -60,3 +60,12 @@ def test_the_fingerprint_names_hardware_software_and_speed_switches(monkeypatch)
     found = device.CpuDevice().fingerprint()
     assert {"device", "memory_gib", "cores", "affinity", "torch", "transformers", "environment"} <= set(found)
     assert found["environment"]["KMP_AFFINITY"] == "compact" and "OMP_NUM_THREADS" not in found["environment"]
+
+
+def test_the_most_that_a_call_held_is_the_process_s_own():
+    import torch
+
+    cpu = device.CpuDevice()
+    _, before = cpu.most_bytes(lambda: None)
+    _, most = cpu.most_bytes(lambda: torch.ones(50_000_000).sum())
+    assert before is not None and 180e6 < most - before < 300e6 and cpu.total_bytes() > cpu.free_bytes() > 0

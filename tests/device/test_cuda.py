@@ -102,6 +102,9 @@ class FakeCuda:
     def max_memory_allocated(self, index):
         return 1700
 
+    def max_memory_reserved(self, index):
+        return 2000
+
     def synchronize(self, index):
         assert index == 0
         self.log.append("synchronize")
@@ -243,6 +246,8 @@ def test_a_gpu_s_free_memory_is_the_card_s_and_what_was_freed_is_given_back():
     assert gpu.free_bytes() == 3 * 2**30
     gpu.release()
     assert log[-1] == "empty cache"
+    assert gpu.most_bytes(lambda: log.append("launch") or "done") == ("done", 2000)
+    assert log[-3:] == ["reset peak", "launch", "synchronize"] and gpu.total_bytes() == 80 * 2**30
 
 
 def test_a_driver_leaves_the_card_to_its_workers_and_to_the_processes_that_certify(monkeypatch):

@@ -39,6 +39,12 @@ class FakeDevice:
         call()
         return 1000
 
+    def most_bytes(self, call):
+        return call(), 1000
+
+    def total_bytes(self):
+        return 2**31
+
     def free_bytes(self):
         return 2**30
 

@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
-from tiny import batch_of, model_of
+from tiny import KINDS, batch_of, model_of
 
 from nash_search.errors import NashSearchWarning
+from nash_search.pruner import memory
 from nash_search.pruner.accumulation import Pieces
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.training import Optimization, train
@@ -99,3 +100,38 @@ def test_the_forward_runs_in_the_precision_asked_for_and_the_weights_stay_whole(
     train(model, loss=loss, batches=batch_of, steps=1, optimization=moves)
     assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_computed_again_train_the_same_model(kind):
+    model, found = model_of(kind), []
+    for recompute in (False, True):
+        mine = copy.deepcopy(model)
+        moves = Optimization(groups=[{"params": list(mine.parameters()), "lr": 1e-3}], recompute=recompute)
+        seen = []
+
+        def loss(batch, step, mine=mine, seen=seen):
+            seen.append(memory.recomputes(mine))
+            return cross_entropy(forward(mine, batch), batch["labels"])
+
+        train(mine, loss=loss, batches=lambda step: batch_of(step, kind=kind), steps=2, optimization=moves)
+        assert seen == [recompute] * 2 and not memory.recomputes(mine)
+        found.append(mine.state_dict())
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_where_a_row_does_not_fit_blocks_are_computed_again_before_the_end():
+    model, seen = without_dropout("t5"), []
+
+    def loss(batch, step):
+        seen.append((len(batch["labels"]), memory.recomputes(model)))
+        if not memory.recomputes(model):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return cross_entropy(forward(model, batch), batch["labels"])
+
+    moves = Optimization(groups=[{"params": list(model.parameters()), "lr": 1e-3}])
+    with pytest.warns(NashSearchWarning) as said:
+        train(model, loss=loss, batches=lambda step: batch_of(step, batch=2), steps=2, optimization=moves)
+    assert "blocks are computed again" in str(said[-1].message) and len(said) == 2
+    assert seen == [(2, False), (1, False), *[(1, True)] * 4]

@@ -5,6 +5,8 @@ import pytest
 from nash_search.config import Architecture, LatencyBudget, PruningRecipe, SearchConfig
 from nash_search.latency import timing_round
 from nash_search.records import TrialRecord
+from nash_search.report import plan_text
+from nash_search.summaries import Plan
 from nash_search.trial import cost, evaluator
 from nash_search.trial.cost import TrialCost
 from tests.synthetic_evaluator import SyntheticEvaluator
@@ -119,3 +121,20 @@ def test_a_step_that_fails_costs_the_estimate_not_the_search(rehearse, notebook,
     evaluator._open.clear()
     result = rehearse(trials=2)
     assert "eta_s" not in dict(notebook.stages)["plan"] and result.front
+
+
+@pytest.mark.parametrize(("workers", "said"), [(2, "GiB"), (3, "GiB: 3 side by side do not fit, give --workers 2")])
+def test_the_plan_says_what_memory_a_trial_needs_before_it_begins(workers, said, rehearse, notebook):
+    rehearse(trials=1, orders="gib=6.0", serial=True, workers=workers)
+    plan = Plan(**dict(notebook.stages)["plan"])
+    plan = plan.model_copy(update={"beside": workers})
+    (found,) = [words for label, words in plan_text.plan_rows(plan) if label == "memory"]
+    assert found == f"a trial takes about 6.0 of the device's 16.0 {said}"
+
+
+def test_workers_share_the_devices_there_are(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    asked, pinned = config_of(), config_of(workload={"device": "cuda:1"})
+    assert cost.on_one_device(asked, "cpu", 5) == 5 and cost.on_one_device(asked, "cuda:0", 5) == 3
+    assert cost.on_one_device(pinned, "cuda:1", 5) == 5
+    assert cost.on_one_device(config_of(ray_address="auto"), "cuda:0", 5) == 1
