@@ -21,10 +21,7 @@ from nash_search.summary_rows import Inputs
 
 def render(view: StudyView, *, front_stem: str = "front") -> str:
     """The whole report."""
-    parts = [f"# {escape.markdown(view.study or view.task)}", escape.markdown(picture.caption(view))]
-    if view.picks:
-        parts.append("\n".join(_answer(line) for pick in view.picks for line in [pick_text(pick, view).plain]))
-    parts += [escape.markdown(words, 600) for words in view.clock_words]
+    parts = _head(view)
     parts += [escape.markdown(line, 600) for line in engines.reminders(view.summary.engines)]
     if view.drawn:
         parts.append(
@@ -46,6 +43,20 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         words = "; ".join(f"{escape.markdown(name)} {escape.markdown(value)}" for name, value in view.environment)
         parts += ["## Measured on", words]
     return "\n\n".join(parts) + "\n"
+
+
+def _head(view: StudyView) -> list[str]:
+    """The study's name, what was timed, each budget's answer."""
+    parts = [f"# {escape.markdown(view.study or view.task)}", escape.markdown(picture.caption(view))]
+    if view.picks:
+        parts.append("\n".join(_answer(pick_text(pick, view).plain) for pick in view.picks))
+    return parts + [escape.markdown(words, 600) for words in view.clock_words]
+
+
+def answers(view: StudyView) -> str:
+    """Each budget's answer and the front, for a note."""
+    front = ["## The front, fastest first", table(view)] if view.front else []
+    return "\n\n".join([*_head(view), *front]) + "\n"
 
 
 def input_words(inputs: Inputs | None) -> list[str]:

@@ -6,6 +6,7 @@ front is saved again after every trial under a fixed id. All of it goes into the
 attributes, after the trial was told, so no tell waits for a picture or is lost with one:
 
     dashboard:<trial>:note_ver, :note_str      the note                     (optuna_dashboard.save_note)
+    dashboard:note_ver, note_str               the study's: each budget's answer and the front, once they are known
     dashboard:artifacts:<trial>:<artifact>     name and type of a file      <study>/artifacts/<artifact>
 
 An artifact's id follows from study, trial and file name, so whatever is missing (a crash, a study rebuilt
@@ -30,7 +31,7 @@ from nash_search.report.card import trial_card
 from nash_search.report.columns import quality_words, widths_words
 from nash_search.report.console import StudyState
 from nash_search.report.dashboard import ARTIFACTS
-from nash_search.report.markdown import aligned
+from nash_search.report.markdown import aligned, answers
 from nash_search.report.points import Point
 from nash_search.report.view import StudyView, build
 from nash_search.report.words import format_count, format_duration, format_ms, format_quality, format_spread
@@ -68,8 +69,10 @@ class StudyPlots:
         """Nothing is drawn inside a trial."""
 
     def finish(self, view: StudyView, cards: Mapping[int, str]) -> None:
-        """Save the certified front; a certified trial's card is its export's."""
+        """Save the certified front and the answers; a certified trial's card is its export's."""
         self._save(lambda: view, cards)
+        if not self._failed and self._study is not None:
+            answer_in_note(self._study, view)
 
     def _save(self, made: Callable[[], StudyView], cards: Mapping[int, str] | None = None) -> None:
         if self._failed:
@@ -96,6 +99,16 @@ def save_to_study(study: Any, view: StudyView) -> None:
         if figure is not None:
             figure.update_layout(title={"text": title, "x": 0.02, "xanchor": "left"}, margin={"t": 120})
             save_plotly_graph_object(study, figure, graph_object_id=name)
+
+
+def answer_in_note(study: Any, view: StudyView) -> None:
+    """Each budget's answer and the front as the study's note; one that somebody else wrote is left alone."""
+    from optuna_dashboard import get_note, save_note
+
+    found, said = get_note(study), answers(view)
+    head = said.split("\n")[0]
+    if found != said and (not found or found.startswith(head)):
+        save_note(study, said)
 
 
 def attach(study: Any, view: StudyView, folder: Path, cards: Mapping[int, str]) -> None:
@@ -147,12 +160,12 @@ def _artifact(name: str, p: Point, view: StudyView) -> str:
 def note(p: Point, view: StudyView) -> str:
     """One trial in Markdown: its numbers, what was kept, how quality grew."""
     record = p.record
-    rows = [["status", p.status]]
-    if p.reason:
+    rows = [] if p.dense else [["status", p.status]]
+    if p.reason and not p.dense:
         rows.append(["why", escape.markdown(p.reason)])
     if p.ms is not None:
-        words = f"{format_ms(p.ms)} ms{format_spread(p.low_ms, p.high_ms)}, {p.speedup or 0:.2f}× faster than dense"
-        rows.append(["latency", words])
+        words = f"{format_ms(p.ms)} ms{format_spread(p.low_ms, p.high_ms)}"
+        rows.append(["latency", words if p.dense else f"{words}, {p.speedup or 0:.2f}× faster than dense"])
         if record.latency is not None and record.latency.contended_share:
             rows.append(["contended", f"{record.latency.contended_share:.0%} of the timed calls"])
     if record.quality is not None:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import optuna
 import pytest
+from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from optuna_dashboard._note import get_note_from_system_attrs
 from optuna_dashboard.artifact._backend import list_trial_artifacts
@@ -262,6 +263,10 @@ def test_a_certified_trial_shows_its_export_s_card(told: Any, tmp_path: Path) ->
     [_, card] = list_trial_artifacts(attributes, {}, found.trials[3])
     folder = tmp_path / "g2p" / "artifacts"
     assert (folder / card["artifact_id"]).read_text() == "the export's card"
+    assert get_note(found).startswith("# g2p") and "✓ 50%" in get_note(found), "the answers are the study's note"
+    save_note(found, "what somebody thought of it")
+    listener.finish(view.build(records, document), {})
+    assert get_note(found) == "what somebody thought of it"
     [_, other] = list_trial_artifacts(attributes, {}, found.trials[4])
     assert "not certified" in (folder / other["artifact_id"]).read_text()
 
