@@ -105,6 +105,6 @@ def fenced(lines: Sequence[str], language: str) -> str:
 
 
 def _answer(text: str) -> str:
-    """One budget's answer as a list item, its reasons under it."""
+    """One budget's answer as a list item, its reasons as items below it: a dashboard shows `<br>` as it stands."""
     head, *reasons = [escape.markdown(line, 600) for line in text.split("\n")]
-    return "\n".join([f"- {head}", *(f"  <br>{reason}" for reason in reasons)])
+    return "\n".join([f"- {head}", *(f"  - {reason}" for reason in reasons)])
