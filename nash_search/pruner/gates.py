@@ -5,9 +5,9 @@
 
 All gates of a model are one vector, heads of every block first and then neurons, so that a step draws
 them with one call and blocks may differ in size. A gate multiplies the columns of the output projection
-it feeds (`W_out * z`): the same numbers as gating the projection's input, exact for whatever comes
-before it, cheaper when there are more tokens than columns, and word for word what the cut folds in. Only gates
-that differ from example to example multiply that input. Shapes: _B batch, _G gates, _C columns of output projections.
+it feeds (`W_out * z`). That gives the same numbers as gating the projection's input, is cheaper when there are
+more tokens than columns, and is the very product that the cut folds in. Only gates that differ from example to
+example multiply that input. Shapes: _B batch, _G gates, _C columns of output projections.
 """
 
 from __future__ import annotations
@@ -75,17 +75,17 @@ class Gates(nn.Module):
         self.use_evaluation()
 
     def sample(self) -> torch.Tensor:
-        """One random draw of every gate, with gradient (eq. 10-11)."""
+        """One random draw of every gate, with gradient (Louizos et al., eq. 10 and 11)."""
         noise_G = torch.logit(torch.rand_like(self.logits_G), eps=1e-6)
         v_G = torch.sigmoid((noise_G + self.logits_G) / BETA)
         return torch.clamp(v_G * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
 
     def evaluation(self) -> torch.Tensor:
-        """The gates without noise (eq. 13)."""
+        """The gates without noise (Louizos et al., eq. 13)."""
         return torch.clamp(torch.sigmoid(self.logits_G) * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
 
     def shut_probability(self) -> torch.Tensor:
-        """P(z = 0) of every gate (eq. 12)."""
+        """P(z = 0) of every gate (one minus a term of Louizos et al., eq. 12)."""
         return torch.sigmoid(SHUT_AT - self.logits_G)
 
     def expected_sparsity(self) -> torch.Tensor:

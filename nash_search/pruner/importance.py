@@ -1,11 +1,12 @@
 """How much each head and neuron matters, without training gates: one score per gate.
 
     magnitude: mean square of the weights the unit owns
-    random:    the baseline below all others
-    fisher:    sum over examples of (d log p(labels)/dz)^2 at z = 1, per weight the unit owns   (arXiv 2204.09656)
+    random:    a draw per unit
+    fisher:    sum over examples of (d log p(labels)/dz)^2 at z = 1, per weight the unit owns
+               (Kwon et al. 2022, arXiv 2204.09656: the diagonal of the Fisher information of the mask)
 
-The first is a baseline, the second can also tell gates where to start. Scores are per weight, so that
-heads and neurons compare at equal cost.
+`magnitude` and `random` are baselines; `fisher` can also tell gates where to start (`gate_init`). Scores are per
+weight, so that heads and neurons compare at equal cost.
 """
 
 from __future__ import annotations

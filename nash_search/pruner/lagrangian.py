@@ -1,6 +1,9 @@
 """What holds the expected sparsity s to a target t_k = s* * min(1, k/K) while gates train.
 
-`Ascent` is the paper's:  L_s = l1*(s - t) + l2*(s - t)^2,  multipliers by gradient ascent, l2 >= 0.
+`Ascent` is NASH's (Ko et al. 2023, after Wang et al. 2020, arXiv 1910.04732):
+
+    L_s = l1*(s - t) + l2*(s - t)^2,  multipliers by gradient ascent, l2 >= 0.
+
 It needs thousands of steps and rates that fit the scale of the task's loss: in 150 steps it ends anywhere
 between 6 % and 88 % where 50 % was asked.
 
@@ -8,8 +11,8 @@ between 6 % and 88 % where 50 % was asked.
 
     a <- a - clamp(eta*m/sqrt(v) + l * share*p*(1-p)/sqrt(v), +- MOVE*eta)        p = P(z=0)
 
-with m, v the moments of the task's gradient, as in Adam: the gradient of task + l*s in Adam's metric. It
-is free of scale and of horizon.
+with m, v the moments of the task's gradient, as in Adam: the gradient of task + l*s in Adam's metric. Neither the
+scale of the task's loss nor the number of steps has to be known for it.
 """
 
 from __future__ import annotations

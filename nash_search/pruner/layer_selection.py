@@ -1,6 +1,6 @@
 """Which decoder blocks a student keeps.
 
-`uniform` (NASH, section 3.2): S = { ((L-1)*l) // (n-1) : l = 0..n-1 }, in integers, because floats drop
+`uniform` (NASH's, Ko et al. 2023): S = { ((L-1)*l) // (n-1) : l = 0..n-1 }, in integers, because floats drop
 the last block for e.g. L=16, n=12. n = 1 keeps block 0, n = L is the identity.
 
 `scored`: the blocks that, alone and untrained, stay closest to the teacher,

@@ -54,7 +54,7 @@ class Supernet:
     seconds: float
     """Training time."""
     made_by: str = ""
-    """Whom the training is put down to, kept with it."""
+    """Key of the trial that trained it, whose record has these seconds; kept with the weights."""
 
     def student(self, architecture: Architecture, recipe: PruningRecipe) -> tuple[Any, dict[str, Any]]:
         """The model of an architecture as it comes out of the shared weights, and what was kept of them."""

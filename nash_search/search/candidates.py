@@ -37,12 +37,16 @@ def near(record: TrialRecord, budget: LatencyBudget) -> bool:
 def unbeaten(
     records: Sequence[TrialRecord], finished: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]
 ) -> list[TrialRecord]:
-    """Of the trials those that no other architecture, trained at length, leaves behind in quality and time.
+    """The trials that are still worth a certificate once winners were trained at length.
+
+    A trial is left out where a finished winner of another architecture is at least as good and faster. Near a budget
+    that winner must be faster by more than `CLOCK_ERROR`, for a certificate may turn the two round. A winner's own
+    short training stays: reports give its quality beside the long one's.
 
     Args:
-        records: that would be certified; a finished architecture's own short training stays, for its number is told.
-        finished: further trainings of some of them, under their numbers.
-        budgets: near one of them only what the clock's error cannot turn round is left out.
+        records: trials that would be certified.
+        finished: trainings at length of some of them, under the same numbers.
+        budgets: as asked.
     """
     clocks = {r.number: r.latency.ratio for r in records if r.latency is not None}
 

@@ -1,4 +1,4 @@
-"""Winners trained again: at length, for the search's trials are short, and with other seeds, to know a number's luck.
+"""Winners trained again: at length, because the search's trials are short, and with other seeds, for an interval.
 
     picked architectures x seeds -> jobs, run like trials -> finalists/<key>-<seed>-<steps>/    at length
                                                              finalists/<key>-<seed>/            as a trial is trained:
@@ -98,9 +98,9 @@ def _loss(record: TrialRecord) -> float:
 def certified_winners(records: Sequence[TrialRecord], answers: Answers) -> list[TrialRecord]:
     """Per budget, the best validated quality of the search's own models that are certified to meet it.
 
-    Short trainings are compared with short ones: a model that was trained at length beats a better architecture that
-    was not yet. The answer stays where its own short training was within chance of the best short one: replacing it
-    would cost a training at length and a certification.
+    Only short trainings are compared: a model that was trained at length may beat a better architecture that was not.
+    The present answer stays the winner where its own short training is within chance of the best one, because another
+    winner costs a training at length and a certification.
 
     Args:
         records: of the search's trials that were certified.

@@ -1,9 +1,9 @@
-"""What a study tells of its device and learns from the studies beside it: how far milliseconds move here.
+"""How far a device's milliseconds move between occasions: kept by every study, learnt from all that lie beside it.
 
     trials, certification, `measure`, `remeasure` -> results/.latencies/occasions.jsonl -> the next certificate
 
 Every trial times the dense model beside itself, at its own moment; so does every certification. What a
-median's scatter means is `nash_search.intervals`'; how lines are kept, `latency.occasions`'.
+median's scatter means stands in `nash_search.intervals`, how lines are kept in `latency.occasions`.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def foretold(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) 
     """A certificate of requests as the probe foretells it, of the shape that lies closest to the first budget.
 
     Each request that its rounds will draw takes what its lengths do in the probe (least squares) and scatters as the
-    probe's do; rounds move as far as `intervals` assumes. None where one call is timed, or the probe has no more of the
-    requests than that.
+    probe's do; rounds move as far as `intervals` assumes. None where one call is timed, or where the probe timed
+    every request that there is.
     """
     call, rounds = table.workload, config.certify_rounds
     share = next((b.share_of(table.at(b.percentile).dense_ms) for b in config.budgets), 1.0)

@@ -92,7 +92,7 @@ class NashEvaluator:
         return self._facts
 
     def notes(self) -> tuple[str, ...]:
-        """What the task decided, in what training multiplies where that was left open, who misreads stock exports."""
+        """What to say before anything is spent: what the task decided, training's precision, misread stock exports."""
         found, precision = list(self.task.notes), self.config.recipe.precision
         if precision == "auto" and pruner.in_bf16(precision, self.dense.teacher, torch.device(self.device.name)):
             found.append("training multiplies in bfloat16, which is faster here; weights stay whole")
@@ -154,7 +154,7 @@ class NashEvaluator:
     def probe(
         self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
     ) -> dict[Architecture, Latency]:
-        """Random-weight models of these shapes, as many side by side as memory allows; those known only `again`."""
+        """Time random-weight models of these shapes, as many side by side as fit; known ones only if `again`."""
         call, multiple = self._workload, self.config.recipe.width_multiple
         timing = {"pairs": self._probe_pairs, "again": again}
         return probing.probed(
@@ -292,7 +292,7 @@ class NashEvaluator:
         return served
 
     def release(self) -> None:
-        """Nothing of ours stays on a GPU; the dense model waits on the host."""
+        """Move the dense model to the host, so that nothing of ours stays on the GPU."""
         if self.device.name == "cpu":
             return
         for name in ("teacher", "_dense_served"):
@@ -321,7 +321,7 @@ class NashEvaluator:
         return self._serving.fidelities(folders)
 
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
-        """Folders on the sealed test split, opened once for all; the dense model's own as `dense_quality` is."""
+        """Score these folders on the sealed test split, opened once; the dense model as it was scored on validation."""
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         examples, dense, load = self.task.open_sealed_test(), self.dense_folder(), self._serving.runtime.load
         served = ((name, load(str(f), self._workload)) for name, f in folders.items() if f != dense)

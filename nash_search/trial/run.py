@@ -80,7 +80,7 @@ def run_trial(
 
 
 def _release() -> None:
-    """Between two trials of a worker its GPU is the others'."""
+    """Give cached GPU memory back: between two trials of a worker others may need it."""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         gc.collect()
         sys.modules["torch"].cuda.empty_cache()
