@@ -30,6 +30,7 @@ from nash_search.summary_rows import (
     Reference,
     Told,
     Vocabulary,
+    Window,
 )
 
 SUMMARY = "summary.json"
@@ -148,6 +149,8 @@ class Summary(Told):
     inputs: Inputs | None = None
     """None: studies of before do not say."""
     vocabulary: Vocabulary | None = None
+    window: Window | None = None
+    """None: the model's own, or it reads text."""
     """None: it was not trimmed."""
     engines: EnginesTold | None = None
     device_name: str = ""

@@ -109,6 +109,20 @@ class DataFacts(Frozen):
     """Nothing was dropped, by the user's wish."""
 
 
+class Window(Told):
+    """What a shorter window gains, before any pruning, as timed in the search's own process."""
+
+    seconds: float
+    of_seconds: float
+    """The given model's."""
+    latency_ms: float
+    """Of the given model."""
+    share: float
+    """Of the given model's latency."""
+    share_bounds: tuple[float | None, float | None]
+    status: str = ""
+
+
 class Vocabulary(Told):
     """What trimming the vocabulary gained and cost, before any pruning."""
 

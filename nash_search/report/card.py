@@ -36,6 +36,7 @@ from nash_search.report.words import (
     renewing,
     setting_words,
     vocabulary_words,
+    window_words,
 )
 from nash_search.results import CertifiedPoint
 from nash_search.summary_rows import Inputs
@@ -278,6 +279,10 @@ def _provenance(view: StudyView, p: Point, data: str, runs: int) -> str:
         lines.append(f"- {escape.markdown(data_words(rows), 400)}")
     if view.summary.command:
         lines.append(f"- command: {escape.markdown_code(view.summary.command, 1000)}")
+    if shortened := view.summary.window:
+        lines.append(
+            f"- {escape.markdown(window_words(shortened), 400)}; every speed-up here is pruning's, beyond that"
+        )
     if trimmed := view.summary.vocabulary:
         lines.append(f"- {escape.markdown(vocabulary_words(trimmed), 400)}; every speed-up here is beyond that")
     steps = sum(stage.get("steps", 0.0) for stage in p.record.stages.values())

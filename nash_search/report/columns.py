@@ -157,6 +157,11 @@ def _roomy(look: Look) -> bool:
     return look.width >= 100 or not (look.finished or look.view.hears)
 
 
+def _columns_of_its_own(look: Look) -> int:
+    """Columns that other studies have not: steps, the real-time factor, the window."""
+    return look.finished + look.view.hears + (look.view.window_gain is not None)
+
+
 KEPT = Column(
     head="kept", cell=lambda row, look: row.label, sorts=_by(_depth_first), kind="words", stands=lambda k: k.document
 )
@@ -167,8 +172,14 @@ REAL_TIME = Column(
     sorts=lambda row, look: look.view.real_time(row.ms),
     stands=lambda look: look.view.hears,
 )
+WINDOW = Column(
+    head="window",
+    cell=lambda row, look: f"{look.view.window_gain:.2f}×",
+    stands=lambda look: look.view.window_gain is not None,
+)
 SPEED_UP = Column(
-    head="speed-up",
+    # beside a window's gain its own head would be taken for both
+    head=lambda look: "speed-up" if look.view.window_gain is None else "pruning",
     cell=lambda row, look: "–" if row.speedup is None else f"{row.speedup:.2f}×",
     sorts=lambda row, look: row.speedup,
 )
@@ -181,18 +192,20 @@ DROP = Column(
     head="drop",
     cell=_of_trials(lambda p, look: format_quality(p.drop, look.view.scale)),
     sorts=_by(lambda p: p.drop),
+    stands=lambda look: _roomy(look) or _columns_of_its_own(look) < 3,
 )
 SIZE = Column(
     head="size",
     cell=lambda row, look: format_count(row.parameters),
     sorts=lambda row, look: row.parameters,
-    stands=lambda look: look.width >= 80 and (_roomy(look) or not (look.finished and look.view.hears)),
+    stands=lambda look: look.width >= 80 and (_roomy(look) or _columns_of_its_own(look) < 2),
 )
 
 FRONT: tuple[Column, ...] = (
     KEPT,
     MS,
     REAL_TIME,
+    WINDOW,
     SPEED_UP,
     QUALITY,
     DROP,

@@ -22,7 +22,7 @@ from nash_search.records import TrialRecord
 from nash_search.report import escape
 from nash_search.report.picks import Pick, Study, picks_of
 from nash_search.report.points import Dense, Point, exported, placed, ranked
-from nash_search.report.words import certifies_words, renewing
+from nash_search.report.words import certifies_words, renewing, window_words
 from nash_search.results import Answers, CertifiedPoint
 from nash_search.summaries import Summary
 from nash_search.summary_rows import DenseRow, Inputs, Reference
@@ -92,9 +92,10 @@ class StudyView:
 
     @property
     def clock_words(self) -> tuple[str, ...]:
-        """What this machine can certify, and whether the study was certified by the old protocol."""
-        found = self.summary.certifies
+        """What a shorter window gained, what this machine can certify, whether the old protocol certified the study."""
+        found, shortened = self.summary.certifies, self.summary.window
         return (
+            *((window_words(shortened),) if shortened else ()),
             *((f"this machine certifies: {certifies_words(found)}",) if found and self.certified else ()),
             *((renewing(self.study),) if self.old_protocol else ()),
         )
@@ -140,6 +141,12 @@ class StudyView:
         if ms is None or self.workload is None or self.inputs is None or not self.inputs.clip_seconds:
             return None
         return ms / 1000 / (self.inputs.clip_seconds * self.workload.batch_size)
+
+    @property
+    def window_gain(self) -> float | None:
+        """How many times faster the shorter window makes the dense model; None: its window is whole."""
+        found = self.summary.window
+        return None if found is None or not found.share else 1 / found.share
 
     @property
     def dtype(self) -> str:

@@ -14,7 +14,7 @@ from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.intervals import half_width
 from nash_search.length_forecast import Forecast
 from nash_search.report import escape
-from nash_search.summary_rows import Certifies, DataFacts, Vocabulary
+from nash_search.summary_rows import Certifies, DataFacts, Vocabulary, Window
 
 FAR_APART = 4.0
 """Where an interval's upper end is more than so many times its lower end, both are printed instead of a ±."""
@@ -207,6 +207,17 @@ def vocabulary_words(found: Vocabulary) -> str:
         f"vocabulary: {found.kept:,} of {found.of:,} tokens kept, which leaves {found.share:.1%}{spread} of "
         f"the given teacher's latency and {escape.plain(found.metric, 40)} {format_quality(found.quality)} of "
         f"{format_quality(found.given_quality)}; tokens lost: {lost}"
+    )
+
+
+def window_words(found: Window) -> str:
+    """What a shorter window gains, before any pruning."""
+    low, high = found.share_bounds
+    spread = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
+    return (
+        f"window: {found.seconds:g} s instead of {found.of_seconds:g} s, which leaves {found.share:.1%}{spread} of "
+        f"the {found.of_seconds:g} s model's latency ({format_ms(found.latency_ms)} ms, timed once, no certificate)"
+        + (", with the device contended" if found.status == "contended" else "")
     )
 
 

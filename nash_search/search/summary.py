@@ -33,8 +33,9 @@ from nash_search.summary_rows import (
     FrontRow,
     Inputs,
     Vocabulary,
+    Window,
 )
-from nash_search.trial import shared_training
+from nash_search.trial import shared_training, window
 
 
 def full(
@@ -66,6 +67,8 @@ def full(
     parameters = {r.number: r.parameters for r in records}
     others = answers.terms.others.items()
     yardsticks = {f"{percentile:g}": known for percentile, known in others}
+    shortened = window.read(folder)
+    gained: dict[str, Any] = {} if shortened is None else {"window": Window(**shortened)}
     percentile = plan.of_requests(config) | ({"yardsticks": yardsticks} if yardsticks else {})
     nearest_feasible = {
         a.budget: nearest(case.table, config, facts.baseline.decoder_layers, a.budget, points) for a in answers.budgets
@@ -87,6 +90,7 @@ def full(
         else margins.planned(config, case.table, effect),
         inputs=Inputs(**case.evaluator.inputs()),
         vocabulary=None if vocabulary is None else Vocabulary(**vocabulary),
+        **gained,
         engines=plan.told_engines(case),
         device_name=device_name(case.table.fingerprint),
         metric=facts.quality_metric,

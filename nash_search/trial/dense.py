@@ -26,6 +26,7 @@ from nash_search.tasks import exported, models
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import EMBEDDED, load_task, task_of_model
 from nash_search.tasks.task import Task
+from nash_search.trial import window
 from nash_search.trial.vocabulary import Trimming, Weigh, keep_teacher
 
 
@@ -147,13 +148,15 @@ class Dense:
         """Keep a teacher that is not as it was given in the study's folder and use it from there.
 
         That is a trimmed one, and one that hears: fresh processes must find its window, and a language without which
-        it would listen for one at every call. Returns what trimming gained and cost.
+        it would listen for one at every call. Returns what trimming gained and cost; what a shorter window gained is
+        `window.read`'s.
         """
         if self.trimming is None:
             if self.task.ear is not None:
                 hearing, files = self.task.ear.hearing, {"tokenizer": self.task.tokenizer}
                 told = {"model": self.digest, "positions": hearing.positions, "prompt": list(hearing.prompt)}
                 self._kept_folder = keep_teacher(study, self.teacher, told, extractor=self.task.extractor, **files)
+                window.weigh(study, hearing, self.task, self.digest, lambda given: weigh(given, None)[0])
             return None
         self._kept_folder = self.trimming.keep(study, self.teacher)
         found = self.trimming.report(study, weigh, quality, self.task.validation)

@@ -70,17 +70,17 @@ class Serving:
         plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
         return Workload(**(self.workload.model_dump() | plain))
 
-    def served(self, model: Any) -> Any:
-        """What the runtime serves for a PyTorch model in memory."""
+    def served(self, model: Any, *, own_rows: bool = True) -> Any:
+        """What the runtime serves for a PyTorch model in memory; without `own_rows` it is compared on random ones."""
         if not self.by_engine:
             return EAGER.placed(model, self.plain)
         with tempfile.TemporaryDirectory(prefix="nash-search-served-") as folder:
-            return self.taken_over(model, Path(folder))
+            return self.taken_over(model, Path(folder), own_rows=own_rows)
 
-    def taken_over(self, model: Any, folder: Path) -> Any:
+    def taken_over(self, model: Any, folder: Path, *, own_rows: bool = True) -> Any:
         """What the runtime serves for a PyTorch model saved in `folder`; an engine's artefact is left there."""
         with self._guard():
-            self.runtime.export(model, str(folder), self.workload, self.rows)
+            self.runtime.export(model, str(folder), self.workload, self.rows if own_rows else None)
             return self.runtime.load(str(folder), self.workload)
 
     @contextmanager

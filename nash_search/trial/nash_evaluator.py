@@ -183,14 +183,14 @@ class NashEvaluator:
         return dense_engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)
 
     def keep_dense(self, study: Path, *, opened: bool = False) -> dict[str, Any] | None:
-        """Keep a trimmed teacher in the study; what trimming gained and cost."""
+        """Keep a trimmed teacher or a shorter window in the study; what trimming gained and cost."""
         return self.dense.keep_dense(study, self._weigh, self.dense_quality, opened=opened)
 
-    def _weigh(self, given: Any, whole: Task) -> tuple[Latency, Quality]:
-        """The dense model timed next to the one with the whole vocabulary, and that one's quality."""
-        serving = Serving(self._workload, whole, self._guard)
-        served = serving.served(given.to(self.device.name))
-        return self._timed(self._dense_served, served), serving.score(served, "validation")
+    def _weigh(self, given: Any, whole: Task | None) -> tuple[Latency, Quality | None]:
+        """The dense model timed next to the one it was made of, and that one's quality where its task is given."""
+        serving = Serving(self._workload, whole or self.task, self._guard)
+        served = serving.served(given.to(self.device.name), own_rows=whole is not None)
+        return self._timed(self._dense_served, served), serving.score(served, "validation") if whole else None
 
     def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""

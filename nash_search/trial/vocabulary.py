@@ -33,8 +33,9 @@ from nash_search.tasks.vocabulary import kept_tokens, lost_tokens, trim_tokenize
 TEACHER = "teacher"
 FILE = "vocabulary.json"
 
-Weigh = Callable[[Any, Task], tuple[Latency, Quality]]
-"""The teacher and the task as they were given -> the trimmed one timed next to it, and its validation quality."""
+Weigh = Callable[[Any, Task | None], tuple[Latency, Quality | None]]
+"""The teacher and the task as they were given -> the study's dense model timed next to it, and its validation quality
+(None: without its task)."""
 
 
 class Trimming:
@@ -78,6 +79,7 @@ class Trimming:
         exported.carry(given, whole)
         after = quality()
         latency, before = weigh(given, whole)
+        assert before is not None
         low, high = latency.ratio_bounds
         return _write(
             study,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from nash_search.report import load, page, plots, text
+from nash_search.report import card, load, markdown, page, plots, text
+from nash_search.report.card import Export
+from nash_search.report.points import Point
 from nash_search.report.view import StudyView
+from nash_search.summary_rows import Window
 from tests.pages import ROOT, blocks
 
 WIDTH = 80
@@ -32,6 +37,11 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study
         return load.load(Path("results", name))
 
     return look
+
+
+def finished(p: Point) -> Point:
+    """As if it had been trained at length."""
+    return replace(p, record=p.record.model_copy(update={"finish_steps": 1500}))
 
 
 def printed(view: StudyView) -> list[str]:
@@ -69,14 +79,33 @@ def test_a_row_is_a_line_and_the_answer_leads(seen: Callable[..., StudyView], st
 
 def test_the_page_of_a_model_that_hears(seen: Callable[..., StudyView]) -> None:
     view = seen("whisper-prompts", "whisper-prompts")
-    html = page.render(view)
-    assert "batch 1, 5 s of sound in, 8 tokens out" in html and "51 min of training" in html
+    drawn = page.render(view)
+    assert "batch 1, 5 s of sound in, 8 tokens out" in drawn and "51 min of training" in drawn
     axis = plots.figures(view)["shapes"].layout.xaxis
     assert axis.tickvals == (100,), "depth alone was searched: one width"
 
 
 def test_what_scrolls_sideways_is_reached_by_the_keyboard(seen: Callable[..., StudyView]) -> None:
-    html = page.render(seen("g2p", "g2p-72a6ce"))
-    scrolling = re.findall(r'<(?:div|figure|pre)(?: class="(?:scroll|wide)"[^>]*|[^>]* tabindex[^>]*)>', html)
+    drawn = page.render(seen("g2p", "g2p-72a6ce"))
+    scrolling = re.findall(r'<(?:div|figure|pre)(?: class="(?:scroll|wide)"[^>]*|[^>]* tabindex[^>]*)>', drawn)
     assert len(scrolling) >= 4 and all('tabindex="0"' in tag for tag in scrolling)
-    assert "2 decoder blocks and 60% of the encoder" in html, "the labels are explained where they stand first"
+    assert "2 decoder blocks and 60% of the encoder" in drawn, "the labels are explained where they stand first"
+
+
+def test_a_window_and_the_pruning_gain_in_columns_of_their_own(seen: Callable[..., StudyView]) -> None:
+    view = seen("whisper-prompts", "whisper-prompts")
+    gained = Window(seconds=5, of_seconds=30, latency_ms=1235, share=0.331, share_bounds=(0.323, 0.342), status="clean")
+    view = replace(view, summary=view.summary.model_copy(update={"window": gained}))
+    said = "window: 5 s instead of 30 s, which leaves 33.1% (32.3% to 34.2%) of the 30 s model's latency"
+    lines, document = printed(view), markdown.render(view)
+    head = next(line for line in lines if " RTF " in line)
+    assert not any("…" in line for line in lines)
+    at_length = replace(view, points=tuple(finished(p) for p in view.points))
+    assert "steps" in " ".join(shown := printed(at_length)) and not any("…" in line for line in shown)
+    assert " window " in head and " pruning " in head and "speed-up" not in head and max(map(len, lines[:12])) <= WIDTH
+    row = next(line for line in lines if line.startswith("354 "))
+    assert " 3.02× " in row and " 1.20× " in row
+    assert said in " ".join(" ".join(lines).split()) and said in document and said in html.unescape(page.render(view))
+    assert "| window | pruning |" in re.sub(" +", " ", document)
+    export = Export(name="x", point=view.certified[0])
+    assert said in card.card(view, export) and "every speed-up here is pruning's" in card.card(view, export)

@@ -1,0 +1,55 @@
+"""What a shorter window gains by itself: the model as it was given, timed next to the one that is searched.
+
+    STUDY/window.json    the share of the whole window's latency that the shorter one takes, once per study
+
+The model at the shorter window *is* the study's dense model: budgets, shares and speed-ups refer to it. So the window's
+own gain is stated beside them and multiplied into nothing. It is timed in the search's own process: no certificate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nash_search import pruner
+from nash_search.files import write_atomic
+from nash_search.latency_record import Latency
+from nash_search.tasks import exported
+from nash_search.tasks.hearing import Hearing
+from nash_search.tasks.task import Task
+
+FILE = "window.json"
+
+
+def weigh(study: Path, hearing: Hearing, task: Task, digest: str, timed: Callable[[Any], Latency]) -> None:
+    """Keep in the study what the window gains; nothing where it is whole, or where it is known.
+
+    Args:
+        study: the study's folder.
+        hearing: both windows, and the folder of the model as it was given.
+        task: what the searched model is fed and how it writes.
+        digest: of the model.
+        timed: the searched model next to a given one.
+    """
+    asked = {"digest": digest, "seconds": hearing.seconds, "of_seconds": hearing.own_seconds}
+    known = read(study)
+    if hearing.seconds >= hearing.own_seconds or (known is not None and asked.items() <= known.items()):
+        return
+    given = pruner.load(hearing.folder)
+    exported.complete(given, task.tokenizer)
+    exported.carry(given, task)
+    found = timed(given)
+    low, high = found.ratio_bounds
+    told = {"latency_ms": found.dense_ms, "share": found.ratio, "share_bounds": [low, high], "status": found.status}
+    write_atomic(study / FILE, json.dumps(asked | told, indent=1))
+
+
+def read(study: Path) -> dict[str, Any] | None:
+    """The study's report on its window; None where that is the model's own."""
+    try:
+        found: dict[str, Any] = json.loads((study / FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found
