@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SILENT = 1e-4
 """Loudest sample of a clip in which nothing can be heard (1 is full scale; 16 bits end at 3e-5)."""
+MOST_SAMPLES = 10**8
+"""Of a clip, all channels together: 400 MB when it is decoded, ten channels of 30 s at 192 kHz and more."""
 RECORDINGS = "recordings"
 """Folder of sounds that lay in a table, in `cache_folder`."""
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -95,6 +97,9 @@ class Clips:
         if seconds > self.seconds:
             what = f"recording must fit the window of {self.seconds:g} s, but got {seconds:,.2f} s in {shown(name, 80)}"
             raise InvalidInput(what, fix="give a longer --audio-seconds where the model has it, or cut the recording")
+        if header.frames * header.channels > MOST_SAMPLES:
+            what = f"recording must hold at most {MOST_SAMPLES:,} samples, but got"
+            raise InvalidInput(f"{what} {header.frames * header.channels:,} in {shown(name, 80)}")
         return seconds
 
     def sound(self, name: str) -> tuple[Sound, int, int]:

@@ -167,6 +167,11 @@ class _Reader:
                         what = f"{name} must be text in every row, but got {shown(cell)} in {table.unit} {number}"
                         raise InvalidInput(what, where=table.name)
                 several = [one for one in several if one and one.strip()]
+                if self._clips is not None and bool(text and text.strip()) != bool(several):
+                    # a text without its twin is chaff; a recording without its transcript is a slip of the pen
+                    lacks, has = ("transcript", "recording") if text and text.strip() else ("recording", "transcript")
+                    where = f"{table.name}, {table.unit} {number}"
+                    raise InvalidInput(f"{lacks} must stand beside every {has}, but got none", where=where)
                 if text and text.strip() and several:
                     self._check_clip(text, f"{table.name}, {table.unit} {number}")
                     kept += 1
