@@ -81,7 +81,7 @@ def logs(requests: Sequence[Request]) -> tuple[Array, Array]:
 
 def jitter(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Of single calls, on the log scale."""
-    late = (rng.random(shape) < 0.01) * rng.uniform(0.1, 0.7, shape)
+    late = margins.late(rng, shape)
     return np.asarray(coverage.ROUND_SD * rng.standard_normal(shape) + late)
 
 

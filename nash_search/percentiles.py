@@ -12,7 +12,7 @@ Two things move it, on the log scale:
     bound = log Q -/+ sqrt( requests^2 + rounds^2 )     each side by itself (MOVER: Zou and Donner 2008)
 
 Requests count as drawn by chance, not by strata, and their own jitter goes with them: the interval is never too
-narrow for either. A t-interval over rounds alone, by leaving one out, covers 65 % where a
+narrow for either. A t-interval over rounds alone, by leaving one out, covers 60 % where a
 percentile lies at a gap between short and long requests (experiments/percentiles.py). Fewer requests than
 `requests_needed` bound nothing.
 """

@@ -28,7 +28,7 @@ def test_on_traffic_with_gaps_and_tails_by_as_few_requests_as_are_allowed(kind, 
 
 @pytest.mark.parametrize(
     ("kind", "percentile", "share"),
-    [("hump", 99.0, True), pytest.param("batches", 95.0, False, marks=pytest.mark.slow)],
+    [("alike", 99.0, True), pytest.param("batches", 95.0, False, marks=pytest.mark.slow)],
 )
 def test_a_model_at_the_margin_that_the_plan_prints_is_found_to_meet_its_budget(kind, percentile, share):
     count, below = percentiles.planned(kind, percentile, share)
