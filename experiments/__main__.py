@@ -7,6 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from nash_search.errors import NashSearchError
+
 FOLDER = Path(__file__).parent
 
 
@@ -35,8 +37,12 @@ def main() -> int:
             print(f"{each:<18} {question}\n{'':<18} bill: {bill}")
         return 2 if name else 0
     del sys.argv[1]
-    # imported under its own name, so that its classes can be sent to other processes
-    return int(importlib.import_module(f"experiments.{name.replace('-', '_')}").main())
+    try:
+        # imported under its own name, so that its classes can be sent to other processes
+        return int(importlib.import_module(f"experiments.{name.replace('-', '_')}").main())
+    except NashSearchError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

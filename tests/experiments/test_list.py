@@ -47,3 +47,15 @@ def test_without_a_name_they_are_listed_and_a_wrong_name_is_said() -> None:
     assert all_of_them.returncode == 0 and all(name in all_of_them.stdout for name in listed())
     assert wrong.returncode == 2 and "NAME must be one of those below, but got speed" in wrong.stderr
     assert run("vocabulary", "--help").stdout.startswith("usage:")
+
+
+def test_no_experiment_goes_on_with_a_committed_study() -> None:
+    """Its database and weights are not in a clone, so a search refuses to."""
+    sources = "".join(path.read_text() for path in (ROOT / "experiments").glob("*.py"))
+    named = re.findall(r'--study(?: |", ")([a-z0-9-]+)|^STUDY\b.* = Path\("results/([a-z0-9-]+)"', sources, re.M)
+    studies = {name for pair in named for name in pair if name}
+    assert {"headline-again", "whisper-prompts-again"} <= studies
+    tracked = subprocess.run(
+        ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert not {name for name in studies if f"results/{name}/config.json" in tracked.split()}

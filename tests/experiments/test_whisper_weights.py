@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from experiments.__main__ import main
 from experiments.shared import prompts
 from experiments.shared.whisper_weights import converted
 from nash_search import pruner
@@ -40,3 +42,15 @@ def test_a_sentence_stands_in_one_split_however_it_is_written() -> None:
     assert splits == [prompts.split_of(prompts.said(text.upper().replace(".", "!"))) for text in said]
     shares = {name: splits.count(name) / len(splits) for name in ("train", "validation", "test")}
     assert 0.5 < shares["train"] < 0.7 and min(shares.values()) > 0.12
+
+
+def test_without_its_decoder_nothing_is_fetched_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("sys.argv", ["experiments", "whisper-prompts", "--prepare"])
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("whisper-prompts: error: G.722 needs PyAV")
+    assert not list(tmp_path.iterdir())
