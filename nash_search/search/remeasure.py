@@ -22,7 +22,7 @@ from nash_search.latency import runtimes
 from nash_search.latency import workload as workloads
 from nash_search.latency.runtimes.conversion import Converting
 from nash_search.latency_record import Latency
-from nash_search.percentiles import pairs_of
+from nash_search.percentiles import PAIRS
 from nash_search.plain_json import read_object
 from nash_search.remeasured import MeasuredOn, Remeasured, TimedAgain, TimedBefore
 from nash_search.results import CertifiedPoint
@@ -261,8 +261,7 @@ def remeasure_study(
     old = known.points[0].latency
     workload = old.workload.model_copy(update={"device": devices.resolve(request.device).name})
     folders = {p.checkpoint: folder / p.checkpoint for p in known.points}
-    if pairs is None:
-        pairs = pairs_of(None if workload.traffic is None else old.percentile, rounds, workload.longer)
+    pairs = pairs or pairs_again(old)
     found = latency.measure_fresh(
         folders,
         against or dense_of(known.dense_checkpoint, folder),
@@ -287,6 +286,11 @@ def remeasure_study(
         dense=DenseRow(latency_ms=first.dense_ms),
         front=tuple(_again(p, found[p.checkpoint], folder) for p in known.points),
     )
+
+
+def pairs_again(old: Latency) -> int:
+    """Timed pairs of each process: of requests as many as the certificate took, which all its percentiles need."""
+    return PAIRS if old.workload.traffic is None else max(len(each.runs_ms) for each in old.rounds)
 
 
 def _again(point: CertifiedPoint, now: Latency, folder: Path) -> TimedAgain:

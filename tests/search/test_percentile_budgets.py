@@ -18,6 +18,7 @@ from nash_search.report.plan_text import plan_lines
 from nash_search.report.words import format_ms
 from nash_search.results import Certification
 from nash_search.search.pick import pick
+from nash_search.search.remeasure import pairs_again
 from nash_search.storage.facts import StudyFacts
 from nash_search.storage.study import Study, open_storage
 from nash_search.summaries import Plan
@@ -90,6 +91,7 @@ def test_the_certificate_has_as_many_requests_as_its_highest_percentile_needs_an
         assert all(len(r.runs_ms) == len(r.dense_runs_ms) for r in point.latency.rounds)
         low, high = point.latency.ratio_bounds
         assert low <= share(point.architecture, 95) <= high
+        assert pairs_again(point.latency) == 78, "timed again, p99 is bounded too"
 
 
 def test_another_percentile_is_picked_from_the_same_samples(result):
