@@ -153,7 +153,10 @@ def test_each_way_to_be_built_is_pruned_through_both_stages_and_loads(kind, tmp_
     assert type(model) is family_of(teacher).narrow_class
     assert pruner.shapes_of(model).encoder_heads != pruner.shapes_of(teacher).encoder_heads
     again, batch = pruner.load(pruner.save(model, tmp_path / "pruned")), tiny.batch_of(kind=kind)
-    assert torch.equal(tiny.logits_of(again, batch), tiny.logits_of(model, batch))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    # loaded tensors lie at other addresses, for which a product may be summed in another order
+    torch.testing.assert_close(tiny.logits_of(again, batch), tiny.logits_of(model, batch), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
