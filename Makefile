@@ -5,7 +5,7 @@ TEST := $(BIN)/python -m pytest --numprocesses 2
 
 OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: help search install test test-all test-oldest lint dashboard study gpu-study clean
+.PHONY: help search install test test-all test-oldest lint dashboard study gpu-study gpu-wheels clean
 
 help:  ## what there is to type
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ dashboard: .venv/installed  ## the newest study in the Optuna dashboard, on loop
 
 clean:  ## remove the environment and build leftovers (results stay)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+gpu-wheels:  ## what a GPU image without network lacks, as wheels in build/wheels (30 MB at most, without Ray)
+	$(PYTHON) -m experiments.gpu.wheels build/wheels
 
 gpu-study: .venv/installed-engines  ## all of it on a GPU, 8 minutes: RUN=A; a rehearsal without one: DEVICE=cpu TINY=1
 	$(BIN)/python -m experiments gpu-study --run $(or $(RUN),A) --device $(or $(DEVICE),cuda) $(if $(TINY),--tiny)

@@ -24,6 +24,8 @@ KINDS = ("m2m_100", "pegasus_x", "bigbird_pegasus", "led", "t5gemma2")
 WORDS = "red green blue small large cat dog bird".split()
 SPACE = """
 search_space: {encoder_sparsity_pct: [0, 20, 20], decoder_layers: [2]}
+sampler: random
+seed: 5  # of the two shapes the narrow one
 recipe: {narrow_steps: 4, tune_steps: 4, batch_size: 16, rungs: 1, learning_rate: 1e-3, tune_learning_rate: 1e-3}
 engines: false
 trials: 1
@@ -33,6 +35,15 @@ finish_steps: 0
 """
 
 
+ON_ONE_CORE = """
+import os, runpy
+cores = sorted(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+runpy.run_module("nash_search", run_name="__main__")
+"""
+"""Models this small train slower in two threads; beside another test, by far."""
+
+
 def write_data(folder: Path) -> list[tuple[str, str]]:
     """Three words, and the second of them."""
     draw = random.Random(0)
@@ -40,7 +51,7 @@ def write_data(folder: Path) -> list[tuple[str, str]]:
     draw.shuffle(sources)
     pairs = [(source, source.split()[1]) for source in sources]
     folder.mkdir()
-    for name, part in (("train", pairs[:300]), ("validation", pairs[300:360]), ("test", pairs[360:])):
+    for name, part in (("train", pairs[:300]), ("validation", pairs[300:332]), ("test", pairs[332:356])):
         rows = [json.dumps({"source": source, "target": target}) + "\n" for source, target in part]
         (folder / f"{name}.jsonl").write_text("".join(rows))
     return pairs[:300]
@@ -72,12 +83,13 @@ def test_a_search_ends_in_a_checkpoint_that_loads(kind: str, tmp_path: Path) -> 
     taught(kind, write_data(tmp_path / "data"), tmp_path / "model")
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = ["--model", "model", "--data", "data", "--config", "space.yaml", "--metric", "exact_match"]
-    command = [sys.executable, "-m", "nash_search", *asked, "--budget-ms", "100%", "--serial", "--study", "s", "--json"]
+    command = [sys.executable, "-c", ON_ONE_CORE, *asked, "--budget-ms", "100%", "--serial", "--study", "s", "--json"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode in (0, 3), found.stderr[-2000:]  # 3: met by nothing with certainty on a busy machine
     document = json.loads(found.stdout.splitlines()[-1])
     assert document["dense"]["quality"] > 25, "chance is one word of eight, 12.5"
-    assert document["trials"]["complete"] >= 1
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "results" / "s" / "trials").glob("*/record.json"))
+    assert record["architecture"]["encoder_sparsity_pct"] == 20 and record["quality"] is not None
     for point in document["front"]:
         model = pruner.load(tmp_path / point["checkpoint"])
         assert family_of(model) is family_of(pruner.load(tmp_path / "model"))

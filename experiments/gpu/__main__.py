@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-PARTS = ("machine", "clock", "eager", "training", "compile", "ctranslate2")
+PARTS = ("machine", "clock", "eager", "batches", "training", "compile", "ctranslate2")
 
 
 class Lines:
@@ -55,6 +55,7 @@ def main() -> int:
         "machine": machine.run,
         "clock": clock.run,
         "eager": table.eager,
+        "batches": table.batches,
         "training": training.run,
         "compile": table.compiled,
         "ctranslate2": table.ctranslate2,

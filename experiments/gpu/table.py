@@ -35,6 +35,15 @@ COMPILED = (
     ("bart-base", 1, ("half",)),
     ("marian", 1, ("half",)),
 )
+PEER = {"input_tokens": 352, "output_tokens": 128}
+"""TensorRT-LLM's own table has 260 to 440 tokens in and at most 128 out, on an H100 in bfloat16."""
+PEER_MS = {32: 280, 64: 343, 128: 473}
+"""Its BART-large-CNN, by batch."""
+BATCHES = (
+    *(("bart-large", batch, PEER) for batch in PEER_MS),
+    *(("t5-base", batch, {}) for batch in (64, 128)),
+    ("g2p", 256, {}),
+)
 CTRANSLATE2 = (("g2p", 64), ("t5-small", 1), ("t5-small", 32), ("t5-base", 1))
 
 
@@ -53,6 +62,29 @@ def eager(device: str, tiny: bool, write: Any, until: float) -> None:
             workload = _workload(model, name, tiny, dtype=dtype, batch_size=batch)
             settings = {"pairs": 4 if tiny else 10, "limit_s": min(12.0, left_s), "details": index == 0}
             _row(write, model, workload, cuts, dense, **settings)
+        del dense, cuts
+        gc.collect()
+        if name != "cpu":
+            torch.cuda.empty_cache()
+
+
+def batches(device: str, tiny: bool, write: Any, until: float) -> None:
+    """Batches that fill the card, BART-large at a peer's lengths."""
+    name = devices.resolve(device).name
+    for model, batch, lengths in BATCHES[::3] if tiny else BATCHES:
+        left_s = until - time.monotonic()
+        if left_s < 3:
+            return
+        dense = models.dense(model, name, tiny=tiny)
+        cuts = models.cuts(dense, ("half", "narrow-half", "one"))
+        workload = _workload(model, name, tiny, dtype=B if name != "cpu" else F, batch_size=batch)
+        workload = workload.model_copy(update={} if tiny else lengths)
+        if lengths:
+            write(
+                what=f"peer's {model} b{batch}", ms=PEER_MS[batch], say=f"  TensorRT-LLM's {PEER_MS[batch]} ms (H100)"
+            )
+        settings = {"pairs": 4 if tiny else 8, "limit_s": min(20.0, left_s), "details": True}
+        _row(write, model, workload, cuts, dense, **settings)
         del dense, cuts
         gc.collect()
         if name != "cpu":

@@ -55,7 +55,7 @@ def calibrated(case: Case, study: Study, run: Callable[[JobSource], None], say: 
             write_atomic(own, found.model_dump_json(indent=1))
             return found
     rungs = Rungs.of(recipe, case.config.trials)
-    if rungs is None or not admitted(study.facts, case.table):
+    if rungs is None or not admitted(study.facts, case.table, case.config):
         return None
     jobs = ShortTrainings(case, study, rungs, say)
     say("calibration", rungs.model_dump() | {"architecture": jobs.architecture.slug, "trained": len(jobs.trained)})

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nash_search.config import Architecture, LatencyBudget, SearchSpace
+from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace
 from nash_search.latency_table import LatencyTable
 from nash_search.search.probe import floor
 from nash_search.storage.study import StudyFacts
@@ -20,6 +20,8 @@ MARGIN = 0.02
 """How far below a budget an anchor stays, as a fraction of its latency: a certificate's half-width."""
 
 
+UNGUIDED = ("grid", "random")
+"""Samplers that know nothing of latency or quality: they have no anchors, and leave nothing out."""
 WIDTH_PAYS = 0.03
 """A narrower encoder that takes less than this off the latency is not trained: it costs quality, and a certificate
 hardly tells the two apart."""
@@ -50,15 +52,15 @@ def fits(facts: StudyFacts, table: LatencyTable, architecture: Architecture) -> 
     return facts.part(lambda percentile: table.at(percentile).share(architecture)) <= 1
 
 
-def worth_training(space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBudget]) -> SearchSpace:
+def worth_training(space: SearchSpace, table: LatencyTable, config: SearchConfig) -> SearchSpace:
     """The space, or its whole encoders alone where width is worth nothing on this device and workload.
 
-    A budget that narrowed encoders alone meet keeps them.
+    A budget that narrowed encoders alone meet keeps them, and so does a sampler that takes the space as it is.
     """
-    if table.width_worth is None or table.width_worth >= WIDTH_PAYS:
+    if table.width_worth is None or table.width_worth >= WIDTH_PAYS or config.sampler in UNGUIDED:
         return space
     found = space.model_copy(update={"encoder_sparsity_pct": (0, 0, space.encoder_sparsity_pct[2])})
-    for budget in budgets:
+    for budget in config.budgets:
         seen = table.at(budget.percentile)
         limit = budget.share_of(seen.dense_ms)
         if floor(seen, found.architectures())[1] > limit >= floor(seen, space.architectures())[1]:
@@ -66,9 +68,9 @@ def worth_training(space: SearchSpace, table: LatencyTable, budgets: Sequence[La
     return found
 
 
-def proposed(facts: StudyFacts, table: LatencyTable, budgets: Sequence[LatencyBudget] = ()) -> list[Architecture]:
+def proposed(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> list[Architecture]:
     """What may be trained: all that fits and is worth it."""
-    space = worth_training(facts.space, table, budgets)
+    space = worth_training(facts.space, table, config)
     return [a for a in space.architectures() if fits(facts, table, a)]
 
 

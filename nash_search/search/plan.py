@@ -267,7 +267,7 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
         ),
         certifies=margins.planned(config, table, case.effect),
         width_worth_pct=None if table.width_worth is None else 100 * table.width_worth,
-        whole_encoders=feasibility.worth_training(facts.space, table, config.budgets) != facts.space,
+        whole_encoders=feasibility.worth_training(facts.space, table, config) != facts.space,
         fastest=fastest.slug,
         engines=told_engines(case),
         trials=config.trials,

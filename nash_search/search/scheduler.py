@@ -60,10 +60,10 @@ class Scheduler:
         self.candidates = Candidates(study, config.budgets)
         self.workers, self.listeners = workers, listeners
         facts = study.facts
-        self.feasible = feasibility.proposed(facts, table, config.budgets)
-        space = feasibility.worth_training(facts.space, table, config.budgets)
+        space = feasibility.worth_training(facts.space, table, config)
+        self.feasible = feasibility.proposed(facts, table, config)
         corners = feasibility.anchors(space, table, config.budgets, config.trials)
-        wanted = corners if config.sampler not in ("grid", "random") else []
+        wanted = corners if config.sampler not in feasibility.UNGUIDED else []
         known = [a for a in extra_anchors if a in self.feasible]  # a fork's space may hold less than its parent's
         self.anchors = list(dict.fromkeys([*known, *wanted]))
         self.why_done = ""

@@ -162,7 +162,7 @@ class ShortTrainings:
 
     def __init__(self, case: Case, study: Study, rungs: Rungs, say: Say) -> None:
         self.config, self.workload, self.workers = case.config, case.workload, case.workers
-        self.architecture = middle(study.facts, case.table)
+        self.architecture = middle(study.facts, case.table, case.config)
         self.direction: Direction = study.facts.direction
         self._dense_ms = study.facts.dense_ms
         self._case, self._rungs, self._say, self._question = case, rungs, say, study.facts.question_digest
@@ -294,13 +294,13 @@ class ShortTrainings:
         )
 
 
-def admitted(facts: StudyFacts, table: LatencyTable) -> list[Architecture]:
+def admitted(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> list[Architecture]:
     """Architectures that may be trained, the fastest first; the dense model is none."""
-    able = [a for a in feasibility.proposed(facts, table) if a != facts.baseline]
+    able = [a for a in feasibility.proposed(facts, table, config) if a != facts.baseline]
     return sorted(able, key=table.share)
 
 
-def middle(facts: StudyFacts, table: LatencyTable) -> Architecture:
+def middle(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> Architecture:
     """The middle one of them."""
-    able = admitted(facts, table)
+    able = admitted(facts, table, config)
     return able[len(able) // 2]

@@ -76,9 +76,10 @@ def trial_cost(case: Case, records: Sequence[TrialRecord]) -> TrialCost | None:
         case: what is known.
         records: the study's trials so far; where there are any, they are believed.
     """
-    if not short_trainings.admitted(case.facts, case.table):
+    if not short_trainings.admitted(case.facts, case.table, case.config):
         return None
-    threads, middle = cost.train_threads(case.workers), short_trainings.middle(case.facts, case.table)
+    threads = cost.train_threads(case.workers)
+    middle = short_trainings.middle(case.facts, case.table, case.config)
     try:
         one = case.evaluator.trial_cost(case.config, middle, threads, COST_LIMIT_S)
     except Exception as error:  # whatever training may fail of: the trial will say so, the plan does without
@@ -103,7 +104,7 @@ def estimate(
         return {}
     baseline = case.facts.baseline
     done = sum(r.status in ("complete", "stopped") and r.architecture != baseline for r in records)
-    trials = max(0, min(config.trials, len(short_trainings.admitted(case.facts, case.table))) - done)
+    trials = max(0, min(config.trials, len(short_trainings.admitted(case.facts, case.table, case.config))) - done)
     devices = 1 if config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
     known: dict[str, Any] = {"dense_ms": case.table.call_ms, "load_s": load_s, "devices": devices}
     before_s = calibration.most_s(case, config, one.train_s)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from experiments import gpu_study
+from experiments.gpu import __main__ as gpu_parts
+from experiments.gpu import wheels
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,3 +43,15 @@ def test_a_part_that_did_not_end_whole_is_run_again(tmp_path):
     assert not gpu_study.done(tmp_path, "machine") and not gpu_study.done(tmp_path, "search")
     (tmp_path / "machine.jsonl").write_text('{"what": "imports"}\n{"what": "machine", "whole": true}\n')
     assert gpu_study.done(tmp_path, "machine")
+
+
+def test_wheels_are_asked_for_in_the_versions_of_the_constraints():
+    constraints = "Mako==1.3.10\npydantic-core==2.41.5\npydantic==2.12.5\nrouge-score==0.1.2\n"
+    asked = [wheels.pinned(name, constraints) for name in ("Mako", "pydantic_core", "pydantic", "rouge_score", "nltk")]
+    assert asked == ["Mako==1.3.10", "pydantic-core==2.41.5", "pydantic==2.12.5", "rouge-score==0.1.2", "nltk"]
+
+
+@pytest.mark.parametrize("run", ["B", "C"])
+def test_every_part_of_a_run_has_a_limit_and_a_process(run):
+    seconds, parts = gpu_study.RUNS[run]
+    assert set(parts) <= set(gpu_parts.PARTS) and all(gpu_study.LIMIT_S[part] for part in parts) and seconds <= 480

@@ -1,0 +1,61 @@
+"""Wheels that a GPU image without network lacks, gathered where there is one.
+
+    make gpu-wheels        then, there, in the repository's folder:
+    python3 -m pip install --no-index --no-deps --target site build/wheels/*.whl
+    PYTHONPATH=site python3 -m experiments gpu-study
+
+The image is taken to have Python 3.12, torch, transformers, numpy, pandas, scipy, pyarrow and sacrebleu. Ray (79 MB) is
+left out, for the study searches with `--serial`, and so is the Optuna dashboard. Versions are constraints.txt's.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LIMIT_BYTES = 30 * 10**6
+NAMES = (
+    "alembic annotated-doc annotated-types click colorlog datasets defusedxml dill evaluate filelock jiwer Mako "
+    "markdown-it-py mdurl multiprocess nltk nvidia-ml-py optuna plotly pydantic pydantic_core Pygments RapidFuzz rich "
+    "shellingham SQLAlchemy typer typing_extensions typing-inspection"
+).split()
+BUILT = ("rouge_score",)
+"""Published as source alone."""
+PLATFORM = [
+    *("--only-binary=:all:", "--implementation", "cp"),
+    *(part for kind in ("_2_28", "_2_27", "_2_17", "2014") for part in ("--platform", f"manylinux{kind}_x86_64")),
+]
+
+
+def pinned(name: str, constraints: str) -> str:
+    """The requirement as constraints.txt has it; the name alone where it has none."""
+    known = re.escape(name).replace("_", "[-_]").replace(r"\-", "[-_]")
+    found = re.search(rf"^{known}==\S+", constraints, re.MULTILINE | re.IGNORECASE)
+    return found.group(0) if found else name
+
+
+def main(folder: Path, python: str = "3.12") -> int:
+    """Exit code 1 where they are more than the limit; `python` is the version that will import them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    constraints = Path("constraints.txt").read_text("utf-8")
+    pip = [sys.executable, "-m", "pip"]
+    wanted = [pinned(name, constraints) for name in NAMES]
+    subprocess.run(
+        [*pip, "download", "--quiet", "--no-deps", *PLATFORM, "--python-version", python, "-d", folder, *wanted],
+        check=True,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        built = [pinned(name, constraints) for name in BUILT]
+        subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, *built], cwd=scratch, check=True)
+    size = sum(wheel.stat().st_size for wheel in folder.glob("*.whl"))
+    print(
+        f"{len(list(folder.glob('*.whl')))} wheels, {size / 1e6:.1f} of at most {LIMIT_BYTES / 1e6:.0f} MB, in {folder}"
+    )
+    return 0 if size <= LIMIT_BYTES else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve(), *sys.argv[2:3]))
