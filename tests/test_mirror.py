@@ -21,7 +21,7 @@ THROUGH_OTHERS = {
     "latency.runtimes.conversion": "latency/runtimes/test_ctranslate2",
     "search.callbacks": "search/test_run",
     # the evaluator's `probe`, in a file of its own
-    "trial.probing": "trial/test_nash_evaluator",
+    "trial.probing": "latency/test_cache",
     # what a picture is made of is seen on the picture
     "report.canvas": "report/test_picture",
     "report.labels": "report/test_picture",
