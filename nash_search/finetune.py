@@ -95,6 +95,10 @@ def scratch_model(recipe: TeacherRecipe, tokenizer: Any) -> Any:
         config = AutoConfig.for_model(model_type, **fields)
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"teacher.model must be a transformers config, but got {model_type}: {error}") from error
+    if type(config).sub_configs:  # T5Gemma: the vocabulary and its tokens stand in configs of its sides
+        rule = "teacher.model must be of a family whose sizes stand in one config"
+        fix = "make a folder of it with transformers and your tokenizer, and give that with --model"
+        raise InvalidInput(f"{rule}, but got {model_type}", fix=fix)
     _set_dropout(config, recipe.dropout)
     torch.manual_seed(recipe.seed)
     return AutoModelForSeq2SeqLM.from_config(config)

@@ -13,6 +13,7 @@ from nash_search.config import TaskConfig, TeacherRecipe
 from nash_search.errors import InvalidInput
 from nash_search.finetune import finetune, scratch_model
 from nash_search.tasks import load_task
+from nash_search.tasks.scratch_tokenizer import train_tokenizer
 from nash_search.tasks.task import Task
 
 TINY = {
@@ -185,3 +186,10 @@ def test_a_checkpoint_in_half_precision_is_trained_in_whole(tmp_path: Path) -> N
     small = TaskConfig(train_examples=96, validation_examples=16)
     _, model, _ = starting_point(SearchConfig(task=small, model=str(half)))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("model_type", ["t5gemma", "t5gemma2"])
+def test_a_family_of_two_configs_is_not_begun_from_scratch_by_a_vocabulary_that_is_not_the_tokenizer_s(model_type):
+    tokenizer = train_tokenizer({"kind": "bpe", "vocabulary": 64}, ["red green", "blue dog"])
+    with pytest.raises(InvalidInput, match=f"whose sizes stand in one config, but got {model_type}"):
+        scratch_model(TeacherRecipe(model={"model_type": model_type}), tokenizer)

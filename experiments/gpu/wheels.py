@@ -5,7 +5,7 @@
     PYTHONPATH=site python3 -m experiments gpu-study
 
 The image is taken to have Python 3.12, torch, transformers, numpy, pandas, scipy, pyarrow and sacrebleu. Ray (79 MB) is
-left out, for the study searches with `--serial`, and so is the Optuna dashboard. Versions are constraints.txt's.
+left out, for the study searches with `--serial`. Versions are constraints.txt's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-LIMIT_BYTES = 30 * 10**6
+MIB = 2**20
+LIMIT_BYTES = 30 * MIB
 NAMES = (
-    "alembic annotated-doc annotated-types click colorlog datasets defusedxml dill evaluate filelock jiwer Mako "
-    "markdown-it-py mdurl multiprocess nltk nvidia-ml-py optuna plotly pydantic pydantic_core Pygments RapidFuzz rich "
-    "shellingham SQLAlchemy typer typing_extensions typing-inspection"
+    "alembic annotated-doc annotated-types bottle click colorlog datasets defusedxml dill evaluate filelock jiwer Mako "
+    "markdown-it-py mdurl multiprocess nltk nvidia-ml-py optuna optuna-dashboard plotly pydantic pydantic_core "
+    "Pygments RapidFuzz rich shellingham SQLAlchemy typer typing_extensions typing-inspection"
 ).split()
 BUILT = ("rouge_score",)
 """Published as source alone."""
@@ -50,10 +51,9 @@ def main(folder: Path, python: str = "3.12") -> int:
     with tempfile.TemporaryDirectory() as scratch:
         built = [pinned(name, constraints) for name in BUILT]
         subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, *built], cwd=scratch, check=True)
-    size = sum(wheel.stat().st_size for wheel in folder.glob("*.whl"))
-    print(
-        f"{len(list(folder.glob('*.whl')))} wheels, {size / 1e6:.1f} of at most {LIMIT_BYTES / 1e6:.0f} MB, in {folder}"
-    )
+    wheels = list(folder.glob("*.whl"))
+    size = sum(wheel.stat().st_size for wheel in wheels)
+    print(f"{len(wheels)} wheels, {size / MIB:.1f} of at most {LIMIT_BYTES / MIB:.0f} MiB, in {folder}")
     return 0 if size <= LIMIT_BYTES else 1
 
 
