@@ -34,6 +34,8 @@ def test_every_part_of_the_gpu_study_runs_on_a_cpu(tmp_path):
     assert {row["what"].split()[0] for row in eager} >= {"g2p", "t5-base", "bart-large"}
     with tarfile.open(tmp_path / "search.tgz") as tar:
         assert "gpu/certification.json" in tar.getnames()
+    more = study(tmp_path / "b", "--run", "B", "--parts", "batches")
+    assert more.returncode == 0 and "ERROR" not in more.stdout and "TensorRT-LLM's 280 ms" in more.stdout
     again = study(tmp_path)
     assert "== parts: ;" in again.stdout and "ceilings" not in again.stderr, "what is done stays done"
 
