@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,8 +30,10 @@ PHONEMES = (
 ).split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _LINE = re.compile(r"^([a-z]+)(?:\(\d+\))? ([A-Z0-9 ]+)$")
+_STRESS = str.maketrans("", "", "0123456789")
 
 
+@cache  # a process asks for two or three splits
 def dictionary() -> Words:
     """Every word made of letters only, with its distinct stress-free pronunciations."""
     packed = resources.files("nash_search.tasks").joinpath("cmudict.dict.gz").read_bytes()
@@ -39,7 +42,7 @@ def dictionary() -> Words:
         match = _LINE.match(line.partition("#")[0].strip())
         if match is None:
             continue
-        spoken = re.sub(r"\d", "", match[2])
+        spoken = match[2].translate(_STRESS)
         spoken_before = words.setdefault(match[1], [])
         if spoken not in spoken_before:
             spoken_before.append(spoken)
@@ -82,9 +85,18 @@ def teacher_folder() -> Path:
     return Path(str(resources.files("nash_search.tasks").joinpath("g2p_teacher")))
 
 
-def examples_of(split: Split, tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """One split, encoded; in train a word with k pronunciations is k examples."""
-    from nash_search.tasks.task import Examples, encode
+def examples_of(
+    split: Split, tokenizer: PreTrainedTokenizerBase, count: int | None = None, *, shuffled: bool = True
+) -> Examples:
+    """One split, encoded; in train a word with k pronunciations is k examples.
+
+    Args:
+        split: which.
+        tokenizer: encodes both sides.
+        count: take the first so many (None: all).
+        shuffled: in the order of a hash of the spelling, so that the first are a fair sample; else the dictionary's.
+    """
+    from nash_search.tasks.task import Examples, encode, hash_order
 
     words = words_of(split)
     if split == "train":
@@ -95,6 +107,9 @@ def examples_of(split: Split, tokenizer: PreTrainedTokenizerBase) -> Examples:
         ]
     else:
         pairs = list(words.items())
+    if shuffled:
+        pairs = [pairs[i] for i in hash_order([word for word, _ in pairs])]
+    pairs = pairs[:count]
     sources = [word for word, _ in pairs]
     return Examples(
         sources=sources,

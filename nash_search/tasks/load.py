@@ -117,22 +117,20 @@ def _g2p(config: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, generati
     from nash_search.tasks import g2p
 
     tokens = tokenizer or g2p.build_tokenizer()
-    train = g2p.examples_of("train", tokens)
-    if config.train_examples is not None:
-        train = train.in_hash_order().first(config.train_examples)
+    train = g2p.examples_of("train", tokens, config.train_examples, shuffled=config.train_examples is not None)
     cap = config.max_output_tokens or G2P_MAX_OUTPUT_TOKENS
     return Task(
         name=config.name,
         tokenizer=tokens,
         train=train,
-        validation=g2p.examples_of("validation", tokens).in_hash_order().first(config.validation_examples),
+        validation=g2p.examples_of("validation", tokens, config.validation_examples),
         metric=metric_of(config, "per"),
         input_tokens=median_length(train.inputs),
         output_tokens=median_length(train.labels),
         max_output_tokens=cap,
         generation=scored_with(generation, cap),
         batch_size=G2P_BATCH,
-        sealed=SealedTest(read=lambda: g2p.examples_of("test", tokens).in_hash_order().first(config.test_examples)),
+        sealed=SealedTest(read=lambda: g2p.examples_of("test", tokens, config.test_examples)),
     )
 
 

@@ -84,17 +84,6 @@ class Examples:
             labels=self.labels.followed_by(more.labels),
         )
 
-    def in_hash_order(self) -> Examples:
-        """The same examples ordered by a hash of the source, so that the first n are a fair sample."""
-        order = sorted(range(len(self)), key=lambda i: hashlib.sha256(self.sources[i].encode("utf-8")).digest())
-        return replace(
-            self,
-            sources=[self.sources[i] for i in order],
-            references=[self.references[i] for i in order],
-            inputs=self.inputs.picked(order),
-            labels=self.labels.picked(order),
-        )
-
     @cached_property
     def fingerprint(self) -> str:
         """Eight hex digits of the texts: the same split gives the same number anywhere."""
@@ -224,6 +213,11 @@ class Batches:
             self._order = random.permutation(order.reshape(self.steps_per_epoch, self.batch_size))
             self._epoch = epoch
         return self._order
+
+
+def hash_order(texts: Sequence[str]) -> list[int]:
+    """Places of the texts, ordered by a hash of each; equal texts stay as they stood."""
+    return sorted(range(len(texts)), key=lambda i: hashlib.sha256(texts[i].encode("utf-8")).digest())
 
 
 def encode(

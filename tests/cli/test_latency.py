@@ -33,7 +33,8 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    config = load_config("smoke", {"budgets": ["100%"], "serial": True, "trials": 1, "finish_steps": 0, "study": "s"})
+    asked = {"budgets": ["100%"], "serial": True, "trials": 1, "finish_steps": 0, "engines": False, "study": "s"}
+    config = load_config("smoke", asked)
     return search(config, results=results).folder
 
 
