@@ -241,6 +241,11 @@ def half_width(standard_error: float) -> float:
     return NORMAL_QUANTILE * standard_error
 
 
+def propagated(*parts: tuple[float, float]) -> float:
+    """Standard error of a function of independent values, each (its derivative, its standard error): delta method."""
+    return math.hypot(*(derivative * standard_error for derivative, standard_error in parts))
+
+
 def normal_bounds(value: float, standard_error: float) -> Bounds:
     """Normal two-sided 95 % bounds of a value whose standard error is known (a bootstrap's), in its own unit."""
     return value - half_width(standard_error), value + half_width(standard_error)

@@ -78,11 +78,11 @@ def foretold(
     ahead = [math.log(steps / long.steps) for steps in (begin, times * begin)]
     left = [missing[1] * math.exp(-power * nats) for nats in ahead]
     gain = left[0] - left[1]
-    # by the qualities' own errors (delta method); the power's derivative by what is missing is ±1 / (missing * apart)
+    # derivatives by the two qualities; the power's by what is missing is ±1 / (missing * apart)
     by_power = left[1] * ahead[1] - left[0] * ahead[0]
     by_short = by_power / (missing[0] * apart)
     by_long = gain / missing[1] - by_power / (missing[1] * apart)
-    sampled = math.hypot(by_short * short.standard_error, by_long * long.standard_error)
-    half = intervals.half_width(math.hypot(sampled, MODEL_ERROR * gain))
+    parts = (by_short, short.standard_error), (by_long, long.standard_error), (gain, MODEL_ERROR)
+    half = intervals.half_width(intervals.propagated(*parts))
     ends = {"low": max(0.0, gain - half), "high": gain + half}
     return Forecast(begin=begin, end=times * begin, gain=gain, dense=dense, **ends)

@@ -163,3 +163,4 @@ def test_half_widths_and_chance_differences_are_the_normal_ones():
     assert intervals.half_width(1) == pytest.approx(stats.norm.ppf(0.975), abs=1e-4)
     assert intervals.normal_bounds(10, 2) == pytest.approx((10 - 3.92, 10 + 3.92))
     assert intervals.chance_difference(3, 4) == 10
+    assert intervals.propagated((2, 1.5), (-1, 4)) == 5  # of 2 a - b, whose errors are 1.5 and 4

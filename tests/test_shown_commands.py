@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 import pytest
 from packaging.requirements import Requirement
 
-from experiments.__main__ import main as experiment
 from nash_search.cli import app, main
 from nash_search.cli.search import storage
 from nash_search.config_loader import load_config
@@ -142,10 +141,11 @@ def typed(words: list[str], patch: pytest.MonkeyPatch, error: Any) -> None:
         of_make(words, patch, error)
     elif program.endswith("nash-search"):
         of_nash_search(given, error)
-    elif words[1:3] == ["-m", "experiments"]:
-        patch.setattr("sys.argv", ["experiments", *(word.replace("FOLDER", "data") for word in words[3:])])
+    elif words[1] == "-m" and words[2].split(".")[0] == "experiments":
+        module = "experiments.__main__" if words[2] == "experiments" else words[2]
+        patch.setattr("sys.argv", [words[2], *(word.replace("FOLDER", "data") for word in words[3:])])
         with pytest.raises(Work):
-            code = experiment()
+            code = import_module(module).main()
             raise AssertionError(f"{shlex.join(words)}: {code}: {error()}")
     elif program == "pip":  # of a package that is not on any index yet: its extras are looked up
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -10,6 +10,7 @@ left out, for the study searches with `--serial`. Versions are constraints.txt's
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -38,14 +39,19 @@ def pinned(name: str, constraints: str) -> str:
     return found.group(0) if found else name
 
 
-def main(folder: Path, python: str = "3.12") -> int:
-    """Exit code 1 where they are more than the limit; `python` is the version that will import them."""
+def main() -> int:
+    """Exit code 1 where they are more than the limit."""
+    parser = argparse.ArgumentParser(prog="python3 -m experiments.gpu.wheels")
+    parser.add_argument("folder", type=Path, help="where they go")
+    parser.add_argument("--python", default="3.12", help="version that will import them (default: %(default)s)")
+    asked = parser.parse_args()
+    folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     constraints = Path("constraints.txt").read_text("utf-8")
     pip = [sys.executable, "-m", "pip"]
     wanted = [pinned(name, constraints) for name in NAMES]
     subprocess.run(
-        [*pip, "download", "--quiet", "--no-deps", *PLATFORM, "--python-version", python, "-d", folder, *wanted],
+        [*pip, "download", "--quiet", "--no-deps", *PLATFORM, "--python-version", asked.python, "-d", folder, *wanted],
         check=True,
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -58,4 +64,4 @@ def main(folder: Path, python: str = "3.12") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve(), *sys.argv[2:3]))
+    sys.exit(main())

@@ -54,7 +54,7 @@ def test_other_data_protocols_and_devices_are_another_question_too(rehearse, mon
         patched.setattr(SyntheticEvaluator, "workload", lambda self: call)
         with pytest.raises(InvalidInput, match="workload.batch_size: 64 -> 3"):
             rehearse(trials=2)
-    elsewhere = {"device": "rehearsal", "torch": "9.9", "hash": "elsewhere"}
+    elsewhere = SyntheticEvaluator(SearchConfig()).fingerprint() | {"torch": "9.9", "hash": "elsewhere"}
     monkeypatch.setattr(SyntheticEvaluator, "fingerprint", lambda self: elsewhere)
     with pytest.raises(InvalidInput, match='got device.torch: null -> "9.9"'):
         rehearse(trials=2)
