@@ -51,7 +51,7 @@ dashboard: .venv/installed  ## the newest study in the Optuna dashboard, on loop
 clean:  ## remove the environment and build leftovers (results stay)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-gpu-wheels:  ## what a GPU image without network lacks, as wheels in build/wheels (30 MB at most, without Ray)
+gpu-wheels:  ## what a GPU image without network lacks, as wheels in build/wheels (30 MB at most, without Ray and CTranslate2)
 	$(PYTHON) -m experiments.gpu.wheels build/wheels
 
 gpu-study: .venv/installed-engines  ## all of it on a GPU, 8 minutes: RUN=A; a rehearsal without one: DEVICE=cpu TINY=1

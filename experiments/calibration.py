@@ -81,7 +81,7 @@ def calibrated(
         )
         scratch = OUT.parent / f".{kept.stem}"  # no study before it may lend it what it found
         shutil.rmtree(scratch, ignore_errors=True)
-        chosen = patch.object(short_trainings, "middle", lambda facts, table: space)
+        chosen = patch.object(short_trainings, "middle", lambda *of: space)
         with chosen, suppress(Found):
             search(config, results=scratch, listeners=[Stop()])
         shutil.copyfile(scratch / "calibration" / FILE, kept)

@@ -5,6 +5,7 @@ replace        the same without the wait for the disk: for what can be drawn aga
 staged_file, staged_folder   the same two ways for whoever writes by path: it takes the name when it is whole
 take_place     the last step of all of these, for what is staged and finished in two places: nobody else renames
 ask_free       ENOSPC before the work instead of in the middle of it
+cache_folder   what can be made again at any time
 csv_cell       a cell that no spreadsheet runs as a formula
 sqlite_url     the storage URL of an SQLite file, whatever characters its path has
 """
@@ -132,6 +133,11 @@ def ask_free(folder: Path, needed_bytes: int, who: str) -> None:
     if free_bytes < needed_bytes:
         what = f"{who} must find {needed_bytes / 2**20:,.0f} MiB of free disk, but got {free_bytes / 2**20:,.0f} MiB"
         raise OSError(errno.ENOSPC, what)
+
+
+def cache_folder() -> Path:
+    """Where what is made of data once for every study lies (features, token ids); not there before something is."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nash-search"
 
 
 def csv_cell(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A small JSON file as one mapping, or one line that says what is wrong with it."""
+"""A small JSON file as one mapping: a user's, or one line that says what is wrong with it; our own, or none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from nash_search.plain_yaml import place
 
 MAX_BYTES = 64 << 20
 """Largest file that is read."""
+
+
+def kept_object(file: Path) -> dict[str, Any] | None:
+    """What we wrote there ourselves; None where it is not there or was cut short, for it can be made again."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -169,10 +169,11 @@ class DenseRow(Told):
     validation_standard_error: float | None = None
     parameters: int | None = None
 
-    @property
-    def on_validation(self) -> float | None:
-        """Its quality there, where it is known."""
-        return self.quality if self.quality_split == "validation" else self.validation_quality
+    def quality_on(self, split: str) -> tuple[float | None, float | None]:
+        """Its quality on a split and the standard error, as far as they are known; splits are never mixed."""
+        if self.quality_split == split and self.quality is not None:
+            return self.quality, self.quality_standard_error
+        return (self.validation_quality, self.validation_standard_error) if split == "validation" else (None, None)
 
 
 class OverSeeds(Told):

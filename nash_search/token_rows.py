@@ -41,7 +41,7 @@ class TokenRows(Sequence[list[int]]):
         """The rows of each part, one part after the other."""
         lengths = [part.lengths for part in parts]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]))])
-        return cls(np.concatenate([np.empty(0, np.int32), *(part._ids for part in parts)]), starts)
+        return cls(np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)]), starts)
 
     @property
     def lengths(self) -> Int64:
@@ -54,7 +54,7 @@ class TokenRows(Sequence[list[int]]):
         return self._flat.nbytes + self._starts.nbytes
 
     @property
-    def _ids(self) -> Int32:
+    def ids(self) -> Int32:
         """All tokens of these rows: a slice shares its array with the rows it was taken from."""
         return self._flat[self._starts[0] : self._starts[-1]]
 
@@ -80,13 +80,13 @@ class TokenRows(Sequence[list[int]]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TokenRows):
-            return np.array_equal(self.lengths, other.lengths) and np.array_equal(self._ids, other._ids)
+            return np.array_equal(self.lengths, other.lengths) and np.array_equal(self.ids, other.ids)
         return isinstance(other, list) and list(self) == other
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"TokenRows({len(self)} rows, {len(self._ids)} tokens)"
+        return f"TokenRows({len(self)} rows, {len(self.ids)} tokens)"
 
     def picked(self, order: Sequence[int]) -> TokenRows:
         """These rows in another order, or some of them."""

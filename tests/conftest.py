@@ -7,9 +7,14 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from nash_search import files
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# not the user's own: tests leave nothing there; matplotlib's list of fonts takes seconds to make and stays his
+os.environ.setdefault("MPLCONFIGDIR", str(files.cache_folder().parent / "matplotlib"))
+os.environ["XDG_CACHE_HOME"] = f"{tempfile.gettempdir()}/nash-search-test-cache-{os.getuid()}"
 # not the user's own: a test must neither wait for his searches nor hold them up; both test processes share it
 os.environ.setdefault("NASH_SEARCH_LOCKS", f"{tempfile.gettempdir()}/nash-search-test-locks-{os.getuid()}")
 

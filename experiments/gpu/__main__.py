@@ -8,10 +8,20 @@ import os
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-PARTS = ("machine", "clock", "eager", "batches", "training", "compile", "ctranslate2")
+PARTS = {
+    "machine": "machine.run",
+    "clock": "clock.run",
+    "eager": "table.eager",
+    "batches": "table.batches",
+    "training": "training.run",
+    "compile": "table.compiled",
+    "ctranslate2": "table.ctranslate2",
+}
+"""Part -> module and function; only that module is imported, for run C brings no package that the others need."""
 
 
 class Lines:
@@ -40,8 +50,8 @@ def main() -> int:
 
     import transformers
 
-    from experiments.gpu import clock, machine, table, training
-
+    module, _, function = PARTS[asked.part].partition(".")
+    run = getattr(import_module(f"experiments.gpu.{module}"), function)
     transformers.logging.set_verbosity_error()
     imported_s = time.monotonic() - began
     asked.ready.touch()
@@ -51,15 +61,6 @@ def main() -> int:
     began = time.monotonic()
     write = Lines(asked.out / f"{asked.part}.jsonl", began)
     write(what="imports", imported_s=imported_s)
-    run = {
-        "machine": machine.run,
-        "clock": clock.run,
-        "eager": table.eager,
-        "batches": table.batches,
-        "training": training.run,
-        "compile": table.compiled,
-        "ctranslate2": table.ctranslate2,
-    }[asked.part]
     try:
         run(asked.device, asked.tiny, write, began + float(line))
     except BaseException:

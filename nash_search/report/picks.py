@@ -225,11 +225,11 @@ def _more(chosen: Point, points: Sequence[Point], direction: Direction) -> str:
 
 def _spend(answer: BudgetAnswer, points: Sequence[Point], study: Study) -> str:
     """Are twice the steps worth more, or more trials? By the answer's two lengths, and by what its trials brought."""
-    dense = study.summary.dense.on_validation if study.summary.dense is not None else None
+    dense, _ = study.summary.dense.quality_on("validation") if study.summary.dense is not None else (None, None)
     longer = answer.point.twice(dense) if answer.point is not None and dense is not None else None
     if longer is None or dense is None:
         return ""
-    words = twice_words(f"its {longer.begin:,.0f} steps", longer).removeprefix("; ")
+    words = twice_words(f"its {longer.begin:,.0f} steps", longer)
     later = brought_by_later(points, answer.budget, study.direction)
     if later is None:
         return words
@@ -247,9 +247,7 @@ def brought_by_later(points: Sequence[Point], budget: LatencyBudget, direction: 
     """
     records = [p.searched or p.record for p in points if not p.dense]
     told = [r for r in records if r.created and r.quality is not None and r.latency is not None]
-    trained = sorted(
-        told, key=lambda r: r.number
-    )  # a committed study comes without its trials: nothing is told of them
+    trained = sorted(told, key=lambda r: r.number)  # none of a committed study, which comes without its trials
     if len(trained) < 4:
         return None
     half = trained[len(trained) // 2].number

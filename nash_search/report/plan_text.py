@@ -159,7 +159,8 @@ def _fitted_words(fitted: FittedLength) -> str:
 def _calibration_words(planned: PlannedCalibration) -> str:
     """How the recipe will be found, and what that may take."""
     if planned.known:
-        return "learning rates and labels as found before" + twice_words("a trial's steps", planned.twice)
+        told = "learning rates and labels as found before", twice_words("a trial's steps", planned.twice)
+        return "; ".join(filter(None, told))
     if planned.steps is None:
         return "too few trials for a calibration: rates and labels as the recipe says (give more trials)"
     short, long = planned.steps

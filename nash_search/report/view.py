@@ -222,16 +222,12 @@ def _device(summary: Summary, latency: Latency | None) -> str:
 
 
 def _dense(found: DenseRow, records: Sequence[TrialRecord], split: str) -> Dense | None:
-    """The dense row; its quality on the trials' split, or none (splits are never mixed)."""
+    """The dense row; its quality on the trials' split, or none."""
     latency = next((r.latency for r in records if r.latency is not None), None)
     ms = found.latency_ms or (latency.dense_ms if latency else None)
     if ms is None:
         return None
-    quality, error = None, None
-    if found.quality_split == split and found.quality is not None:
-        quality, error = found.quality, found.quality_standard_error
-    elif split == "validation":
-        quality, error = found.validation_quality, found.validation_standard_error
+    quality, error = found.quality_on(split)
     low, high = normal_bounds(quality, error) if quality is not None and error is not None else (None, None)
     return Dense(
         ms=ms,

@@ -256,7 +256,8 @@ def recipe_words(found: Calibration) -> str:
     """What a calibration decided, from what."""
     words, longer = f"trials train {setting_words(found.chosen)}", twice_words("a trial's steps", found.twice)
     if found.remembered:
-        return f"{words}, as found before for this model, data and number of steps{longer}"
+        told = f"{words}, as found before for this model, data and number of steps", longer
+        return "; ".join(filter(None, told))
     if len(found.trainings) == 1:
         taken, limit = format_duration(found.seconds), format_duration(found.limit_s)
         return (
@@ -265,15 +266,15 @@ def recipe_words(found: Calibration) -> str:
     words += f": the best of {len(found.trainings)} short trainings, {format_duration(found.seconds)}"
     if found.by == "loss":
         words += f", by their loss, for {escape.plain(found.metric, 30)} was the same for all"
-    return words + longer
+    return "; ".join(filter(None, (words, longer)))
 
 
 def twice_words(what: str, found: Forecast | None) -> str:
-    """`; twice a trial's steps would bring about 0.75 (0.31 to 1.20) more`; nothing where it is not known."""
+    """`twice a trial's steps would bring about 0.75 (0.31 to 1.20) more`; nothing where it is not known."""
     if found is None:
         return ""
     gain, low, high = (format_quality(value, found.dense) for value in (found.gain, found.low, found.high))
-    return f"; twice {what} would bring about {gain} ({low} to {high}) more"
+    return f"twice {what} would bring about {gain} ({low} to {high}) more"
 
 
 def fidelity_words(detail: Mapping[str, Any]) -> str:

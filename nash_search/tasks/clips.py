@@ -6,14 +6,13 @@ Decoded by soundfile (WAV, FLAC, OGG, MP3, …), resampled by soxr; both come wi
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nash_search.errors import InvalidInput, shown
-from nash_search.files import replace
+from nash_search.files import cache_folder, replace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,11 +124,6 @@ class Clips:
 
             sound_T = soxr.resample(sound_T, rate, self.rate)[: int(self.seconds * self.rate)]
         return sound_T.astype(np.float32), int(rate), sound_TC.shape[1]
-
-
-def cache_folder() -> Path:
-    """Where what is made of recordings lies; not there before something is."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nash-search"
 
 
 def _soundfile() -> Any:

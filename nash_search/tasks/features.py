@@ -21,9 +21,9 @@ from filelock import FileLock
 from nash_search.config import Frozen, digest
 from nash_search.encoder_rows import FeatureRows
 from nash_search.errors import InvalidInput
-from nash_search.files import ask_free, staged_file, write_atomic
+from nash_search.files import ask_free, cache_folder, staged_file, write_atomic
 from nash_search.plain_yaml import place
-from nash_search.tasks.clips import Clips, cache_folder
+from nash_search.tasks.clips import Clips
 from nash_search.tasks.hearing import Hearing
 
 VERSION = 1

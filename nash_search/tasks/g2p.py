@@ -96,7 +96,8 @@ def examples_of(
         count: take the first so many (None: all).
         shuffled: in the order of a hash of the spelling, so that the first are a fair sample; else the dictionary's.
     """
-    from nash_search.tasks.task import Examples, encode, hash_order
+    from nash_search.tasks.kept_tokens import encode_once
+    from nash_search.tasks.task import Examples, hash_order
 
     words = words_of(split)
     if split == "train":
@@ -114,6 +115,6 @@ def examples_of(
     return Examples(
         sources=sources,
         references=[spoken for _, spoken in pairs],
-        inputs=encode(tokenizer, sources, None),
-        labels=encode(tokenizer, [spoken[0] for _, spoken in pairs], None),
+        inputs=encode_once(tokenizer, sources, None),
+        labels=encode_once(tokenizer, [spoken[0] for _, spoken in pairs], None),
     )

@@ -17,6 +17,7 @@ from nash_search.tasks import models, speech
 from nash_search.tasks.data import Split, Texts, read_texts
 from nash_search.tasks.example_counts import TaskMetric
 from nash_search.tasks.hearing import Hearing, hearing_of
+from nash_search.tasks.kept_tokens import encode_once
 from nash_search.tasks.metrics import METRICS
 from nash_search.tasks.task import Examples, SealedTest, Task, encode, length_cap, median_length, scored_with
 
@@ -156,8 +157,8 @@ def _own(
         return Examples(
             sources=with_prefix,
             references=split.references,
-            inputs=encode(tokenizer, with_prefix, inputs),
-            labels=encode(tokenizer, first_targets, outputs, as_target=True),
+            inputs=encode_once(tokenizer, with_prefix, inputs),
+            labels=encode_once(tokenizer, first_targets, outputs, as_target=True),
         )
 
     train = encoded(texts.train, config.train_examples)

@@ -14,7 +14,7 @@ The test split is read through `Task.open_sealed_test` alone, which counts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -223,9 +223,17 @@ def hash_order(texts: Sequence[str]) -> list[int]:
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, as_target: bool = False
 ) -> TokenRows:
-    """Token ids, special tokens included, truncated to `max_tokens`; a few texts at a time, for memory."""
-    chunks = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
-    return TokenRows.joined([TokenRows.of(_encoded(tokenizer, list(c), max_tokens, as_target)) for c in chunks])
+    """Token ids, special tokens included, truncated to `max_tokens`."""
+    return TokenRows.joined(list(encoded_in_parts(tokenizer, texts, max_tokens, as_target=as_target)))
+
+
+def encoded_in_parts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, as_target: bool
+) -> Iterator[TokenRows]:
+    """As `encode`, a few texts at a time, for memory."""
+    for start in range(0, len(texts), AT_ONCE):
+        some = list(texts[start : start + AT_ONCE])
+        yield TokenRows.of(_encoded(tokenizer, some, max_tokens, as_target))
 
 
 def _encoded(

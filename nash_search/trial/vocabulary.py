@@ -22,6 +22,7 @@ from nash_search import pruner
 from nash_search.config import TaskConfig, digest
 from nash_search.files import write_atomic
 from nash_search.latency_record import Latency
+from nash_search.plain_json import kept_object
 from nash_search.pruner.vocabulary import named_ids
 from nash_search.records import Quality
 from nash_search.storage import artifacts
@@ -132,11 +133,7 @@ def keep_teacher(study: Path, teacher: Any, identity: Mapping[str, Any], **besid
 
 def read(study: Path) -> dict[str, Any] | None:
     """The study's report on its vocabulary; None where nothing was trimmed."""
-    try:
-        found: dict[str, Any] = json.loads((study / FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found
+    return kept_object(study / FILE)
 
 
 def _write(study: Path, found: dict[str, Any]) -> dict[str, Any]:

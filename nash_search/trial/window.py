@@ -16,6 +16,7 @@ from typing import Any
 from nash_search import pruner
 from nash_search.files import write_atomic
 from nash_search.latency_record import Latency
+from nash_search.plain_json import kept_object
 from nash_search.tasks import exported
 from nash_search.tasks.hearing import Hearing
 from nash_search.tasks.task import Task
@@ -48,8 +49,4 @@ def weigh(study: Path, hearing: Hearing, task: Task, digest: str, timed: Callabl
 
 def read(study: Path) -> dict[str, Any] | None:
     """The study's report on its window; None where that is the model's own."""
-    try:
-        found: dict[str, Any] = json.loads((study / FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found
+    return kept_object(study / FILE)
