@@ -1,8 +1,9 @@
 """Every command that a page shows goes through the parser that a reader's would, as far as its work.
 
-`pick`, `report` and `init` run to their end, on committed studies. The others stop where their work would begin (`WORK`
-says where and why): flags, choices, search spaces, data, models and studies have been read and checked by then. The
-README's own five commands are run to their end by tests/test_own_model.py, Python blocks by tests/test_readme.py.
+`pick` and `init` run to their end, on committed studies. The others stop where their work would begin: `WORK` says where,
+and which test runs that command to its end. Flags, choices, search spaces, data, models and studies have been read and
+checked by then. The README's own five commands are run to their end, one after the other, by tests/test_own_model.py,
+Python blocks by tests/test_readme.py.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from tests import speech
 from tests.pages import PAGES, ROOT, blocks, languages, shell_lines, spans
 
 WORK = {
-    "": ("nash_search.cli.search.run_search", "a search takes minutes"),
-    "probe": ("nash_search.search.probe_only.survey", "it times every shape"),
-    "measure": ("nash_search.search.remeasure.measure_folder", "it times in fresh processes"),
-    "remeasure": ("nash_search.search.remeasure.remeasure_study", "it times in fresh processes"),
-    "finetune": ("nash_search.finetune.starting_point", "it loads all of the data, then trains"),
-    "resume": ("nash_search.cli.studies.run_search", "a search takes minutes"),
-    "recover": ("nash_search.storage.recovery.rebuild", "the committed studies have no database to bring back"),
-    "report": ("nash_search.report.page.write", "it draws for seconds; tests/cli/test_studies.py waits for it"),
-    "dashboard": ("nash_search.report.dashboard.serve", "it serves until it is stopped"),
+    "": ("nash_search.cli.search.run_search", "tests/test_own_model.py"),
+    "probe": ("nash_search.search.probe_only.survey", "tests/cli/test_latency.py"),
+    "measure": ("nash_search.search.remeasure.measure_folder", "tests/cli/test_latency.py"),
+    "remeasure": ("nash_search.search.remeasure.remeasure_study", "tests/search/test_recertify.py"),
+    "finetune": ("nash_search.finetune.starting_point", "tests/test_own_model.py"),
+    "resume": ("nash_search.cli.studies.run_search", "tests/cli/test_studies.py"),
+    "recover": ("nash_search.storage.recovery.rebuild", "tests/cli/test_studies.py"),
+    "report": ("nash_search.report.page.write", "tests/cli/test_studies.py"),
+    "dashboard": ("nash_search.report.dashboard.serve", "tests/cli/test_studies.py"),
 }
-"""Command -> where its work begins, and why it is not done here."""
+"""Command -> where its work begins, which takes seconds to hours, and the test that runs the command to its end."""
 BY_CI = {"test", "test-all", "lint", "test-oldest"}
 """Targets that are this suite and what CI runs before it: their recipes are read by make, and that is all."""
 MEANT = {
@@ -193,6 +194,12 @@ def of_make(words: list[str], patch: pytest.MonkeyPatch, error: Any) -> None:
         line = shlex.split(dry.stdout.splitlines()[-1])
         if line[-2:] != ["-m", "experiments"]:  # the list of studies
             typed(line, patch, error)
+
+
+def test_a_command_that_stops_here_is_run_to_its_end_elsewhere() -> None:
+    assert set(WORK) | {"pick", "init"} == {"", *(command.name for command in app.registered_commands)} - {"search"}
+    for command, (_, test) in WORK.items():
+        assert re.search(rf'"{command}"' if command else r'"--study"', (ROOT / test).read_text()), (command, test)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
