@@ -1,9 +1,9 @@
 """Every command that a page shows goes through the parser that a reader's would, as far as its work.
 
-`pick` and `init` run to their end, on committed studies. The others stop where their work would begin: `WORK` says where,
-and which test runs that command to its end. Flags, choices, search spaces, data, models and studies have been read and
-checked by then. The README's own five commands are run to their end, one after the other, by tests/test_own_model.py,
-Python blocks by tests/test_readme.py.
+`pick` and `init` run to their end, on committed studies. The others stop where their work would begin: `WORK` says
+where, and which test runs that command to its end. Flags, choices, search spaces, data, models and studies have been
+read and checked by then. The README's own five commands are run to their end, one after the other, by
+tests/test_own_model.py, Python blocks by tests/test_readme.py.
 """
 
 from __future__ import annotations
