@@ -20,7 +20,7 @@ from nash_search.config import Architecture, PruningRecipe
 from nash_search.device import CpuDevice
 from nash_search.pruner import memory
 
-BILL = "5 minutes of one core, 14 GB"
+BILL = "11 minutes of one busy core, 14 GB"
 GIB = 2**30
 SHAPE = {
     "vocab_size": 32128, "d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_decoder_layers": 24,

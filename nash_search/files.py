@@ -5,7 +5,7 @@ replace        the same without the wait for the disk: for what can be drawn aga
 staged_file, staged_folder   the same two ways for whoever writes by path: it takes the name when it is whole
 take_place     the last step of all of these, for what is staged and finished in two places: nobody else renames
 ask_free       ENOSPC before the work instead of in the middle of it
-cache_folder   what can be made again at any time
+cache_folder   what can be made again at any time, and goes when nobody has used it for a month
 csv_cell       a cell that no spreadsheet runs as a formula
 sqlite_url     the storage URL of an SQLite file, whatever characters its path has
 """
@@ -17,14 +17,18 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 SLACK_BYTES = 64 << 20
 """Asked for beside what is needed: records, logs and the study's database and backups."""
+
+KEPT_S = 30 * 24 * 3600
+"""What nobody has used for so long leaves the cache folder."""
 
 _FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]")
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
@@ -138,6 +142,21 @@ def ask_free(folder: Path, needed_bytes: int, who: str) -> None:
 def cache_folder() -> Path:
     """Where what is made of data once for every study lies (features, token ids); not there before something is."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nash-search"
+
+
+def mark_used(*entries: Path) -> None:
+    """Note that these entries of the cache folder are wanted, whoever made them."""
+    for entry in entries:
+        with suppress(OSError):  # another user's, or a folder that is only read
+            os.utime(entry)
+
+
+def forget_unused(folder: Path) -> None:
+    """Remove the cache folder's entries that nobody has used for `KEPT_S`; a process that maps one keeps it."""
+    for entry in folder.glob("*-*"):
+        with suppress(OSError):
+            if time.time() - entry.stat().st_mtime > KEPT_S:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def csv_cell(value: Any) -> Any:

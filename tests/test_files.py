@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
 from nash_search import files
@@ -67,3 +70,17 @@ def test_what_is_whole_takes_the_place_of_what_had_the_name(tmp_path, folder):
         fill(place, text)
     files.take_place(scratch, path, durable=True)
     assert set(texts(tmp_path).values()) == {"new"} and not scratch.exists()
+
+
+def test_what_nobody_has_used_for_a_month_leaves_the_cache(tmp_path):
+    old, used, other = tmp_path / "tokens-a", tmp_path / "features-b.npy", tmp_path / "recordings"
+    old.mkdir()
+    (old / "ids").touch()
+    other.mkdir()
+    used.touch()
+    long_ago = time.time() - files.KEPT_S - 60
+    for entry in (old, used, other):
+        os.utime(entry, (long_ago, long_ago))
+    files.mark_used(used, tmp_path / "never-made")
+    files.forget_unused(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [used, other]

@@ -21,7 +21,7 @@ from filelock import FileLock
 from nash_search.config import Frozen, digest
 from nash_search.encoder_rows import FeatureRows
 from nash_search.errors import InvalidInput
-from nash_search.files import ask_free, cache_folder, staged_file, write_atomic
+from nash_search.files import ask_free, cache_folder, forget_unused, mark_used, staged_file, write_atomic
 from nash_search.plain_yaml import place
 from nash_search.tasks.clips import Clips
 from nash_search.tasks.hearing import Hearing
@@ -76,8 +76,10 @@ class Ear:
         with FileLock(folder / ".lock"):
             index = _stored(known) if features.is_file() else None
             if index is None:
+                forget_unused(folder)
                 index = self._made(names, folder, features.name)
                 write_atomic(known, index.model_dump_json())
+        mark_used(features, known)
         return FeatureRows(features, range(len(names)), self.hearing.positions), index
 
     def _made(self, names: Sequence[str], folder: Path, name: str) -> Index:

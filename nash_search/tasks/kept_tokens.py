@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from nash_search.config import digest
-from nash_search.files import ask_free, cache_folder, staged_folder
+from nash_search.files import ask_free, cache_folder, forget_unused, mark_used, staged_folder
 from nash_search.tasks.task import encode, encoded_in_parts
 from nash_search.token_rows import TokenRows
 
@@ -46,9 +46,11 @@ def encode_once(
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with FileLock(place.parent / ".lock"):
                 if not _whole(place):
+                    forget_unused(place.parent)
                     ask_free(place.parent, 4 * sum(map(len, texts)), "the token ids of a split")
                     with staged_folder(place, durable=False) as staging:
                         _write(staging, encoded_in_parts(tokenizer, texts, max_tokens, as_target=as_target))
+            mark_used(place)
             return _mapped(place)
         except OSError:
             pass

@@ -1,6 +1,7 @@
 """A large split is tokenised once on a machine: the next process maps the same ids."""
 
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -133,3 +134,15 @@ def test_workers_that_begin_together_have_one_file(tmp_path):
     assert [done.get(timeout=60) for _ in workers] == [(True, True)] * 3 and len(kept()) == 1
     for worker in workers:
         worker.join()
+
+
+def test_an_entry_that_is_used_stays_and_one_that_is_not_goes_when_another_is_made(asked):
+    tokens = g2p.build_tokenizer()
+    for most in (None, 2):
+        encode_once(tokens, TEXTS, most)
+    for name in kept():
+        os.utime(cache_folder() / name, (0, 0))
+    encode_once(tokens, TEXTS, 2)
+    rows = encode_once(tokens, TEXTS, 3)
+    assert len(kept()) == 2 and rows == task.encode(tokens, TEXTS, 3)
+    assert encode_once(tokens, TEXTS, 2) == task.encode(tokens, TEXTS, 2) and len(kept()) == 2
