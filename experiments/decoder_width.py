@@ -1,0 +1,277 @@
+"""Does the front grow if the decoder may be narrower too, by heads and FFN neurons?
+
+    shapes     depths {1, 2, 3, 6} x cuts of the decoder, untrained, next to the dense model; and how much a committed
+               study's hypervolume could grow if such a cut cost no quality
+    trainings  10 architectures: depths {1, 2, 3} x the encoder whole or 70 % narrower; depths {2, 3} again with half
+               of the decoder's heads and neurons gone, by Fisher score, before anything is trained
+    fronts     hypervolume without the narrow decoders, and with them: of the 6 trainings that were named in advance,
+               of all 10, and of those chosen on the other seeds within the 6 trainings' seconds
+
+Eager and CTranslate2, at the workloads of the committed studies. Every training takes the search space's steps
+(g2p: 250 and 350). Bill for g2p: 30 trainings of 75 s of CPU and two minutes of timing. Multi30k:
+`--config multi30k-en-de --data FOLDER --model results/multi30k-en-de/teacher`. Prints tables for results/LOG.md;
+lines and samples go to results/decoder-width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.shared import decoder_units
+from experiments.shared.drawing import forest
+from experiments.shared.trainings import Arm, Line, Setting, architecture, one, trained
+from nash_search import latency, pareto, pruner
+from nash_search.config import Architecture, Workload
+from nash_search.intervals import mean_bounds
+from nash_search.latency_record import Latency
+from nash_search.pruner.stages import Batches, Pruned, Trial
+from nash_search.pruner.state_file import StateFile
+from nash_search.pruner.training import TrainingContext
+from nash_search.recipes import PruningRecipe
+from nash_search.tasks.g2p import teacher_folder
+
+BILL = "25 minutes for g2p (30 trainings), three hours for Multi30k"
+
+OUT = Path("results/decoder-width")
+DEPTHS = (1, 2, 3, 6)
+CUTS_PCT = {
+    "neurons 50 %": (0, 50),
+    "neurons 80 %": (0, 80),
+    "heads 50 %": (50, 0),
+    "both 50 %": (50, 50),
+    "heads 50 %, neurons 80 %": (50, 80),
+    "heads 75 %": (75, 0),
+    "heads 75 %, neurons 80 %": (75, 80),
+}
+"""Of the heads of both attentions, and of the neurons. CTranslate2 refuses a decoder of one head (75 % of four)."""
+WORKLOADS = {
+    "g2p": Workload(batch_size=64, input_tokens=8, output_tokens=7),
+    "multi30k-en-de": Workload(batch_size=16, input_tokens=16, output_tokens=16),
+}
+STUDIES = {
+    ("g2p", "eager"): "g2p",
+    ("g2p", "ctranslate2"): "headline",
+    ("multi30k-en-de", "eager"): "multi30k-en-de",
+    ("multi30k-en-de", "ctranslate2"): "headline-multi30k",
+}
+ENGINES = ("eager", "ctranslate2")
+
+CUT_PCT = 50
+WHOLE, NARROW = "nash", f"nash, {CUT_PCT} % of the decoder's heads and neurons removed"
+ENCODERS_PCT = (0, 70)
+Point = tuple[int, int, str]
+"""Decoder blocks, percent off the encoder, name of the arm."""
+WITHOUT: list[Point] = [(n, s, WHOLE) for n in (1, 2, 3) for s in ENCODERS_PCT]
+ADDED: list[Point] = [(n, s, NARROW) for n in (2, 3) for s in ENCODERS_PCT]
+NAMED = [*ADDED, (2, 0, WHOLE), (3, 0, WHOLE)]
+"""Six trainings that a search with the axis might spend instead, said before any was trained."""
+
+
+class NarrowTrial(Trial):
+    """A trial whose decoder is cut as soon as its blocks are chosen; all training comes after."""
+
+    def _cut(self, student: Any) -> Any:
+        scores = decoder_units.fisher(student, self.data)
+        return decoder_units.cut(student, decoder_units.kept_by(student, scores, CUT_PCT, CUT_PCT))
+
+    def _narrow(self, student: Any, state: StateFile | None) -> tuple[Any, dict[str, Any]]:
+        return super()._narrow(self._cut(student), state)
+
+    def _tune(self, student: Any, state: StateFile | None) -> None:
+        self.tuned = student if self.sparsity else self._cut(student)
+        super()._tune(self.tuned, state)
+
+
+def run(
+    teacher: Any, architecture: Architecture, recipe: PruningRecipe, data: Batches, context: TrainingContext
+) -> Pruned:
+    """`pruner.run`, with half a decoder."""
+    trial = NarrowTrial(
+        teacher=teacher, architecture=architecture, recipe=recipe, data=data, context=context, shared=None
+    )
+    return replace(trial.run(), model=trial.tuned)
+
+
+def train_one(asked: tuple[Arm, Setting]) -> Line:
+    """An arm, by its name."""
+    return one(asked, run) if asked[0].name == NARROW else one(asked)
+
+
+class Samples:
+    """Every latency that was taken, kept in one file; what is in it is not taken again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {}
+
+    def of(self, name: str, models: Mapping[str, Any], dense: Any, workload: Workload) -> dict[str, Latency]:
+        """All models next to the dense one."""
+        if name not in self.known:
+            taken = latency.measure_many(models, dense, workload, rounds=3, pairs=15, details=False, limit_s=400)
+            self.known[name] = {key: value.model_dump(mode="json") for key, value in taken.items()}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(gzip.compress(json.dumps(self.known).encode(), mtime=0))
+        return {key: Latency.model_validate(value) for key, value in self.known[name].items()}
+
+
+def shapes(dense: Any, runtime: str) -> dict[str, Any]:
+    """Depths and cuts, untrained, by `depth cut`."""
+    found: dict[str, Any] = {}
+    for depth in DEPTHS:
+        short = pruner.shorten(dense, depth)
+        scores = decoder_units.at_random(short)
+        found[f"{depth} whole"] = short
+        for name, percents in CUTS_PCT.items():
+            if runtime == "eager" or percents[0] <= 50:
+                found[f"{depth} {name}"] = decoder_units.cut(short, decoder_units.kept_by(short, scores, *percents))
+    return found
+
+
+def bound(taken: Mapping[str, Latency], study: str) -> dict[str, tuple[float, float]]:
+    """By cut: a committed study's hypervolume, and how many percent larger it were if the cut cost no quality."""
+    reference = json.loads(Path("results", study, "summary.json").read_text("utf-8"))["reference"]
+    corner = (reference["share"], -reference["quality"])
+    with Path("results", study, "trials.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "complete"]
+    depths, shares, qualities = (
+        np.array([float(row[name]) for row in rows]) for name in ("decoder_layers", "share", "quality")
+    )
+    found = {}
+    for cut in dict.fromkeys(key.partition(" ")[2] for key in taken):
+        saved = np.interp(depths, DEPTHS, [taken[f"{n} whole"].ratio - taken[f"{n} {cut}"].ratio for n in DEPTHS])
+        found[cut] = pareto.hypervolume(pareto.losses(shares - saved, qualities), corner)
+    return {cut: (found["whole"], 100 * (value / found["whole"] - 1)) for cut, value in found.items()}
+
+
+def trained_shapes(dense: Any, lines: Mapping[Point, Line]) -> dict[str, Any]:
+    """The models as the first seed's trainings shaped their encoders, by point; decoders as many as were kept."""
+    found = {}
+    for point, line in lines.items():
+        kept = [list(range(count)) for count in line.heads], [list(range(count)) for count in line.neurons]
+        model = pruner.cut(pruner.shorten(dense, point[0]), *kept)
+        if point[2] == NARROW:
+            scores = decoder_units.at_random(model)
+            model = decoder_units.cut(model, decoder_units.kept_by(model, scores, CUT_PCT, CUT_PCT))
+        found[repr(point)] = model
+    return found
+
+
+class Fronts:
+    """Qualities of every seed (S seeds, K points) with one latency a point."""
+
+    def __init__(self, lines: Sequence[Mapping[Point, Line]], share: Mapping[Point, float], dense_quality: float):
+        self.points = [*WITHOUT, *ADDED]
+        self.share_K = [share[point] for point in self.points]
+        self.quality_SK = np.array([[by_point[p].quality for p in self.points] for by_point in lines])
+        self.seconds_K = np.array([[by_point[p].train_s for p in self.points] for by_point in lines]).mean(0)
+        self.corner = (1.1, -0.8 * dense_quality)
+
+    def volumes(self, chosen: Sequence[int]) -> np.ndarray:
+        """Hypervolume of these points' front, by seed."""
+        shares = [self.share_K[i] for i in chosen]
+        fronts = [pareto.losses(shares, quality_K[list(chosen)]) for quality_K in self.quality_SK]
+        return np.array([pareto.hypervolume(front, self.corner) for front in fronts])
+
+    def growth(self) -> dict[str, tuple[np.ndarray, float]]:
+        """By what is compared with the six without the axis: percent of growth by seed, training seconds a seed."""
+        where = {point: index for index, point in enumerate(self.points)}
+        without, named = [where[p] for p in WITHOUT], [where[p] for p in NAMED]
+        base_S, limit_s = self.volumes(without), self.seconds_K[without].sum()
+        subsets = [
+            chosen
+            for size in range(1, len(self.points) + 1)
+            for chosen in itertools.combinations(range(len(self.points)), size)
+            if self.seconds_K[list(chosen)].sum() <= limit_s
+        ]
+        volumes_CS = np.array([self.volumes(chosen) for chosen in subsets])
+        seeds = range(len(base_S))
+        others = [
+            int(np.delete(volumes_CS, seed, 1).mean(1).argmax()) if len(seeds) > 1 else int(volumes_CS[:, 0].argmax())
+            for seed in seeds
+        ]
+        chosen_S = np.array([volumes_CS[c, seed] for seed, c in zip(seeds, others, strict=True)])
+        cost_s = float(np.mean([self.seconds_K[list(subsets[c])].sum() for c in others]))
+        every = list(range(len(self.points)))
+        sets = {
+            "six named in advance": (self.volumes(named), float(self.seconds_K[named].sum())),
+            "chosen on other seeds, equal seconds": (chosen_S, cost_s),
+            "all ten": (self.volumes(every), float(self.seconds_K.sum())),
+        }
+        return {name: (100 * (volume_S / base_S - 1), cost) for name, (volume_S, cost) in sets.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="g2p", choices=WORKLOADS)
+    parser.add_argument("--model", help="folder of the teacher (g2p: the package's)")
+    parser.add_argument("--data", help="folder of Multi30k's JSONL files, columns `source` and `target`")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dense-quality", type=float, default=92.604, help="of the teacher on validation")
+    parser.add_argument("--shapes-only", action="store_true", help="train nothing")
+    parser.add_argument("--out", type=Path, default=OUT)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    dense = pruner.load(asked.model or teacher_folder()).eval()
+    samples = Samples(asked.out / f"{asked.config}-latency.json.gz")
+    workloads = {name: WORKLOADS[asked.config].model_copy(update={"runtime": name}) for name in ENGINES}
+    print("| engine | cut | " + " | ".join(f"{n} blocks" for n in DEPTHS) + " | growth at most |\n|" + "---|" * 7)
+    for engine, workload in workloads.items():
+        taken = samples.of(f"shapes {engine}", shapes(dense, engine), dense, workload)
+        for cut, (_, percent) in bound(taken, STUDIES[asked.config, engine]).items():
+            cells = [f"{taken[f'{n} {cut}'].ratio:.3f}" for n in DEPTHS]
+            print(f"| {engine} | {cut} | {' | '.join(cells)} | {percent:+.1f} % |", flush=True)
+    if asked.shapes_only:
+        return 0
+    selection = "scored" if asked.config == "g2p" else "uniform"
+    task = {"data": asked.data, "source_column": "source", "target_column": "target"} if asked.data else {}
+    arms = {
+        (point, seed): Arm(name=point[2], architecture=architecture(*point[:2], selection), seed=seed)
+        for seed in range(asked.seeds)  # a study cut short has whole seeds
+        for point in (*WITHOUT, *ADDED)
+    }
+    setting = Setting(config=asked.config, model=asked.model, task=task)
+    by_key = trained(list(arms.values()), asked.out / f"{asked.config}.jsonl", setting, train_one)
+    lines = [{p: by_key[arm.key] for (p, s), arm in arms.items() if s == seed} for seed in range(asked.seeds)]
+    models = trained_shapes(dense, lines[0])
+    taken_by = {e: samples.of(f"trained {e}", models, dense, workload) for e, workload in workloads.items()}
+    table(lines, taken_by)
+    rows, answers = {}, []
+    print("\n| engine | against the six without | seeds, % | growth, 95 % | training s |\n|---|---|---|---|---|")
+    for engine, taken in taken_by.items():
+        fronts = Fronts(lines, {p: taken[repr(p)].ratio for p in lines[0]}, asked.dense_quality)
+        for name, (percent_S, cost_s) in fronts.growth().items():
+            mean, (low, high) = float(percent_S.mean()), mean_bounds(percent_S.tolist())
+            rows[f"{engine}: {name}"] = [(mean, low, high)]
+            answers.append({"engine": engine, "set": name, "growth_pct": percent_S.tolist(), "train_s": cost_s})
+            each = ", ".join(f"{x:+.1f}" for x in percent_S)
+            print(f"| {engine} | {name} | {each} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) | {cost_s:.0f} |")
+    asked.out.joinpath(f"{asked.config}.json").write_text(json.dumps(answers, indent=1) + "\n", "utf-8")
+    title = f"{asked.config}: hypervolume with narrow decoders, {asked.seeds} seeds"
+    forest(asked.out / f"{asked.config}.png", title, "percent of growth", rows, ["growth"], 0)
+    return 0
+
+
+def table(lines: Sequence[Mapping[Point, Line]], taken_by: Mapping[str, Mapping[str, Latency]]) -> None:
+    """Print every point: shares by engine, quality and seconds by seed."""
+    print("\n| blocks | off the encoder | decoder | " + " | ".join(ENGINES) + " | quality by seed | mean | train s |")
+    print("|" + "---|" * 8)
+    for point in lines[0]:
+        seen = [by_point[point] for by_point in lines]
+        shares = " | ".join(f"{taken_by[engine][repr(point)].ratio:.3f}" for engine in ENGINES)
+        qualities = [line.quality for line in seen]
+        print(
+            f"| {point[0]} | {point[1]} % | {'half' if point[2] == NARROW else 'whole'} | {shares} "
+            f"| {', '.join(f'{q:.2f}' for q in qualities)} | {np.mean(qualities):.2f} "
+            f"| {np.mean([line.train_s for line in seen]):.0f} |"
+        )
