@@ -2,13 +2,14 @@
 
     shapes     depths {1, 2, 3, 6} x cuts of the decoder, untrained, next to the dense model; and how much a committed
                study's hypervolume could grow if such a cut cost no quality
-    trainings  10 architectures: depths {1, 2, 3} x the encoder whole or 70 % narrower; depths {2, 3} again with half
-               of the decoder's heads and neurons gone, by Fisher score, before anything is trained
-    fronts     hypervolume without the narrow decoders, and with them: of the 6 trainings that were named in advance,
-               of all 10, and of those chosen on the other seeds within the 6 trainings' seconds
+    trainings  13 architectures: depths {1, 2, 3} x the encoder whole or 70 % narrower; depths {2, 3} again with half
+               of the decoder's heads, or of its heads and neurons, gone by Fisher score before anything is trained
+    fronts     hypervolume without the narrow decoders, and with them: of 6 trainings that were named in advance,
+               of those chosen on the other seeds within the seconds of the 6 without, of all 13; and of all beside
+               the 18 trainings of `mild-sparsity` against those without
 
 Eager and CTranslate2, at the workloads of the committed studies. Every training takes the search space's steps
-(g2p: 250 and 350). Bill for g2p: 30 trainings of 75 s of CPU and two minutes of timing. Multi30k:
+(g2p: 250 and 350). Bill for g2p: 39 trainings of a minute of CPU and a few minutes of timing. Multi30k:
 `--config multi30k-en-de --data FOLDER --model results/multi30k-en-de/teacher`. Prints tables for results/LOG.md;
 lines and samples go to results/decoder-width.
 """
@@ -21,7 +22,7 @@ import gzip
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import torch
 
 from experiments.shared import decoder_units
 from experiments.shared.drawing import forest
-from experiments.shared.trainings import Arm, Line, Setting, architecture, one, trained
+from experiments.shared.trainings import Arm, Line, Setting, architecture, one, read, trained
 from nash_search import latency, pareto, pruner
 from nash_search.config import Architecture, Workload
 from nash_search.intervals import mean_bounds
@@ -41,7 +42,7 @@ from nash_search.pruner.training import TrainingContext
 from nash_search.recipes import PruningRecipe
 from nash_search.tasks.g2p import teacher_folder
 
-BILL = "25 minutes for g2p (30 trainings), three hours for Multi30k"
+BILL = "25 minutes for g2p (39 trainings), three hours for Multi30k"
 
 OUT = Path("results/decoder-width")
 DEPTHS = (1, 2, 3, 6)
@@ -67,23 +68,32 @@ STUDIES = {
 }
 ENGINES = ("eager", "ctranslate2")
 
-CUT_PCT = 50
-WHOLE, NARROW = "nash", f"nash, {CUT_PCT} % of the decoder's heads and neurons removed"
+WHOLE, HALF = "nash", "nash, 50 % of the decoder's heads and neurons removed"
+FEWER_HEADS = "nash, 50 % of the decoder's heads removed"
+NARROW_PCT = {HALF: (50, 50), FEWER_HEADS: (50, 0)}
+"""Of its heads and neurons, by arm."""
+GRID = "grid"
+"""A training of `mild-sparsity`: what more trainings without the axis would find."""
+NAMES = {WHOLE: "whole", HALF: "half", FEWER_HEADS: "half of the heads", GRID: "whole, of the grid"}
 ENCODERS_PCT = (0, 70)
 Point = tuple[int, int, str]
 """Decoder blocks, percent off the encoder, name of the arm."""
 WITHOUT: list[Point] = [(n, s, WHOLE) for n in (1, 2, 3) for s in ENCODERS_PCT]
-ADDED: list[Point] = [(n, s, NARROW) for n in (2, 3) for s in ENCODERS_PCT]
-NAMED = [*ADDED, (2, 0, WHOLE), (3, 0, WHOLE)]
+HALVED: list[Point] = [(n, s, HALF) for n in (2, 3) for s in ENCODERS_PCT]
+ADDED: list[Point] = [*HALVED, (2, 0, FEWER_HEADS), (2, 70, FEWER_HEADS), (3, 0, FEWER_HEADS)]
+NAMED = [*HALVED, (2, 0, WHOLE), (3, 0, WHOLE)]
 """Six trainings that a search with the axis might spend instead, said before any was trained."""
 
 
+@dataclass(kw_only=True)
 class NarrowTrial(Trial):
     """A trial whose decoder is cut as soon as its blocks are chosen; all training comes after."""
 
+    narrow_pct: tuple[int, int]
+
     def _cut(self, student: Any) -> Any:
         scores = decoder_units.fisher(student, self.data)
-        return decoder_units.cut(student, decoder_units.kept_by(student, scores, CUT_PCT, CUT_PCT))
+        return decoder_units.cut(student, decoder_units.kept_by(student, scores, *self.narrow_pct))
 
     def _narrow(self, student: Any, state: StateFile | None) -> tuple[Any, dict[str, Any]]:
         return super()._narrow(self._cut(student), state)
@@ -93,19 +103,22 @@ class NarrowTrial(Trial):
         super()._tune(self.tuned, state)
 
 
-def run(
-    teacher: Any, architecture: Architecture, recipe: PruningRecipe, data: Batches, context: TrainingContext
-) -> Pruned:
-    """`pruner.run`, with half a decoder."""
-    trial = NarrowTrial(
-        teacher=teacher, architecture=architecture, recipe=recipe, data=data, context=context, shared=None
-    )
-    return replace(trial.run(), model=trial.tuned)
-
-
 def train_one(asked: tuple[Arm, Setting]) -> Line:
     """An arm, by its name."""
-    return one(asked, run) if asked[0].name == NARROW else one(asked)
+    narrow_pct = NARROW_PCT.get(asked[0].name)
+    if narrow_pct is None:
+        return one(asked)
+
+    def run(
+        teacher: Any, architecture: Architecture, recipe: PruningRecipe, data: Batches, context: TrainingContext
+    ) -> Pruned:
+        trial = NarrowTrial(
+            teacher=teacher, architecture=architecture, recipe=recipe, data=data, context=context, shared=None,
+            narrow_pct=narrow_pct,
+        )  # fmt: skip
+        return replace(trial.run(), model=trial.tuned)
+
+    return one(asked, run)
 
 
 class Samples:
@@ -138,6 +151,12 @@ def shapes(dense: Any, runtime: str) -> dict[str, Any]:
     return found
 
 
+def share(taken: Latency) -> float:
+    """Median of the pairs' ratios in CPU time, which other work on the machine does not stretch (one thread each)."""
+    pairs = [pair for r in taken.rounds for pair in zip(r.cpu_ms, r.dense_cpu_ms, strict=True)]
+    return float(np.median([own / dense for own, dense in pairs]))
+
+
 def bound(taken: Mapping[str, Latency], study: str) -> dict[str, tuple[float, float]]:
     """By cut: a committed study's hypervolume, and how many percent larger it were if the cut cost no quality."""
     reference = json.loads(Path("results", study, "summary.json").read_text("utf-8"))["reference"]
@@ -149,7 +168,7 @@ def bound(taken: Mapping[str, Latency], study: str) -> dict[str, tuple[float, fl
     )
     found = {}
     for cut in dict.fromkeys(key.partition(" ")[2] for key in taken):
-        saved = np.interp(depths, DEPTHS, [taken[f"{n} whole"].ratio - taken[f"{n} {cut}"].ratio for n in DEPTHS])
+        saved = np.interp(depths, DEPTHS, [share(taken[f"{n} whole"]) - share(taken[f"{n} {cut}"]) for n in DEPTHS])
         found[cut] = pareto.hypervolume(pareto.losses(shares - saved, qualities), corner)
     return {cut: (found["whole"], 100 * (value / found["whole"] - 1)) for cut, value in found.items()}
 
@@ -160,9 +179,9 @@ def trained_shapes(dense: Any, lines: Mapping[Point, Line]) -> dict[str, Any]:
     for point, line in lines.items():
         kept = [list(range(count)) for count in line.heads], [list(range(count)) for count in line.neurons]
         model = pruner.cut(pruner.shorten(dense, point[0]), *kept)
-        if point[2] == NARROW:
+        if point[2] in NARROW_PCT:
             scores = decoder_units.at_random(model)
-            model = decoder_units.cut(model, decoder_units.kept_by(model, scores, CUT_PCT, CUT_PCT))
+            model = decoder_units.cut(model, decoder_units.kept_by(model, scores, *NARROW_PCT[point[2]]))
         found[repr(point)] = model
     return found
 
@@ -170,9 +189,9 @@ def trained_shapes(dense: Any, lines: Mapping[Point, Line]) -> dict[str, Any]:
 class Fronts:
     """Qualities of every seed (S seeds, K points) with one latency a point."""
 
-    def __init__(self, lines: Sequence[Mapping[Point, Line]], share: Mapping[Point, float], dense_quality: float):
-        self.points = [*WITHOUT, *ADDED]
-        self.share_K = [share[point] for point in self.points]
+    def __init__(self, lines: Sequence[Mapping[Point, Line]], shares: Mapping[Point, float], dense_quality: float):
+        self.points = list(lines[0])
+        self.share_K = [shares[point] for point in self.points]
         self.quality_SK = np.array([[by_point[p].quality for p in self.points] for by_point in lines])
         self.seconds_K = np.array([[by_point[p].train_s for p in self.points] for by_point in lines]).mean(0)
         self.corner = (1.1, -0.8 * dense_quality)
@@ -186,29 +205,40 @@ class Fronts:
     def growth(self) -> dict[str, tuple[np.ndarray, float]]:
         """By what is compared with the six without the axis: percent of growth by seed, training seconds a seed."""
         where = {point: index for index, point in enumerate(self.points)}
-        without, named = [where[p] for p in WITHOUT], [where[p] for p in NAMED]
+        without, named = ([where[p] for p in points if p in where] for points in (WITHOUT, NAMED))
+        narrow = [index for point, index in where.items() if point[2] in NARROW_PCT]
+        grid = [index for point, index in where.items() if point[2] == GRID]
         base_S, limit_s = self.volumes(without), self.seconds_K[without].sum()
         subsets = [
             chosen
-            for size in range(1, len(self.points) + 1)
-            for chosen in itertools.combinations(range(len(self.points)), size)
+            for size in range(1, len(without + narrow) + 1)
+            for chosen in itertools.combinations(without + narrow, size)
             if self.seconds_K[list(chosen)].sum() <= limit_s
         ]
         volumes_CS = np.array([self.volumes(chosen) for chosen in subsets])
-        seeds = range(len(base_S))
-        others = [
-            int(np.delete(volumes_CS, seed, 1).mean(1).argmax()) if len(seeds) > 1 else int(volumes_CS[:, 0].argmax())
-            for seed in seeds
-        ]
-        chosen_S = np.array([volumes_CS[c, seed] for seed, c in zip(seeds, others, strict=True)])
-        cost_s = float(np.mean([self.seconds_K[list(subsets[c])].sum() for c in others]))
-        every = list(range(len(self.points)))
-        sets = {
-            "six named in advance": (self.volumes(named), float(self.seconds_K[named].sum())),
-            "chosen on other seeds, equal seconds": (chosen_S, cost_s),
-            "all ten": (self.volumes(every), float(self.seconds_K.sum())),
-        }
-        return {name: (100 * (volume_S / base_S - 1), cost) for name, (volume_S, cost) in sets.items()}
+        best = (
+            [int(np.delete(volumes_CS, s, 1).mean(1).argmax()) for s in range(len(base_S))] if len(base_S) > 1 else []
+        )
+        found = {"six named in advance": (self.volumes(named) / base_S, float(self.seconds_K[named].sum()))}
+        if best:
+            chosen_S = np.array([volumes_CS[c, seed] for seed, c in enumerate(best)])
+            cost_s = float(np.mean([self.seconds_K[list(subsets[c])].sum() for c in best]))
+            found["chosen on other seeds, equal seconds"] = chosen_S / base_S, cost_s
+        found["all of them"] = self.volumes(without + narrow) / base_S, float(self.seconds_K[without + narrow].sum())
+        if grid:
+            more_S = self.volumes(without + grid + narrow) / self.volumes(without + grid)
+            found["all, beside the grid, against the grid"] = (
+                more_S,
+                float(self.seconds_K[without + grid + narrow].sum()),
+            )
+        return {name: (100 * (ratio_S - 1), cost) for name, (ratio_S, cost) in found.items()}
+
+
+def grid_lines(seed: int) -> dict[Point, Line]:
+    """What `mild-sparsity` trained at the depths in question."""
+    lines = [line for line in read(Path("results/mild-sparsity/mild-sparsity.jsonl")).values() if line.arm.seed == seed]
+    found = {(a.decoder_layers, a.encoder_sparsity_pct, GRID): line for line in lines for a in [line.arm.architecture]}
+    return {point: line for point, line in sorted(found.items()) if point[0] <= 3}
 
 
 def main() -> int:
@@ -217,6 +247,8 @@ def main() -> int:
     parser.add_argument("--model", help="folder of the teacher (g2p: the package's)")
     parser.add_argument("--data", help="folder of Multi30k's JSONL files, columns `source` and `target`")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, nargs=2, metavar=("NARROW", "TUNE"), help="instead of the recipe's")
+    parser.add_argument("--encoders-pct", type=int, nargs="+", choices=ENCODERS_PCT, default=ENCODERS_PCT)
     parser.add_argument("--dense-quality", type=float, default=92.604, help="of the teacher on validation")
     parser.add_argument("--shapes-only", action="store_true", help="train nothing")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -229,27 +261,31 @@ def main() -> int:
     for engine, workload in workloads.items():
         taken = samples.of(f"shapes {engine}", shapes(dense, engine), dense, workload)
         for cut, (_, percent) in bound(taken, STUDIES[asked.config, engine]).items():
-            cells = [f"{taken[f'{n} {cut}'].ratio:.3f}" for n in DEPTHS]
+            cells = [f"{share(taken[f'{n} {cut}']):.3f}" for n in DEPTHS]
             print(f"| {engine} | {cut} | {' | '.join(cells)} | {percent:+.1f} % |", flush=True)
     if asked.shapes_only:
         return 0
     selection = "scored" if asked.config == "g2p" else "uniform"
     task = {"data": asked.data, "source_column": "source", "target_column": "target"} if asked.data else {}
+    changes = {"narrow_steps": asked.steps[0], "tune_steps": asked.steps[1]} if asked.steps else {}
     arms = {
-        (point, seed): Arm(name=point[2], architecture=architecture(*point[:2], selection), seed=seed)
+        (point, seed): Arm(name=point[2], architecture=architecture(*point[:2], selection), changes=changes, seed=seed)
         for seed in range(asked.seeds)  # a study cut short has whole seeds
         for point in (*WITHOUT, *ADDED)
+        if point[1] in asked.encoders_pct
     }
     setting = Setting(config=asked.config, model=asked.model, task=task)
     by_key = trained(list(arms.values()), asked.out / f"{asked.config}.jsonl", setting, train_one)
     lines = [{p: by_key[arm.key] for (p, s), arm in arms.items() if s == seed} for seed in range(asked.seeds)]
+    if asked.config == "g2p":
+        lines = [by_point | grid_lines(seed) for seed, by_point in enumerate(lines)]
     models = trained_shapes(dense, lines[0])
     taken_by = {e: samples.of(f"trained {e}", models, dense, workload) for e, workload in workloads.items()}
     table(lines, taken_by)
     rows, answers = {}, []
     print("\n| engine | against the six without | seeds, % | growth, 95 % | training s |\n|---|---|---|---|---|")
     for engine, taken in taken_by.items():
-        fronts = Fronts(lines, {p: taken[repr(p)].ratio for p in lines[0]}, asked.dense_quality)
+        fronts = Fronts(lines, {p: share(taken[repr(p)]) for p in lines[0]}, asked.dense_quality)
         for name, (percent_S, cost_s) in fronts.growth().items():
             mean, (low, high) = float(percent_S.mean()), mean_bounds(percent_S.tolist())
             rows[f"{engine}: {name}"] = [(mean, low, high)]
@@ -268,10 +304,10 @@ def table(lines: Sequence[Mapping[Point, Line]], taken_by: Mapping[str, Mapping[
     print("|" + "---|" * 8)
     for point in lines[0]:
         seen = [by_point[point] for by_point in lines]
-        shares = " | ".join(f"{taken_by[engine][repr(point)].ratio:.3f}" for engine in ENGINES)
+        shares = " | ".join(f"{share(taken_by[engine][repr(point)]):.3f}" for engine in ENGINES)
         qualities = [line.quality for line in seen]
         print(
-            f"| {point[0]} | {point[1]} % | {'half' if point[2] == NARROW else 'whole'} | {shares} "
+            f"| {point[0]} | {point[1]} % | {NAMES[point[2]]} | {shares} "
             f"| {', '.join(f'{q:.2f}' for q in qualities)} | {np.mean(qualities):.2f} "
             f"| {np.mean([line.train_s for line in seen]):.0f} |"
         )

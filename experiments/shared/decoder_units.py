@@ -42,7 +42,7 @@ def _crossing(model: Any, block: Any) -> Any:
     return SimpleNamespace(self_attn=cross, fc1=block.fc1, fc2=block.fc2)
 
 
-def _units(model: Any) -> list[tuple[Any, int]]:
+def units(model: Any) -> list[tuple[Any, int]]:
     """(output projection, its units): self-attention of every block, then cross-attention, then FFN."""
     blocks = family_of(model).decoder_blocks(model)
     own, crossing = [block_parts(b) for b in blocks], [block_parts(_crossing(model, b)) for b in blocks]
@@ -51,15 +51,15 @@ def _units(model: Any) -> list[tuple[Any, int]]:
 
 
 def fisher(model: Any, batches: Callable[[int], Batch], count: int = FISHER_BATCHES) -> list[torch.Tensor]:
-    """Squared gradient of each example's log-likelihood by every unit, open, summed: one tensor per `_units`."""
-    units = _units(model)
-    total = [torch.zeros(number) for _, number in units]
+    """Squared gradient of each example's log-likelihood by every unit, open, summed: one tensor per `units`."""
+    found = units(model)
+    total = [torch.zeros(number) for _, number in found]
     model.eval()
     for step in range(count):
         batch = batches(step)
-        gates = [torch.ones(len(batch["labels"]), number, requires_grad=True) for _, number in units]
+        gates = [torch.ones(len(batch["labels"]), number, requires_grad=True) for _, number in found]
         with ExitStack() as stack:
-            for (linear, number), gate_BG in zip(units, gates, strict=True):
+            for (linear, number), gate_BG in zip(found, gates, strict=True):
                 columns = gate_BG.repeat_interleave(linear.in_features // number, 1).unsqueeze(1)
                 hook = linear.register_forward_pre_hook(lambda _, given, gate=columns: (given[0] * gate,))
                 stack.callback(hook.remove)
@@ -86,7 +86,7 @@ def kept_by(model: Any, scores: Sequence[torch.Tensor], heads_pct: float, neuron
 def at_random(model: Any) -> list[torch.Tensor]:
     """Scores that know nothing and keep as many neurons in every block: latency depends on shapes alone."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randperm(number, generator=generator).double() for _, number in _units(model)]
+    return [torch.randperm(number, generator=generator).double() for _, number in units(model)]
 
 
 @torch.no_grad()
