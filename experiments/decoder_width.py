@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -31,8 +30,9 @@ import torch
 
 from experiments.shared import decoder_units
 from experiments.shared.drawing import forest
+from experiments.shared.samples import Samples, share
 from experiments.shared.trainings import Arm, Line, Setting, architecture, one, read, trained
-from nash_search import latency, pareto, pruner
+from nash_search import pareto, pruner
 from nash_search.config import Architecture, Workload
 from nash_search.intervals import mean_bounds
 from nash_search.latency_record import Latency
@@ -128,28 +128,17 @@ def train_one(asked: tuple[Arm, Setting]) -> Line:
     return one(asked, run)
 
 
-class Samples:
-    """Every latency that was taken, kept in one file; what is in it is not taken again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {}
-
-    def of(self, name: str, models: Mapping[str, Any], dense: Any, workload: Workload) -> dict[str, Latency]:
-        """All models next to the dense one."""
-        known = self.known.setdefault(name, {})
-        if missing := {key: model for key, model in models.items() if key not in known}:
-            taken = latency.measure_many(missing, dense, workload, rounds=3, pairs=15, details=False, limit_s=400)
-            known |= {key: value.model_dump(mode="json") for key, value in taken.items()}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(gzip.compress(json.dumps(self.known).encode(), mtime=0))
-        return {key: Latency.model_validate(known[key]) for key in models}
-
-
-def share(taken: Latency) -> float:
-    """Median of the pairs' ratios in CPU time, which other work on the machine does not stretch (one thread each)."""
-    pairs = [pair for r in taken.rounds for pair in zip(r.cpu_ms, r.dense_cpu_ms, strict=True)]
-    return float(np.median([own / dense for own, dense in pairs]))
+def shapes(dense: Any, runtime: str) -> dict[str, Any]:
+    """Depths and cuts, untrained, by `depth cut`."""
+    found: dict[str, Any] = {}
+    for depth in DEPTHS:
+        short = pruner.shorten(dense, depth)
+        scores = decoder_units.at_random(short)
+        found[f"{depth} whole"] = short
+        for name, percents in CUTS_PCT.items():
+            if runtime == "eager" or percents[0] <= 50:
+                found[f"{depth} {name}"] = decoder_units.cut(short, decoder_units.kept_by(short, scores, *percents))
+    return found
 
 
 def bound(taken: Mapping[str, Latency], study: str) -> dict[str, tuple[float, float]]:
