@@ -29,6 +29,8 @@ VERSION = 1
 """Raise when texts are read otherwise: what was kept before is then not used."""
 LEAST_TEXTS = 10_000
 """Fewer are tokenised in a second or two, and not kept."""
+SETTINGS = ("src_lang", "tgt_lang", "truncation_side", "model_max_length", "split_special_tokens")
+"""Of a tokenizer, beside what its `tokenizer.json` holds."""
 IDS, LENGTHS = "ids.int32", "lengths.npy"
 
 
@@ -61,10 +63,14 @@ def _reading(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Digest of all that decides which ids a text has; None where it is not known."""
     if not tokenizer.is_fast:
         return None
+    import tokenizers
+    import transformers
+
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     of_last_call = ("truncation", "padding")  # what the tokenizer was last asked, not what it is
-    own = [getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang", "truncation_side", "model_max_length")]
-    return digest([type(tokenizer).__name__, own, {k: v for k, v in state.items() if k not in of_last_call}])
+    code = [type(tokenizer).__name__, transformers.__version__, tokenizers.__version__]
+    own = [getattr(tokenizer, name, None) for name in SETTINGS]
+    return digest([code, own, {k: v for k, v in state.items() if k not in of_last_call}])
 
 
 def _content(texts: Sequence[str]) -> str:
