@@ -155,6 +155,7 @@ def main() -> int:
     parser.add_argument("--sparsity", type=int, default=60, help="percent of the encoder removed")
     parser.add_argument("--steps", type=int, nargs=2, metavar=("NARROW", "TUNE"), default=[250, 350])
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--labels", help="data, teacher or mixed (default: the space's own)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ideas", nargs="+", choices=IDEAS, default=list(IDEAS))
     asked = parser.parse_args()
@@ -162,6 +163,7 @@ def main() -> int:
     setting, path = Setting(config=asked.config, model=asked.model, task=task), OUT / f"{asked.config}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     rates = {"learning_rate": asked.rate, "tune_learning_rate": asked.rate}
+    labels = {"labels": asked.labels} if asked.labels else {}
     steps = {"narrow_steps": asked.steps[0], "tune_steps": asked.steps[1]}
     where = architecture(asked.blocks, asked.sparsity, "uniform")
     lines = read(path)
@@ -169,7 +171,7 @@ def main() -> int:
     for seed in asked.seeds:
         for name in asked.ideas:
             begin, changes = IDEAS[name]
-            arm = Arm(name=name, architecture=where, changes=rates | steps | changes, seed=seed)
+            arm = Arm(name=name, architecture=where, changes=rates | labels | steps | changes, seed=seed)
             if arm.key not in lines:
                 with begin():
                     lines[arm.key] = one((arm, setting))
