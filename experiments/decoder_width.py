@@ -204,15 +204,15 @@ class Fronts:
         best = (
             [int(np.delete(volumes_CS, s, 1).mean(1).argmax()) for s in range(len(base_S))] if len(base_S) > 1 else []
         )
-        found = {"six named in advance": (self.volumes(named) / base_S, float(self.seconds_K[named].sum()))}
+        found = {"named in advance": (self.volumes(named) / base_S, float(self.seconds_K[named].sum()))}
         if best:
             chosen_S = np.array([volumes_CS[c, seed] for seed, c in enumerate(best)])
             cost_s = float(np.mean([self.seconds_K[list(subsets[c])].sum() for c in best]))
-            found["chosen on other seeds, equal seconds"] = chosen_S / base_S, cost_s
+            found["chosen on other seeds"] = chosen_S / base_S, cost_s
         found["all of them"] = self.volumes(without + narrow) / base_S, float(self.seconds_K[without + narrow].sum())
         if grid:
             more_S = self.volumes(without + grid + narrow) / self.volumes(without + grid)
-            found["all, beside the grid, against the grid"] = (
+            found["all, beside the grid"] = (
                 more_S,
                 float(self.seconds_K[without + grid + narrow].sum()),
             )
