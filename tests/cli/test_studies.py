@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,10 @@ def test_the_dashboard_command_serves_until_interrupted(rehearsed: Path) -> None
         port = free.getsockname()[1]
     words = ["dashboard", "s", "--results", str(rehearsed.parent), "--port", str(port), "--json"]
     command = [sys.executable, "-m", "nash_search", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # also where tests run behind a script, which ignores it
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heard) as running:
         try:
             assert running.stdout is not None
             told = json.loads(running.stdout.readline())
