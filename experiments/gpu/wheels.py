@@ -3,8 +3,9 @@
     make gpu-wheels              build/wheels for runs A and B, build/wheels-ctranslate2 for run C; then, there,
     bash experiments/gpu/run.sh A
 
-The image is taken to have Python 3.12 and `IMAGE` with what these need. Ray (79 MB) is left out, for the study
-searches with `--serial`. Versions are constraints.txt's.
+The image is taken to have Python 3.12 and, with what they need, torch, transformers, aiohttp, matplotlib, narwhals,
+numpy, pandas, psutil, pyarrow, requests, sacrebleu, scipy and xxhash. Ray (79 MB) is left out, for the study searches
+with `--serial`. Versions are constraints.txt's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-IMAGE = "torch transformers aiohttp matplotlib narwhals numpy pandas psutil pyarrow requests sacrebleu scipy xxhash"
 MB = 1_000_000
 LIMIT_MB = 30
 """Of the wheels for runs A and B."""

@@ -79,7 +79,7 @@ class Ear:
                 forget_unused(folder)
                 index = self._made(names, folder, features.name)
                 write_atomic(known, index.model_dump_json())
-        mark_used(features, known)
+            mark_used(features, known)  # under the lock: whoever forgets holds it too
         return FeatureRows(features, range(len(names)), self.hearing.positions), index
 
     def _made(self, names: Sequence[str], folder: Path, name: str) -> Index:

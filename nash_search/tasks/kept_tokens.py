@@ -52,7 +52,7 @@ def encode_once(
                     ask_free(place.parent, 4 * sum(map(len, texts)), "the token ids of a split")
                     with staged_folder(place, durable=False) as staging:
                         _write(staging, encoded_in_parts(tokenizer, texts, max_tokens, as_target=as_target))
-            mark_used(place)
+                mark_used(place)  # under the lock: whoever forgets holds it too
             return _mapped(place)
         except OSError:
             pass

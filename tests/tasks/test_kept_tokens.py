@@ -47,9 +47,12 @@ def test_whatever_changes_the_ids_is_another_entry(asked):
     tokens = g2p.build_tokenizer()
     other = g2p.build_tokenizer()
     other.add_tokens(["horses"])
+    from_the_end = g2p.build_tokenizer()
+    from_the_end.truncation_side = "left"
     questions = [
         (tokens, TEXTS, None, False),
         (tokens, TEXTS, 3, False),
+        (from_the_end, TEXTS, 3, False),
         (tokens, TEXTS, None, True),
         (other, TEXTS, None, False),
         (tokens, [*TEXTS[1:], TEXTS[0]], None, False),
@@ -117,21 +120,31 @@ def test_texts_of_no_token_at_all_are_kept():
     assert found == [[[], [], []]] * 2 and len(kept()) == 1
 
 
-def _worker(start, done):
+def _worker(start, done, calls):
+    once = task._encoded
+
+    def counted(*given):
+        with calls:
+            calls.value += 1
+        return once(*given)
+
+    task._encoded = counted  # this process's own
     start.wait()
     rows = encode_once(g2p.build_tokenizer(), TEXTS, None)
+    task._encoded = once
     done.put((rows == task.encode(g2p.build_tokenizer(), TEXTS, None), isinstance(rows.ids, np.memmap)))
 
 
-def test_workers_that_begin_together_have_one_file(tmp_path):
+def test_of_workers_that_begin_together_one_tokenises(tmp_path):
     """Forked, for they then have this test's settings."""
     fork = multiprocessing.get_context("fork")
-    start, done = fork.Event(), fork.Queue()
-    workers = [fork.Process(target=_worker, args=(start, done)) for _ in range(3)]
+    start, done, calls = fork.Event(), fork.Queue(), fork.Value("i", 0)
+    workers = [fork.Process(target=_worker, args=(start, done, calls)) for _ in range(3)]
     for worker in workers:
         worker.start()
     start.set()
     assert [done.get(timeout=60) for _ in workers] == [(True, True)] * 3 and len(kept()) == 1
+    assert calls.value == 2  # both parts of the texts, once
     for worker in workers:
         worker.join()
 
