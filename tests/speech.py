@@ -41,24 +41,27 @@ def write_clips(folder: Path, train: int = 30, held_out: int = 9) -> Path:
     return folder
 
 
-def tokenizer_of() -> Any:
-    """Bytes, and the special tokens of a model of two languages."""
+def tokenizer_of(stamps: int = 0) -> Any:
+    """Bytes, and the special tokens of a model of two languages, so many time stamps behind them."""
     from transformers import WhisperTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = {letter: i for i, letter in enumerate(bytes_to_unicode().values())}
     tokenizer = WhisperTokenizer(vocab=letters, merges=[], pad_token="<|endoftext|>")
     special = ["<|startoftranscript|>", *(f"<|{one}|>" for one in LANGUAGES), "<|translate|>", "<|transcribe|>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": [*special, "<|notimestamps|>"]})
+    times = [f"<|{0.02 * i:.2f}|>" for i in range(stamps)]
+    tokenizer.add_special_tokens({"additional_special_tokens": [*special, "<|notimestamps|>", *times]})
     return tokenizer
 
 
-def write_model(folder: Path, seconds: int = 2, *, several: bool = True, seed: int = 0, blocks: int = 2) -> Path:
+def write_model(
+    folder: Path, seconds: int = 2, *, several: bool = True, seed: int = 0, blocks: int = 2, stamps: int = 0
+) -> Path:
     """A random model that hears a window of so many seconds, with tokenizer and feature extractor."""
     import torch
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-    tokenizer = tokenizer_of()
+    tokenizer = tokenizer_of(stamps)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     sizes = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}

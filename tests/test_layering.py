@@ -50,6 +50,7 @@ LEAVES = {
     "files",
     "families",
     "layouts",
+    "writing",
 }
 ALLOWED = {
     "tasks": LEAVES,

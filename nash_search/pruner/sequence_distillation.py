@@ -22,6 +22,7 @@ from nash_search.families import family_of
 from nash_search.pruner.distillation import Batch, source_of
 from nash_search.pruner.teacher_cache import TeacherCache
 from nash_search.recipes import Labels
+from nash_search.writing import written
 
 Batches = Callable[[int], Batch]
 Agrees = Callable[[list[int], list[int]], bool]
@@ -126,13 +127,12 @@ def _generate(teacher: Any, batch: Batch) -> torch.Tensor:
     """Labels (N,T), each row up to its own end or limit."""
     if not family_of(teacher).reads_text:
         return _written(teacher, batch)
-    source = {name: tensor.to(teacher.device) for name, tensor in source_of(batch).items()}
     limits_N = LONGER * (batch["labels"] != IGNORED).sum(1)
     positions = family_of(teacher).longest(teacher.config)
     if positions is not None:
         limits_N = limits_N.clamp(max=positions[1] - 1)
     settings = {"max_new_tokens": int(limits_N.max()), "do_sample": False, "forced_eos_token_id": None}
-    tokens_NT = teacher.generate(**source, **settings)[:, 1:].cpu()
+    tokens_NT = written(teacher, source_of(batch), **settings)[:, 1:]
     ended_NT = torch.isin(tokens_NT, torch.tensor(teacher.generation_config.eos_token_id))
     over_NT = ended_NT.cumsum(1) - ended_NT.long() > 0
     late_NT = torch.arange(tokens_NT.shape[1]) >= limits_N.cpu()[:, None]
@@ -147,8 +147,7 @@ def _written(teacher: Any, batch: Batch) -> torch.Tensor:
     limits_N = LONGER * ((labels_NT != IGNORED).sum(1) - prompt)
     limits_N = limits_N.clamp(max=teacher.config.max_target_positions - prompt - 1)
     most = int(limits_N.max())
-    source = {name: tensor.to(teacher.device) for name, tensor in source_of(batch).items()}
-    tokens_NT = teacher.generate(**source, max_new_tokens=most, do_sample=False).long().cpu()
+    tokens_NT = written(teacher, source_of(batch), max_new_tokens=most, do_sample=False).long()
     rows = []
     for own, tokens, limit in zip(labels_NT, tokens_NT.tolist(), limits_N.tolist(), strict=True):
         while tokens and tokens[-1] == settings.pad_token_id:

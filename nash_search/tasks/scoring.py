@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from nash_search.encoder_rows import EncoderRows, Given, on_device, rows_of
+from nash_search.encoder_rows import EncoderRows, Given, rows_of
 from nash_search.errors import InvalidInput
 from nash_search.records import Quality
 from nash_search.tasks.example_counts import CountedMetric, Counts, TaskMetric
 from nash_search.tasks.task import Examples, Task
+from nash_search.writing import written
 
 RESAMPLES = 1000
 """Bootstrap resamples of a metric of counts."""
@@ -174,7 +175,7 @@ def _generate_batch(model: Any, task: Task, inputs: EncoderRows, guard: Guard) -
     batch = inputs.batch(task.tokenizer.pad_token_id or 0)
     try:
         with guard(), torch.no_grad():
-            found = model.generate(**on_device(batch, model), **task.generation).cpu()
+            found = written(model, batch, **task.generation)
     except torch.OutOfMemoryError:
         if len(inputs) == 1:
             raise

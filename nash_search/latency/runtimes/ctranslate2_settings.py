@@ -83,11 +83,13 @@ def decoding_of(model: Any) -> Decoding:
         raise InvalidInput(f"{name} must be left out for runtime {NAME}, but got {getattr(own, name)}")
     if hears:
         _check_hearing(own)
-    settings = settings_of(model)
+    settings, unwanted = settings_of(model), list(own.suppress_tokens or [])
+    if hears:  # time stamps, as `writing` leaves them out
+        unwanted += range(own.no_timestamps_token_id + 1, model.config.vocab_size)
     bad = [ids for ids in own.bad_words_ids or [] if list(ids) not in [[end] for end in settings["ends"]]]
     return Decoding(
         **settings,
-        suppressed=tuple(tuple(ids) for ids in [*bad, *([token] for token in own.suppress_tokens or [])]),
+        suppressed=tuple(tuple(ids) for ids in [*bad, *([token] for token in unwanted)]),
         repetition_penalty=own.repetition_penalty or 1.0,
         no_repeat_ngram_size=own.no_repeat_ngram_size or 0,
         patience=PATIENCE[own.early_stopping or False],

@@ -18,6 +18,7 @@ from nash_search.encoder_rows import Given, on_device, rows_of
 from nash_search.errors import InvalidInput
 from nash_search.families import FRAMES_PER_POSITION, find_family
 from nash_search.latency.workload import Inputs, random_features, random_inputs, task_inputs
+from nash_search.writing import written
 
 NATURAL_LIMIT = 4
 """A model that never ends by itself is stopped after this multiple of the workload's output."""
@@ -85,8 +86,7 @@ class EagerSession:
 
     def _run(self, config: Any) -> torch.Tensor:
         self.model.generation_config = config  # as an argument, its Nones would be filled from the model's own
-        output: torch.Tensor = self.model.generate(**on_device(self.inputs.batch, self.model))
-        return output.cpu()
+        return written(self.model, self.inputs.batch)
 
 
 class Eager:
@@ -174,14 +174,14 @@ class Eager:
 
     def tokens(self, model: Any, rows: Given, *, beams: int, max_new_tokens: int) -> list[list[int]]:
         """Generate freely from padded rows, in one batch; settings besides these are the model's own."""
-        batch = on_device(rows_of(rows).batch(model.config.pad_token_id or 0), model)
+        batch = rows_of(rows).batch(model.config.pad_token_id or 0)
         own, was_training = model.generation_config, model.training
         config = _without_sampling(own)
         config.update(max_new_tokens=max_new_tokens, max_length=None, num_beams=beams)
         model.generation_config = config
         model.eval()
         try:
-            output: list[list[int]] = model.generate(**batch).tolist()
+            output: list[list[int]] = written(model, batch).tolist()
         finally:
             model.generation_config = own
             model.train(was_training)
