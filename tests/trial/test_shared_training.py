@@ -112,3 +112,29 @@ def test_a_search_trains_the_shared_model_once(tmp_path):
     assert found["shared"]["trials"] == 3 and found["shared"]["rank_correlation"] is None
     assert ("shared", found["shared"]) in said
     assert (tmp_path / "s" / shared_training.FOLDER / "config.json").is_file()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_where_the_encoder_is_frozen_recordings_are_heard_once_a_study(frozen, monkeypatch):
+    teacher, looks = model_of("whisper"), []
+    teacher.get_encoder().requires_grad_(not frozen)
+    data = type("Batches", (), {"steps_per_epoch": 25, "__call__": lambda self, step: batch_of(step, kind="whisper")})()
+    task = type("Task", (), {"train_batches": lambda self, size, seed: data})()
+
+    def run(teacher, architecture, recipe, batches, context):
+        looks.append(context.teacher_cache)
+        step_s = 9.0 if len(looks) == 1 else 2.0
+        return type(
+            "Pruned", (), {"stages": {"tune": {"steps": recipe.tune_steps, "seconds": recipe.tune_steps * step_s}}}
+        )
+
+    monkeypatch.setattr(pruner, "run", run)
+    config = load_config("smoke")
+    recipe = config.recipe.model_copy(update={"narrow_steps": 0, "tune_steps": 100})
+    config = config.model_copy(update={"recipe": recipe, "trials": 5})
+    whole = Architecture(encoder_sparsity_pct=0, decoder_layers=1)
+    seconds, _ = shared_training.training_s(teacher, task, whole, config, pruner.TrainingContext(), 1_000.0)
+    if frozen:  # 25 of one trial's 100 steps hear, and each of the 5 trials bears its part
+        assert seconds == pytest.approx(100 * 2 + 25 * (9 - 2) / 5, abs=0.5) and looks[0] is looks[1] is not None
+    else:
+        assert seconds == pytest.approx(100 * 2, abs=0.5) and looks == [None, None]
