@@ -17,6 +17,7 @@ from nash_search.files import replace
 from nash_search.records import Artefact
 from nash_search.report.card import Export, card
 from nash_search.report.card_metadata import Source
+from nash_search.report.text import is_stock
 from nash_search.report.view import StudyView
 
 
@@ -90,11 +91,3 @@ def misread(export: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ""
     return family.misread if family is not None and narrower else ""
-
-
-def is_stock(export: Path) -> bool:
-    """Loads with transformers alone: its config names no code of ours."""
-    try:
-        return "auto_map" not in json.loads((export / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False

@@ -4,7 +4,9 @@ Python that loads and writes. The same sentences serve a terminal (rich) and a p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -48,15 +50,24 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     return Group(*parts)
 
 
-def load_lines(checkpoint: str, dtype: str, *, stock: bool = False, inputs: Inputs | None = None) -> list[str]:
+def is_stock(export: Path) -> bool:
+    """Loads with transformers alone: its config, which is there, names no code of ours."""
+    try:
+        return "auto_map" not in json.loads((export / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def load_lines(checkpoint: str, dtype: str, *, stock: bool | None = None, inputs: Inputs | None = None) -> list[str]:
     """Lines of Python that load an export in the precision that was timed, and let it write as it was scored.
 
     Args:
         checkpoint: its folder.
         dtype: named always: what `from_pretrained` does without differs between versions of transformers.
-        stock: the folder loads without our classes.
+        stock: the folder loads without our classes (None: look there).
         inputs: how a text becomes an input (None: an older study, which does not say).
     """
+    stock = is_stock(Path(checkpoint)) if stock is None else stock
     if inputs is not None and inputs.audio_seconds:
         return _heard(checkpoint, dtype, inputs, stock=stock)
     prefix = inputs.prefix if inputs is not None else ""

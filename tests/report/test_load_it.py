@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -120,6 +121,22 @@ def test_every_load_it_names_the_precision_of_the_weights(study, said, dtype):
     assert wanted in "\n".join(answer.load_lines(seen.loaded, seen.dtype))
     assert wanted in markdown.render(seen)
     assert wanted.replace("'", "&#39;") in page.render(seen)
+
+
+@pytest.mark.parametrize("config", [{"model_type": "whisper"}, {"auto_map": {"AutoModel": "x"}}, None])
+def test_what_plain_transformers_loads_is_loaded_without_us_everywhere(study, tmp_path, config):
+    records, document, answers = study
+    seen = view.build(records, document, answers)
+    folder = tmp_path / "export"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    seen = dataclasses.replace(
+        seen, picks=tuple(dataclasses.replace(p, checkpoint=p.checkpoint and str(folder)) for p in seen.picks)
+    )
+    ours = config is None or "auto_map" in config
+    for shown in (markdown.render(seen), page.render(seen), "\n".join(answer.load_lines(seen.loaded, seen.dtype))):
+        assert ("import nash_search.modeling_nash" in shown) is ours
 
 
 WORDS = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
