@@ -6,7 +6,8 @@
                of the decoder's heads, 80 % of its neurons, or half of both, gone by Fisher score before training
     fronts     hypervolume without the narrow decoders, and with them: of 6 trainings that were named in advance,
                of those chosen on the other seeds within the seconds of the 6 without, of all 15; and of all beside
-               the 18 trainings of `mild-sparsity` against those without
+               the 18 trainings of `mild-sparsity` against those without; and of the real search, replayed on these
+               trainings with the axis and without, for the same training seconds
 
 Eager and CTranslate2, at the workloads of the committed studies. Every training takes the search space's steps
 (g2p: 250 and 350). Bill for g2p: 45 trainings of a minute of CPU and a few minutes of timing. Multi30k:
@@ -28,10 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.shared import decoder_units
+from experiments.shared import decoder_units, replay
 from experiments.shared.drawing import forest
 from experiments.shared.samples import Samples, share
 from experiments.shared.trainings import Arm, Line, Setting, architecture, one, read, trained
+from experiments.shared.with_axis import Place, growth
 from nash_search import pareto, pruner
 from nash_search.config import Architecture, Workload
 from nash_search.intervals import mean_bounds
@@ -81,6 +83,8 @@ NAMES = {
     FEWER_NEURONS: "a fifth of the neurons",
     GRID: "whole, of the grid",
 }
+AXIS = {WHOLE: 0, GRID: 0, HALF: 1, FEWER_HEADS: 2, FEWER_NEURONS: 3}
+TRIALS = (6, 12)
 ENCODERS_PCT = (0, 70)
 BUDGETS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 Point = tuple[int, int, str]
@@ -219,6 +223,24 @@ class Fronts:
         return {name: (100 * (ratio_S - 1), cost) for name, (ratio_S, cost) in found.items()}
 
 
+def searched(
+    lines: Sequence[Mapping[Point, Line]], shares: Mapping[Point, float], dense: float
+) -> dict[int, list[float]]:
+    """Percent by which the real search's hypervolume grows with the axis, by its trials and then by training seed."""
+    like = replay.read(Path("results/search-strategies/search-table.json.gz"))
+    found: dict[int, list[float]] = {trials: [] for trials in TRIALS}
+    for by_point in lines:
+        places = {
+            p: Place(p[0], p[1], AXIS[p[2]], shares[p], line.quality, line.train_s) for p, line in by_point.items()
+        }
+        whole = [place for p, place in places.items() if p[2] not in NARROW_PCT]
+        for trials, percent in zip(
+            TRIALS, growth(list(places.values()), whole, like, trials=TRIALS, dense=dense), strict=True
+        ):
+            found[trials].append(percent)
+    return found
+
+
 def grid_lines(seed: int) -> dict[Point, Line]:
     """What `mild-sparsity` trained at the depths in question."""
     lines = [line for line in read(Path("results/mild-sparsity/mild-sparsity.jsonl")).values() if line.arm.seed == seed]
@@ -277,6 +299,14 @@ def main() -> int:
             answers.append({"engine": engine, "set": name, "growth_pct": percent_S.tolist(), "train_s": cost_s})
             each = ", ".join(f"{x:+.1f}" for x in percent_S)
             print(f"| {engine} | {name} | {each} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) | {cost_s:.0f} |")
+        shares = {point: share(taken[repr(point)]) for point in lines[0]}
+        for trials, percents in searched(lines, shares, asked.dense_quality).items():
+            name = f"searched, the seconds of {trials} trials without the axis"
+            mean, (low, high) = float(np.mean(percents)), mean_bounds(percents)
+            rows[f"{engine}: searched, {trials} trials"] = [(mean, low, high)]
+            answers.append({"engine": engine, "set": name, "growth_pct": percents})
+            each = ", ".join(f"{x:+.1f}" for x in percents)
+            print(f"| {engine} | {name} | {each} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) | |")
     asked.out.joinpath(f"{asked.config}.json").write_text(json.dumps(answers, indent=1) + "\n", "utf-8")
     title = f"{asked.config}: hypervolume with narrow decoders, {asked.seeds} seeds"
     forest(asked.out / f"{asked.config}.png", title, "percent of growth", rows, ["growth"], 0)
