@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
 from nash_search.report import picture, plots, view
 from nash_search.summaries import Summary
@@ -38,6 +39,20 @@ def test_labels_do_not_overlap_and_picks_are_labelled(study: Any) -> None:
     said = " ".join(t.get_text() for t in axes.texts)
     assert "2 dec · enc 60%" in said and "3 dec · enc 100%" in said and "dense 68.2 ms" in said
     assert "50% = 34.1 ms" in said and "25% = 17.1 ms, infeasible" in said
+
+
+@pytest.mark.parametrize(("limits_ms", "digits"), [((100, 400), 1), ((305, 408), 2)])
+def test_ticks_close_together_have_speed_ups_that_differ(
+    study: Any, limits_ms: tuple[float, float], digits: int
+) -> None:
+    built = view.build(*study)
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_xlim(*limits_ms)
+    picture._speedups(figure, axes, replace(built, dense=replace(built.dense, ms=403.0)))
+    said = [t.get_text().partition("\n")[2] for t in axes.get_xticklabels()]
+    assert len(said) > 2 and len(set(said)) == len(said)
+    assert all(len(words.strip("×").partition(".")[2]) == digits for words in said)
 
 
 @pytest.mark.parametrize("lead", [-0.02, 0.02])
