@@ -27,7 +27,7 @@ def eager(path):
 
 
 def int8(path):
-    """The same by CTranslate2, whose limit counts the prompt's four tokens and stops half way (4.8.1: 16 gives 8)."""
+    """The same by CTranslate2, whose limit counts the prompt's four tokens and stops half way (4.8.5: 16 gives 8)."""
     model = WhisperForConditionalGeneration.from_pretrained(path)
     heard = torch.randn(1, model.config.num_mel_bins, 2 * model.config.max_source_positions).numpy()
     ends, limit = [model.config.eos_token_id], 2 * TOKENS
