@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nash_search import writing
 from nash_search.config import TaskConfig
 from nash_search.tasks import scoring
 from nash_search.tasks.load import load_task
@@ -50,7 +51,7 @@ def test_on_a_gpu_the_batch_grows_until_half_of_the_card_is_full_and_halves_wher
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().generate(input_ids, attention_mask, **settings)
 
-    monkeypatch.setattr(scoring, "on_device", lambda batch, model: batch)
+    monkeypatch.setattr(writing, "on_device", lambda batch, model: batch)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     echo, inputs = OnCard(lambda ids: ids), task.encode(["red cat", "small"] * 200)
     for free, expected in ((60, [32, 64, 128, 64, 64, 64, 64, 48]), (30, [32] * 12 + [16])):
