@@ -4,7 +4,6 @@ Python that loads and writes. The same sentences serve a terminal (rich) and a p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nash_search.plain_json import kept_object
 from nash_search.report import columns, engines, escape
 from nash_search.report.columns import Look, standing
 from nash_search.report.picks import Pick
@@ -52,10 +52,8 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
 
 def is_stock(export: Path) -> bool:
     """Loads with transformers alone: its config, which is there, names no code of ours."""
-    try:
-        return "auto_map" not in json.loads((export / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
+    config = kept_object(export / "config.json")
+    return config is not None and "auto_map" not in config
 
 
 def load_lines(checkpoint: str, dtype: str, *, stock: bool | None = None, inputs: Inputs | None = None) -> list[str]:
