@@ -66,11 +66,21 @@ KEPT = "summary.json probe.json certification.json trials.csv front.csv log.txt 
 def main() -> int:
     """Run the parts that are not done yet; exit code 1 when one of them ended otherwise than whole."""
     asked = arguments()
-    began, (seconds, names) = time.monotonic(), RUNS[asked.run]
+    began = time.monotonic()
     asked.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpu-study-ready-") as ready:
+        told = run_parts(asked, began, Path(ready))
+    say_all(asked.out)
+    parts = "; ".join(f"{name}: {how}" for name, how in told)
+    print(f"== parts: {parts}; {time.monotonic() - began:.0f} s in all")
+    return 0 if all(how.startswith(("code 0", "code 3")) for _, how in told) else 1
+
+
+def run_parts(asked: argparse.Namespace, began: float, ready: Path) -> list[tuple[str, str]]:
+    """Each part and how it ended; `ready` is where a part says that it has imported what it needs."""
+    seconds, names = RUNS[asked.run]
     end = began + (asked.seconds or seconds * (REHEARSED if asked.tiny else 1))
     todo = [p for p in (asked.parts.split(",") if asked.parts else names) if not done(asked.out, p)]
-    ready = Path(tempfile.mkdtemp(prefix="gpu-study-ready-"))
     children = {name: start(name, asked, ready / name) for name in todo if name != "search"}
     told = []
     for name in todo:
@@ -88,10 +98,7 @@ def main() -> int:
         code = search(asked, limit_s) if name == "search" else finish(children[name], limit_s)
         told.append((name, f"code {code}, {time.monotonic() - part_began:.0f} s"))
         print(f"== {name}: {told[-1][1]}", flush=True)
-    say_all(asked.out)
-    parts = "; ".join(f"{name}: {how}" for name, how in told)
-    print(f"== parts: {parts}; {time.monotonic() - began:.0f} s in all")
-    return 0 if all(how.startswith(("code 0", "code 3")) for _, how in told) else 1
+    return told
 
 
 def done(out: Path, name: str) -> bool:

@@ -10,6 +10,7 @@ process that starts cold does is held by tests that leave `sys.executable` alone
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,6 +72,7 @@ def serve(folder: str) -> dict:
         while True:
             ready, _, _ = select.select([door, 0], [], [])
             if 0 in ready:  # the test process has ended
+                shutil.rmtree(folder, ignore_errors=True)
                 os._exit(0)
             line, _ = door.accept()
             if os.fork() == 0:
