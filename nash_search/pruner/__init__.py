@@ -16,6 +16,7 @@ from nash_search.lazy import names_of
 
 if TYPE_CHECKING:
     from nash_search.pruner.checkpoint import check_export, load, save, save_tokenizer
+    from nash_search.pruner.distillation import encoder_is_frozen
     from nash_search.pruner.layer_selection import selected_blocks
     from nash_search.pruner.pruning import largest_sparsity_pct, prune, run
     from nash_search.pruner.sequence_distillation import answered, labelled
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "answered": "sequence_distillation",
     "check_export": "checkpoint",
+    "encoder_is_frozen": "distillation",
     "labelled": "sequence_distillation",
     "load": "checkpoint",
     "save": "checkpoint",
@@ -66,6 +68,7 @@ __all__ = [
     "check_export",
     "cut",
     "cut_window",
+    "encoder_is_frozen",
     "in_bf16",
     "labelled",
     "largest_sparsity_pct",

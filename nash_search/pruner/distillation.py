@@ -41,6 +41,11 @@ HEARD = "encoder_states"
 """In a batch, in the place of the encoder's inputs: what an encoder that is not trained made of them, (B,S,D)."""
 
 
+def encoder_is_frozen(model: Any) -> bool:
+    """Is no parameter of its encoder trained, as where depth alone is searched?"""
+    return not any(parameter.requires_grad for parameter in model.get_encoder().parameters())
+
+
 def source_of(batch: Batch) -> Batch:
     """What the encoder is given."""
     return {name: tensor for name, tensor in batch.items() if name not in ("labels", HEARD)}
@@ -202,10 +207,7 @@ class Distillation:
         self.student, self.teacher, self.recipe = student, teacher, recipe
         self.hidden = hidden and recipe.hidden_weight > 0
         self.outputs = None if self.hidden else outputs
-        encoder = list(student.get_encoder().parameters())
-        self._shares_encoder = (
-            not self.hidden and teacher is not None and not any(parameter.requires_grad for parameter in encoder)
-        )
+        self._shares_encoder = not self.hidden and teacher is not None and encoder_is_frozen(student)
         if recipe.kd_weight > 0 or self.hidden:
             last = len(family_of(teacher).decoder_blocks(teacher)) - 1
             self.matched = [*decoder_blocks[:-1], last]

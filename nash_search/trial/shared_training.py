@@ -118,7 +118,7 @@ def training_s(
     def train(few: PruningRecipe) -> dict[str, dict[str, float]]:
         return pruner.run(teacher, architecture, few, data, context).stages
 
-    if any(parameter.requires_grad for parameter in teacher.get_encoder().parameters()):
+    if not pruner.encoder_is_frozen(teacher):
         seconds, timed = timed_steps(train, alone, limit_s)
     else:  # a step that hears anew, and the same again: the study hears a recording once
         with tempfile.TemporaryDirectory(prefix="nash-search-heard-") as folder:
