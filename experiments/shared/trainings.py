@@ -28,7 +28,6 @@ from nash_search import pruner
 from nash_search.config import Architecture, Frozen, SearchConfig, digest
 from nash_search.config_loader import load_config
 from nash_search.pruner.distillation import cross_entropy, forward
-from nash_search.pruner.stages import Pruned
 from nash_search.pruner.training import Group, Optimization, TrainingContext, train
 from nash_search.recipes import PruningRecipe
 from nash_search.tasks.g2p import teacher_folder
@@ -129,8 +128,8 @@ def _bench(setting_json: str) -> tuple[SearchConfig, Any, Any]:
     return config, teacher, task
 
 
-def one(asked: tuple[Arm, Setting], run: Callable[..., Pruned] = pruner.run) -> Line:
-    """Train one arm, as `pruner.run` does or by another function of its arguments, and score every example."""
+def one(asked: tuple[Arm, Setting]) -> Line:
+    """Train one arm and score every example."""
     arm, setting = asked
     config, teacher, task = _bench(setting.model_dump_json())
     recipe = setting.recipe_of(arm)
@@ -141,7 +140,8 @@ def one(asked: tuple[Arm, Setting], run: Callable[..., Pruned] = pruner.run) -> 
         student = from_scratch(teacher, arm, recipe.narrow_steps + recipe.tune_steps, recipe.learning_rate, batches)
     else:
         outputs = pruner.TeacherCache(folder=WORK / f"teacher-{setting.config}")
-        found = run(teacher, arm.architecture, recipe, batches, TrainingContext(seed=arm.seed, teacher_cache=outputs))
+        context = TrainingContext(seed=arm.seed, teacher_cache=outputs)
+        found = pruner.run(teacher, arm.architecture, recipe, batches, context)
         student, undecided = found.model, found.pruning.get("undecided_share")
     train_s = time.process_time() - began
     texts = generate(student.eval(), task, task.validation.inputs)
@@ -203,12 +203,7 @@ def influence(counts_NK: np.ndarray, value: Callable[[np.ndarray], float]) -> np
     return np.array([count * value(total) - (count - 1) * value(total - row) for row in counts_NK])
 
 
-def trained(
-    arms: Sequence[Arm],
-    path: Path,
-    setting: Setting | None = None,
-    train_one: Callable[[tuple[Arm, Setting]], Line] = one,
-) -> dict[str, Line]:
+def trained(arms: Sequence[Arm], path: Path, setting: Setting | None = None) -> dict[str, Line]:
     """Every arm's line; those not yet in the file, or trained in another way, are trained now, on every core."""
     setting = setting or Setting()
     lines = read(path)
@@ -221,7 +216,7 @@ def trained(
             file.write("\n")
     workers = len(os.sched_getaffinity(0))
     with multiprocessing.get_context("spawn").Pool(workers, _ends_with_parent) as pool, path.open("a") as file:
-        for line in pool.imap_unordered(train_one, jobs):
+        for line in pool.imap_unordered(one, jobs):
             lines[line.key] = line
             file.write(line.model_dump_json() + "\n")
             file.flush()
