@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nash_search.report import columns, engines, escape, picture
 from nash_search.report.columns import Column, Look, standing
 from nash_search.report.points import Point
-from nash_search.report.text import load_lines, pick_text
+from nash_search.report.text import answers_lines, pick_text
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     data_words,
@@ -31,10 +31,8 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         )
     if view.front:
         parts += ["## The front, fastest first", table(view)]
-    loaded = view.loaded
-    if loaded:
-        parts += ["## Load it", *input_words(view.inputs)]
-        parts.append(fenced(load_lines(loaded, view.dtype, inputs=view.inputs), "python"))
+    if lines := answers_lines(view):
+        parts += ["## Load it", *input_words(view.inputs), fenced(lines, "python")]
     if view.summary.data is not None:
         parts += ["## The data", escape.markdown(data_words(view.summary.data), 400)]
     if view.summary.command:

@@ -26,7 +26,7 @@ from nash_search.report import columns, engines, escape, evidence, markdown, pic
 from nash_search.report.columns import Column, Look, standing
 from nash_search.report.picks import Pick
 from nash_search.report.points import Dense, Point
-from nash_search.report.text import load_lines
+from nash_search.report.text import answers_lines
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     at_most,
@@ -106,7 +106,6 @@ def render(view: StudyView) -> str:
         shade: {name: figure.to_plotly_json() for name, figure in plots.figures(view, dark=shade == "dark").items()}
         for shade in ("light", "dark")
     }
-    loaded = view.loaded
     return environment.get_template("report.html.j2").render(
         view=view,
         caption=picture.caption(view),
@@ -123,7 +122,7 @@ def render(view: StudyView) -> str:
             "trials": Table.of(columns.TRIALS, view, view.points, _trial_style),
         },
         trial_words=trial_words(view),
-        load=load_lines(loaded, view.dtype, inputs=view.inputs) if loaded else [],
+        load=answers_lines(view),
         command=escape.plain(view.summary.command, 2000),
         data=data_words(view.summary.data) if view.summary.data is not None else "",
         environment=view.environment,

@@ -38,15 +38,10 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
     if view.front:
         title = f"The front of {escape.plain(view.study)}, fastest first"
         parts += [Text(), Text(title, "bold"), leaderboard(view, width)]
-    loaded = view.loaded
     if files:
         parts += [Text(), Text("Written", "bold"), *(copied(f"  {escape.plain(f)}") for f in files)]
-    if loaded:
-        parts += [
-            Text(),
-            Text("Load it", "bold"),
-            *(copied(f"  {line}", "cyan") for line in load_lines(loaded, view.dtype, inputs=view.inputs)),
-        ]
+    if lines := answers_lines(view):
+        parts += [Text(), Text("Load it", "bold"), *(copied(f"  {line}", "cyan") for line in lines)]
     return Group(*parts)
 
 
@@ -54,6 +49,18 @@ def is_stock(export: Path) -> bool:
     """Loads with transformers alone: its config, which is there, names no code of ours."""
     config = kept_object(export / "config.json")
     return config is not None and "auto_map" not in config
+
+
+def answers_lines(view: StudyView) -> list[str]:
+    """Lines that load the last met budget's export, and where those of the other budgets are; empty: none is met."""
+    if view.loaded is None:
+        return []
+    (_, own), *others = view.met.items()
+    told = [
+        f"# the answer to {escape.plain(own)}; to {escape.plain(asked)}: {escape.plain(folder)!r}"
+        for folder, asked in others
+    ]
+    return [*load_lines(view.loaded, view.dtype, inputs=view.inputs), *told]
 
 
 def load_lines(checkpoint: str, dtype: str, *, stock: bool | None = None, inputs: Inputs | None = None) -> list[str]:

@@ -124,7 +124,17 @@ class StudyView:
     @property
     def loaded(self) -> str | None:
         """The checkpoint that "load it" loads: the last met budget's."""
-        return next((p.checkpoint for p in reversed(self.picks) if p.checkpoint and p.verdict == "met"), None)
+        return next(iter(self.met), None)
+
+    @property
+    def met(self) -> dict[str, str]:
+        """Checkpoints that meet budgets, the last budget's first, each with the budgets as asked: `70%, 60%`."""
+        found = dict[str, str]()
+        for pick in reversed(self.picks):
+            if pick.checkpoint and pick.verdict == "met":
+                others = found.get(pick.checkpoint)
+                found[pick.checkpoint] = pick.asked if others is None else f"{pick.asked}, {others}"
+        return found
 
     @property
     def inputs(self) -> Inputs | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 import re
@@ -137,6 +138,19 @@ def test_what_plain_transformers_loads_is_loaded_without_us_everywhere(study, tm
     ours = config is None or "auto_map" in config
     for shown in (markdown.render(seen), page.render(seen), "\n".join(answer.load_lines(seen.loaded, seen.dtype))):
         assert ("import nash_search.modeling_nash" in shown) is ours
+
+
+def test_the_answers_to_all_met_budgets_are_told(study):
+    seen = view.build(*study)
+    (first, *_) = (p for p in seen.picks if p.verdict == "met")
+    other = dataclasses.replace(first, asked="7%", checkpoint="results/x/other")
+    alike = dataclasses.replace(first, asked="8%")
+    both = dataclasses.replace(seen, picks=(alike, first, other))
+    told = f"# the answer to 7%; to 8%, {first.asked}: {first.checkpoint!r}"
+    for shown in (markdown.render(both), html.unescape(page.render(both)), "\n".join(answer.answers_lines(both))):
+        assert "from_pretrained('results/x/other'" in shown and told in shown
+    assert not any("answer to" in line for line in answer.answers_lines(dataclasses.replace(seen, picks=(first,))))
+    assert answer.answers_lines(dataclasses.replace(seen, picks=())) == []
 
 
 WORDS = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
