@@ -69,7 +69,7 @@ def calibrated(
                 "model": setting.model,
                 "recipe": recipe.model_copy(update=begins),
                 "search_space": SearchSpace(  # the smallest that holds it; which one is trained is said below
-                    encoder_sparsity_pct=(0, space.encoder_sparsity_pct, space.encoder_sparsity_pct),
+                    encoder_sparsity_pct=(0, space.encoder_sparsity_pct, space.encoder_sparsity_pct or 1),
                     decoder_layers=(space.decoder_layers,),
                     decoder_selection=(space.decoder_selection,),
                 ),
