@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nash_search.report import columns, engines, escape, picture
 from nash_search.report.columns import Column, Look, standing
 from nash_search.report.points import Point
-from nash_search.report.text import answers_lines, pick_text
+from nash_search.report.text import load_lines_of, pick_text
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     data_words,
@@ -31,7 +31,7 @@ def render(view: StudyView, *, front_stem: str = "front") -> str:
         )
     if view.front:
         parts += ["## The front, fastest first", table(view)]
-    if lines := answers_lines(view):
+    if lines := load_lines_of(view):
         parts += ["## Load it", *input_words(view.inputs), fenced(lines, "python")]
     if view.summary.data is not None:
         parts += ["## The data", escape.markdown(data_words(view.summary.data), 400)]

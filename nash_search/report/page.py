@@ -26,7 +26,7 @@ from nash_search.report import columns, engines, escape, evidence, markdown, pic
 from nash_search.report.columns import Column, Look, standing
 from nash_search.report.picks import Pick
 from nash_search.report.points import Dense, Point
-from nash_search.report.text import answers_lines
+from nash_search.report.text import load_lines_of
 from nash_search.report.view import StudyView
 from nash_search.report.words import (
     at_most,
@@ -122,7 +122,7 @@ def render(view: StudyView) -> str:
             "trials": Table.of(columns.TRIALS, view, view.points, _trial_style),
         },
         trial_words=trial_words(view),
-        load=answers_lines(view),
+        load=load_lines_of(view),
         command=escape.plain(view.summary.command, 2000),
         data=data_words(view.summary.data) if view.summary.data is not None else "",
         environment=view.environment,

@@ -40,7 +40,7 @@ def answer(view: StudyView, files: Sequence[str] = (), width: int = 120) -> Rend
         parts += [Text(), Text(title, "bold"), leaderboard(view, width)]
     if files:
         parts += [Text(), Text("Written", "bold"), *(copied(f"  {escape.plain(f)}") for f in files)]
-    if lines := answers_lines(view):
+    if lines := load_lines_of(view):
         parts += [Text(), Text("Load it", "bold"), *(copied(f"  {line}", "cyan") for line in lines)]
     return Group(*parts)
 
@@ -51,7 +51,7 @@ def is_stock(export: Path) -> bool:
     return config is not None and "auto_map" not in config
 
 
-def answers_lines(view: StudyView) -> list[str]:
+def load_lines_of(view: StudyView) -> list[str]:
     """Lines that load the last met budget's export, and where those of the other budgets are; empty: none is met."""
     if view.loaded is None:
         return []

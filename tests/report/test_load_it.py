@@ -147,10 +147,10 @@ def test_the_answers_to_all_met_budgets_are_told(study):
     alike = dataclasses.replace(first, asked="8%")
     both = dataclasses.replace(seen, picks=(alike, first, other))
     told = f"# the answer to 7%; to 8%, {first.asked}: {first.checkpoint!r}"
-    for shown in (markdown.render(both), html.unescape(page.render(both)), "\n".join(answer.answers_lines(both))):
+    for shown in (markdown.render(both), html.unescape(page.render(both)), "\n".join(answer.load_lines_of(both))):
         assert "from_pretrained('results/x/other'" in shown and told in shown
-    assert not any("answer to" in line for line in answer.answers_lines(dataclasses.replace(seen, picks=(first,))))
-    assert answer.answers_lines(dataclasses.replace(seen, picks=())) == []
+    assert not any("answer to" in line for line in answer.load_lines_of(dataclasses.replace(seen, picks=(first,))))
+    assert answer.load_lines_of(dataclasses.replace(seen, picks=())) == []
 
 
 WORDS = "red green blue small large cat dog bird runs sleeps eats here there now then".split()
