@@ -21,7 +21,7 @@ def test_every_pair_is_trained_by_its_own_recipe():
         NASH: Setting(learning_rate=1e-3, tune_learning_rate=2e-3, labels="mixed"),
         SFT: Setting(learning_rate=3e-4, tune_learning_rate=3e-4, labels="teacher"),
     }
-    steps = {(pair, blocks): 700 + blocks for pair, (_, blocks) in PAIRS.items()}
+    steps = {"alone": [700 + blocks for _, blocks in PAIRS.values()]}
     arms = arms_of(config, rates, steps)
     assert [arm.name for arm in arms] == [NASH] * 3 + [SFT] * 3
     recipes = [config.recipe.model_copy(update=arm.changes) for arm in arms]
