@@ -26,6 +26,7 @@ import torch
 
 from experiments.baselines import NASH, PLAIN, SFT, Cell, ratios
 from experiments.calibration import calibrated
+from experiments.second_task import CONFIG, WORKLOAD, setting_of
 from experiments.shared.drawing import forest
 from experiments.shared.trainings import Arm, Line, Setting, architecture, difference, seed_deviation, trained, values
 from nash_search import pruner
@@ -46,7 +47,7 @@ START = 5e-4
 PILOT_STEPS = 20
 WORKLOADS = {
     "g2p": Workload(batch_size=64, input_tokens=8, output_tokens=7),
-    "multi30k-en-de": Workload(batch_size=16, input_tokens=16, output_tokens=16),
+    CONFIG: WORKLOAD,
 }
 
 
@@ -112,8 +113,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    task_fields = {"data": asked.data, "source_column": "source", "target_column": "target"} if asked.data else {}
-    setting = Setting(config=asked.config, model=asked.model, task=task_fields)
+    setting = setting_of(asked)
     config, place = setting.configured(), asked.out / asked.config
     asked.out.mkdir(parents=True, exist_ok=True)
     selection = config.search_space.decoder_selection[0]

@@ -53,14 +53,14 @@ def is_stock(export: Path) -> bool:
 
 def load_lines_of(view: StudyView) -> list[str]:
     """Lines that load the last met budget's export, and where those of the other budgets are; empty: none is met."""
-    if view.loaded is None:
+    if not (met := view.met):
         return []
-    (_, own), *others = view.met.items()
+    (loaded, own), *others = met.items()
     told = [
         f"# the answer to {escape.plain(own)}; to {escape.plain(asked)}: {escape.plain(folder)!r}"
         for folder, asked in others
     ]
-    return [*load_lines(view.loaded, view.dtype, inputs=view.inputs), *told]
+    return [*load_lines(loaded, view.dtype, inputs=view.inputs), *told]
 
 
 def load_lines(checkpoint: str, dtype: str, *, stock: bool | None = None, inputs: Inputs | None = None) -> list[str]:
