@@ -27,17 +27,17 @@ LOWEST, HIGHEST = 1e-5, 3e-2
 
 
 class Setting(Frozen):
-    """What is varied, of a recipe."""
+    """The fields of a recipe that a calibration varies."""
 
     learning_rate: float = Field(gt=0)
-    """Weights, stage 2."""
+    """Learning rate of the weights in stage 2, which trains them together with the gates."""
     tune_learning_rate: float = Field(gt=0)
-    """Weights, stage 4."""
+    """Learning rate of the weights in stage 4, which tunes the cut model."""
     labels: Labels
 
     @classmethod
     def of(cls, recipe: PruningRecipe) -> Setting:
-        """What a recipe says."""
+        """A recipe's own values of these fields."""
         return cls.model_validate(recipe.model_dump(include=set(cls.model_fields)))
 
     def within(self, recipe: PruningRecipe) -> PruningRecipe:
@@ -118,7 +118,10 @@ class Calibration(Frozen):
 
     @property
     def twice(self) -> Forecast | None:
-        """What twice a trial's steps would bring this architecture, by the best setting of two lengths."""
+        """Forecast for this architecture trained twice a trial's steps, from the best setting scored at two lengths.
+
+        None where no setting has two lengths, the record is too old to know the study, or nothing can be learnt.
+        """
         if self.dense_quality is None or self.trial_steps is None:
             return None
         for best in elected(self.trainings, self.direction):
@@ -146,6 +149,6 @@ def elected(trainings: Iterable[ShortTraining], direction: pareto.Direction) -> 
 
 
 def flat(trainings: Iterable[ShortTraining]) -> bool:
-    """Is the metric the same for all that have one, so that it tells nothing?"""
+    """True if at least two trainings have a quality and all of these are equal, so that the metric ranks nothing."""
     values = [t.quality for t in trainings if t.quality is not None]
     return len(values) > 1 and max(values) == min(values)

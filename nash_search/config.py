@@ -83,7 +83,7 @@ class TaskConfig(Knobs):
 
     @model_serializer(mode="wrap")
     def _said_where_asked_for(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A task of texts is written as it always was, so that studies of before keep their names."""
+        """Leave `language` and `audio_seconds` out of the JSON where unset, so that older studies keep their names."""
         found: dict[str, Any] = plain(self)
         return {k: v for k, v in found.items() if v is not None or k not in ("language", "audio_seconds")}
 
@@ -203,7 +203,7 @@ class SearchConfig(AnswerLimits):
 
     @property
     def limits(self) -> AnswerLimits:
-        """What limits its answers."""
+        """The fields of `AnswerLimits` alone, which later questions (`pick`) may replace."""
         return AnswerLimits(**{name: getattr(self, name) for name in AnswerLimits.model_fields})
 
     def question(self) -> dict[str, Any]:
@@ -247,14 +247,14 @@ class SearchConfig(AnswerLimits):
 
     @property
     def percentile(self) -> float:
-        """That the front is drawn in: the one that was named, else the first budget's."""
+        """Percentile that the front is drawn in: `workload.percentile`, else the first budget's, else the median."""
         if self.workload.percentile is not None:
             return self.workload.percentile
         return self.budgets[0].percentile if self.budgets else MEDIAN
 
     @property
     def highest(self) -> float:
-        """Of all percentiles that are asked for the one that needs most requests."""
+        """The highest percentile that the front or a budget asks for, which needs most requests."""
         return max([self.percentile, *(b.percentile for b in self.budgets)])
 
     @property

@@ -153,7 +153,7 @@ def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) 
 
 
 def _default_percentile(fields: Mapping[str, Any]) -> float | None:
-    """Of budgets that name none; None also where it is none at all, which is told with the other fields."""
+    """Percentile of budgets that name none; None if unset, or invalid, which `_validated` reports."""
     workload = fields.get("workload")
     asked = workload.get("percentile") if isinstance(workload, Mapping) else None
     try:

@@ -1,6 +1,6 @@
 """What goes into an encoder, an example a row: token ids (`token_rows`) or features, such as a log-mel spectrogram.
 
-Whoever holds rows knows neither kind: they are counted, picked and made a batch of.
+Callers treat both kinds alike: they count rows, pick some of them, and make a batch.
 
     rows_of(given)     rows of what a caller has: rows, lists of token ids, or what `document` wrote
     rows.batch(pad)    what a model's forward takes: input_ids and attention_mask, or input_features
@@ -80,7 +80,7 @@ class FeatureRows:
         return {"input_features": torch.from_numpy(self._mapped[self._order].astype(np.float32))}
 
     def document(self) -> dict[str, Any]:
-        """Where the rows are."""
+        """The rows as JSON that `rows_of` reads: feature file, row numbers, encoder positions."""
         if not isinstance(self.source, Path):
             raise ValueError("rows must lie in a file for another process to have them, but got an array")
         return {"features": str(self.source), "rows": self._order.tolist(), "positions": self.positions}

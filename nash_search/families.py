@@ -57,13 +57,13 @@ class Family:
     """Its batches hold token ids; False: features of a window of `max_source_positions`, and `generate` gives what
     comes between the decoder's prompt and the end, not the start token first."""
     engines: tuple[str, ...] = ENGINES
-    """Engines that can say its model: all, where its row names none."""
+    """Engines that can represent its models; all of them where a row names none."""
     misread: str = ""
     """Which server misreads a stock folder whose encoder is narrower in its FFN, and what serves it, in words."""
     heads_stay: bool = False
-    """Its encoder's attention takes no fewer heads: FFN neurons alone go."""
+    """The encoder's attention heads cannot be pruned; only its FFN neurons are."""
     static_cache: bool = True
-    """With a cache of fixed size the library writes what it writes with a growing one."""
+    """transformers generates the same tokens with a cache of fixed size (static) as with a growing one."""
     requires: tuple[tuple[str, tuple[object, ...], str], ...] = ()
     """Config fields without which a cut is not exact: name, values that do (None: it may be missing), why."""
 
@@ -108,7 +108,7 @@ class Family:
                 raise InvalidInput(f"{rule}, but got {shown(setting(settings, name))}", where=where)
 
     def check_engine(self, runtime: str) -> None:
-        """Refuse a runtime that cannot say this family.
+        """Refuse a runtime that cannot represent this family's models.
 
         Raises:
             InvalidInput: naming both.
@@ -246,7 +246,7 @@ def text_families() -> list[str]:
 
 
 def served_by(runtime: str) -> list[str]:
-    """Families whose models an engine outside PyTorch can say."""
+    """Families whose models an engine outside PyTorch can represent."""
     return [name for name, family in FAMILIES.items() if runtime in family.engines]
 
 

@@ -45,7 +45,7 @@ class Fidelity(Frozen):
 
     @property
     def by_chance(self) -> bool:
-        """Whether so small a loss may be one of the examples: within twice the standard errors."""
+        """Whether the examples alone may explain the loss: at most two standard errors of the difference."""
         lost = abs(self.twin.value - self.served.value)
         return lost <= chance_difference(self.twin.standard_error, self.served.standard_error)
 

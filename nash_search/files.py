@@ -25,10 +25,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 SLACK_BYTES = 64 << 20
-"""Asked for beside what is needed: records, logs and the study's database and backups."""
+"""Free space demanded beyond a caller's own need: for records, logs, and the study's database and backups."""
 
 KEPT_S = 30 * 24 * 3600
-"""What nobody has used for so long leaves the cache folder."""
+"""Seconds without use after which an entry of the cache folder is removed."""
 
 _FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]")
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
@@ -52,12 +52,12 @@ def fsync_file(path: Path) -> None:
 
 
 def take_place(scratch: Path, path: Path, *, durable: bool) -> None:
-    """A file or a folder that is whole takes the name `path`; a folder that had it goes first.
+    """Rename a finished file or folder to `path`; a folder that is there already is deleted first.
 
     Args:
-        scratch: on the same file system; its content is on the disk already where `durable`.
-        path: the name.
-        durable: a machine that loses its power from now on has it under this name.
+        scratch: on the same file system as `path`; where `durable`, its content must be synced already.
+        path: the final name.
+        durable: sync the parent folder too, so that the rename survives a loss of power.
     """
     shutil.rmtree(path, ignore_errors=True)  # a file is replaced, and left alone here
     os.replace(scratch, path)

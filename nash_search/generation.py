@@ -28,7 +28,7 @@ from nash_search.plain_yaml import place
 FILE = "generation_config.json"
 
 Kind = tuple[str, Callable[[Any, int], bool]]
-"""What a value must be, in words and as a test that is handed the size of the vocabulary."""
+"""Rule of a setting: its words in an error, and a test of (value, size of the vocabulary)."""
 
 
 def _whole(value: Any) -> bool:
@@ -145,7 +145,7 @@ SET: dict[str, tuple[Any, ...]] = {
     # without groups of beams it has no effect
     "diversity_penalty": (None, 0.0),
 }
-"""What stands for "not set": the first is what any other value becomes."""
+"""By setting, the values that count as "not set"; any other value is replaced by the first of them."""
 
 _MOVED = "transformers 5 cannot do it"
 _NEEDS_TEXT = "generate would need the tokenizer for it"
@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         ((None,), "it is an argument of generate"),
     ),
 }  # fmt: skip
-"""What stands for "not set", and why nothing else can be done."""
+"""By setting, the values that count as "not set", and the reason why any other value is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)

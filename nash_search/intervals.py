@@ -47,7 +47,7 @@ BLOCKS = 5
 AUTOCORRELATION = 0.4
 """Of one occasion's effect with the next one's (results/clock/clock.json.gz: 0.41 to 0.44)."""
 LEAST_DEGREES = 5.0
-"""Degrees of freedom from which on a device's own occasions count; 9 occasions have them."""
+"""With fewer degrees of freedom a device's own effect counts only if it exceeds the default; 9 occasions have these."""
 POWER = 0.9
 """Chance with which a model at the printed margin is found to meet its budget, where scatter and autocorrelation are
 as assumed; at least 0.8 are promised."""
@@ -107,7 +107,10 @@ def occasion_effect(groups: Sequence[Sequence[float]]) -> OccasionEffect:
 
 
 def confidence_at(looks: int) -> float:
-    """Confidence of one answer's bounds, so that 95 % hold for all: the error halves each time a question is asked."""
+    """Two-sided confidence at look number `looks`; the allowed error halves with every look.
+
+    The errors of all looks sum to less than twice 5 %, so that a wrong `met`, which is one side of it, stays below 5 %.
+    """
     return 1 - (1 - CONFIDENCE) / 2 ** (looks - 1)
 
 
@@ -269,7 +272,7 @@ def _with_occasions(rounds: Sequence[Sequence[float]], occasions: Sequence[int])
 
 
 def _correlations(count: int) -> npt.NDArray[np.float64]:
-    """Of so many occasions, one after the other."""
+    """Correlation matrix of `count` consecutive occasions, (count, count): `AUTOCORRELATION ** distance`."""
     order = np.arange(count)
     return np.asarray(AUTOCORRELATION ** np.abs(order[:, None] - order[None, :]))
 

@@ -70,13 +70,13 @@ class Latency(Frozen):
     """How far this device's medians move between occasions, as it was known then; bounds in milliseconds carry it.
     None: judged by the old protocol, which took no account of it."""
     second_look: bool = False
-    """A first look, at fewer rounds, left a budget open."""
+    """True if a first look at fewer rounds left a budget ambiguous, and more rounds were then added."""
     looks: int = Field(default=1, ge=1)
     """How often the question was asked; each time the rounds are pooled and the bounds widened."""
     cut_short: bool = False
     """True when the time limit came before the last pair."""
     percentile: float = MEDIAN
-    """Which percentile over the traffic's requests its number is."""
+    """The percentile over the traffic's requests that `median_ms` and `ratio` give; 50 where one call is timed."""
 
     def at(self, percentile: float) -> Latency:
         """The same samples, of which another percentile is the number.
@@ -160,7 +160,7 @@ class Latency(Frozen):
     def margin(self, budget: LatencyBudget) -> float:
         """How far below this budget a model must truly lie to be found to meet it here, as a fraction.
 
-        Of requests by the interval itself, which holds them too.
+        For a traffic's requests it is derived from the measured interval, which holds their scatter too.
         """
         if self.workload.traffic is not None:
             judged = self.at(budget.percentile)
@@ -181,7 +181,7 @@ class Latency(Frozen):
         return -math.expm1(-found)
 
     def part_of(self, budget: LatencyBudget, dense_ms: float | None = None) -> float:
-        """How much of a budget it takes, at the budget's percentile: 1 is all of it.
+        """Latency as a fraction of a budget, at the budget's percentile: up to 1 lies within it (no verdict).
 
         Args:
             budget: a share, or milliseconds.
@@ -238,9 +238,9 @@ class Latency(Frozen):
 
 
 def pooled(before: Latency | None, now: Latency) -> Latency:
-    """The same question asked again: all rounds count, and the looks are counted; nothing is started anew.
+    """Pool a new measurement with an earlier one of the same model: all rounds count, `looks` is summed.
 
-    Rounds of another device, software or call do not belong to it: of them only the looks count.
+    Where device, software, call or `fresh` differ, the new rounds stand alone and only `looks` is carried over.
     """
     if before is None or not before.runs_ms:
         return now

@@ -34,12 +34,12 @@ class ProbeEntry(Frozen):
 
 
 class Yardstick(Frozen):
-    """What a budget of one percentile is judged by, as the study's first probe found it."""
+    """What budgets of one percentile are judged against: dense latency and fastest shape in the study's first probe."""
 
     dense_ms: float
     """The dense model's percentile, milliseconds."""
     floor_share: float
-    """Fastest shape of the search space, fraction of it."""
+    """Latency of the search space's fastest shape, fraction of `dense_ms`."""
 
 
 class LatencyTable(Frozen):
@@ -61,7 +61,7 @@ class LatencyTable(Frozen):
 
     @property
     def percentile(self) -> float:
-        """Of the requests: its numbers are this one."""
+        """The percentile over requests that the table's latencies are; 50 where one call is timed."""
         return self.entries[0].latency.percentile
 
     @cached_property
@@ -87,7 +87,7 @@ class LatencyTable(Frozen):
 
     @property
     def call_ms(self) -> float:
-        """A usual call of the dense model, milliseconds: what is going to be spent is counted in it."""
+        """Median latency of a dense call, milliseconds: the unit of cost estimates, whatever the table's percentile."""
         return self.at(MEDIAN).dense_ms
 
     def dense_bounds_ms(self, effect: OccasionEffect | None = None) -> tuple[float, float]:
@@ -126,9 +126,9 @@ class LatencyTable(Frozen):
 
     @cached_property
     def width_worth(self) -> float | None:
-        """Most that a narrower encoder may take off, a fraction of the same depth's latency with the encoder whole.
+        """Largest saving by a narrower encoder, as a fraction of the latency at the same depth with the encoder whole.
 
-        The largest of all that were timed, so noise makes it more. None: whole or narrowed encoders were not timed.
+        It is a maximum over timed shapes, so noise inflates it. None: whole or narrowed encoders were not timed.
         """
         found = [
             1 - e.latency.ratio / self._whole[e.architecture.decoder_layers][0]
@@ -151,7 +151,7 @@ class LatencyTable(Frozen):
         return self._shares(architecture)[0]
 
     def part_of(self, architecture: Architecture, budget: LatencyBudget) -> float:
-        """How much of a budget it takes, at the budget's percentile: 1 is all of it."""
+        """Interpolated latency as a fraction of a budget, at the budget's percentile; up to 1 lies within it."""
         table = self.at(budget.percentile)
         return table.share(architecture) / budget.share_of(table.dense_ms)
 

@@ -24,7 +24,7 @@ what was foretold (results/LOG.md, 2026-11-28)."""
 
 
 class Reached(Frozen):
-    """What one length came to."""
+    """Quality that one training of a given length reached."""
 
     steps: float
     quality: float
@@ -54,7 +54,7 @@ def foretold(
     begin: float | None = None,
     times: float = 2.0,
 ) -> Forecast | None:
-    """What so many times the steps would bring.
+    """Forecast the quality gained by training over `times` as many steps, from two trainings of different length.
 
     Args:
         short: the same training as `long`, in fewer steps.

@@ -91,7 +91,7 @@ def in_precision(model: Any, dtype: str) -> Any:
 
 
 def copied(model: Any) -> Any:
-    """A deep copy, without the call that `generate` may have compiled for the original: it would run its graph."""
+    """A deep copy without the compiled call that `generate` may have cached: it would run the original's graph."""
     found = copy.deepcopy(model)
     for name in ("_compiled_call", "_last_compile_config"):
         vars(found).pop(name, None)

@@ -32,12 +32,12 @@ from nash_search.intervals import CONFIDENCE, UNKNOWN, Bounds, OccasionEffect
 from nash_search.traffic import Traffic
 
 PAIRS, REQUESTS, TIMES = 40, 70, 2.0
-"""Pairs of a round of one call; most requests of a round, and how many times those pairs' decoding they take at most,
-unless a percentile needs more of them."""
+"""Defaults of one round: timed pairs of one call; most requests of a traffic; and the most decoding that requests may
+take, as a multiple of the pairs'. A percentile that needs more requests gets them."""
 DRAWS = 1000
 LOOK_SHARES = 0.8, 0.2
-"""A certificate looks twice at most: of the error that requests may bring, the first look has so much, the second the
-rest. By halves p99 would need 437 requests, which are 2.2 times the calls of a median's certificate."""
+"""Parts of the allowed error by requests that the first and the second look may use; a certificate looks twice at most.
+In equal halves p99 would need 437 requests, which are 2.2 times the calls of a median's certificate."""
 
 P95_CALLS = 130
 """Fewest calls of one kind for which their own 95th percentile is reported."""

@@ -1,4 +1,4 @@
-"""A small JSON file as one mapping: a user's, or one line that says what is wrong with it; our own, or none."""
+"""Reads small JSON objects: a user's file, or one line that says what is wrong; our own file, or None."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BYTES = 64 << 20
 
 
 def kept_object(file: Path) -> dict[str, Any] | None:
-    """What we wrote there ourselves; None where it is not there or was cut short, for it can be made again."""
+    """The JSON object of a file that we wrote; None where it is missing or cut short, for it can be made again."""
     try:
         found: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError):

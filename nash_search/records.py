@@ -52,7 +52,7 @@ class Quality(Frozen):
         return intervals.half_width(self.standard_error)
 
     def led_by_chance(self, other: Quality) -> bool:
-        """May another quality on the same split be better only by which examples it has? (two standard errors)"""
+        """False if `other`, on the same split, is better by more than two standard errors of the difference."""
         lead = pareto.loss(self.value, self.direction) - pareto.loss(other.value, self.direction)
         return lead <= intervals.chance_difference(self.standard_error, other.standard_error)
 

@@ -96,7 +96,7 @@ class CertifiedPoint(Frozen):
 
     @property
     def searched(self) -> Quality | None:
-        """What the search's own short training of a finished model came to on validation (None: it is not finished)."""
+        """Validation quality of the search's own short training; None unless this model was trained at length."""
         short = (t.validation for t in self.seeds if not t.finish_steps)
         return next(short, None) if self.finish_steps else None
 
@@ -140,9 +140,9 @@ class Certification(Frozen):
     points: tuple[CertifiedPoint, ...]
     """Fastest first."""
     timed: tuple[str, ...] = ()
-    """Names of all folders that were timed together, elected or not."""
+    """Names of all trial folders that were timed together, those that became no point included."""
     others: dict[str, Latency] = Field(default_factory=dict)
-    """What was found of those that are no point, by name: asked again, their rounds still count."""
+    """Latencies of trial folders that are no point, by name; timed again, the new rounds are pooled with these."""
     dense_checkpoint: str
     dense_test: Quality | None = None
     opened: int = 0
@@ -261,7 +261,7 @@ class Answers(Frozen):
         return {a.budget.folder: a.point for a in self.budgets if a.verdict == "met" and a.point is not None}
 
     def of(self, certification: Certification) -> Answers:
-        """The same answers of the same points, which have an export or a score of the sealed split by now."""
+        """These answers with their points taken from `certification`, which has their exports or test scores by now."""
         points = {p.key: p for p in certification.points}
         found = tuple(
             a.model_copy(update={"point": points[a.point.key]}) if a.point is not None else a for a in self.budgets

@@ -149,9 +149,9 @@ class Summary(Told):
     inputs: Inputs | None = None
     """None: studies of before do not say."""
     vocabulary: Vocabulary | None = None
+    """What trimming the vocabulary gained and cost; None: it was not trimmed."""
     window: Window | None = None
-    """None: the model's own, or it reads text."""
-    """None: it was not trimmed."""
+    """What a shorter audio window gained; None: the window is the model's own, or the model reads text."""
     engines: EnginesTold | None = None
     device_name: str = ""
     metric: str = ""

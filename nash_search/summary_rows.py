@@ -15,7 +15,7 @@ from nash_search.length_forecast import Forecast
 
 
 class Told(Frozen, extra="allow", allow_inf_nan=True):
-    """A JSON object."""
+    """Base of the JSON rows: dumps the fields that were given, keeps unknown keys, allows NaN and infinity."""
 
     @model_serializer(mode="wrap")
     def _given(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class EngineTried(Told):
     speedup: float | None = None
     quality: float | None = None
     kept: float | None = None
-    """Share of the quality; None: not known in time."""
+    """Share of the float dense model's quality that it keeps; None: not scored in time."""
     status: str | None = None
     reason: str = ""
     """Why it does not run there."""
@@ -110,7 +110,7 @@ class DataFacts(Frozen):
 
 
 class Window(Told):
-    """What a shorter window gains, before any pruning, as timed in the search's own process."""
+    """What a shorter audio window of a speech model gains before any pruning; timed in the search's own process."""
 
     seconds: float
     of_seconds: float

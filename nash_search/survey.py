@@ -51,7 +51,7 @@ class Survey(Told):
     """Slug of the architecture at the floor."""
     shapes: tuple[ProbedShape, ...]
     timed_again: int = 0
-    """Shapes whose latency did not grow with depth at first."""
+    """Shapes timed again because latency did not grow with decoder depth; every repeat counts."""
     remembered: int = 0
     """Shapes that were timed before, on this machine."""
     budgets: tuple[ProbedBudget, ...]

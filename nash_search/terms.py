@@ -51,7 +51,8 @@ class Terms(Frozen):
 
         Args:
             found: a trial's record or a certified point.
-            at_length: False for one that would first be trained at length: what that can mend is not asked of it.
+            at_length: False for a trial that would first be trained at length, which may mend its quality: it needs a
+                quality but no minimum.
         """
         floor, quality = self.quality_floor, found.validation
         if quality is None:
@@ -94,5 +95,5 @@ class Terms(Frozen):
 
     @property
     def shown_dense_ms(self) -> float | None:
-        """What latencies are shown as shares of, milliseconds; None where a budget is milliseconds: wall times then."""
+        """Dense latency by which ratios are shown in milliseconds; None (wall times) where a budget is milliseconds."""
         return self.dense_ms if all(b.share is not None for b in self.budgets) else None

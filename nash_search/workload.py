@@ -40,7 +40,7 @@ class Workload(Frozen):
 
     @model_serializer(mode="wrap")
     def _said_where_there_are_any(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A call of fixed lengths is written as it always was: digests of it name what was timed before."""
+        """Leave `traffic` and `row_tokens` out of the JSON where unset, so that older workloads keep their digests."""
         found: dict[str, Any] = plain(self)
         left_out = {"traffic": self.traffic is None, "row_tokens": not self.row_tokens}
         return {k: v for k, v in found.items() if not left_out.get(k)}

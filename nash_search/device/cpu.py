@@ -77,7 +77,7 @@ class CpuDevice:
         return peak or None
 
     def most_bytes(self, call: Callable[[], T]) -> tuple[T, int | None]:
-        """The kernel's own account of this process, libraries and data included; begun anew for the call."""
+        """The call's result and the process's peak resident memory (VmHWM, reset first), with libraries and data."""
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         result = call()
@@ -88,7 +88,7 @@ class CpuDevice:
         return result, 1024 * int(line.split()[1])
 
     def total_bytes(self) -> int:
-        """The system's."""
+        """Memory of the machine."""
         import psutil
 
         return int(psutil.virtual_memory().total)

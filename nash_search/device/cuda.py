@@ -21,8 +21,8 @@ from nash_search.device.host import cpu_model, host, host_pressure
 from nash_search.device.protocol import Sample, T
 
 POWER_CAP = 0x4
-"""Small cards (T4, L4) run into theirs whenever they work: then it is the device's state. One that comes or goes
-between two calls makes these calls incomparable."""
+"""NVML's bit for the software power cap. Small cards (T4, L4) are capped whenever they work: a cap disturbs no sample,
+one that appears or disappears between two calls does."""
 THROTTLE_BITS = {
     POWER_CAP: "power cap",
     0x8: "hardware slowdown",
@@ -113,7 +113,7 @@ class CudaDevice:
         return int(self._cuda.max_memory_allocated(self.index) - before)
 
     def most_bytes(self, call: Callable[[], T]) -> tuple[T, int | None]:
-        """PyTorch's allocator's, with what it keeps for later; the context's few hundred megabytes are not in it."""
+        """The call's result and the most bytes that PyTorch's allocator reserved; the CUDA context is not counted."""
         self._cuda.reset_peak_memory_stats(self.index)
         result = call()
         self._cuda.synchronize(self.index)

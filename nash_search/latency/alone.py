@@ -1,12 +1,11 @@
-"""The dense model on one other runtime: converted, timed next to itself on the asked one, and let write.
+"""Times the unpruned (dense) model on one other runtime, in every precision that it has here, and lets it generate.
 
-    dense on the asked runtime -+- one paired round -> Latency      for every precision the runtime has here
-    dense on this runtime      -+- real inputs      -> tokens       (their score is somebody else's matter)
+    dense on the asked runtime -+- one paired round -> Latency      one per precision
+    dense on this runtime      -+- real inputs      -> tokens       scored by `trial.dense_engines`
 
-An engine converts it and compares it with eager once, whatever precisions follow: with a real T5 that takes longest.
-
-Runs in a process of its own (`round`, kind `alone`): a conversion that crashes, hangs or fills the memory costs this
-runtime's line and nothing else. The tokens are scored by `trial.dense_engines`.
+An engine converts the model and compares it with eager PyTorch once for all its precisions, because with a real T5 that
+takes longest. All of it runs in a process of its own (`fresh_round`, kind `alone`): a conversion that crashes, hangs or
+fills the memory loses the results of this runtime and nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ Write = Callable[[Any], list[list[int]]]
 
 
 class Taken(Frozen):
-    """One precision of a runtime: what was found before the time was over, or why nothing was."""
+    """Result of one precision of a runtime: latency and tokens, or the reason why it has none."""
 
     workload: Workload
     """The asked call, on this runtime and in this precision."""
@@ -57,7 +56,7 @@ class Taken(Frozen):
 
 
 class Job(Frozen):
-    """What one process is asked."""
+    """One runtime on which the dense model is to be tried: the input of a process of kind `alone`."""
 
     kind: str = "alone"
     folder: str
@@ -76,12 +75,12 @@ class Job(Frozen):
 
 
 def take(job: Job, started_s: float, keep: Callable[[list[Taken]], None]) -> list[Taken]:
-    """Every precision of the job's runtime but the asked one.
+    """Convert, time and run the dense model in every precision of the job's runtime but the one asked for.
 
     Args:
         job: what is asked.
         started_s: when the process began, monotonic seconds; the limit counts from then.
-        keep: told before each precision what to say if the process ends within it.
+        keep: called before each precision with the results to report should the process end during it.
     """
     torch.set_num_threads(job.asked.threads)
     deadline_s = started_s + job.limit_s
@@ -111,7 +110,7 @@ def take(job: Job, started_s: float, keep: Callable[[list[Taken]], None]) -> lis
 
 
 def _taken(models: _Models, workload: Workload, dense: Any, deadline_s: float, left: int) -> Taken:
-    """One of so many precisions that are left; it may take its share of what is left once it is converted."""
+    """Try one of the `left` precisions; once converted, it may use an equal part of the time until `deadline_s`."""
     job = models.job
     if time.monotonic() >= deadline_s:
         return Taken(workload=workload, reason="not reached in time")

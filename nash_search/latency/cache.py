@@ -43,7 +43,7 @@ class CacheWarning(NashSearchWarning):
 
 
 def shapes_of(model: Any) -> dict[str, Any]:
-    """Every tensor's shape and what else of a model's architecture the clock can feel."""
+    """The model's part of a cache key: tensor shapes, and config and decoding settings that may change its speed."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_FELT}
     decoding = model.generation_config.to_diff_dict()
     decoding.pop("transformers_version", None)

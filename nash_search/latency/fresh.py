@@ -66,7 +66,8 @@ def measure_fresh(
         inputs: real inputs (None: random ones).
         effect: how far this device's medians move between occasions (`latency.occasions`).
         before: by name, what was found when the same was asked before: the rounds are pooled, the looks counted.
-        drawn: rounds that drew their requests before, beside those of `before`: new ones draw others.
+        drawn: rounds whose requests of a traffic were drawn already, so that new rounds draw others; where `before`
+            is given, its rounds are counted instead.
         on_round: told (rounds done, rounds planned).
 
     Raises:

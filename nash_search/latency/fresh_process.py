@@ -22,7 +22,7 @@ NO_MEMORY = (
     *("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation"),
     *("MemoryError", "can't allocate memory", "std::bad_alloc"),
 )
-"""In the last words of a process that had too little memory (PyTorch's, CUDA's and its libraries'; the host's)."""
+"""A process whose last line of output holds one of these ran out of memory (PyTorch, CUDA, its libraries, host)."""
 
 
 class MeasurementFailed(NashSearchError):
@@ -41,9 +41,9 @@ def run_job(job: Mapping[str, Any], limit_s: float, entry: Sequence[str] = ENTRY
     A device that stays in use all the while is a limit too.
 
     Args:
-        job: what `round.main` reads.
+        job: the JSON that `fresh_round.main` reads; its `kind` says what the process does.
         limit_s: seconds until the process is killed.
-        entry: what Python runs (studies of the clock plant their own delays).
+        entry: Python's arguments before the files (`experiments/clock.py` runs itself, with delays planted).
     """
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])

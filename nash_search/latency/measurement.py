@@ -1,4 +1,4 @@
-"""A measurement as one JSON document and as rows for a person. Refuses to measure or print."""
+"""Turns a measurement into one JSON object and into (label, text) rows for the terminal."""
 
 from __future__ import annotations
 

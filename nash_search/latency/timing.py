@@ -64,7 +64,7 @@ def measure_many(
         dense: the reference each of them is paired with.
         workload: what one `generate` is.
         inputs: real inputs (None: random ones; latency does not depend on them).
-        rounds: warm-ups with `pairs` sweeps each; rounds of one process are less than fresh ones.
+        rounds: rounds in this process, a warm-up and `pairs` sweeps each; fresh processes show more of the scatter.
         pairs: timed pairs per candidate and round; of a traffic, its requests (all of it where it has fewer).
         limit_s: no sweep but the first is begun that would end this many seconds after all models are built
             (an engine's conversion or a compiler may take longer than all timing).
@@ -75,7 +75,7 @@ def measure_many(
         turn: which rounds these are, counted from 0: each draws its own requests of a traffic.
 
     Raises:
-        Locked: when others still hold it then.
+        Locked: when others still hold the device after `wait_s`.
     """
     runtime = runtime_of(workload)
     device = devices.resolve(workload.device, outside_torch=runtime.outside_torch) if device is None else device

@@ -26,7 +26,7 @@ class Pieces:
 
     count: int = 1
     relieve: Callable[[], bool] = lambda: False
-    """Makes the loss take less memory from here on; False: it cannot."""
+    """Makes the loss take less memory from here on (gradient checkpointing); returns False where it cannot."""
 
     def backward(self, loss: Callable[[Batch], torch.Tensor], batch: Batch, begin: Callable[[], None]) -> torch.Tensor:
         """Add the batch's gradient to the parameters' and return its loss (detached).

@@ -38,11 +38,11 @@ CACHED = 2**18
 
 
 HEARD = "encoder_states"
-"""In a batch, in the place of the encoder's inputs: what an encoder that is not trained made of them, (B,S,D)."""
+"""Batch key of precomputed encoder outputs, (B,S,D), which replace the inputs where the encoder is frozen."""
 
 
 def encoder_is_frozen(model: Any) -> bool:
-    """Is no parameter of its encoder trained, as where depth alone is searched?"""
+    """True if no parameter of the encoder requires a gradient, as in a speech search over decoder depth alone."""
     return not any(parameter.requires_grad for parameter in model.get_encoder().parameters())
 
 
@@ -69,7 +69,7 @@ def forward(model: Any, batch: Batch, **given: Any) -> torch.Tensor:
 
 
 def states_of(model: Any, batch: Batch) -> torch.Tensor:
-    """What the model's head is given under teacher forcing, (N,D); the head itself is not run.
+    """Decoder states that enter the model's head under teacher forcing, (N,D); the head itself is not run.
 
     The decoder's final norm and T5's d_model^-0.5 are in these states already: `logits_of` needs no more than the head.
     """
@@ -78,7 +78,7 @@ def states_of(model: Any, batch: Batch) -> torch.Tensor:
 
     def keep(head: nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
         seen.append(given[0].flatten(0, 1).index_select(0, where_N))
-        return seen[0][:0]  # nothing is left for the head to do
+        return seen[0][:0]  # an empty input: the head multiplies nothing
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
@@ -262,7 +262,10 @@ class Distillation:
 
     @torch.no_grad()
     def _heard(self, batch: Batch) -> Batch:
-        """The batch as the teacher's encoder has heard it: a student whose encoder is frozen has the same one."""
+        """The batch with its features replaced by the teacher encoder's outputs, (B,S,D).
+
+        A student whose encoder is frozen has the same encoder, so one pass serves both models.
+        """
 
         def make(features: torch.Tensor) -> torch.Tensor:
             states: torch.Tensor = self.teacher.get_encoder()(input_features=features).last_hidden_state

@@ -39,7 +39,7 @@ def held_bytes(teacher: Any, decoder_layers: int, *, half_teacher: bool = False)
 
 
 def must_halve(teacher: Any, decoder_layers: int, device: Device) -> bool:
-    """Does a teacher in float32 leave a batch too little of a GPU? (The host holds it in any case.)"""
+    """True on a GPU of which student and float32 teacher would hold more than `HELD_SHARE`; False on a CPU."""
     return device.name != "cpu" and held_bytes(teacher, decoder_layers) > HELD_SHARE * device.total_bytes()
 
 
@@ -49,9 +49,12 @@ def recomputes(model: Any) -> bool:
 
 
 def recompute(model: Any) -> bool:
-    """Keep one input a block instead of all that is inside; False: it is so already, or this model cannot.
+    """Turn gradient checkpointing on: each block's input is kept, its inside is computed again in the backward pass.
 
-    By the function under transformers' `gradient_checkpointing_enable`, which from 5.23 on has another name.
+    Calls the function beneath transformers' `gradient_checkpointing_enable`, which from 5.23 on has another name.
+
+    Returns:
+        False where it is on already, or the model does not support it.
     """
     if not getattr(model, "supports_gradient_checkpointing", False) or recomputes(model):
         return False

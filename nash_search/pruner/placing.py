@@ -1,7 +1,7 @@
 """A batch on the device that trains, beside the host's copy of it.
 
-What the host knows of a batch (which labels count, what it is called in a cache) is read from its own copy: on a GPU
-each question to the device waits for every kernel that was launched.
+Which labels count and what a batch is called in a cache are computed from the host's copy: reading a value back from a
+GPU would wait for every kernel that was launched.
 """
 
 from __future__ import annotations

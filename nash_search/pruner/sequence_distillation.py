@@ -48,7 +48,7 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None, *
         every: 1 answers all rows; 2 every second one, the even rows of even steps and the odd rows of odd steps, and
             the others keep the data's labels.
 
-    Where `data` has a function `agrees` (answer and own label, token ids), an answer that does not keeps its label.
+    Where `data` has a function `agrees(answer, label)` on token ids and it returns False, the row keeps its own label.
 
     Raises:
         InvalidInput: for a family whose labels are not what it generates (mBART wraps its last label
@@ -92,7 +92,10 @@ def answered(teacher: Any, data: Batches, outputs: TeacherCache | None = None, *
 
 
 def _key(batch: Batch, row: int) -> bytes:
-    """What an answer depends on: the input's tokens or features, and how long it may become."""
+    """Cache key of one row, 16 bytes: a hash of its input (tokens without padding, or features) and label length.
+
+    The label's length is in it because it bounds the answer's (`LONGER`).
+    """
     if "input_ids" in batch:
         read = batch["input_ids"][row].long()
         if "attention_mask" in batch:

@@ -57,7 +57,12 @@ class Supernet:
     """Key of the trial that trained it, whose record has these seconds; kept with the weights."""
 
     def student(self, architecture: Architecture, recipe: PruningRecipe) -> tuple[Any, dict[str, Any]]:
-        """The model of an architecture as it comes out of the shared weights, and what was kept of them."""
+        """Cut one architecture out of the shared weights.
+
+        Returns:
+            The model, not trained since the cut, and `blocks` (decoder blocks) and `kept` (heads and neurons of every
+            encoder block; None: all).
+        """
         blocks = self.blocks.get(_name(architecture.decoder_selection, architecture.decoder_layers))
         if blocks is None:
             raise InvalidInput(

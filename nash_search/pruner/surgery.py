@@ -85,7 +85,10 @@ def writing_like(model: Any, teacher: Any) -> Any:
 
 
 def _keep_timing(settings: Any, kept: Sequence[int]) -> None:
-    """Whisper's (block, head) pairs that tell when a word was said, by the blocks' new numbers; none may be left."""
+    """Renumber Whisper's `alignment_heads`, (block, head) pairs that time words, for the kept blocks, in place.
+
+    Pairs of dropped blocks go; the setting itself goes where no pair is left.
+    """
     timing = getattr(settings, "alignment_heads", None)
     if timing:
         settings.alignment_heads = [[list(kept).index(b), head] for b, head in timing if b in kept]
@@ -94,10 +97,10 @@ def _keep_timing(settings: Any, kept: Sequence[int]) -> None:
 
 
 def cut_window(model: Any, positions: int) -> Any:
-    """A copy whose encoder hears a window of so many positions, the first ones; the model itself where it has no more.
+    """A copy of a speech model whose encoder takes the first `positions` positions only; the model if it has no more.
 
-    On these positions it computes what the encoder does with its other ones cut off: no weight is changed, but
-    neither encoder nor decoder has been trained to hear a recording end so soon (`docs/speech.md`).
+    The table of positions is cut and no weight changes, but neither encoder nor decoder was trained on recordings
+    that end so soon (`docs/speech.md`).
 
     Raises:
         InvalidInput: the model has fewer.
@@ -118,7 +121,7 @@ def cut_window(model: Any, positions: int) -> Any:
 
 
 def undisturbed(model: Any) -> Any:
-    """The model, set to run every block on all of its input while it trains; teacher and student then see the same."""
+    """Switch LayerDrop and SpecAugment off in place, so that teacher and student see the same input; the model."""
     for stack in (model.get_encoder(), model.get_decoder()):
         if hasattr(stack, "layerdrop"):  # skipping blocks at random would hide them from the hidden-state loss
             stack.layerdrop = 0.0

@@ -5,10 +5,10 @@ Trials of a study see the same batches in the same order. Where a stage needs on
 half precision (2 x width bytes a token), and the head is applied to it again. That is the whole distribution,
 for any vocabulary and temperature.
 
-A batch is known by its content, so a wrong hit is impossible and the seed does not matter. Hit or miss,
-the student is taught the stored numbers: a trial does not depend on who came first (answers, and what an encoder
-hears: up to rounding, for an example is answered and heard in whichever batch brings it first). Shapes: N labels
-that count, D width, T target, S positions of an encoder, B rows.
+A file is named by a hash of the batch's content, so no batch reads another's file, whatever the seed. Hit or miss, the
+student is taught the numbers as stored, so a trial does not depend on which trial came first. Answers and encoder
+outputs are computed in whichever batch brings an example first, so they are the same up to rounding only.
+Shapes: N labels that count, D width, T target, S positions of an encoder, B rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nash_search.pruner.placing import Batch, on_host
 STATES, ANSWERS, HEARD = "states", "answers", "heard"
 """First words of the files' names."""
 LEFT_FREE_BYTES = 2 * 2**30
-"""The folder takes none of the disk's last bytes: trials need them for their weights, and it only saves time."""
+"""Free disk that the folder never uses: trials need it for their weights, and the cache only saves time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,19 @@ class TeacherCache:
     folder: Path
     """One per teacher and study."""
     limit_bytes: int = 4 * 2**30
-    """Of each kind of them, the folder holds at most so much; what does not fit is computed again."""
+    """Most bytes of each kind of file (states, answers, encoder outputs); each trial computes what does not fit."""
 
     def states(self, batch: Batch, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What the teacher's head is given for this batch, (N,D): from the folder, or from `make()`, then kept."""
+        """The teacher's states before its head for this batch, (N,D): from the folder, else from `make()` and kept."""
         return self._remembered(STATES, batch, lambda: {"states": _halved(make())})["states"]
 
     def heard(self, batch: Batch, make: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """What an encoder that no trial trains makes of each `input_features`, (B,S,D): kept, or from `make(some)`."""
+        """Outputs of the frozen encoder for a batch of features, (B,S,D), looked up row by row.
+
+        Args:
+            batch: with `input_features`, (B,bins,frames).
+            make: runs the encoder on the rows that no file holds yet; they are then kept.
+        """
         features = batch["input_features"]
         paths = [self._path(HEARD, {"input": one}) for one in on_host(batch)["input_features"]]
         found = {path: tensors["states"] for path in set(paths) if (tensors := self._read(path, features.device))}

@@ -172,7 +172,7 @@ def in_tf32(precision: Precision, device: torch.device) -> bool:
 
 @contextmanager
 def _products(precision: str | None) -> Iterator[None]:
-    """PyTorch's precision of float32 products inside; rungs are scored, and models timed, in the one outside."""
+    """Set PyTorch's float32 matmul precision inside (None: leave it); scoring and timing happen outside."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision or before)
     try:

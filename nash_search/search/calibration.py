@@ -70,7 +70,7 @@ def calibrated(case: Case, study: Study, run: Callable[[JobSource], None], say: 
 
 
 def planned(case: Case) -> PlannedCalibration | None:
-    """What the plan says of it; None where the recipe asks for none."""
+    """The plan's entry on the calibration; None where the recipe asks for none."""
     if not case.config.recipe.calibrate:
         return None
     found = _found(case, case.config)
@@ -96,7 +96,7 @@ def of_study(folder: Path) -> Calibration | None:
 
 
 def decided(jobs: ShortTrainings, rungs: Rungs, facts: StudyFacts) -> Calibration:
-    """What the trainings come to.
+    """Choose the best setting: of the longer trainings where any has a quality, else of the short ones.
 
     Raises:
         InvalidInput: when none of them has a quality.

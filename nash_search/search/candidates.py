@@ -1,7 +1,7 @@
 """Which trials are worth their weights and a certificate.
 
-    records -> front        nobody is faster and better
-            -> contenders   near a budget, and nobody as good is faster by more than a trial's clock may err
+    records -> front        no other trial is both faster and better
+            -> contenders   off the front but near a budget, and within a trial's timing error of being on it
 
 A trial is timed once, in the process that trained it. Certified in fresh processes its latency moved by -12 to
 +7 %, neighbours by up to 7 % against each other (results/LOG.md, 2026-11-25). A front drawn from such numbers may
@@ -29,7 +29,7 @@ PER_BUDGET = 2
 
 
 def near(record: TrialRecord, budget: LatencyBudget) -> bool:
-    """May a certificate fall on either side of the budget?"""
+    """True if the trial's latency is within `NEAR` of the budget, so that a certificate may fall on either side."""
     latency = record.latency
     return latency is not None and abs(latency.part_of(budget) - 1) < NEAR
 
@@ -71,7 +71,7 @@ class Candidates:
         self._judged: set[int] = set()
         self._front: list[TrialRecord] = []
         self._values: dict[int, tuple[float, float]] = {}
-        self._open: dict[int, bool] = {}  # near any budget? (a latency's ratio is worked out anew at each look)
+        self._open: dict[int, bool] = {}  # near any budget? Kept, for a latency computes its ratio at each access
 
     def front(self) -> list[TrialRecord]:
         """Non-dominated complete trials, fastest first."""

@@ -1,9 +1,9 @@
-"""Which architectures may be proposed, and which come first.
+"""Which architectures may be proposed, and which are trained first.
 
-The search space is a grid; the probe's latency table cuts a *staircase* out of it (per decoder depth,
-everything at least as narrow as some width). Anchors are the corners of the staircases, one staircase
-per latency budget: per depth, the densest encoder that fits. They cost the search nothing to find and
-contain, if quality only ever grows with size, the best point of each budget.
+The search space is a grid. The probe's latency table says which of its points fit a budget: its feasible set, usually
+every encoder from some width down at each decoder depth. Anchors, the points that are trained first, are per budget and
+depth the densest encoder that fits. Finding them costs no training, and if quality only ever grows with size they
+contain the best point of each budget.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def densest_that_fit(space: SearchSpace, table: LatencyTable, share: float) -> l
 def anchors(
     space: SearchSpace, table: LatencyTable, budgets: Sequence[LatencyBudget], trials: int
 ) -> list[Architecture]:
-    """The first few corners of the budgets' staircases, in turn from each budget (loosest first), then the fastest.
+    """The points to train first: the densest encoders that fit, each budget in turn (loosest first), then the fastest.
 
-    Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2). At most half of the trials are
-    anchors, so that a study of fewer than ten that is asked for more of them trains those left out first.
+    Densest encoders lead because low encoder sparsity helps quality (NASH, finding 2). Half as many as trials are
+    given, from `FEWEST` to `MOST`, so that a study that is asked for more trials first trains those left out.
     """
     tables = {b.percentile: table.at(b.percentile) for b in budgets}
     limits = sorted({(b.share_of(tables[b.percentile].dense_ms), b.percentile) for b in budgets}, reverse=True)
@@ -112,7 +112,7 @@ def anchors(
 
 
 def admitted(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[str, Any]:
-    """What a budget leaves possible, as the plan and the probe say it.
+    """Which encoder sparsities fit a budget, per decoder depth, under the keys of the plan and the probe.
 
     Returns:
         A JSON document. admits: by decoder depth, the lowest encoder sparsity (percent) that fits. fits: by decoder

@@ -39,7 +39,7 @@ NOTHING_DECIDED: Mapping[str, Latency] = {}
 
 
 def undecided(records: Sequence[TrialRecord], terms: Terms) -> list[TrialRecord]:
-    """Per budget, the few best trials near it, where none as good meets it for certain: a certificate decides them.
+    """Trials to certify first: per budget the `DECIDED` best near it that beat every trial that clearly meets it.
 
     A trial's own timing is too noisy to tell the best ones apart, and a training at length is spent on one that meets.
 

@@ -69,12 +69,12 @@ def latencies(
 
 
 def open_questions(records: Sequence[TrialRecord], budgets: Sequence[LatencyBudget]) -> dict[str, list[LatencyBudget]]:
-    """By trial folder, the budgets that a point may or may not meet: worth more rounds when ambiguous."""
+    """By trial folder, the budgets near its latency; one that stays ambiguous asks for more rounds."""
     return {key_of(record): [b for b in budgets if near(record, b)] for record in records}
 
 
 def unannounced(folder: Path, candidates: Sequence[TrialRecord]) -> dict[str, Path]:
-    """By trial folder, what would be exported, under names that no answer gives; the trials keep theirs.
+    """Copy (hard-link) the candidates' weights to temporary folders beside the exports; these, by trial folder.
 
     Raises:
         OSError: ENOSPC, when the disk has no room for them and for the winners' in `best/`.

@@ -48,7 +48,7 @@ def score(folder: Path, answers: Answers, evaluator: Evaluator, say: Callable[[s
 
 
 def place(folder: Path, answers: Answers) -> None:
-    """A second folder in `best/` for every winner, and none for a budget that has no winner."""
+    """Copy (hard-link) every winner to `best/<budget>`, and delete that of a budget without a winner."""
     (folder / BEST).mkdir(exist_ok=True)
     for name, point in answers.winners.items():
         scratch, target = folder / BEST / f".tmp-{name}", folder / BEST / name

@@ -34,7 +34,7 @@ round's median, 0.4 % more than 1.5 times (results/clock/clock.json.gz)."""
 ASSUMED_CALLS = 400
 """That assumption counts as so many calls beside those that a probe saw."""
 FORETOLD = 32
-"""Certificates that are foretold from a probe: the margin is their ninth decile."""
+"""Certificates that are simulated from a probe; the margin is the `POWER` quantile over them."""
 LATENCIES = ".latencies"
 """Beside the studies: every shape timed here, and how long the dense model took at each occasion."""
 
@@ -53,7 +53,7 @@ def certifies(
     """
 
     def told(budget: LatencyBudget) -> bool:
-        """Of requests only their timings say how far below a budget one must lie."""
+        """True if the budget's margin is known: that of requests (`@p95`) needs timings of requests."""
         return found is not None or "@" not in budget.asked
 
     def margin(budget: LatencyBudget) -> float:
@@ -86,13 +86,13 @@ def planned(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) -
 
 
 class Foretold(Frozen):
-    """Certificates of requests, as they might come out."""
+    """Simulated certificates of a traffic's requests; the margin is read off them before a real one exists."""
 
     certificates: tuple[Latency, ...]
 
     @property
     def percentile(self) -> float:
-        """That they are of."""
+        """The percentile over requests that the certificates give."""
         return self.certificates[0].percentile
 
     def margin(self, budget: LatencyBudget) -> float:
@@ -109,7 +109,7 @@ class Foretold(Frozen):
 
 
 def foretold(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) -> Foretold | None:
-    """Certificates of requests as the probe foretells them, of the shape that lies closest to the first budget.
+    """Simulate `FORETOLD` certificates from the probe's timings of the shape that lies closest to the first budget.
 
     Each request that their rounds will draw takes what its lengths do in the probe (least squares), scatters as the
     probe's do, and is `late` as often as is assumed, which the probe's few requests hardly show; rounds move as
@@ -154,7 +154,7 @@ def foretold(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) 
 
 
 def late(rng: np.random.Generator, shape: tuple[int, ...], share: float = LATE_SHARE) -> npt.NDArray[np.float64]:
-    """What the calls that come late add to log times."""
+    """Random additions to log times: uniform in `LATER` for `share` of the calls, 0 for the others."""
     return (rng.random(shape) < share) * rng.uniform(*LATER, shape)
 
 

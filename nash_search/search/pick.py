@@ -83,7 +83,12 @@ def _can_be_finished(answer: BudgetAnswer, config: SearchConfig, summary: Summar
 def _again(
     folder: Path, found: Certification, config: SearchConfig, budget: LatencyBudget, table: LatencyTable
 ) -> Certification:
-    """Fresh rounds for every point, kept and said in the study unless time ran out."""
+    """Time every point again in fresh processes, pool the rounds, and write the certification to the study.
+
+    Raises:
+        InvalidInput: this is another device or software than the study's.
+        MeasurementFailed: fewer than two new rounds came in time; nothing is written.
+    """
     with locks.only_driver(folder):
         folders = {p.key: folder / p.checkpoint for p in found.points}
         evaluator = open_evaluator(config)

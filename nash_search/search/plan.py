@@ -46,7 +46,7 @@ HYPERVOLUME_DROP_PCT = 20.0
 
 
 class Case(Protocol):
-    """What the stages before spending have found out so far."""
+    """What a search knows before it trains anything; `search.run` fills it in stage by stage."""
 
     config: SearchConfig
     evaluator: Evaluator
@@ -282,7 +282,7 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
 
 
 def of_memory(case: Case, spends: spending.Spending) -> dict[str, Any]:
-    """Of a plan: what a trial holds on its device, where that is known."""
+    """A plan's keys on memory: a trial's and the device's GiB, and trials that share it; none where unknown."""
     one, device_gib = spends.trial, case.table.fingerprint.get("memory_gib")
     if one is None or one.memory_bytes is None or device_gib is None:
         return {}
@@ -291,7 +291,7 @@ def of_memory(case: Case, spends: spending.Spending) -> dict[str, Any]:
 
 
 def of_requests(config: SearchConfig, call: Workload | None = None) -> dict[str, Any]:
-    """Of a document: the percentile that its latencies are; nothing of one call.
+    """Keys that only documents of requests have: the percentile, and in a plan the requests that a certificate times.
 
     Args:
         config: budgets, rounds and pairs.

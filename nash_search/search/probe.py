@@ -7,7 +7,7 @@ encoder stands apart: it may be faster than one that is narrowed a little (a nar
 own position bias), so the least sparsity of the grid is always timed:
 
     share ^ 6 blocks  x x-----x-----x     what lies under the loosest budget is the feasible
-          | 3 blocks  x x-----x-----x     staircase; its lowest point is the floor
+          | 3 blocks  x x-----x-----x     set; its lowest point is the floor
           +----------------------> encoder sparsity
 
 Latency grows with the decoder's depth. Where a table says otherwise, something else used the device while it was
@@ -28,7 +28,7 @@ from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, ProbeEntry, table_of
 
 BEND = 0.1
-"""A shape that costs less than one with fewer decoder blocks by more than this (fraction) was not timed alone."""
+"""A deeper shape faster than a shallower one by more than this (fraction): something else ran during a timing."""
 TIMED_AT_MOST = 3
 """Times that a shape is timed until the table must make sense."""
 
@@ -49,7 +49,7 @@ def bends(table: LatencyTable) -> list[tuple[ProbeEntry, ProbeEntry]]:
 def straightened(
     table: LatencyTable, again: Callable[[list[Architecture]], Mapping[Architecture, Latency]]
 ) -> LatencyTable:
-    """The table, timed again where it bends.
+    """The table, after shapes that contradict "deeper is slower" were timed again, `TIMED_AT_MOST` times in all.
 
     Args:
         table: as it was timed.

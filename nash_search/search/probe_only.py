@@ -1,6 +1,6 @@
 """What the shapes cost, without training: the answer of `nash-search probe`.
 
-    dense x every (decoder depth, encoder width) shape -> table -> floor, staircase, budgets
+    dense x every (decoder depth, encoder width) shape -> table -> floor, what each budget admits
 
 `report.probe` shows it.
 """

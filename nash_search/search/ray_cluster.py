@@ -101,7 +101,7 @@ def worker_imports() -> JobConfig:
     """What workers import from: the environment, as the driver does, and not the folder the user stands in.
 
     Ray puts that folder first in a worker's path, so that a `queue.py` or `evaluate.py` lying there would replace
-    the module of that name. A metric of the user's own is found all the same (`tasks/imported.py`).
+    the module of that name. A metric of the user's own is still found: `tasks/own_metric.py` searches that folder last.
     """
     # Ray leaves the folder out for jobs of its client alone; the field says nothing else to a driver
     found = JobConfig(_client_job=True)

@@ -89,7 +89,7 @@ class JobSearcher(Searcher):
 
 
 class TuneCallback(tune.Callback):
-    """Hears how trials went; acts between Tune's steps."""
+    """Collects what Tune reports of its trials and hands it to the scheduler between Tune's steps."""
 
     def __init__(self, scheduler: JobSource, interruption: Interruption) -> None:
         self._scheduler, self._interruption = scheduler, interruption

@@ -57,11 +57,14 @@ def renew(folder: Path, found: Mapping[str, Latency]) -> str:
 
 
 def restate(folder: Path, found: Certification) -> str:
-    """Say the certificate in every document but the pages; why it could not be said, or nothing.
+    """Rewrite measurement.json of each export, best/, summary.json and front.* from the certificate; no page, no card.
 
     Args:
         folder: the study's, whose lock is held.
         found: its certificate, every point with an occasion effect.
+
+    Returns:
+        Why it could not be done; empty where it was.
     """
     try:
         config = SearchConfig.stored((folder / "config.json").read_bytes())

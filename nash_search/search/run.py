@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 NOTHING = Certification(points=(), dense_checkpoint="")
-"""Of a front that was not certified: it meets no budget."""
+"""The certification of a search without a certified front: it meets no budget."""
 
 
 def search(
@@ -195,7 +195,7 @@ class _Run:
             self.say("vocabulary", self.vocabulary)
 
     def _keep_question(self) -> bool:
-        """Write what `resume` goes on with; was nothing but the end missing?"""
+        """Write `config.json`, which `resume` reads; True if all trials had ended and only what follows had failed."""
         plain = self.asked.model_copy(update={"storage": None})
         ended = unfinished.only_the_end_is_missing(self.folder, plain)
         write_atomic(self.folder / CONFIG, plain.model_dump_json(indent=1))

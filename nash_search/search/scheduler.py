@@ -140,7 +140,7 @@ class Scheduler:
 
     @property
     def _finalists(self) -> float:
-        """Most that the winners' further trainings will cost, in trials."""
+        """Most that the winners' further trainings will cost, in units of one trial."""
         models, times = finalists(self.config, self.finish_steps())
         return models * times
 
@@ -189,7 +189,7 @@ class Scheduler:
         return asked if shared else asked.model_copy(update={"recipe": alone})
 
     def _planned(self, rows: Sequence[Row], taken: set[Architecture]) -> Architecture | None:
-        """What must run before the sampler is asked."""
+        """The next architecture to precede the sampler: interrupted or retried ones, then anchors; None: no more."""
         again = [r.architecture for r in rows if r.architecture is not None and r.state == "FAIL"]
         for architecture in dict.fromkeys([*again, *self.anchors]):
             if architecture not in taken and feasibility.fits(self.study.facts, self.table, architecture):
@@ -197,7 +197,7 @@ class Scheduler:
         return None
 
     def _taken(self, rows: Sequence[Row]) -> set[Architecture]:
-        """Running, decided, or failed for good."""
+        """Architectures that must not be proposed: running, decided, or failed for good."""
         failures: dict[Architecture, list[str]] = {}
         taken = {job.architecture for job in self._running.values()}
         for row in rows:
@@ -278,7 +278,7 @@ class Scheduler:
         return time.monotonic() - self._began
 
     def state(self) -> StudyState:
-        """A picture for listeners."""
+        """What listeners are shown after a trial."""
         records = tuple(self.study.records())
         trained = self.trained(self.study.rows())
         left = max(0, self.config.trials - trained) + self._finalists

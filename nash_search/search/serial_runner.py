@@ -49,7 +49,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def run_job(job: Job, scheduler: JobSource, interruption: Interruption, *, dense: bool = False) -> None:
-    """One job from start to its row."""
+    """Run one job in this process and hand its record to the scheduler."""
     began = time.monotonic()
     with interruption.interruptible():
         record = run_trial(job, SerialHooks(scheduler), dense=dense, limit=time_limit(job.config.trial_timeout_s))

@@ -41,7 +41,7 @@ from nash_search.trial.job import Job, Nothing, device_id
 from nash_search.trial.short_training import EXAMPLES
 
 SHARE = 0.25
-"""Of the trials' training seconds, at most."""
+"""Part of the trials' training seconds that a calibration may take at most."""
 LONGER = 3
 """A rung's steps over those of the rung before."""
 LEAST_STEPS = 20
@@ -52,7 +52,7 @@ FEWEST, MOST = len(ANCHORS) + 1, 12
 LONGS = 4
 """Trainings of the second rung, at most: three kinds of labels, and the second best rates."""
 ANSWERED = {"data": 0.0, "mixed": 0.5, "teacher": 1.0}
-"""Share of the examples that the teacher answers."""
+"""By kind of labels, the share of the examples whose labels the teacher generates."""
 WIDEST = 2.0
 """Ratio of the tune stage's rate to the narrow stage's, and its inverse."""
 SPACE: dict[str, BaseDistribution] = {
@@ -301,6 +301,6 @@ def admitted(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> li
 
 
 def middle(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> Architecture:
-    """The middle one of them."""
+    """The architecture that a calibration trains: the middle one of `admitted`, by latency."""
     able = admitted(facts, table, config)
     return able[len(able) // 2]

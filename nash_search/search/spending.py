@@ -118,9 +118,9 @@ def of_study(folder: Path) -> FittedLength | None:
 
 
 def within(config: SearchConfig, length: FittedLength | None) -> SearchConfig:
-    """The question as it can be afforded; its study keeps the name of what was asked.
+    """The configuration with the trials and steps that were fitted to its time budget; the study's name stays as asked.
 
-    The steps stay when a study goes on with another time budget, fewer trials do not.
+    A study that goes on with another time budget keeps the fitted steps, but not the lower number of trials.
     """
     if length is None:
         return config
@@ -131,7 +131,7 @@ def within(config: SearchConfig, length: FittedLength | None) -> SearchConfig:
 
 
 def fitted(case: Case, one: TrialCost, load_s: float, spent_s: float) -> FittedLength | None:
-    """Trials and steps that end within the time budget; kept in the study's folder.
+    """Cut trials (to `FEW`), then steps, then trials again until the time budget suffices; kept in the study's folder.
 
     Args:
         case: what is known, its configuration as it was asked.

@@ -26,14 +26,14 @@ NAME = "manifest.json"
 RECORD = "record.json"
 WEIGHTS = "weights"
 FINALISTS = "finalists"
-"""In the study's folder: winners trained again with other seeds."""
+"""In the study's folder: winners trained again, at length or with other seeds."""
 CALIBRATION = "calibration"
 """In the study's folder: short trainings that found the recipe."""
 SMALL_BYTES = 4 * 2**20
 
 
 def second(folder: Path, target: Path) -> None:
-    """A second folder with the same files, which costs no room where the file system has hard links.
+    """Copy a folder; its large files become hard links where the file system has them, and cost no room.
 
     Large files are one file under two names: deleting either name leaves the other whole. They become read-only, so
     that nothing can be written into both at once; whoever replaces one (as `save_pretrained` does) gets a file of his
@@ -59,7 +59,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def second_bytes(folders: Sequence[Path], parent: Path) -> int:
-    """Room that a `second` of each folder takes in `parent`: nothing to speak of where there are hard links."""
+    """Bytes that a `second` of each folder takes in `parent`; 0 where a hard link can be made there."""
     large = [p for folder in folders for p in _files(folder) if p.stat().st_size >= SMALL_BYTES]
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=parent) as scratch:
         if large and _link(large[0], Path(scratch, "probe")):

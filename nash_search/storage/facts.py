@@ -22,8 +22,8 @@ class StudyFacts(Frozen):
     loosest_share: float
     """The loosest budget, fraction of the dense latency; the constraint is relative to it."""
     limits: dict[float, float] = {}
-    """Of requests, by percentile, the loosest budget, fraction of the dense model's same percentile (empty: of one
-    call, where `loosest_share` is all)."""
+    """By percentile, the loosest budget as a fraction of the dense model's same percentile; empty where one call is
+    timed and `loosest_share` is the only limit."""
     dense_ms: float
     """Dense median of the study's first probe, milliseconds."""
     dense_quality: float
@@ -35,7 +35,7 @@ class StudyFacts(Frozen):
     """Hypervolume's fixed reference: quality."""
 
     def part(self, share_at: Callable[[float], float]) -> float:
-        """How much an architecture takes of the budget that admits most of it: up to 1 it is feasible.
+        """Smallest fraction of a loosest budget that an architecture takes, over percentiles; up to 1 it is feasible.
 
         Args:
             share_at: of a percentile, the architecture's share of the dense model's.

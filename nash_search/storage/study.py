@@ -41,7 +41,7 @@ def folder_damaged(number: int, folder: Path) -> StorageDamaged:
 
 
 class Row(Frozen):
-    """A row of the study that is not a result: what it was about and why it ended."""
+    """A row of the study without its record: number, architecture, Optuna's state, reason of a failure."""
 
     number: int
     architecture: Architecture | None
@@ -234,7 +234,7 @@ class Study:
         self.refresh()
 
     def _part(self, record: TrialRecord, share: float) -> float:
-        """Of the budget that admits most; by its probe's share alone where it was not timed itself."""
+        """Latency as a fraction of the loosest budget, from the record's timing, else from the given (probed) share."""
         latency = record.latency
         if latency is None or not self.facts.limits:
             return share / self.facts.loosest_share

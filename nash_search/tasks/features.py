@@ -46,12 +46,12 @@ class Index(Frozen):
 
 
 class Ear:
-    """A window's feature extractor and the recordings of a task."""
+    """Makes a speech task's input features: the model's extractor at the window's length, and the recordings."""
 
     def __init__(
         self, hearing: Hearing, clips: Clips, where: str, rows: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        """`where` is the data as errors name it, `rows` the row of a recording that stands in it."""
+        """`where` names the data in errors; `rows` maps a recording's name to the data's row that names it."""
         from transformers import AutoFeatureExtractor
 
         self.hearing, self._clips, self._where, self._rows = hearing, clips, where, rows
@@ -66,7 +66,7 @@ class Ear:
             raise InvalidInput(what, where=place(hearing.folder)) from None
 
     def rows(self, names: Sequence[str]) -> tuple[FeatureRows, Index]:
-        """Features of these recordings, and what was decided about them."""
+        """Features of these recordings, mapped from the cache folder (made now where missing), and their `Index`."""
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stated = [[name, *_stat(self._clips.place(name))] for name in names]

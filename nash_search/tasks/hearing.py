@@ -33,7 +33,7 @@ SPEECH_ONLY = ("language", "audio_seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class Hearing:
-    """A model folder's ears, and what was asked of them."""
+    """How a speech model takes its input under a task: audio window, sampling rate, language, decoder prompt."""
 
     folder: Path
     seconds: float
@@ -64,7 +64,7 @@ class Hearing:
 
 
 def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
-    """The folder's ears as the task wants them; None for a model that reads text.
+    """A model folder's speech input settings under this task; None for a model that reads text.
 
     Raises:
         InvalidInput: a setting that does not go with such a model, a language it does not know, a window it has not.

@@ -49,7 +49,7 @@ def load_task(
         tokenizer: the teacher's; None for an embedded task's own.
         generation: the teacher's scoring settings (`models.generation_settings`); None: greedy.
         texts: the user's data where it was read before (`data.read_texts`).
-        hearing: the ears of the model (`hearing_of`); None: it reads text.
+        hearing: the model's speech input settings (`hearing_of`); None: it reads text.
         longest_output: of a model that reads text, tokens that its decoder has positions for; None: any length.
 
     Raises:

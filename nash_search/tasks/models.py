@@ -1,4 +1,4 @@
-"""The user's model: found, vetted before torch is loaded, and asked whether it knows the data.
+"""The user's model: found, and vetted before torch is loaded.
 
 A folder or hub id must be an encoder-decoder of a supported family, in safetensors that are whole
 and fit `config.json`, with a tokenizer and without code of its own. Exports of ours are known by

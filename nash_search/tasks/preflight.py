@@ -61,7 +61,7 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
 
 
 def _checked_hearing(config: SearchConfig, found: models.ModelFolder) -> Hearing | None:
-    """A model's ears; what does not go with them is refused. None: it reads text."""
+    """A speech model's input settings, checked against data and workload; None for a model that reads text."""
     hearing = hearing_of(found, config.task)
     if hearing is None:
         return None

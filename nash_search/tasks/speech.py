@@ -42,7 +42,7 @@ def speech_task(
     generation: Mapping[str, Any],
     metric: TaskMetric,
 ) -> Task:
-    """The task of a folder's ears.
+    """Build the task of a speech model: features of recordings in, transcripts as labels.
 
     Args:
         config: the data.

@@ -30,7 +30,7 @@ RAY_START_S = 8.0
 LOAD_LEAST_S = 3.0
 """A process never loads faster than this, even where ours had everything in memory."""
 FINISH_TIMES = 3
-"""A winner is trained at length over so many times a trial's steps, where nothing else is asked."""
+"""Default length of a winner's training, as a multiple of a trial's steps."""
 LONGEST_TIMES, LEAST_TIMES = 9, 1.5
 """Where a search ends before its time budget, its winners are trained over at most and at least so many times a trial's
 steps. Three times close three quarters of the gap that length closes on g2p (`results/rates`); where to stop beyond
@@ -151,7 +151,7 @@ def certification_s(config: SearchConfig, dense_ms: float, load_s: float, front:
 
 
 def for_trials_s(config: SearchConfig, dense_ms: float, load_s: float) -> float | None:
-    """What a time budget leaves for trainings: certificates come out of it too, with at most half; None without one."""
+    """Seconds of the time budget for trainings; certification takes the rest, at most half. None without one."""
     limit_s = config.time_budget_s
     if limit_s is None:
         return None
@@ -204,7 +204,7 @@ def steps_left(config: SearchConfig, trial_s: float | None, workers: int, left_s
 
 
 def _in_turn(config: SearchConfig, workers: int) -> int:
-    """Trainings at length one after the other, where so many train side by side."""
+    """How many of the winners' trainings follow one another when `workers` run side by side."""
     return math.ceil(len(config.budgets) * config.finalist_seeds / workers)
 
 

@@ -54,7 +54,7 @@ class Dense:
         return found
 
     def _check_stock(self, found: models.ModelFolder) -> None:
-        """Every shape that may be proposed must be one that the family's own config can say."""
+        """Refuse `format: stock` where the family's own config cannot express every shape of the search space."""
         rule, where = "format stock must be able to say every shape of the search", "--format"
         if found.ours:
             raise InvalidInput(f"{rule}, but got a model that is narrow already", where=where, fix="use --format auto")
@@ -70,7 +70,7 @@ class Dense:
 
     @contextmanager
     def placed(self) -> Iterator[Path]:
-        """A folder with exactly `teacher`: its own, or while one of the study's is not kept yet, a passing one."""
+        """A checkpoint folder that holds exactly `teacher`: an existing one, or a temporary copy until one is kept."""
         if self._kept_folder is not None or (self.trimming is None and self.task.ear is None):
             yield self.folder
             return
@@ -80,7 +80,7 @@ class Dense:
 
     @property
     def folder(self) -> Path:
-        """Where it lies: as it was given, or, once kept, as it stands in the study."""
+        """The checkpoint folder: the given one, or the study's own once `keep_dense` has written it."""
         return self._kept_folder or self.found.folder
 
     @cached_property
@@ -117,7 +117,7 @@ class Dense:
         return found
 
     def _check_sparsity(self, teacher: Any) -> None:
-        """Where all heads stay, what only cut heads could reach would fail trial by trial."""
+        """Refuse a sparsity that this encoder cannot reach (heads that stay, uniform widths): trials would fail."""
         asked, recipe = max(self.config.search_space.sparsities_pct), self.config.recipe
         stay = FAMILIES[self.found.model_type].heads_stay
         largest = (

@@ -54,7 +54,7 @@ MEASURED_DATA = (
 )
 """Fields of a task that `measure` has flags for."""
 Say = Callable[[str, dict[str, Any]], None]
-"""Told a stage and its details."""
+"""Called with a stage's name and its details, for whoever shows how the search goes on."""
 
 
 def absent() -> tuple[str, ...]:

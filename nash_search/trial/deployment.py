@@ -94,7 +94,7 @@ class Serving:
             yield Path(folder)
 
     def written(self, model: Any, served: Any, folder: Path) -> None:
-        """Keep in `folder` what the model, in its exported precision, writes on `rows`, token for token."""
+        """Store in `folder` the token ids that model and engine generate for `rows`, for `write_again` to compare."""
         with self._guard():
             own = written_tokens.tokens_of(model, self.rows, self.plain, max_new_tokens=self.longest)
             (folder / TOKENS).write_text(json.dumps(own), "utf-8")
@@ -102,7 +102,10 @@ class Serving:
                 (folder / ENGINE_TOKENS).write_text(json.dumps(self._write(served, self.rows)), "utf-8")
 
     def write_again(self, exports: Mapping[str, Path], kept: Mapping[str, Path]) -> dict[str, bool]:
-        """Does each export write in a fresh process what `written` kept? The checkpoint and the artefact both."""
+        """By name, True if the export generates in a fresh process the tokens that `written` stored.
+
+        Where an engine serves, both the checkpoint and the engine's artefact are compared.
+        """
         asked = {TOKENS: self.plain}
         if self.by_engine:
             asked[ENGINE_TOKENS] = self.workload.model_copy(update={"beams": self.beams})

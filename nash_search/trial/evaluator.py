@@ -54,7 +54,7 @@ class Evaluator(Protocol):
     def probe(
         self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
     ) -> dict[Architecture, Latency]:
-        """Random-weight models of these shapes next to the dense one; `known` keeps them, `again` replaces them."""
+        """Time random-weight models of these shapes next to the dense one; `known` is a cache, `again` replaces it."""
 
     def dense_quality(self) -> Quality:
         """The dense model on the validation split."""
@@ -63,7 +63,7 @@ class Evaluator(Protocol):
         """Write the dense model as an export on the disk of `beside` (the study's folder), and read it back."""
 
     def dense_on_engines(self, dense_ms: float, known: Path, say: Say) -> Engines:
-        """The dense model, nothing pruned, on every other engine here; `known` keeps it for as long as `dense_ms`."""
+        """Time and score the unpruned model on every other engine here; `known` caches that until `dense_ms` drifts."""
 
     def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """What one trial costs, from a few timed steps of this architecture (about `limit_s` seconds of them)."""

@@ -17,11 +17,12 @@ from nash_search.records import FailureReason, TrialRecord
 from nash_search.storage.artifacts import CALIBRATION, FINALISTS, folder_key
 
 TEACHER_OUTPUTS = ".teacher-outputs"
-"""In the study's folder: what the teacher says about each batch, shared by its trials, gone when it ends."""
+"""In the study's folder: the `TeacherCache` that its trials share, removed when the search ends."""
 
 
 COPIES = 7
-"""Weights that a trial keeps at most: the model and its two moments, the copy that is being written, and its export."""
+"""Most disk that a trial takes, in multiples of its weights: training state (weights, two moments) twice while it is
+replaced, and the export."""
 
 
 class Job(Frozen):

@@ -90,7 +90,10 @@ def start(
 
 
 def spread(recipe: PruningRecipe, trials: int) -> PruningRecipe:
-    """A recipe whose trials cost, one by one, what they cost together with the training they share."""
+    """A recipe for cost estimates: each of the trials carries an equal part of the shared training's steps.
+
+    Recipes that share no training are returned as they are.
+    """
     if recipe.narrowing != "shared":
         return recipe
     part = -(-recipe.narrow_steps // max(1, trials))

@@ -25,7 +25,9 @@ FILE = "window.json"
 
 
 def weigh(study: Path, hearing: Hearing, task: Task, digest: str, timed: Callable[[Any], Latency]) -> None:
-    """Keep in the study what the window gains; nothing where it is whole, or where it is known.
+    """Time the given model next to the one with the shorter window and store the ratio in `window.json`.
+
+    Does nothing where the window is the model's own, or where the study's file has the answer already.
 
     Args:
         study: the study's folder.

@@ -103,7 +103,7 @@ class HeldCache:
         self._make = type(model)._prepare_static_cache.__get__(model)
         self._kept: Any = None
         self.layers: list[Any] = []
-        """Of what is written, then of what was read."""
+        """Layers of the self-attention cache, then of the cross-attention cache."""
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         made = self._make(*given, **named)  # without tensors yet
@@ -118,7 +118,10 @@ class HeldCache:
 
 
 def _reorder_in_place(layer: Any, beam_idx: torch.Tensor) -> None:
-    """transformers' own puts other tensors there, which a graph knows nothing of."""
+    """Reorder a cache layer's beams inside its own tensors.
+
+    transformers' own method replaces the tensors, and a recorded graph would go on with the old ones.
+    """
     for tensor in (layer.keys, layer.values):
         tensor.copy_(tensor.index_select(0, beam_idx.to(tensor.device)))
 

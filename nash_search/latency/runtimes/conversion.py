@@ -177,7 +177,7 @@ class Converting(ABC):
 
     @contextmanager
     def placed(self, folder: str, workload: Workload) -> Iterator[str]:
-        """A folder that any number of processes load from without converting: this one, or a passing artefact's."""
+        """A folder that processes load without converting: `folder` if it holds the artefact, else a temporary one."""
         plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
         there = artefact.found(folder, self.artefact, workload) is not None
         model = None if there else EAGER.load(folder, workload.model_copy(update=plain))

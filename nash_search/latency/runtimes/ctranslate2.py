@@ -40,7 +40,7 @@ BESIDE = ("tokenizer.json", "preprocessor_config.json")
 
 
 class Specified:
-    """A model that has been compared: `converting.Conversion`."""
+    """A PyTorch model whose CTranslate2 conversion agreed with eager; implements `conversion.Conversion`."""
 
     def __init__(self, model: Any, folder: str, decoding: Decoding, words: Words, compared: dict[str, Any]) -> None:
         """`folder` is the checkpoint's, `compared` what `_compared` found."""

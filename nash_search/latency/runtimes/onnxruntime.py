@@ -138,7 +138,7 @@ class GraphSession(EngineSession):
 
 
 class Graphs:
-    """A model's graphs in float32, which have been compared: `converting.Conversion`."""
+    """A model's float32 ONNX graphs, which agreed with eager; implements `conversion.Conversion`."""
 
     def __init__(self, model: Any, graphs: Path, folder: str, rules: decoding.Rules, compared: dict[str, Any]) -> None:
         self._model, self._graphs, self._folder = model, graphs, Path(folder)
