@@ -33,25 +33,31 @@ class LatencyBudget(Frozen):
     """Of the latency over the traffic's requests, candidate and dense model alike; 50 also where one call is timed."""
 
     @classmethod
-    def parse(cls, asked: str | float) -> LatencyBudget:
+    def parse(cls, asked: str | float, percentile: float | None = None) -> LatencyBudget:
         """`40`, `40ms` or `50%`, each with `@p95` behind it.
+
+        Args:
+            asked: what the user typed.
+            percentile: of a budget that names none (None: the median).
 
         Raises:
             ValueError: in the user's words, when it is none of these.
         """
         text = str(asked).strip()
+        if percentile is not None and "@" not in text:
+            text = f"{text}@p{percentile:g}"
         match = _BUDGET.match(text)
         if match is None:
             raise ValueError(f"budget must be milliseconds (40) or a share of dense latency (50%), but got {text!r}")
         number = float(match["number"])
         if not math.isfinite(number) or number <= 0:
             raise ValueError(f"budget must be greater than 0, but got {text!r}")
-        percentile = MEDIAN if match["percentile"] is None else as_percentile(match["percentile"])
+        at = MEDIAN if match["percentile"] is None else as_percentile(match["percentile"])
         if match["unit"] == "%":
             if number > 100:
                 raise ValueError(f"budget must be at most 100% of the dense latency, but got {text!r}")
-            return cls(asked=text, share=number / 100, percentile=percentile)
-        return cls(asked=text, ms=number, percentile=percentile)
+            return cls(asked=text, share=number / 100, percentile=at)
+        return cls(asked=text, ms=number, percentile=at)
 
     def alike(self, bound: str) -> LatencyBudget:
         """Another bound (`45%`, `12`) of the same percentile."""

@@ -33,6 +33,13 @@ METRIC_NAMES = tuple("rouge1 rouge2 rougeL rougeLsum bleu chrf exact_match accur
 """Built-in metrics of `nash_search.tasks.metrics` (a test holds them equal)."""
 DATA_FORMATS = ("JSONL", "JSON", "CSV", "TSV", "Parquet")
 """Tables that `nash_search.tasks.layout` reads, by their files' endings (a test holds them equal)."""
+EMBEDDED = ("g2p",)
+"""Tasks that need no data of the user's."""
+MEASURED_FIELDS = (
+    *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
+    *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
+)
+"""Fields of a task that `measure` has flags for: of what lengths are taken, and what quality is scored on."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
 
@@ -256,11 +263,6 @@ class SearchConfig(AnswerLimits):
     def highest(self) -> float:
         """The highest percentile that the front or a budget asks for, which needs most requests."""
         return max([self.percentile, *(b.percentile for b in self.budgets)])
-
-    @property
-    def relative(self) -> bool:
-        """Every budget is a share: milliseconds are then shares of the probe's dense latency."""
-        return all(b.share is not None for b in self.budgets)
 
     @property
     def question_hash(self) -> str:

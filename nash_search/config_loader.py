@@ -23,8 +23,8 @@ from pydantic.fields import FieldInfo
 
 from nash_search.budget import as_percentile
 from nash_search.config import RETIRED, LatencyBudget, SearchConfig
-from nash_search.errors import InvalidInput, NashSearchWarning, shown
-from nash_search.plain_yaml import place, read_mapping
+from nash_search.errors import InvalidInput, NashSearchWarning, shown, shown_path
+from nash_search.plain_yaml import read_mapping
 
 FLAGS = {"budgets": "--budget-ms", "task.name": "--task"}
 """Flags whose name is not their field's."""
@@ -74,7 +74,7 @@ def load_config(search_space: str | Path | None = "auto", overrides: Mapping[str
     fields = {} if path is None else read_mapping(path)
     for name in sorted(RETIRED.keys() & fields.keys()):
         what = f"{name} is no longer a setting and is ignored, for {RETIRED[name]}"
-        warnings.warn(f"{what} ({name} in {place(path or Path())})", NashSearchWarning, stacklevel=2)
+        warnings.warn(f"{what} ({name} in {shown_path(path or Path())})", NashSearchWarning, stacklevel=2)
         del fields[name]
     if path is not None and "task.data" in given and "task.name" not in given and not _names_task(fields):
         given["task.name"] = _name_of(str(given["task.data"]))
@@ -135,7 +135,7 @@ def _put(fields: Any, path: Sequence[str | int], value: Any) -> None:
 def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) -> None:
     if "budgets" not in fields:
         return
-    where = "--budget-ms" if flagged or path is None else f"budgets in {place(path)}"
+    where = "--budget-ms" if flagged or path is None else f"budgets in {shown_path(path)}"
     asked = fields["budgets"]
     if isinstance(asked, bool) or not isinstance(asked, list | tuple):
         raise InvalidInput(f"budgets must be a list like [70%, 40], but got {shown(asked)}", where=where)
@@ -145,8 +145,7 @@ def _parse_budgets(fields: dict[str, Any], *, flagged: bool, path: Path | None) 
         if isinstance(budget, bool) or not isinstance(budget, str | int | float):
             raise InvalidInput(f"budget must be like 40 or 50%, but got {shown(budget)}", where=where)
         try:
-            named = default is None or "@" in str(budget)
-            parsed.append(LatencyBudget.parse(budget if named else f"{budget}@p{default:g}").model_dump())
+            parsed.append(LatencyBudget.parse(budget, default).model_dump())
         except ValueError as error:
             raise InvalidInput(str(error), where=where) from None
     fields["budgets"] = parsed
@@ -176,7 +175,13 @@ def _validated(fields: dict[str, Any], *, flags: set[str], path: Path | None) ->
     named = [part for part in names if not part.isdigit()] or ["search space"]
     field, name = ".".join(named), named[-1]
     flag = next((f for f in flags if f == field or field.startswith(f + ".")), None)
-    where = flag_of(flag) if flag is not None else f"{shown('.'.join(names))[1:-1]} in {place(path)}" if path else field
+    where = (
+        flag_of(flag)
+        if flag is not None
+        else f"{shown('.'.join(names))[1:-1]} in {shown_path(path)}"
+        if path
+        else field
+    )
     fix = ""
     if first["type"] == "extra_forbidden":
         known = list(fields_at(names[:-1]))

@@ -7,6 +7,7 @@ the user's own field name. Any room raises them; `cli` prints the line and ends 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class NashSearchError(Exception):
@@ -50,6 +51,16 @@ def shown(value: object, limit: int = 60) -> str:
     """A value as an error quotes it: `repr`, so control characters are escaped, and cut short."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def shown_path(path: Path | str) -> str:
+    """A path as an error names it: control characters escaped, cut short."""
+    return shown(str(path), 120).strip("'\"")
+
+
+def message_of(error: BaseException, limit: int = 100) -> str:
+    """What an error says, in one line of at most so many characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def either(names: Sequence[str]) -> str:

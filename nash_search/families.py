@@ -240,11 +240,6 @@ def find_family(model_type: str) -> Family | None:
     return FAMILIES.get(model_type.removeprefix(PREFIX))
 
 
-def text_families() -> list[str]:
-    """Families that read text, which a search can prune."""
-    return [name for name, family in FAMILIES.items() if family.reads_text]
-
-
 def served_by(runtime: str) -> list[str]:
     """Families whose models an engine outside PyTorch can represent."""
     return [name for name, family in FAMILIES.items() if runtime in family.engines]

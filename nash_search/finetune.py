@@ -22,9 +22,8 @@ import torch
 
 from nash_search import pruner
 from nash_search.config import SearchConfig, TeacherRecipe, digest
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, message_of, shown_path
 from nash_search.families import find_family
-from nash_search.plain_yaml import place
 from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.training import Group, Optimization, Watch, linear_decay, train
@@ -222,10 +221,10 @@ def _begun(state: StateFile) -> dict[str, Any] | None:
     try:
         found = state.header()
     except Exception as error:
-        reason = " ".join(str(error).split())[:100]
-        raise InvalidInput(f"training state must be whole, but got {reason}", where=place(state.path)) from None
+        reason = message_of(error)
+        raise InvalidInput(f"training state must be whole, but got {reason}", where=shown_path(state.path)) from None
     if found is None and state.path.exists():
-        where = place(state.path.parent.parent)
+        where = shown_path(state.path.parent.parent)
         fix = "ask as before to go on, or give another --output"
         raise InvalidInput("output must be new, but got a run of another recipe, data or model", where=where, fix=fix)
     return found

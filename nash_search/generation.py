@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, shown, shown_path
 from nash_search.families import find_family
 from nash_search.plain_json import read_object
-from nash_search.plain_yaml import place
 
 FILE = "generation_config.json"
 
@@ -196,7 +195,9 @@ def of_folder(folder: Path) -> ResolvedSettings:
         InvalidInput: a file that is no JSON object, or a setting that is refused.
     """
     file = folder / FILE
-    return resolve(read_object(folder / "config.json"), read_object(file) if file.exists() else None, place(folder))
+    return resolve(
+        read_object(folder / "config.json"), read_object(file) if file.exists() else None, shown_path(folder)
+    )
 
 
 def resolve(config: Mapping[str, Any], stored: Mapping[str, Any] | None, where: str = "") -> ResolvedSettings:

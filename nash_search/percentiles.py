@@ -39,6 +39,8 @@ LOOK_SHARES = 0.8, 0.2
 """Parts of the allowed error by requests that the first and the second look may use; a certificate looks twice at most.
 In equal halves p99 would need 437 requests, which are 2.2 times the calls of a median's certificate."""
 
+SHOWN_PERCENTILES = (50, 95, 99)
+"""Of a traffic's requests, what documents and pages show beside the percentile that was asked for."""
 P95_CALLS = 130
 """Fewest calls of one kind for which their own 95th percentile is reported."""
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nash_search.errors import InvalidInput
-from nash_search.plain_yaml import place
+from nash_search.errors import InvalidInput, shown_path
 
 MAX_BYTES = 64 << 20
 """Largest file that is read."""
@@ -28,7 +27,7 @@ def read_object(file: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: it is not there, not readable, too large, or no JSON object.
     """
-    where, name = place(file.parent), file.name
+    where, name = shown_path(file.parent), file.name
     try:
         if file.stat().st_size > MAX_BYTES:
             raise InvalidInput(f"{name} must be small, but got {file.stat().st_size:,} bytes", where=where)

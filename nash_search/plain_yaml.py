@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, shown, shown_path
 
 MAX_BYTES = 1 << 20
 """Largest file that is read."""
@@ -26,7 +26,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: when it cannot be read, or is not one mapping of plain values.
     """
-    where = place(path)
+    where = shown_path(path)
     if "\0" not in str(path) and path.exists() and not (path.is_file() or path.is_dir()):
         raise InvalidInput("file must be a regular file, but got a device or pipe", where=where)
     try:
@@ -126,11 +126,6 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 def _yaml_place(error: yaml.YAMLError, where: str) -> str:
     mark = getattr(error, "problem_mark", None)
     return f"{where} line {mark.line + 1}" if mark is not None else where
-
-
-def place(path: Path) -> str:
-    """A path as an error names it: control characters escaped, cut short."""
-    return shown(str(path), 120).strip("'\"")
 
 
 def _kind(found: Any) -> str:

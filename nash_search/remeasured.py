@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from nash_search.config import Architecture, Workload
-from nash_search.summary_rows import DenseRow, Told
+from nash_search.summary_rows import DenseRow, JsonRow
 
 
-class TimedBefore(Told):
+class TimedBefore(JsonRow):
     """A point when its study ended."""
 
     latency_ms: float | None = None
@@ -19,7 +19,7 @@ class TimedBefore(Told):
     """Of the dense latency."""
 
 
-class TimedAgain(Told):
+class TimedAgain(JsonRow):
     """A point of the front, now."""
 
     checkpoint: str = ""
@@ -41,14 +41,14 @@ class TimedAgain(Told):
     """Every raw sample."""
 
 
-class MeasuredOn(Told):
+class MeasuredOn(JsonRow):
     """Where the study's own numbers were taken."""
 
     fingerprint: dict[str, Any]
     device: str
 
 
-class Remeasured(Told):
+class Remeasured(JsonRow):
     """A study's front, timed again here."""
 
     study: str

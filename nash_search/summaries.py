@@ -20,15 +20,15 @@ from nash_search.summary_rows import (
     Certifies,
     DataFacts,
     DenseRow,
-    EnginesTold,
+    EnginesRow,
     FinalistRow,
     Floor,
     FrontRow,
     Inputs,
+    JsonRow,
     PlannedBudget,
     PlannedCalibration,
     Reference,
-    Told,
     Vocabulary,
     Window,
 )
@@ -42,7 +42,7 @@ PUBLIC_PARTS = {
 }
 
 
-class FittedLength(Told):
+class FittedLength(JsonRow):
     """Trials and steps that a time budget has room for, and what was asked."""
 
     trials: int
@@ -57,7 +57,7 @@ class FittedLength(Told):
     time_budget_s: float
 
 
-class PlannedFinish(Told):
+class PlannedFinish(JsonRow):
     """The training at length that each budget's winner will be given."""
 
     steps: int
@@ -69,7 +69,7 @@ class PlannedFinish(Told):
     """Of all together, scoring and timing included."""
 
 
-class Plan(Told):
+class Plan(JsonRow):
     """Everything known before spending."""
 
     study: str = ""
@@ -88,7 +88,7 @@ class Plan(Told):
     whole_encoders: bool = False
     """That is nothing: narrowed ones are not trained, though they were asked for."""
     fastest: str = ""
-    engines: EnginesTold | None = None
+    engines: EnginesRow | None = None
     trials: int = 0
     calibration: PlannedCalibration | None = None
     """None: the recipe asks for none."""
@@ -129,7 +129,7 @@ class Plan(Told):
         return Summary(**{name: getattr(self, name) for name in given})
 
 
-class Summary(Told):
+class Summary(JsonRow):
     """What a search found out."""
 
     study: str = ""
@@ -152,7 +152,7 @@ class Summary(Told):
     """What trimming the vocabulary gained and cost; None: it was not trimmed."""
     window: Window | None = None
     """What a shorter audio window gained; None: the window is the model's own, or the model reads text."""
-    engines: EnginesTold | None = None
+    engines: EnginesRow | None = None
     device_name: str = ""
     metric: str = ""
     direction: Direction = "maximize"
@@ -184,7 +184,7 @@ class Summary(Told):
 
     def public(self) -> dict[str, Any]:
         """What `--json` prints: the promised keys only, in the promised order."""
-        told = self.told()
+        told = self.to_json()
         found = {name: told.get(name) for name in PUBLIC}  # studies of before say less
         found |= {"percentile": self.percentile} if self.percentile is not None else {}
         for name, keys in PUBLIC_PARTS.items():

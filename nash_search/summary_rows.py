@@ -1,6 +1,6 @@
 """What a search's two JSON documents (`summaries`) are made of: rows and groups of keys, each defined once.
 
-A document's keys are a promise: `told` dumps exactly the fields that were given, in the order of the classes here.
+A document's keys are a promise: `to_json` dumps exactly the fields that were given, in the order of the classes here.
 Studies of before lack some keys, which are then the defaults; keys that nobody reads any more are kept.
 """
 
@@ -14,19 +14,19 @@ from nash_search.config import Architecture, Frozen
 from nash_search.length_forecast import Forecast
 
 
-class Told(Frozen, extra="allow", allow_inf_nan=True):
+class JsonRow(Frozen, extra="allow", allow_inf_nan=True):
     """Base of the JSON rows: dumps the fields that were given, keeps unknown keys, allows NaN and infinity."""
 
     @model_serializer(mode="wrap")
     def _given(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in dumped(self).items() if key in self.model_fields_set}
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON: the fields that were given."""
         return self.model_dump(mode="json")
 
 
-class Certifies(Told):
+class Certifies(JsonRow):
     """What a certificate can tell apart on this device."""
 
     occasion_sd: float
@@ -43,7 +43,7 @@ class Certifies(Told):
     """By budget asked in milliseconds: the median that a certificate needs."""
 
 
-class EngineTried(Told):
+class EngineTried(JsonRow):
     """The dense model on another engine, nothing pruned."""
 
     runtime: str
@@ -74,7 +74,7 @@ class EngineAnswer(EngineTried):
     """met or ambiguous; documents of before named only what met its budget."""
 
 
-class EnginesTold(Told):
+class EnginesRow(JsonRow):
     """The dense model on other engines."""
 
     tried: tuple[EngineTried, ...] = ()
@@ -109,7 +109,7 @@ class DataFacts(Frozen):
     """Nothing was dropped, by the user's wish."""
 
 
-class Window(Told):
+class Window(JsonRow):
     """What a shorter audio window of a speech model gains before any pruning; timed in the search's own process."""
 
     seconds: float
@@ -123,7 +123,7 @@ class Window(Told):
     status: str = ""
 
 
-class Vocabulary(Told):
+class Vocabulary(JsonRow):
     """What trimming the vocabulary gained and cost, before any pruning."""
 
     kept: int
@@ -139,7 +139,7 @@ class Vocabulary(Told):
     """By split: what of it the trimmed tokenizer cannot write."""
 
 
-class Inputs(Told):
+class Inputs(JsonRow):
     """How a text, or a recording, becomes an input."""
 
     prefix: str = ""
@@ -152,7 +152,7 @@ class Inputs(Told):
     """The median recording."""
 
 
-class DenseRow(Told):
+class DenseRow(JsonRow):
     """The dense model."""
 
     latency_ms: float | None = None
@@ -176,7 +176,7 @@ class DenseRow(Told):
         return (self.validation_quality, self.validation_standard_error) if split == "validation" else (None, None)
 
 
-class OverSeeds(Told):
+class OverSeeds(JsonRow):
     """A finalist's quality over its seeds, mean with 95 % t-bounds."""
 
     n: int
@@ -188,7 +188,7 @@ class OverSeeds(Told):
     exported_seed: int
 
 
-class BudgetRow(Told):
+class BudgetRow(JsonRow):
     """What a budget gets: in a plan, in a summary, and where certification failed."""
 
     asked: str
@@ -234,7 +234,7 @@ class PlannedBudget(BudgetRow):
     """The dense model's, at the budget's percentile."""
 
 
-class PlannedCalibration(Told):
+class PlannedCalibration(JsonRow):
     """How the recipe will be found."""
 
     share: float
@@ -249,7 +249,7 @@ class PlannedCalibration(Told):
     """What twice a trial's steps would bring, where it is known already."""
 
 
-class FidelityTold(Told):
+class FidelityRow(JsonRow):
     """What a quantised export keeps of its float twin's quality."""
 
     quality: float
@@ -260,7 +260,7 @@ class FidelityTold(Told):
     holds: bool
 
 
-class FrontRow(Told):
+class FrontRow(JsonRow):
     """A certified point."""
 
     number: int
@@ -282,7 +282,7 @@ class FrontRow(Told):
     same_tokens: bool = True
     status: str = ""
     checkpoint: str | None = None
-    fidelity: FidelityTold | None = None
+    fidelity: FidelityRow | None = None
     percentiles: dict[str, dict[str, Any] | None] | None = None
     """Of requests, by percentile; None of one: too few requests."""
     finish_steps: int = 0
@@ -290,7 +290,7 @@ class FrontRow(Told):
     searched_quality: float | None = None
 
 
-class FinalistRow(Told):
+class FinalistRow(JsonRow):
     """One training of a finalist: the search's own, at length, with another seed."""
 
     number: int
@@ -306,7 +306,7 @@ class FinalistRow(Told):
     test: float | None
 
 
-class Floor(Told):
+class Floor(JsonRow):
     """The fastest shape of the search space."""
 
     architecture: str = ""
@@ -314,7 +314,7 @@ class Floor(Told):
     """Of the dense latency."""
 
 
-class Reference(Told):
+class Reference(JsonRow):
     """The corner that hypervolume is measured from."""
 
     latency_ms: float

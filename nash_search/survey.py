@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from nash_search.config import Architecture, Workload
-from nash_search.summary_rows import Certifies, DenseRow, EnginesTold, PlannedBudget, Told
+from nash_search.summary_rows import Certifies, DenseRow, EnginesRow, JsonRow, PlannedBudget
 
 
-class ProbedShape(Told):
+class ProbedShape(JsonRow):
     """One shape, timed with random weights next to the dense model."""
 
     architecture: Architecture
@@ -32,7 +32,7 @@ class ProbedBudget(PlannedBudget):
     """The tightest budget that some architecture meets, as it would be asked for."""
 
 
-class Survey(Told):
+class Survey(JsonRow):
     """The probe's answer."""
 
     task: str
@@ -44,7 +44,7 @@ class Survey(Told):
     dense: DenseRow
     ms_per_decoder_block: float | None
     """Slope of latency over decoder depth; None: one depth has none."""
-    engines: EnginesTold | None = None
+    engines: EnginesRow | None = None
     floor_ms: float
     floor_share: float
     fastest: str

@@ -78,6 +78,16 @@ class Workload(Frozen):
         lengths = {"input_tokens": max(read), "output_tokens": max(written)}
         return self.model_copy(update={"traffic": None, **lengths, "row_tokens": read if len(set(read)) > 1 else ()})
 
+    def in_pytorch(self, dtype: str = "float32", device: str | None = None) -> Workload:
+        """The same call by PyTorch in eager mode, nothing quantised.
+
+        Args:
+            dtype: of the weights.
+            device: where (None: the call's own).
+        """
+        plain = {"runtime": "eager", "quantize": "none", "dtype": dtype, "device": device or self.device}
+        return self.model_copy(update=plain)
+
     @property
     def weights_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
         """Precision of the exported weights: what PyTorch times; float32 beside an engine's own files."""

@@ -42,19 +42,19 @@ def test_a_study_s_documents_have_these_keys_in_this_order(rehearse, notebook) -
     assert [list(row) for row in summary["budgets"]] == [BUDGET_KEYS] * 2
     assert {tuple(row) for row in summary["front"]} == {tuple(FRONT_KEYS)}
     assert list(stages["plan"]) == PLAN_KEYS and list(result.document) == list(PUBLIC)
-    assert Plan.model_validate(stages["plan"]).told() == stages["plan"]
-    assert Summary.model_validate(summary).told() == summary
+    assert Plan.model_validate(stages["plan"]).to_json() == stages["plan"]
+    assert Summary.model_validate(summary).to_json() == summary
 
 
 def test_where_nothing_is_feasible_no_answer_has_what_only_a_point_has(rehearse) -> None:
-    [row] = rehearse(budgets=(LatencyBudget.parse("5%"),)).summary.told()["budgets"]
+    [row] = rehearse(budgets=(LatencyBudget.parse("5%"),)).summary.to_json()["budgets"]
     assert list(row) == [key for key in BUDGET_KEYS if key not in OF_A_POINT]
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
 def test_a_committed_study_s_summary_is_read_and_said_again_unchanged(path: Path) -> None:
     stored = json.loads(path.read_text())
-    told = Summary.model_validate(stored).told()
+    told = Summary.model_validate(stored).to_json()
     for part in (found := told.get("calibration") or {}, *found.get("trainings", ())):
         for new in [name for name in ("dense_quality", "trial_steps", "standard_error") if part.get(name) is None]:
             part.pop(new, None)  # keys that came later, and say nothing here
@@ -63,5 +63,5 @@ def test_a_committed_study_s_summary_is_read_and_said_again_unchanged(path: Path
 
 def test_keys_of_another_version_are_kept_and_missing_ones_are_not_made_up() -> None:
     row = BudgetRow.model_validate({"asked": "40", "budget_ms": 40.0, "of_tomorrow": [1]})
-    assert row.looks == 1 and row.told() == {"asked": "40", "budget_ms": 40.0, "of_tomorrow": [1]}
-    assert row.model_copy(update={"rounds": 5}).told() == row.told() | {"rounds": 5}
+    assert row.looks == 1 and row.to_json() == {"asked": "40", "budget_ms": 40.0, "of_tomorrow": [1]}
+    assert row.model_copy(update={"rounds": 5}).to_json() == row.to_json() | {"rounds": 5}

@@ -12,18 +12,14 @@ import typer
 
 from nash_search.cli.flags import BUDGETS, ENGINES, MODEL, TASK, WORKLOAD, ConfigFile
 from nash_search.cli.search import Json, Quiet, Results, aloud, quiet_libraries
+from nash_search.config import MEASURED_FIELDS
 from nash_search.config_loader import load_config
 from nash_search.tasks import models, traffic
 from nash_search.tasks.preflight import check, check_traffic, check_workload
 from nash_search.traffic import DATA, FIXED, Traffic
 
 PROBE = (*BUDGETS, *ENGINES, *MODEL, *TASK, *WORKLOAD)
-DATA_FIELDS = (
-    *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
-    *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
-)
-"""What lengths are taken from, and what the quality of a quantised model is scored with."""
-MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in DATA_FIELDS), *WORKLOAD)
+MEASURE = (*BUDGETS, *(flag for flag in TASK if flag.field.removeprefix("task.") in MEASURED_FIELDS), *WORKLOAD)
 """No search space: an export's own record says what it was certified on; flags or data say it of other folders."""
 
 
@@ -51,7 +47,7 @@ def probe(
     if plot is not None:
         save_staircase(found, plot)
     if json_:
-        print(json.dumps(found.told()))
+        print(json.dumps(found.to_json()))
     missed = [b for b in found.budgets if not b.feasible]
     if missed and len(missed) == len(found.budgets):
         from nash_search.report.engines import instead
@@ -109,7 +105,7 @@ def measure(
         from nash_search.latency.workload import of_traffic
         from nash_search.report.words import one_call
         from nash_search.search import remeasure as timings
-        from nash_search.search.summary import fidelity_told
+        from nash_search.search.summary import fidelity_row
 
         asked = timings.as_certified(path, asked)
         workload, source = timings.workload_of(path, asked)
@@ -137,7 +133,7 @@ def measure(
         _tell(rows(found, asked.budgets))
     if json_:
         told_of = kept or workload.quantize != "none"
-        beside = {"fidelity": fidelity_told(kept).told() if kept else None} if told_of else {}
+        beside = {"fidelity": fidelity_row(kept).to_json() if kept else None} if told_of else {}
         print(json.dumps(document(found, asked.budgets) | beside))
     return 0 if all(found.certificate(budget) == "met" for budget in asked.budgets) else 3
 
@@ -191,5 +187,5 @@ def remeasure(
         kept = "the study's certificate counts these rounds too" if found.renewed else found.not_renewed
         print("\n".join([caption(found), kept, *map(str, files)]), file=sys.stderr)
     if json_:
-        print(json.dumps(found.told()))
+        print(json.dumps(found.to_json()))
     return 0

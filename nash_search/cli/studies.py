@@ -71,9 +71,8 @@ def resume(
 
 def parsed(budget: str, config: SearchConfig) -> LatencyBudget:
     """A budget as typed; where the study was given `--percentile`, of that unless it names another."""
-    default = config.workload.percentile
     try:
-        found = LatencyBudget.parse(budget if default is None or "@" in budget else f"{budget}@p{default:g}")
+        found = LatencyBudget.parse(budget, config.workload.percentile)
     except ValueError as error:
         raise InvalidInput(str(error), where="--budget-ms") from None
     if found.percentile != MEDIAN and not config.of_requests:

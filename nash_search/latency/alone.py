@@ -154,8 +154,7 @@ class _Models:
         """The engine's only one, or why there is none."""
         found = self._converted.get(workload.runtime)
         if found is None:
-            plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
-            model = self._loaded(workload.model_copy(update=plain))
+            model = self._loaded(workload.in_pytorch(device="cpu"))
             every = rows_of(self.job.rows)
             rows = every.picked(range(min(written_tokens.INPUTS, len(every))))
             try:

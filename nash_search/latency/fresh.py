@@ -24,6 +24,8 @@ from nash_search.intervals import DEFAULT_OCCASION, PEEKING_SCALE, OccasionEffec
 from nash_search.latency.fresh_process import MeasurementFailed, OutOfMemory, run_job
 from nash_search.latency_record import Latency, pooled
 
+TOKENS_LIMIT_S = 300.0
+"""For each folder that writes in a fresh process."""
 OWN_SHARE = 0.9
 """Part of its share of the limit that a process plans to use."""
 GRACE = 0.15
@@ -115,12 +117,11 @@ def fresh_tokens(
     workload: Workload,
     *,
     max_new_tokens: int,
-    limit_each_s: float = 300.0,
 ) -> dict[str, list[list[int]]]:
     """What each folder generates in a fresh process, token for token, one list per input row.
 
     Raises:
-        MeasurementFailed: the process died, or took longer than `limit_each_s` seconds for each folder.
+        MeasurementFailed: the process died, or took longer than `TOKENS_LIMIT_S` for each folder.
     """
     job = {
         "kind": "tokens",
@@ -129,7 +130,7 @@ def fresh_tokens(
         "inputs": document(rows),
         "max_new_tokens": max_new_tokens,
     }
-    limit_s = limit_each_s * len(folders)
+    limit_s = TOKENS_LIMIT_S * len(folders)
     result = run_job(job, limit_s)
     if result is None:
         raise MeasurementFailed(f"generating from {', '.join(folders)} must end within {limit_s:.0f} s, but did not")

@@ -9,10 +9,8 @@ from typing import Any
 from nash_search.config import LatencyBudget
 from nash_search.intervals import LEVEL_PCT
 from nash_search.latency_record import Latency
-from nash_search.percentiles import requests_needed
+from nash_search.percentiles import P95_CALLS, SHOWN_PERCENTILES, requests_needed
 
-TOLD = (50.0, 95.0, 99.0)
-"""Percentiles of a traffic that stand beside the one that was asked for."""
 UNBOUNDED = 100.0
 """Bounds further apart than this factor bound nothing."""
 
@@ -49,7 +47,7 @@ def of_requests(latency: Latency) -> dict[str, dict[str, Any] | None]:
     """By percentile, what requests took, the dense model's beside it; None where there are too few of them."""
     told: dict[str, dict[str, Any] | None] = {}
     alone = bool(latency.details.get("paired_with_itself"))
-    for percentile in sorted({*TOLD, latency.percentile}):
+    for percentile in sorted({*SHOWN_PERCENTILES, latency.percentile}):
         seen = latency.at(percentile)
         row: dict[str, Any] | None = None
         if len(latency.runs_ms) >= requests_needed(percentile):
@@ -84,10 +82,10 @@ def rows(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> list[tuple[
     what = f"{len(latency.runs_ms)} {latency.workload.units}"
     found.append(("rests on", f"{what}, {len(latency.rounds)} {rounds}, status {latency.status}"))
     if of_requests:
-        found += [(f"p{each:g}", _row_of(latency, each)) for each in TOLD]
+        found += [(f"p{each:g}", _row_of(latency, each)) for each in SHOWN_PERCENTILES]
     else:
         p95_ms = latency.p95_ms
-        found.append(("p95", "n/a (fewer than 130 samples)" if p95_ms is None else _ms(p95_ms)))
+        found.append(("p95", f"n/a (fewer than {P95_CALLS} samples)" if p95_ms is None else _ms(p95_ms)))
     beside = latency.details
     if "encoder_ms" in beside:
         found.append(("encoder", _ms(beside["encoder_ms"])))

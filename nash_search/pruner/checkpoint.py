@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import loading
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, message_of
 from nash_search.families import family_of
 from nash_search.files import staged_folder
 from nash_search.modeling_nash import block_parts, encoder_blocks
@@ -83,7 +83,7 @@ def check_export(model: Any, beside: Path, format: str = "auto", tokenizer: Any 
         except (InvalidInput, OSError, MemoryError):
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            reason = message_of(error, 160)
             raise InvalidInput(f"model must be one that can be saved and loaded again, but got: {reason}") from error
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nash_search.calibration_record import Setting
 from nash_search.intervals import LEVEL_PCT, mean_bounds
 from nash_search.latency_record import Latency
-from nash_search.percentiles import requests_needed
+from nash_search.percentiles import SHOWN_PERCENTILES, requests_needed
 from nash_search.records import Artefact, Quality
 from nash_search.report import escape
 from nash_search.report.card_metadata import Source, hub_id, metadata
@@ -42,8 +42,6 @@ from nash_search.results import CertifiedPoint
 from nash_search.summary_rows import Inputs
 
 UNNAMED = Source()
-TOLD = (50.0, 95.0, 99.0)
-"""Percentiles of requests that stand beside the one that budgets are of."""
 LIMITS = (
     "The latency holds for the device, runtime and workload above and for nothing else: measure again elsewhere.",
     "It was trained to imitate its teacher on one data set; what the teacher gets wrong, this model gets wrong too.",
@@ -186,7 +184,7 @@ def _distribution(latency: Latency) -> list[list[str]]:
     """Of requests, the percentiles that are not the number itself, as far as there are enough of them."""
     if latency.workload.traffic is None:
         return []
-    others = [p for p in TOLD if p != latency.percentile and len(latency.runs_ms) >= requests_needed(p)]
+    others = [p for p in SHOWN_PERCENTILES if p != latency.percentile and len(latency.runs_ms) >= requests_needed(p)]
     seen = [latency.at(p) for p in others]
     return [[f"p{s.percentile:g}", f"{format_ms(s.median_ms)} ms", f"{format_ms(s.dense_ms)} ms"] for s in seen]
 

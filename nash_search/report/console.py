@@ -34,7 +34,7 @@ from nash_search.report.words import (
 )
 from nash_search.summaries import Plan
 
-_BARS = "▁▂▃▄▅▆▇█"
+_BARS, _SPARKLINE = "▁▂▃▄▅▆▇█", 24
 _MARKS = {"met": ("✓", "green"), "missed": ("✗", "dim"), "ambiguous": ("?", "yellow")}
 _QUIET_S = 60.0
 """Into a pipe, progress inside a trial is told at most this often."""
@@ -54,9 +54,9 @@ class StudyState(Protocol):
     def eta_s(self) -> float | None: ...
 
 
-def sparkline(values: list[float], width: int = 24) -> str:
-    """The last `width` values as bars from the smallest to the largest."""
-    shown = values[-width:]
+def sparkline(values: list[float]) -> str:
+    """The last `_SPARKLINE` values as bars from the smallest to the largest."""
+    shown = values[-_SPARKLINE:]
     if not shown:
         return ""
     low, high = min(shown), max(shown)

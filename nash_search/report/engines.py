@@ -16,7 +16,7 @@ from typing import Any
 from nash_search.report import escape
 from nash_search.report.words import counted, format_duration, format_ms, is_share, named
 from nash_search.runtimes import RUNTIMES
-from nash_search.summary_rows import EngineAnswer, EnginesTold, EngineTried
+from nash_search.summary_rows import EngineAnswer, EnginesRow, EngineTried
 
 NAMES = {name: row.words for name, row in RUNTIMES.items()}
 COMMAND = "certify it"
@@ -37,7 +37,7 @@ def trying(detail: Mapping[str, Any]) -> str:
     return f"trying the unpruned model on {names} (at most {format_duration(detail['limit_s'])}; --no-engines: do not)"
 
 
-def rows(engines: EnginesTold | None, goes_on: str = "") -> list[tuple[str, str]]:
+def rows(engines: EnginesRow | None, goes_on: str = "") -> list[tuple[str, str]]:
     """(label, words) pairs; none where nothing was tried.
 
     Args:
@@ -65,7 +65,7 @@ def rows(engines: EnginesTold | None, goes_on: str = "") -> list[tuple[str, str]
     return found + [(COMMAND, line) for answers in alike if (line := _tightest(answers).command)]
 
 
-def _together(engines: EnginesTold | None) -> list[list[EngineAnswer]]:
+def _together(engines: EnginesRow | None) -> list[list[EngineAnswer]]:
     """Answers of one engine and one verdict side by side."""
     found: dict[tuple[str, bool], list[EngineAnswer]] = {}
     for answer in engines.answers if engines is not None else ():
@@ -97,12 +97,12 @@ def sentence(answers: Sequence[EngineAnswer]) -> str:
     return f"{engine_name(one)} alone may meet {asked} at {kept} ({timed}; a certificate needs {needs} ms here)"
 
 
-def reminders(engines: EnginesTold | None) -> list[str]:
+def reminders(engines: EnginesRow | None) -> list[str]:
     """After a search: what met its budgets before anything was pruned."""
     return [f"Before pruning: {sentence(answers)}" for answers in _together(engines)]
 
 
-def instead(engines: EnginesTold | None) -> str:
+def instead(engines: EnginesRow | None) -> str:
     """Where no architecture meets a budget: what does without pruning, or may, or nothing."""
     alike = _together(engines)
     if not alike:
@@ -112,7 +112,7 @@ def instead(engines: EnginesTold | None) -> str:
     return f"; {engine_name(answers[0])} alone {'meets' if _meets(answers[0]) else 'may meet'} {asked}, nothing pruned"
 
 
-def absent(engines: EnginesTold | None) -> list[tuple[str, str]]:
+def absent(engines: EnginesRow | None) -> list[tuple[str, str]]:
     """What is not installed and how it would be, for who asked what there is."""
     names = engines.absent if engines is not None else ()
     if not names:
@@ -126,7 +126,7 @@ def _timed(engine: EngineTried) -> str:
     return words + (f"{engine.kept:.1%} of the quality)" if engine.kept is not None else "quality not known in time)")
 
 
-def _how(engines: EnginesTold) -> str:
+def _how(engines: EnginesRow) -> str:
     examples = f" on {counted(engines.examples, 'example')}" if engines.examples else ""
     took = "known from before" if engines.remembered else f"took {format_duration(engines.seconds)}"
     return f"{examples}; {took}"

@@ -15,14 +15,12 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from nash_search.percentiles import of_requests, requests_needed
+from nash_search.percentiles import SHOWN_PERCENTILES, of_requests, requests_needed
 from nash_search.report.escape import plot_label
 from nash_search.report.palette import LIGHT, Theme, level
 from nash_search.report.view import StudyView
 from nash_search.report.words import describe, format_ms
 
-TOLD = (50, 95, 99)
-"""Percentiles at which the distribution has a line."""
 FONT = "ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
@@ -84,14 +82,14 @@ def told(view: StudyView) -> str:
     """The distribution in words, for those who do not see the figure; `–`: too few requests for that percentile."""
 
     def row(runs_ms: Sequence[float]) -> str:
-        known = [len(runs_ms) >= requests_needed(p) for p in TOLD]
+        known = [len(runs_ms) >= requests_needed(p) for p in SHOWN_PERCENTILES]
         return ", ".join(
             format_ms(of_requests((tuple(runs_ms),), p) if enough else None)
-            for p, enough in zip(TOLD, known, strict=True)
+            for p, enough in zip(SHOWN_PERCENTILES, known, strict=True)
         )
 
     said = "; ".join(f"{name} {row(runs_ms)} ms" for name, runs_ms in _served(view))
-    return f"At {', '.join(f'p{p}' for p in TOLD)}: {said}." if said else ""
+    return f"At {', '.join(f'p{p}' for p in SHOWN_PERCENTILES)}: {said}." if said else ""
 
 
 def distribution(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
@@ -110,11 +108,11 @@ def distribution(view: StudyView, theme: Theme = LIGHT) -> go.Figure | None:
             line={"shape": "hv", "width": 2, "color": level(theme, index - 1, len(lines) - 1) if index else theme.ink},
             hovertemplate=f"{plot_label(name)}<br>%{{y:.1f}} % within %{{x:.3g}} ms<extra></extra>",
         )
-    for percentile in TOLD:
+    for percentile in SHOWN_PERCENTILES:
         figure.add_hline(y=percentile, line={"color": theme.muted, "width": 1, "dash": "dot"}, layer="below")
     style(figure, theme, "one request, ms", "answered within, % of requests")
     figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(range=[0, 101], tickvals=[0, 25, *TOLD])
+    figure.update_yaxes(range=[0, 101], tickvals=[0, 25, *SHOWN_PERCENTILES])
     return figure
 
 

@@ -46,11 +46,11 @@ def load(folder: Path, answers: Answers | None = None) -> StudyView:
         raise InvalidInput(f"summary.json must be a finished study's, but got {path}") from None
     sizes = {row.number: row.parameters for row in summary.front}
     answers = answers or judged_of(folder, summary)
+    certification = answers.certification if answers else None
     found = [
         r if r.parameters is not None else r.model_copy(update={"parameters": sizes.get(r.number)})
-        for r in records(folder, answers.certification if answers else None)
+        for r in records(folder, certification)
     ]
-    certification = answers.certification if answers else None
     return build(found, summary, answers, probe=probe(folder), models=models(folder, certification), folder=folder)
 
 

@@ -19,14 +19,14 @@ from nash_search.report.words import (
 from nash_search.summary_rows import Inputs
 
 
-def render(view: StudyView, *, front_stem: str = "front") -> str:
+def render(view: StudyView) -> str:
     """The whole report."""
     parts = _head(view)
     parts += [escape.markdown(line, 600) for line in engines.reminders(view.summary.engines)]
     if view.drawn:
         parts.append(
-            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{front_stem}-dark.png">'
-            f'<img src="{front_stem}.png" alt="Quality against latency: the front, the budgets and the dense model">'
+            '<picture><source media="(prefers-color-scheme: dark)" srcset="front-dark.png">'
+            '<img src="front.png" alt="Quality against latency: the front, the budgets and the dense model">'
             "</picture>"
         )
     if view.front:

@@ -69,12 +69,12 @@ def rendered(view: StudyView, kind: str, *, dark: bool = False) -> bytes:
     return out.getvalue()
 
 
-def save_front(view: StudyView, folder: Path, *, stem: str = "front") -> list[Path]:
+def save_front(view: StudyView, folder: Path) -> list[Path]:
     """Write `front.png`, `front.svg` and their dark twins `front-dark.*`; return the paths."""
     written = []
     for dark in (False, True):
         for kind in ("png", "svg"):
-            path = folder / f"{stem}{'-dark' if dark else ''}.{kind}"
+            path = folder / f"front{'-dark' if dark else ''}.{kind}"
             replace(path, rendered(view, kind, dark=dark))
             written.append(path)
     return written

@@ -48,7 +48,7 @@ def show(survey: Survey) -> None:
 
 def _rows(survey: Survey) -> list[tuple[str, str]]:
     """(label, words), in the words of a search's plan."""
-    rows = plan_rows(Plan.model_validate(survey.told()))
+    rows = plan_rows(Plan.model_validate(survey.to_json()))
     found = [row for row in rows if row[0] not in ("budget", *engines.LABELS)]
     shapes = survey.shapes
     if survey.remembered:

@@ -64,7 +64,7 @@ def draw(found: Remeasured) -> Figure:
 def save_remeasured(folder: Path, found: Remeasured) -> list[Path]:
     """`remeasured-<fingerprint>.json` and `.png` in the study's folder."""
     stem = f"remeasured-{str(found.fingerprint.get('hash', 'unknown'))[:8]}"
-    written = {f"{stem}.json": json.dumps(found.told(), indent=1).encode(), f"{stem}.png": encoded(draw(found))}
+    written = {f"{stem}.json": json.dumps(found.to_json(), indent=1).encode(), f"{stem}.png": encoded(draw(found))}
     for name, data in written.items():
         replace(folder / name, data)
     return [folder / name for name in written]

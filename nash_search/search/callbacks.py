@@ -74,7 +74,7 @@ class SearchResult:
     @property
     def full_document(self) -> dict[str, Any]:
         """The same with what reports need beside it; equals `summary.json`."""
-        return self.summary.told()
+        return self.summary.to_json()
 
     @property
     def front(self) -> tuple[CertifiedPoint, ...]:

@@ -30,7 +30,7 @@ from nash_search.search.question import PROBE
 from nash_search.storage import recovery
 from nash_search.storage.study import Study, StudyFacts, open_storage, remove_database
 from nash_search.summaries import Plan
-from nash_search.summary_rows import DenseRow, EnginesTold, Inputs, PlannedBudget, Reference
+from nash_search.summary_rows import DenseRow, EnginesRow, Inputs, PlannedBudget, Reference
 from nash_search.trial import dense_engines
 from nash_search.trial.cost import certified_pairs, on_one_device
 from nash_search.trial.engines import Engines
@@ -213,7 +213,7 @@ def yardsticks(budgets: Sequence[LatencyBudget], table: LatencyTable, space: Sea
     return found
 
 
-def told_engines(case: Case) -> EnginesTold:
+def told_engines(case: Case) -> EnginesRow:
     """What the dense model does on other engines, as the plan and the answer say it."""
     certifies = margins.planned(case.config, case.table, case.effect)
     dense_ms, folder = case.facts.dense_ms, case.evaluator.dense_folder()

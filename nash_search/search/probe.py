@@ -29,6 +29,8 @@ from nash_search.latency_table import LatencyTable, ProbeEntry, table_of
 
 BEND = 0.1
 """A deeper shape faster than a shallower one by more than this (fraction): something else ran during a timing."""
+WIDTHS = 4
+"""Encoder widths that are timed at each depth, at most; shares between them are interpolated."""
 TIMED_AT_MOST = 3
 """Times that a shape is timed until the table must make sense."""
 
@@ -80,21 +82,21 @@ def _said(entry: ProbeEntry) -> str:
     return f"{blocks} block{'s' if blocks > 1 else ''} took {entry.latency.ratio:.0%} of the dense model's"
 
 
-def widths_to_probe(space: SearchSpace, count: int = 4) -> list[int]:
-    """A few sparsities (percent) of the grid: none, the least, the most, and some between."""
+def widths_to_probe(space: SearchSpace) -> list[int]:
+    """At most `WIDTHS` sparsities (percent) of the grid: none, the least, the most, and some between."""
     grid = space.sparsities_pct
-    if len(grid) <= count:
+    if len(grid) <= WIDTHS:
         return list(grid)
-    between = np.linspace(1, len(grid) - 1, count - 1)
+    between = np.linspace(1, len(grid) - 1, WIDTHS - 1)
     return sorted({grid[0], *(grid[round(i)] for i in between)})
 
 
-def shapes_to_probe(space: SearchSpace, count: int = 4) -> list[Architecture]:
+def shapes_to_probe(space: SearchSpace) -> list[Architecture]:
     """Every decoder depth x a few widths (depth filled in; one selection, for shapes do not depend on it)."""
     return [
         Architecture(encoder_sparsity_pct=s, decoder_layers=n, decoder_selection=space.decoder_selection[0])
         for n in space.decoder_layers
-        for s in widths_to_probe(space, count)
+        for s in widths_to_probe(space)
     ]
 
 

@@ -72,7 +72,7 @@ def restate(folder: Path, found: Certification) -> str:
         answers = judged(found, Terms.of_summary(summary, config.budgets, config.limits))
     except (OSError, ValueError):
         return "the certificate is renewed, but the study has no summary.json to say it in"
-    inputs = summary.inputs.told() if summary.inputs is not None else None
+    inputs = summary.inputs.to_json() if summary.inputs is not None else None
     for point in found.points:
         dense = Path(found.dense_checkpoint)
         about = measurement(config, point.architecture, point.latency, point.validation, dense, inputs)

@@ -14,7 +14,7 @@ from typing import Any
 
 from nash_search import device as devices
 from nash_search import latency, pruner
-from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, WorkloadRequest
+from nash_search.config import EMBEDDED, LatencyBudget, SearchConfig, TaskConfig, Workload, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.fidelity import Fidelity
 from nash_search.intervals import DEFAULT_OCCASION
@@ -31,7 +31,7 @@ from nash_search.search.export_names import MEASUREMENT
 from nash_search.summary_rows import DenseRow
 from nash_search.tasks import models, traffic
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.load import EMBEDDED, task_of_model
+from nash_search.tasks.load import task_of_model
 from nash_search.traffic import DATA, Traffic
 from nash_search.trial.deployment import Serving
 

@@ -152,11 +152,11 @@ class _Run:
             spends = spending.length_and_cost(self, records, load_s, None if study else time.monotonic() - self.began)
             self.config = spending.within(self.asked, spends.length)
             plan = opening.plan(self, spends, records, load_s)
-        say("plan", plan.told())
+        say("plan", plan.to_json())
         if not any(feasibility.fits(self.facts, self.table, a) for a in self.facts.space.architectures()):
             nothing = judged(NOTHING, self.terms)
             answer = self._summary(nothing, Scheduler.NO_TRIALS, 0.0, [])
-            say("infeasible", answer.told())
+            say("infeasible", answer.to_json())
             return SearchResult(folder=self.folder, answers=nothing, summary=answer)
         study = study or opening.new_study(config, self.folder, self.facts)
         try:
@@ -243,7 +243,7 @@ class _Run:
             known = unfinished.answers(answer.budgets, records, self.terms, self.folder)
             answer = answer.model_copy(update={"budgets": known, "unfinished": " ".join(str(error).split())})
             summary.write_tables(self.folder, records, answer)
-            self.say("unfinished", answer.told())
+            self.say("unfinished", answer.to_json())
         except Exception as beside:  # a full disk takes this too; the first error is the one to tell
             log.warning("no answer could be left: %s: %s", type(beside).__name__, beside)
 
@@ -267,7 +267,7 @@ class _Run:
         answer = self._summary(found, scheduler.counts(), scheduler.candidates.hypervolume(), records)
         summary.write_tables(self.folder, records, answer)
         shutil.rmtree(self.folder / TEACHER_OUTPUTS, ignore_errors=True)
-        self.say("done", answer.told())
+        self.say("done", answer.to_json())
         return SearchResult(folder=self.folder, answers=found, summary=answer)
 
     def _with_finalists(self, scheduler: Scheduler, candidates: list[TrialRecord]) -> Answers:

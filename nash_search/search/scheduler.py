@@ -146,8 +146,12 @@ class Scheduler:
 
     def finish_steps(self) -> int:
         """Steps over which each winner is trained anew, as far as what trials took is known; 0: none is."""
-        trials = [r for r in self.study.records() if r.architecture != self.study.facts.baseline]
-        return finish_steps(self.config, mean_wall_s(trials), self.workers, self.limit_s)
+        return finish_steps(self.config, self.trial_wall_s, self.workers, self.limit_s)
+
+    @property
+    def trial_wall_s(self) -> float | None:
+        """Mean wall time of the trials so far, the dense model's own row left out, seconds; None before any."""
+        return mean_wall_s([r for r in self.study.records() if r.architecture != self.study.facts.baseline])
 
     def finalist_job(self, record: TrialRecord, seed: int, steps: int = 0) -> Job:
         """A decided trial's architecture once more, by its recipe stretched to so many steps (0: as it is)."""

@@ -32,6 +32,7 @@ class Interruption:
     def __init__(self) -> None:
         self._noted: int | None = None
         self._open = False
+        self._raised = False
 
     @contextmanager
     def handled(self) -> Iterator[Interruption]:
@@ -87,8 +88,6 @@ class Interruption:
         if self._noted is not None and not self._raised:
             self._raised = True
             raise Interrupted(self._noted)
-
-    _raised = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._noted is not None:

@@ -202,8 +202,7 @@ def winners_steps(scheduler: Scheduler) -> int:
     kept = WinnersLength.model_validate_json(path.read_bytes()) if path.exists() else None
     if kept is not None and (kept.trained, kept.time_budget_s) == (trained, budget_s):
         return kept.steps
-    trials = [r for r in scheduler.study.records() if r.architecture != scheduler.study.facts.baseline]
-    steps = cost.steps_left(config, cost.mean_wall_s(trials), scheduler.workers, limit_s - scheduler.elapsed_s)
+    steps = cost.steps_left(config, scheduler.trial_wall_s, scheduler.workers, limit_s - scheduler.elapsed_s)
     found = WinnersLength(steps=steps, trained=trained, time_budget_s=budget_s)
     write_atomic(path, found.model_dump_json(indent=1))
     return found.steps

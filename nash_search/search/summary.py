@@ -27,7 +27,7 @@ from nash_search.summaries import SUMMARY, Summary
 from nash_search.summary_rows import (
     BudgetRow,
     DenseRow,
-    FidelityTold,
+    FidelityRow,
     FinalistRow,
     Floor,
     FrontRow,
@@ -220,7 +220,7 @@ def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense
     ms, lower, upper = point.shown_ms(dense_ms)
     also = finish_told(point)
     if point.fidelity is not None:
-        also["fidelity"] = fidelity_told(point.fidelity)
+        also["fidelity"] = fidelity_row(point.fidelity)
     if latency.workload.traffic is not None:
         also["percentiles"] = of_requests(latency)
     return FrontRow(
@@ -247,9 +247,9 @@ def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense
     )
 
 
-def fidelity_told(found: Fidelity) -> FidelityTold:
+def fidelity_row(found: Fidelity) -> FidelityRow:
     """What is kept of the float twin's quality."""
-    return FidelityTold(
+    return FidelityRow(
         quality=found.served.value,
         float_quality=found.twin.value,
         metric=found.twin.metric,
@@ -278,7 +278,7 @@ def write_summary(folder: Path, summary: Summary) -> None:
     """`front.csv`, `front.json` and `summary.json`, each replaced whole."""
     import pandas as pd
 
-    told = summary.told()
+    told = summary.to_json()
     rows = [{**{k: v for k, v in p.items() if not isinstance(v, dict)}, **p["architecture"]} for p in told["front"]]
     write_atomic(folder / "front.csv", pd.DataFrame(rows).map(csv_cell).to_csv(index=False))
     write_atomic(folder / "front.json", json.dumps(told["front"], indent=1))

@@ -10,9 +10,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from nash_search.errors import InvalidInput, StorageDamaged, shown
+from nash_search.errors import InvalidInput, StorageDamaged, message_of, shown, shown_path
 from nash_search.files import sqlite_url
-from nash_search.plain_yaml import place
 
 WHERE = "NASH_SEARCH_STORAGE"
 DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
@@ -52,7 +51,7 @@ def _check_file(database: str | None) -> None:
     if not database or database == ":memory:" or database.startswith("file:"):
         raise InvalidInput("storage must be a file that stays, but got SQLite in memory", where=WHERE, fix=FIX)
     path = Path(database)
-    named = f"{WHERE}: {place(path)}"
+    named = f"{WHERE}: {shown_path(path)}"
     if path.is_dir():
         raise InvalidInput("storage must be a file, but got a folder", where=named)
     if not path.parent.is_dir():
@@ -109,5 +108,5 @@ def _check_whole(path: Path, named: str) -> None:
         try:
             optuna.storages.RDBStorage(url, skip_table_creation=True).engine.dispose()
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:120]
+            line = message_of(error, 120)
             raise StorageDamaged(f"storage must fit the installed Optuna, but got: {line}", where=named) from None

@@ -18,7 +18,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from nash_search.config import Architecture
-from nash_search.errors import StorageDamaged
+from nash_search.errors import StorageDamaged, message_of
 from nash_search.files import fsync_file, sqlite_url, take_place
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
@@ -60,7 +60,7 @@ def check_database(path: Path) -> None:
     try:
         open_storage(sqlite_url(path)).engine.dispose()
     except RuntimeError as error:
-        line = " ".join(str(error).split())[:160]
+        line = message_of(error, 160)
         raise StorageDamaged(f"study database must fit the installed Optuna, but {path}: {line}: {hint}") from None
 
 

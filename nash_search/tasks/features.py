@@ -20,9 +20,8 @@ from filelock import FileLock
 
 from nash_search.config import Frozen, digest
 from nash_search.encoder_rows import FeatureRows
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, message_of, shown_path
 from nash_search.files import ask_free, cache_folder, forget_unused, mark_used, staged_file, write_atomic
-from nash_search.plain_yaml import place
 from nash_search.tasks.clips import Clips
 from nash_search.tasks.hearing import Hearing
 
@@ -61,9 +60,9 @@ class Ear:
                 hearing.folder, local_files_only=True, trust_remote_code=False, chunk_length=length
             )
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = message_of(error, 120)
             what = f"feature extractor must be readable, but got {reason}"
-            raise InvalidInput(what, where=place(hearing.folder)) from None
+            raise InvalidInput(what, where=shown_path(hearing.folder)) from None
 
     def rows(self, names: Sequence[str]) -> tuple[FeatureRows, Index]:
         """Features of these recordings, mapped from the cache folder (made now where missing), and their `Index`."""

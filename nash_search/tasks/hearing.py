@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import TaskConfig
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, shown, shown_path
 from nash_search.families import FAMILIES, FRAMES_PER_POSITION
 from nash_search.generation import prompt_of
 from nash_search.plain_json import read_object
-from nash_search.plain_yaml import place
 from nash_search.tasks.clips import Clips
 from nash_search.tasks.data import Texts, read_texts
 from nash_search.tasks.models import ModelFolder
@@ -77,7 +76,7 @@ def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
             raise InvalidInput(what, where=f"--{name.replace('_', '-')}")
     if not speech:
         return None
-    where, extractor, model = place(found.folder), _extractor(found.folder), found.config
+    where, extractor, model = shown_path(found.folder), _extractor(found.folder), found.config
     rate, hop = int(extractor.get("sampling_rate", 16_000)), int(extractor.get("hop_length", 160))
     if extractor.get("feature_size") != model.get("num_mel_bins"):
         bins = f"{shown(model.get('num_mel_bins'))} features that config.json says"
@@ -134,7 +133,7 @@ def _extractor(folder: Path) -> Mapping[str, Any]:
     if not isinstance(stored.get("feature_extractor"), dict):
         fix = "save it beside the weights: feature_extractor.save_pretrained(folder)"
         what = f"model folder must hold a feature extractor ({EXTRACTOR}), but got none"
-        raise InvalidInput(what, where=place(folder), fix=fix)
+        raise InvalidInput(what, where=shown_path(folder), fix=fix)
     extractor: dict[str, Any] = stored["feature_extractor"]
     return extractor
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nash_search.config import DATA_FORMATS
-from nash_search.errors import InvalidInput, either, shown
-from nash_search.tasks.tables import Table, place
+from nash_search.errors import InvalidInput, either, shown, shown_path
+from nash_search.tasks.tables import Table
 from nash_search.tasks.text_tables import Delimited, JsonLines, Parallel, json_table
 from nash_search.tasks.typed_tables import parquet, saved
 
@@ -73,7 +73,7 @@ def look(path: Path, wanted: Mapping[str, str]) -> Found:
     if path.is_file():
         return Found(tables={"train": (_file(path),)})
     if not path.is_dir():
-        raise InvalidInput("data must be a file or folder, but got neither", where=place(path))
+        raise InvalidInput("data must be a file or folder, but got neither", where=shown_path(path))
     if _is_saved(path):
         return Found(tables={"train": (saved(path),)})
     inside = _inside(path)
@@ -94,7 +94,7 @@ def look(path: Path, wanted: Mapping[str, str]) -> Found:
         return _one_file(path, inside, used, wanted)
     left = [p.name for p in inside if p not in used and not _UNREMARKABLE.fullmatch(p.name)]
     if left:
-        notes.append(f"left alone in {place(path.name)}: {_names(left)}")
+        notes.append(f"left alone in {shown_path(path.name)}: {_names(left)}")
     return Found(tables=tables, notes=tuple(notes))
 
 
@@ -107,10 +107,10 @@ def _one_file(path: Path, inside: Sequence[Path], used: set[Path], wanted: Mappi
     if not tables and not used and (path / "data").is_dir():
         return look(path / "data", wanted)
     if not tables and not used:
-        raise InvalidInput(f"data folder must hold {KNOWN} files, but got none", where=place(path))
+        raise InvalidInput(f"data folder must hold {KNOWN} files, but got none", where=shown_path(path))
     raise InvalidInput(
         f"data folder must hold a file named {wanted['train']}.*, but got {_names([p.name for p in inside])}",
-        where=place(path),
+        where=shown_path(path),
         fix="rename it, or give --train-split",
     )
 
@@ -127,7 +127,7 @@ def _of_split(path: Path, inside: Sequence[Path], words: tuple[str, ...]) -> lis
     if len(found) > 1:
         names = _names([one.name for several in found.values() for one in several])
         fix = "name the one that is meant with --validation-split, or move the other away"
-        raise InvalidInput(f"split must go by one name, but got {names}", where=place(path), fix=fix)
+        raise InvalidInput(f"split must go by one name, but got {names}", where=shown_path(path), fix=fix)
     return next(iter(found.values()), [])
 
 
@@ -144,11 +144,11 @@ def _together(path: Path, members: Sequence[Path]) -> dict[tuple[Path, ...], Tab
         kinds["parallel text"] = parallel
     if len(kinds) > 1:
         names = _names([one.name for one in members])
-        raise InvalidInput(f"files of one split must have one format, but got {names}", where=place(path))
+        raise InvalidInput(f"files of one split must have one format, but got {names}", where=shown_path(path))
     found = next(iter(kinds.values()), {})
     files = sorted(file.name for several in found for file in several)
     if len({name.lower().removesuffix(".gz") for name in files}) < len(files):
-        raise InvalidInput(f"split must hold each file once, but got {_names(files)}", where=place(path))
+        raise InvalidInput(f"split must hold each file once, but got {_names(files)}", where=shown_path(path))
     return found
 
 
@@ -158,7 +158,7 @@ def _folder(path: Path) -> dict[tuple[Path, ...], Table]:
         return {(path,): saved(path)}
     found = _together(path, [p for p in _inside(path) if p.is_file() and p.name not in _DESCRIPTIONS])
     if not found:
-        raise InvalidInput(f"data folder must hold {KNOWN} files, but got none", where=place(path))
+        raise InvalidInput(f"data folder must hold {KNOWN} files, but got none", where=shown_path(path))
     return found
 
 
@@ -191,7 +191,7 @@ def _file(file: Path) -> Table:
     """The table in a file; what cannot be rows is refused before anything is imported."""
     if _ending(file) not in FORMATS:
         got = shown("".join(file.suffixes[-2:]) or "no ending")
-        raise InvalidInput(f"data must be {KNOWN} (.gz allowed), but got {got}", where=place(file))
+        raise InvalidInput(f"data must be {KNOWN} (.gz allowed), but got {got}", where=shown_path(file))
     _check_not_empty(file)
     return FORMATS[_ending(file)](file)
 
@@ -200,16 +200,16 @@ def _check_not_empty(file: Path) -> None:
     try:
         with file.open("rb") as opened:
             if not opened.read(1):
-                raise InvalidInput("data must hold rows, but got an empty file", where=place(file))
+                raise InvalidInput("data must hold rows, but got an empty file", where=shown_path(file))
     except OSError as error:
-        raise InvalidInput(f"data must be readable, but got {error.strerror}", where=place(file)) from None
+        raise InvalidInput(f"data must be readable, but got {error.strerror}", where=shown_path(file)) from None
 
 
 def _inside(path: Path) -> list[Path]:
     try:
         return sorted(p for p in path.iterdir() if not p.name.startswith("."))
     except OSError as error:
-        raise InvalidInput(f"data folder must be readable, but got {error.strerror}", where=place(path)) from None
+        raise InvalidInput(f"data folder must be readable, but got {error.strerror}", where=shown_path(path)) from None
 
 
 def _is_saved(path: Path) -> bool:

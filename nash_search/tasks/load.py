@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nash_search.config import TaskConfig, TeacherRecipe
+from nash_search.config import EMBEDDED, TaskConfig, TeacherRecipe
 from nash_search.errors import InvalidInput
 from nash_search.tasks import models, speech
 from nash_search.tasks.data import Split, Texts, read_texts
@@ -24,8 +24,6 @@ from nash_search.tasks.task import Examples, SealedTest, Task, encode, length_ca
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EMBEDDED = ("g2p",)
-"""Tasks that need no data of the user's."""
 G2P_BATCH = 64
 """Default workload batch of g2p: a page of text at once; at batch 1 the encoder's width is invisible."""
 G2P_MAX_OUTPUT_TOKENS = 32

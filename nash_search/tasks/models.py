@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nash_search import generation
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, message_of, shown, shown_path
 from nash_search.families import FAMILIES, NOT_YET, PREFIX, family_type, find_family
 from nash_search.layouts import Layout, setting
 from nash_search.plain_json import read_object
-from nash_search.plain_yaml import place
 from nash_search.tasks import hub
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def find_model(name: str, revision: str | None = None) -> ModelFolder:
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=not there)
     except Exception as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = message_of(error)
         what = f"hub model must be readable, but got {reason}"
         if not there:
             what = "model must be a local folder or a hub model that can be reached, but got neither"
@@ -83,7 +82,7 @@ def vet(folder: Path) -> ModelFolder:
     Raises:
         InvalidInput: the first rule it breaks.
     """
-    where, config = place(folder), _own_config(folder)
+    where, config = shown_path(folder), _own_config(folder)
     found = _family(config, config.get("model_type"), where)
     _check_shapes(found, _tensors(folder, where), where)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -101,7 +100,7 @@ def vet_timed(folder: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: the first rule it breaks.
     """
-    where, config = place(folder), _own_config(folder)
+    where, config = shown_path(folder), _own_config(folder)
     tensors = _tensors(folder, where)
     if family_type(config) in FAMILIES or not config.get("is_encoder_decoder"):
         _check_shapes(_family(config, config.get("model_type"), where), tensors, where)
@@ -111,7 +110,7 @@ def vet_timed(folder: Path) -> dict[str, Any]:
 
 def _own_config(folder: Path) -> dict[str, Any]:
     """The config of a folder that exists and brings no code."""
-    where = place(folder)
+    where = shown_path(folder)
     if not hub.exists(str(folder)):
         raise InvalidInput("model must exist, but got no such folder", where=where, fix="check the path")
     if not folder.is_dir():
@@ -133,17 +132,17 @@ def load_tokenizer(model: ModelFolder) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InvalidInput(f"tokenizer must be readable, but got {reason}", where=place(model.folder)) from None
+        reason = message_of(error, 120)
+        raise InvalidInput(f"tokenizer must be readable, but got {reason}", where=shown_path(model.folder)) from None
     vocabulary = model.config.get("vocab_size")
     if isinstance(vocabulary, int) and len(tokenizer) > vocabulary:
         what = f"tokenizer must fit the model's {vocabulary} embeddings, but got {len(tokenizer)} tokens"
-        raise InvalidInput(what, where=place(model.folder))
+        raise InvalidInput(what, where=shown_path(model.folder))
     if tokenizer.pad_token is None:  # texts of several lengths could not be written side by side
         pad = model.config.get("pad_token_id")
         if pad is None:
             what = "tokenizer or config.json must name the padding token (pad_token_id), but got neither"
-            raise InvalidInput(what, where=place(model.folder))
+            raise InvalidInput(what, where=shown_path(model.folder))
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     tokenizer.padding_side = "right"  # as it is trained and scored; positions are counted from the left
     limit = positions(model.config)
@@ -189,12 +188,14 @@ def _refuse_foreign_code(folder: Path, config: Mapping[str, Any], model_type: st
     for name, found in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         if found.get("auto_map"):
             what = f"model must not bring code of its own, but got auto_map in {name}"
-            raise InvalidInput(what, where=place(folder), fix="convert it to a transformers model without remote code")
+            raise InvalidInput(
+                what, where=shown_path(folder), fix="convert it to a transformers model without remote code"
+            )
 
 
 def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
     """Weights that no optimizer can train, or that are only what is added to another model's."""
-    where, fix = place(folder), "give the model as it was before it was quantised"
+    where, fix = shown_path(folder), "give the model as it was before it was quantised"
     if config.get("quantization_config"):
         method = config["quantization_config"]
         method = method.get("quant_method", method) if isinstance(method, dict) else method
@@ -258,7 +259,7 @@ def _tensors(folder: Path, where: str) -> dict[str, tuple[int, ...]]:
                 found |= {key: tuple(one.get_shape()) for key, one in slices.items()}
                 kinds |= {str(one.get_dtype()): key for key, one in slices.items() if key.endswith("weight")}
         except Exception as error:
-            reason = " ".join(str(error).split())[:100]
+            reason = message_of(error)
             raise InvalidInput(f"{name} must be whole safetensors, but got {reason}", where=where) from None
     for kind in sorted(kinds.keys() - FLOATS):
         what = f"weights must be of {', '.join(sorted(FLOATS))}, but got {kind} for {shown(kinds[kind])}"

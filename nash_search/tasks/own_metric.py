@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, message_of, shown
 
 if TYPE_CHECKING:
     from nash_search.tasks.example_counts import Direction, Measured
@@ -39,7 +39,7 @@ class ImportedMetric:
         try:
             found = self._metric.compute(predictions=list(predictions), references=given)
         except Exception as error:
-            reason = " ".join(str(error).split())[:100]
+            reason = message_of(error)
             raise InvalidInput(f"metric must compute on texts, but got {type(error).__name__}: {reason}") from error
         numbers = {str(k): float(v) for k, v in found.items() if isinstance(v, int | float) or hasattr(v, "item")}
         if not numbers:
@@ -72,7 +72,7 @@ def import_metric(path: str, direction: Direction | None) -> ImportedMetric:
     try:
         module = _module(module_name)
     except Exception as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = message_of(error)
         what = f"metric must be importable, but got {type(error).__name__}: {reason}"
         raise InvalidInput(what, where="--metric", fix=fix) from error
     found = getattr(module, class_name, None)

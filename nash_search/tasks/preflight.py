@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.budget import MEDIAN
-from nash_search.config import SearchConfig, WorkloadRequest
+from nash_search.config import EMBEDDED, SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.families import FAMILIES
 from nash_search.tasks import models
@@ -37,8 +37,8 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     _check_machine(config.workload)
     check_traffic(config)
     _check_metric(config.task.metric)
-    if config.task.data is None and config.task.name != "g2p":
-        what = f"task must be g2p, or come with data, but got {config.task.name!r}"
+    if config.task.data is None and config.task.name not in EMBEDDED:
+        what = f"task must be {' or '.join(EMBEDDED)}, or come with data, but got {config.task.name!r}"
         raise InvalidInput(what, where="--task", fix="give --data")
     found: models.ModelFolder | None = None
     if not needs_model:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nash_search.config import TaskConfig
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, shown, shown_path
 from nash_search.tasks import hub, layout
-from nash_search.tasks.tables import Table, place
+from nash_search.tasks.tables import Table
 from nash_search.tasks.typed_tables import Typed, root_cause
 
 
@@ -41,7 +41,9 @@ def open_source(config: TaskConfig) -> Source:
     if not hub.is_local(name):
         return _named(_hub_source(name, config, wanted), wanted)
     if not name.strip() or not hub.exists(name):
-        raise InvalidInput("data must exist, but got no such file or folder", where=place(name), fix="check --data")
+        raise InvalidInput(
+            "data must exist, but got no such file or folder", where=shown_path(name), fix="check --data"
+        )
     found = layout.look(Path(name), wanted)
     return _named(Source(name=name, is_hub=False, splits=found.tables, notes=found.notes), wanted)
 
@@ -52,7 +54,7 @@ def _named(source: Source, wanted: Mapping[str, str]) -> Source:
         if name != split and split not in source.splits:
             what = f"{split} split must be in the data when it is named, but got {shown(name)}"
             fix = "check the name; left out, it is carved from train"
-            raise InvalidInput(what, where=f"--{split}-split, {place(source.name)}", fix=fix)
+            raise InvalidInput(what, where=f"--{split}-split, {shown_path(source.name)}", fix=fix)
     return source
 
 
@@ -67,10 +69,10 @@ def _hub_source(name: str, config: TaskConfig, wanted: Mapping[str, str]) -> Sou
         what = f"hub dataset must be readable, but got {root_cause(error)}"
         if not there:
             what = "data must be a local path or a hub dataset that can be reached, but got neither"
-        raise InvalidInput(what, where=place(name), fix=fix) from None
+        raise InvalidInput(what, where=shown_path(name), fix=fix) from None
     if wanted["train"] not in known:
         what = f"train split must be one of {', '.join(known)}, but got {wanted['train']}"
-        raise InvalidInput(what, where=place(name), fix="give --train-split")
+        raise InvalidInput(what, where=shown_path(name), fix="give --train-split")
 
     def table(split: str) -> Typed:
         def opened(names: Sequence[str] | None) -> Any:
@@ -78,7 +80,7 @@ def _hub_source(name: str, config: TaskConfig, wanted: Mapping[str, str]) -> Sou
                 found = datasets.load_dataset(name, config.data_config, split=split)
             except Exception as error:
                 what = f"hub dataset must be readable, but got {root_cause(error)}"
-                raise InvalidInput(what, where=place(name), fix=fix) from None
+                raise InvalidInput(what, where=shown_path(name), fix=fix) from None
             return found.features if names is None else found
 
         return Typed(f"{split} split of {name}", opened)

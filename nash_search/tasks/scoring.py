@@ -104,7 +104,7 @@ def measured(
     return value, float(np.std(values, ddof=1)), beside
 
 
-def bootstrap_error(counts_NK: Counts, value: Callable[[Counts], float], *, resamples: int = RESAMPLES) -> float:
+def bootstrap_error(counts_NK: Counts, value: Callable[[Counts], float]) -> float:
     """Standard deviation of the metric over resampled examples; the same data give the same number."""
     examples = len(counts_NK)
     if examples < 2:
@@ -112,8 +112,8 @@ def bootstrap_error(counts_NK: Counts, value: Callable[[Counts], float], *, resa
     random = np.random.default_rng(0)
     at_once = max(1, 2_000_000 // (examples * counts_NK.shape[1]))  # bounds the memory of a gather
     values: list[float] = []
-    while len(values) < resamples:
-        rows_BN = random.integers(0, examples, (min(at_once, resamples - len(values)), examples))
+    while len(values) < RESAMPLES:
+        rows_BN = random.integers(0, examples, (min(at_once, RESAMPLES - len(values)), examples))
         values += [value(total) for total in counts_NK[rows_BN].sum(1)]
     return float(np.std(values, ddof=1))
 

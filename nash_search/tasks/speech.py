@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nash_search.config import TaskConfig
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, shown_path
 from nash_search.tasks.data import Split
 from nash_search.tasks.example_counts import CountedMetric
 from nash_search.tasks.features import Ear, Index
 from nash_search.tasks.hearing import Hearing, clips_of, texts_of
 from nash_search.tasks.metrics import METRICS, Normalised
-from nash_search.tasks.tables import place
 from nash_search.tasks.task import Examples, SealedTest, Task, length_cap, scored_with
 from nash_search.token_rows import TokenRows
 
@@ -55,7 +54,7 @@ def speech_task(
         InvalidInput: a recording cannot be heard, or the tokenizer knows no normaliser.
     """
     texts = texts_of(hearing, config)
-    ear = Ear(hearing, clips_of(hearing, config), place(config.data or ""), texts.rows_of_clips)
+    ear = Ear(hearing, clips_of(hearing, config), shown_path(config.data or ""), texts.rows_of_clips)
     prompt, end = list(hearing.prompt[1:]), int(tokenizer.eos_token_id or 0)
     chosen = [texts.train.first(config.train_examples), texts.validation.first(config.validation_examples)]
     written = np.array([len(row) + 1 for row in _ids(tokenizer, chosen[0])])  # the end is written too
@@ -130,7 +129,7 @@ def _normalised(metric: TaskMetric, hearing: Hearing, tokenizer: Any) -> TaskMet
         return metric
     if not hasattr(tokenizer, "basic_normalize"):
         what = f"tokenizer must bring a normaliser of transcripts, but got {type(tokenizer).__name__}"
-        raise InvalidInput(what, where=place(hearing.folder), fix="save the one that the model was published with")
+        raise InvalidInput(what, where=shown_path(hearing.folder), fix="save the one that the model was published with")
     if not hearing.english:
         return Normalised(metric, tokenizer.basic_normalize, "basic")
     known = tokenizer.english_spelling_normalizer

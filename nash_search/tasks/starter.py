@@ -31,13 +31,13 @@ RECORDINGS = (
 """Lines about inputs, for a model that reads and for one that hears."""
 
 
-def search_space_text(model: str, revision: str | None = None) -> str:
+def search_space_text(model: str) -> str:
     """YAML that `load_config` accepts, one comment per field.
 
     Raises:
         InvalidInput: when the model cannot be searched.
     """
-    found = models.find_model(model, revision)
+    found = models.find_model(model)
     rate = "5e-5" if FAMILIES[found.model_type].post_norm else "3e-4"
     layers = ", ".join(str(n) for n in _depths(found.decoder_layers))
     name = json.dumps(model)  # a JSON string is a YAML string
@@ -46,7 +46,6 @@ def search_space_text(model: str, revision: str | None = None) -> str:
         f"{found.decoder_layers} decoder blocks).",
         "# Not yet run by us. Written by `nash-search init`; edit it, then: nash-search --config FILE --budget-ms 50%",
         f"model: {name}",
-        *([f"revision: {json.dumps(revision)}"] if revision else []),
         "",
         "task:",
         "  name: mine                 # the name the study goes by",

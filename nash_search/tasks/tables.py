@@ -6,10 +6,7 @@ No reader loses, merges or shifts a row: as many come out as the file holds, or 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
-
-from nash_search.errors import shown
 
 Cells = tuple[Any, ...]
 TRANSLATION = "translation"
@@ -39,8 +36,3 @@ def cell_of(row: Mapping[str, Any], name: str) -> Any:
         languages = row.get(TRANSLATION)
         return languages.get(name.partition(".")[2]) if isinstance(languages, dict) else None
     return row.get(name)
-
-
-def place(path: Path | str) -> str:
-    """A path as errors name it."""
-    return shown(str(path), 120).strip("'\"")

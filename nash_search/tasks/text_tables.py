@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nash_search.errors import InvalidInput, shown
-from nash_search.tasks.tables import TRANSLATION, Cells, Table, cell_of, place
+from nash_search.errors import InvalidInput, shown, shown_path
+from nash_search.tasks.tables import TRANSLATION, Cells, Table, cell_of
 
 
 def lines_of(file: Path) -> Iterator[str]:
@@ -38,10 +38,10 @@ def lines_of(file: Path) -> Iterator[str]:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     what = f"data must be UTF-8 text, but got byte 0x{error.object[error.start]:02x} in line {number}"
-                    raise InvalidInput(what, where=place(file), fix="convert it to UTF-8") from None
+                    raise InvalidInput(what, where=shown_path(file), fix="convert it to UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidInput(f"data must be readable, but got {shown(reason)}", where=place(file)) from None
+        raise InvalidInput(f"data must be readable, but got {shown(reason)}", where=shown_path(file)) from None
 
 
 class _Objects:
@@ -50,7 +50,7 @@ class _Objects:
     unit, note = "row", ""
 
     def __init__(self, file: Path) -> None:
-        self._file, self.name = file, place(file)
+        self._file, self.name = file, shown_path(file)
 
     def columns(self) -> list[str]:
         """Keys of all rows: one may appear late."""
@@ -131,7 +131,7 @@ class Delimited:
     unit = "line"
 
     def __init__(self, file: Path, usual: str) -> None:
-        self._file, self._usual, self.name = file, usual, place(file)
+        self._file, self._usual, self.name = file, usual, shown_path(file)
         self.note = ""
 
     def columns(self) -> list[str]:
@@ -220,7 +220,7 @@ def _quoted(file: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             seen.clear()
     except csv.Error as error:
         what = f"row must be quoted as CSV is, but got {shown(str(error))} in the row of line {loose or begins}"
-        raise InvalidInput(what, where=place(file), fix="mend the quotes, or write it as JSONL") from None
+        raise InvalidInput(what, where=shown_path(file), fix="mend the quotes, or write it as JSONL") from None
 
 
 def _literal(file: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -230,7 +230,7 @@ def _literal(file: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             cells = text.split(separator)
             if '"' in text and (number == 1 or any(map(_DOUBLED.fullmatch, cells))):
                 what = f"row must be quoted as CSV is, but got quotes that are text beside others in line {number}"
-                raise InvalidInput(what, where=place(file))
+                raise InvalidInput(what, where=shown_path(file))
             yield number, cells
 
 
@@ -241,7 +241,7 @@ class Parallel:
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files
-        self.name = ", ".join(place(file) for file in files.values())
+        self.name = ", ".join(shown_path(file) for file in files.values())
 
     def columns(self) -> list[str]:
         """The files' endings."""

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nash_search.config import SearchConfig, TaskConfig, WorkloadRequest
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, shown, shown_path
 from nash_search.tasks import models
 from nash_search.tasks.columns import choose_columns
-from nash_search.tasks.tables import place
 from nash_search.traffic import DATA, FIXED, Request, Traffic
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def of_file(path: Path, config: TaskConfig, tokenizer: Tokenizer, positions: tup
     Raises:
         InvalidInput: with the line that breaks a rule.
     """
-    name = place(path)
+    name = shown_path(path)
     lines = _objects(path, name)
     first = next(lines, None)
     if first is None:

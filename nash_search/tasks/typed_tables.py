@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nash_search.errors import InvalidInput, shown
-from nash_search.tasks.tables import TRANSLATION, Cells, cell_of, place
+from nash_search.errors import InvalidInput, message_of, shown, shown_path
+from nash_search.tasks.tables import TRANSLATION, Cells, cell_of
 
 ROW_BATCH = 1000
 
@@ -66,7 +66,7 @@ def parquet(file: Path) -> Typed:
             found = {"data_files": {"rows": [str(plain)]}, "split": "rows", "columns": list(names)}
             return datasets.load_dataset("parquet", cache_dir=str(cache), keep_in_memory=True, **found)
 
-    return Typed(place(file), opened)
+    return Typed(shown_path(file), opened)
 
 
 def saved(folder: Path) -> Typed:
@@ -79,7 +79,7 @@ def saved(folder: Path) -> Typed:
             found = datasets.load_from_disk(str(plain), keep_in_memory=names is not None)
             return found.features if names is None else found
 
-    return Typed(place(folder), opened)
+    return Typed(shown_path(folder), opened)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _refused(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise InvalidInput(
-            f"data must be readable, but got {shown(root_cause(error), 120)}", where=place(path)
+            f"data must be readable, but got {shown(root_cause(error), 120)}", where=shown_path(path)
         ) from None
     finally:
         if progress:
@@ -115,4 +115,4 @@ def root_cause(error: BaseException) -> str:
         error = error.__cause__ or error.__context__ or error
     if isinstance(error, StopIteration) or not str(error).strip() or "corresponds to no data" in str(error):
         return "no rows"
-    return " ".join(str(error).split())[:120]
+    return message_of(error, 120)

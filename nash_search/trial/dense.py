@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from nash_search import pruner
-from nash_search.config import SearchConfig
+from nash_search.config import EMBEDDED, SearchConfig
 from nash_search.errors import InvalidInput
 from nash_search.families import FAMILIES
 from nash_search.records import Quality
 from nash_search.storage import artifacts
 from nash_search.tasks import exported, models
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.load import EMBEDDED, load_task, task_of_model
+from nash_search.tasks.load import load_task, task_of_model
 from nash_search.tasks.task import Task
 from nash_search.trial import window
 from nash_search.trial.vocabulary import Trimming, Weigh, keep_teacher

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload, digest
+from nash_search.config import MEASURED_FIELDS, LatencyBudget, SearchConfig, TaskConfig, Workload, digest
 from nash_search.config_loader import flag_of
 from nash_search.encoder_rows import EncoderRows
 from nash_search.encoder_rows import document as json_of
@@ -31,7 +31,7 @@ from nash_search.latency.cache import drifted
 from nash_search.latency.runtimes.eager import RUNTIME as EAGER
 from nash_search.records import Quality
 from nash_search.runtimes import RUNTIMES
-from nash_search.summary_rows import Certifies, EngineAnswer, EnginesTold, EngineTried
+from nash_search.summary_rows import Certifies, EngineAnswer, EnginesRow, EngineTried
 from nash_search.tasks.scoring import quality_of
 from nash_search.tasks.task import Task
 from nash_search.traffic import DATA, FIXED
@@ -48,11 +48,6 @@ EXAMPLES, ENOUGH = 256, 200
 """Validation examples that are written for; train fills up a split that has fewer than the latter."""
 MODULES = {name: row.needs for name, row in RUNTIMES.items() if row.needs}
 """What each extra installs."""
-MEASURED_DATA = (
-    *("name", "data", "data_config", "train_split", "validation_split", "source_column", "target_column", "prefix"),
-    *("metric", "metric_direction", "max_input_tokens", "max_output_tokens", "allow_overlap"),
-)
-"""Fields of a task that `measure` has flags for."""
 Say = Callable[[str, dict[str, Any]], None]
 """Called with a stage's name and its details, for whoever shows how the search goes on."""
 
@@ -223,7 +218,7 @@ def command(
         "budget-ms": budget.alike(f"{ms:.4g}").asked,
     }
     flags = [part for name, value in asked.items() if value is not None for part in (f"--{name}", str(value))]
-    data = task.model_dump(include=set(MEASURED_DATA), exclude_defaults=True) | (
+    data = task.model_dump(include=set(MEASURED_FIELDS), exclude_defaults=True) | (
         {} if task.data else {"name": task.name}
     )
     for name, value in data.items() if call.quantize != "none" or traffic == DATA else ():
@@ -238,7 +233,7 @@ def document(
     folder: Path | None,
     certifies: Certifies,
     others: Mapping[float, float] = MappingProxyType({}),
-) -> EnginesTold:
+) -> EnginesRow:
     """What was found, and per budget what answers it without pruning.
 
     Args:
@@ -262,7 +257,7 @@ def document(
         line = "" if folder is None else command(folder, config.task, best, budget, of_ms, config.traffic)
         said: dict[str, Any] = {"asked": budget.asked, "budget_ms": ms, "needs_ms": ms * (1 - margin), "command": line}
         answers.append(EngineAnswer(**_told(best, of_ms), **said, verdict=best.verdict(share, margin)))
-    return EnginesTold(
+    return EnginesRow(
         tried=tuple(EngineTried(**_told(engine, dense_ms)) for engine in found.tried),
         answers=tuple(answers),
         absent=found.absent,

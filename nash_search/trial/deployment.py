@@ -61,14 +61,12 @@ class Serving:
     @property
     def plain(self) -> Workload:
         """The workload as PyTorch runs it from the exported weights."""
-        plain = {"dtype": self.workload.weights_dtype, "runtime": "eager", "quantize": "none"}
-        return Workload(**(self.workload.model_dump() | plain))
+        return self.workload.in_pytorch(self.workload.weights_dtype)
 
     @property
     def _float(self) -> Workload:
         """The workload in PyTorch's float32, whatever was asked for."""
-        plain = {"dtype": "float32", "runtime": "eager", "quantize": "none"}
-        return Workload(**(self.workload.model_dump() | plain))
+        return self.workload.in_pytorch()
 
     def served(self, model: Any, *, own_rows: bool = True) -> Any:
         """What the runtime serves for a PyTorch model in memory; without `own_rows` it is compared on random ones."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, message_of, shown
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
@@ -133,7 +133,7 @@ def _imported(named: str) -> Callable[[SearchConfig], Evaluator]:
     try:
         return cast("Callable[[SearchConfig], Evaluator]", getattr(importlib.import_module(module), name))
     except Exception as error:  # the module is somebody's own code: anything may come out of it
-        reason = " ".join(str(error).split())[:100]
+        reason = message_of(error)
         what = f"evaluator must be an importable module:Class, but got {shown(named)}: {type(error).__name__}: {reason}"
         raise InvalidInput(what, where=NAMED_BY, fix="put its folder on PYTHONPATH") from error
 

@@ -298,7 +298,7 @@ PAYLOADS = (
 def make_hostile() -> Study:
     """A study in which every text that may come from outside is an attack."""
     records, summary, answers = make_study()
-    document = summary.told()
+    document = summary.to_json()
     spare = iter(PAYLOADS * 4)
     found = []
     for record in records:
@@ -377,7 +377,7 @@ def on_disk(study: Any, tmp_path: Path) -> Path:
         (place / "record.json").write_text(record.model_dump_json())
     (made / "trials" / "torn").mkdir()
     (made / "trials" / "torn" / "record.json").write_text('{"number": ')
-    (made / "summary.json").write_text(json.dumps(document.told()))
+    (made / "summary.json").write_text(json.dumps(document.to_json()))
     cells = [
         {"architecture": r.architecture.model_dump(), "latency": r.latency.model_dump()} for r in records if r.latency
     ]

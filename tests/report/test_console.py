@@ -20,7 +20,7 @@ from nash_search.summaries import Summary
 
 
 def _plan(summary: Summary) -> dict[str, Any]:
-    document = summary.told()
+    document = summary.to_json()
     keys = ("study", "task", "device", "workload", "dense", "reference")
     budgets = [
         {"asked": "70%", "budget_ms": 47.7, "fits": {n: [[0, 80]] for n in "123"} | {"4": [[50, 80]]}},

@@ -212,7 +212,7 @@ def told(tmp_path: Path, study: Any) -> Any:
 def listen(url: str, results: Path, document: Any) -> optuna_artifacts.StudyPlots:
     listener = optuna_artifacts.StudyPlots(lambda name: optuna.load_study(storage=url, study_name=name), results)
     listener.on_stage("workload", {"study": "g2p"})
-    listener.on_stage("plan", {k: v for k, v in document.told().items() if k in Plan.model_fields and k != "trials"})
+    listener.on_stage("plan", {k: v for k, v in document.to_json().items() if k in Plan.model_fields and k != "trials"})
     return listener
 
 

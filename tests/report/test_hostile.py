@@ -37,7 +37,7 @@ def test_terminal_shows_text_and_obeys_none(hostile: Any, payloads: tuple[str, .
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=160, height=80)
     table = RunTable(console=console, dashboard_url=payloads[0])
-    plan = {k: v for k, v in summary.told().items() if k != "budgets"} | {"trials": 3}
+    plan = {k: v for k, v in summary.to_json().items() if k != "budgets"} | {"trials": 3}
     with table:
         table.on_stage(
             "plan",

@@ -154,7 +154,7 @@ def test_every_report_names_the_percentile_and_the_page_draws_both_distributions
     [winner] = {p.key: p for p in view.certified if p.number == view.picks[0].point.number}.values()
     told = card.card(view, card.Export(name="x", point=winner))
     assert "p95 latency over requests (n = 390) |" in told and "| p50 |" in told and "each of its own length" in told
-    assert view.summary.front[0].told()["percentiles"]["99"]["share"] == pytest.approx(
+    assert view.summary.front[0].to_json()["percentiles"]["99"]["share"] == pytest.approx(
         share(Architecture.model_validate(view.summary.front[0].architecture), 99), rel=0.03
     )
 

@@ -46,4 +46,4 @@ def test_one_depth_has_no_slope():
 
 def test_what_is_printed_reads_back_as_what_was_found(survey):
     found = survey("50%", orders="engine=0.3")
-    assert Survey.model_validate_json(json.dumps(found.told())) == found
+    assert Survey.model_validate_json(json.dumps(found.to_json())) == found

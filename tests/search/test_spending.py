@@ -25,7 +25,7 @@ def test_where_time_is_short_there_are_fewer_trials_then_fewer_steps_and_the_pla
     result = rehearse(**SHORT_OF_TIME)
     (plan,) = stages(notebook, "plan")
     found = FittedLength.model_validate_json((result.folder / spending.FILE).read_bytes())
-    assert plan["fitted"] == found.told() and found.trials == spending.FEW and found.asked_steps == 3000
+    assert plan["fitted"] == found.to_json() and found.trials == spending.FEW and found.asked_steps == 3000
     assert 0.5 * 3600 < plan["eta_s"] <= 3600 < found.asked_eta_s
     trained = [r for r in notebook.trials if r.recipe is not None]
     assert len(trained) == found.trials and {r.recipe.trial_steps for r in trained} == {found.steps}

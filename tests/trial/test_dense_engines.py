@@ -13,7 +13,7 @@ import pytest
 from nash_search import intervals
 from nash_search.cli.latency import MEASURE
 from nash_search.cli.search import nothing_met
-from nash_search.config import LatencyBudget, SearchConfig, TaskConfig, Workload
+from nash_search.config import MEASURED_FIELDS, LatencyBudget, SearchConfig, TaskConfig, Workload
 from nash_search.config_loader import flag_of
 from nash_search.latency import alone, fresh_process
 from nash_search.latency_record import Latency, Round
@@ -21,12 +21,12 @@ from nash_search.records import Quality
 from nash_search.report import engines as words
 from nash_search.search import margins
 from nash_search.search import plan as opening
-from nash_search.summary_rows import EnginesTold
+from nash_search.summary_rows import EnginesRow
 from nash_search.trial import dense_engines
 from nash_search.trial.engines import DenseOnEngine, Engines
 from nash_search.trial.nash_evaluator import NashEvaluator
 
-MEASURED = {flag_of(f"task.{name}") for name in dense_engines.MEASURED_DATA}
+MEASURED = {flag_of(f"task.{name}") for name in MEASURED_FIELDS}
 CALL = Workload(input_tokens=8, output_tokens=8, batch_size=4)
 
 
@@ -144,7 +144,7 @@ def test_the_sentences_name_what_failed_what_broke_and_what_is_unknown() -> None
     certifies = margins.certifies(config.budgets, intervals.DEFAULT_OCCASION, config.certify_rounds)
     told = dense_engines.document(found, config, 100.0, Path("teacher"), certifies)
     assert told.answers == (None,)
-    lines = [line for _, line in words.rows(EnginesTold.model_validate_json(told.model_dump_json()))]
+    lines = [line for _, line in words.rows(EnginesRow.model_validate_json(told.model_dump_json()))]
     assert lines == [
         "the dense model on CTranslate2 int8 30.0 ms (3.33× faster, 10.0% of the quality); CTranslate2 20.0 ms (5.00× "
         "faster, quality not known in time) on 256 examples; took 24 s",

@@ -51,7 +51,7 @@ def fidelity(served, twin, direction="maximize"):
 def test_the_share_kept_is_relative_to_the_float_twin_in_either_direction(served, twin, direction, share, holds):
     found = fidelity(served, twin, direction)
     assert found.share == pytest.approx(share) and found.holds is holds
-    json.dumps(summary.fidelity_told(found).told(), allow_nan=False)
+    json.dumps(summary.fidelity_row(found).to_json(), allow_nan=False)
 
 
 def test_a_point_that_lost_its_quality_meets_no_budget_and_the_next_best_does(rehearse, notebook, monkeypatch):

@@ -178,9 +178,8 @@ class Converting(ABC):
     @contextmanager
     def placed(self, folder: str, workload: Workload) -> Iterator[str]:
         """A folder that processes load without converting: `folder` if it holds the artefact, else a temporary one."""
-        plain = {"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"}
         there = artefact.found(folder, self.artefact, workload) is not None
-        model = None if there else EAGER.load(folder, workload.model_copy(update=plain))
+        model = None if there else EAGER.load(folder, workload.in_pytorch(device="cpu"))
         if there or not_cut(model):  # what was not cut warns of it wherever it is converted
             yield folder
             return

@@ -85,8 +85,7 @@ class CTranslate2(Converting):
         """The folder's artefact where it has one of this precision, else its checkpoint, converted and compared."""
         there = artefact.found(folder, NAME, workload)
         if there is None:
-            plain = workload.model_copy(update={"device": "cpu", "dtype": "float32", "quantize": "none"})
-            return self.converted(EAGER.load(folder, plain), workload)
+            return self.converted(EAGER.load(folder, workload.in_pytorch(device="cpu")), workload)
         place, record = there
         told = record.settings.get("compared", {})
         return engine_of(place, Decoding.model_validate(record.settings["decoding"]), workload, {"compared": told})

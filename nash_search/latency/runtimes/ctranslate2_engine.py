@@ -114,7 +114,20 @@ class Transcriber(Engine):
         return [[*row, *[self.settings.pad] * (width - len(row))] for row in found]
 
 
-class Translation(EngineSession):
+class _Session(EngineSession):
+    """What both models' calls have in common."""
+
+    def generated_tokens(self, output: Sequence[Sequence[object]]) -> int:
+        """Steps of every row; where rows differ, one that is not the workload's."""
+        lengths = {len(row) for row in output}
+        return min(lengths - {self.workload.output_tokens} or lengths)
+
+    def facts(self) -> dict[str, Any]:
+        """Beside what every engine says, the arithmetic that really runs."""
+        return {**super().facts(), "compute_type": self.engine.model.compute_type}
+
+
+class Translation(_Session):
     """One engine on one workload. The timed call takes ids as the engine's own strings and returns such."""
 
     encode = None
@@ -129,21 +142,12 @@ class Translation(EngineSession):
         exactly = self.workload.output_tokens
         return self.engine.generated(self.rows, self.workload.beams, exactly, exactly)
 
-    def generated_tokens(self, output: list[list[str]]) -> int:
-        """Steps of every row; where rows differ, one that is not the workload's."""
-        lengths = {len(row) for row in output}
-        return min(lengths - {self.workload.output_tokens} or lengths)
-
     def natural(self) -> int:
         """Generate until the model ends by itself (at most its own limit)."""
         return max(len(row) for row in self.engine.generated(self.rows, self.workload.beams, self.natural_limit))
 
-    def facts(self) -> dict[str, Any]:
-        """Beside what every engine says, the arithmetic that really runs."""
-        return {**super().facts(), "compute_type": self.engine.model.compute_type}
 
-
-class Transcription(EngineSession):
+class Transcription(_Session):
     """One engine that hears, on one workload. The timed call takes features on the host and returns token ids."""
 
     def __init__(self, engine: Transcriber, workload: Workload, inputs: Inputs) -> None:
@@ -162,20 +166,11 @@ class Transcription(EngineSession):
         """The encoder alone, from features on the host."""
         return self.engine.model.encode(self.engine.features(self.batch), to_cpu=True)
 
-    def generated_tokens(self, output: list[list[int]]) -> int:
-        """Steps of every row; where rows differ, one that is not the workload's."""
-        lengths = {len(row) for row in output}
-        return min(lengths - {self.workload.output_tokens} or lengths)
-
     def natural(self) -> int:
         """Generate until the model ends by itself (at most its own limit)."""
         longest = self.natural_limit
         found = self.engine.generated(self.engine.features(self.batch), self.workload.beams, longest)
         return min(longest, 1 + max(len(row) for row in found))  # the end is written too
-
-    def facts(self) -> dict[str, Any]:
-        """Beside what every engine says, the arithmetic that really runs."""
-        return {**super().facts(), "compute_type": self.engine.model.compute_type}
 
 
 def engine_of(folder: Path, decoding: Decoding, workload: Workload, told: dict[str, Any]) -> Engine:

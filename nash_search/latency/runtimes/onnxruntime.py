@@ -173,7 +173,7 @@ class OnnxRuntime(Converting):
         _check(workload)
         there = artefact.found(folder, NAME, workload)
         if there is None:
-            return self.converted(EAGER.load(folder, _plain(workload)), workload)
+            return self.converted(EAGER.load(folder, workload.in_pytorch()), workload)
         place, record = there
         rules = decoding.Rules.model_validate(record.settings["decoding"])
         if not (place / GRAPHS / DECODER).is_file():
@@ -188,7 +188,7 @@ class OnnxRuntime(Converting):
         family = find_family(model.config.model_type)
         if family is not None:
             family.check_engine(NAME)
-        rules, model = decoding.rules_of(model, NAME), EAGER.placed(model, _plain(workload))
+        rules, model = decoding.rules_of(model, NAME), EAGER.placed(model, workload.in_pytorch())
         with tempfile.TemporaryDirectory(prefix="nash-search-onnxruntime-") as name:
             graphs = Path(name)
             onnxruntime_graphs.export(model, graphs)
@@ -212,11 +212,6 @@ def _check(workload: Workload) -> None:
         raise InvalidInput(f"device must be cpu for runtime {NAME}, but got {workload.device}")
     if workload.dtype != "float32":
         raise InvalidInput(f"dtype must be float32 for runtime {NAME}, but got {workload.dtype}")
-
-
-def _plain(workload: Workload) -> Workload:
-    """What a model is exported from."""
-    return workload.model_copy(update={"dtype": "float32", "quantize": "none", "runtime": "eager"})
 
 
 def _value(array: Any) -> Any:

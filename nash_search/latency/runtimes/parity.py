@@ -77,8 +77,7 @@ def agreed(
     given = given.picked(range(min(INPUTS, len(given))))
     parts = [part for part in (given, random_rows(model, workload, INPUTS - len(given))) if len(part)]
     longest = 2 * workload.output_tokens if len(given) else min(workload.output_tokens, RANDOM_TOKENS)
-    plain = workload.model_copy(update={"device": "cpu", "dtype": "float32", "runtime": "eager", "quantize": "none"})
-    torch_model = EAGER.placed(model, plain)
+    torch_model = EAGER.placed(model, workload.in_pytorch(device="cpu"))
     longest = min(longest, EAGER.longest(torch_model) or longest)
     ties, beams_of, apart = 0, sorted({1, workload.beams}), dict[str, Any]()
     for beams in beams_of:
