@@ -35,7 +35,7 @@ from nash_search.latency.runtimes import runtime_of
 from nash_search.latency.timing_round import DENSE, time_round
 from nash_search.search.certify import read
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.trial.deployment import Serving
+from nash_search.trial.deployment import Deployment
 from nash_search.trial.nash_evaluator import NashEvaluator
 
 BILL = "20 minutes"
@@ -154,11 +154,11 @@ def scored(case: str, folder: Path, names: list[str]) -> dict[str, dict[str, Any
     found: dict[str, dict[str, Any]] = {}
     for engine in ENGINES:
         workload = workload_of(engine, call)
-        serving = Serving(workload, evaluator.task, nullcontext)
+        deployment = Deployment(workload, evaluator.task, nullcontext)
         for name in names:
             place = folder / engine / name
-            served = serving.runtime.load(str(place), workload) if serving.by_engine else pruner.load(place)
-            found[f"{engine}/{name}"] = serving.score(served, "test", examples).model_dump(mode="json")
+            served = deployment.runtime.load(str(place), workload) if deployment.by_engine else pruner.load(place)
+            found[f"{engine}/{name}"] = deployment.score(served, "test", examples).model_dump(mode="json")
     return found
 
 

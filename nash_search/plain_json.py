@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ MAX_BYTES = 64 << 20
 """Largest file that is read."""
 
 
+def finite(value: float) -> float | None:
+    """The number; None where JSON has no word for it (infinity, NaN)."""
+    return value if math.isfinite(value) else None
+
+
 def kept_object(file: Path) -> dict[str, Any] | None:
     """The JSON object of a file that we wrote; None where it is missing or cut short, for it can be made again."""
     try:
-        found: dict[str, Any] = json.loads(file.read_bytes())
+        found = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def read_object(file: Path) -> dict[str, Any]:

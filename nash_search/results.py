@@ -9,7 +9,6 @@ they follow from the samples in `certification.json`. How a point is timed and s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency, Verdict
 from nash_search.length_forecast import Forecast, Reached, foretold
+from nash_search.plain_json import finite
 from nash_search.records import Quality
 from nash_search.summary_rows import OverSeeds
 from nash_search.terms import Terms as Terms
@@ -189,8 +189,8 @@ def over_seeds(point: CertifiedPoint) -> OverSeeds | None:
         n=len(values),
         split=found[0].split,
         mean=sum(values) / len(values),
-        lower=lower if math.isfinite(lower) else None,
-        upper=upper if math.isfinite(upper) else None,
+        lower=finite(lower),
+        upper=finite(upper),
         values=values,
         exported_seed=point.seed,
     )
@@ -226,7 +226,7 @@ class BudgetAnswer(Frozen):
     @property
     def upper_ms(self) -> float | None:
         """Upper end of its 95 % interval; None where nothing bounds it."""
-        return self._shown_ms[2] if self._shown_ms and math.isfinite(self._shown_ms[2]) else None
+        return finite(self._shown_ms[2]) if self._shown_ms else None
 
     @property
     def latency(self) -> Latency | None:

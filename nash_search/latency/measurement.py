@@ -10,6 +10,7 @@ from nash_search.config import LatencyBudget
 from nash_search.intervals import LEVEL_PCT
 from nash_search.latency_record import Latency
 from nash_search.percentiles import P95_CALLS, SHOWN_PERCENTILES, requests_needed
+from nash_search.plain_json import finite
 
 UNBOUNDED = 100.0
 """Bounds further apart than this factor bound nothing."""
@@ -21,15 +22,15 @@ def document(latency: Latency, budgets: Sequence[LatencyBudget] = ()) -> dict[st
     alone = bool(latency.details.get("paired_with_itself"))
     verdicts = {budget.asked: latency.certificate(budget) for budget in budgets}
     return {
-        "latency_ms": known(latency.median_ms),
-        "lower_ms": known(lower_ms),
-        "upper_ms": known(upper_ms),
-        "speedup": None if alone else known(latency.speedup),
+        "latency_ms": finite(latency.median_ms),
+        "lower_ms": finite(lower_ms),
+        "upper_ms": finite(upper_ms),
+        "speedup": None if alone else finite(latency.speedup),
         "verdict": next(iter(verdicts.values())) if len(verdicts) == 1 else None,
         "status": latency.status,
         "workload": latency.workload.model_dump(mode="json"),
         "fingerprint": latency.fingerprint,
-        "dense": {"latency_ms": None if alone else known(latency.dense_ms)},
+        "dense": {"latency_ms": None if alone else finite(latency.dense_ms)},
         "runs_ms": list(latency.runs_ms),
         **({"verdicts": verdicts} if len(verdicts) > 1 else {}),
         **({} if latency.workload.traffic is None else _distribution(latency)),
@@ -52,10 +53,10 @@ def of_requests(latency: Latency) -> dict[str, dict[str, Any] | None]:
         row: dict[str, Any] | None = None
         if len(latency.runs_ms) >= requests_needed(percentile):
             low_ms, high_ms = seen.bounds_ms
-            row = {"latency_ms": known(seen.median_ms), "lower_ms": known(low_ms), "upper_ms": known(high_ms)}
+            row = {"latency_ms": finite(seen.median_ms), "lower_ms": finite(low_ms), "upper_ms": finite(high_ms)}
             if not alone:
-                row |= {"dense_ms": known(seen.dense_ms), "share": known(seen.ratio)}
-                row["share_bounds"] = [known(bound) for bound in seen.ratio_bounds]
+                row |= {"dense_ms": finite(seen.dense_ms), "share": finite(seen.ratio)}
+                row["share_bounds"] = [finite(bound) for bound in seen.ratio_bounds]
         told[f"{percentile:g}"] = row
     return told
 
@@ -110,11 +111,6 @@ def _row_of(latency: Latency, percentile: float) -> str:
         "" if latency.details.get("paired_with_itself") else f", dense {_ms(seen.dense_ms)}, {_pct(seen.ratio)} of it"
     )
     return f"{_ms(seen.median_ms)} ({_ms(low)} to {_ms(high)}){beside}"
-
-
-def known(value: float) -> float | None:
-    """The value, or None where JSON has no word for it."""
-    return value if math.isfinite(value) else None
 
 
 def _ms(value_ms: float) -> str:

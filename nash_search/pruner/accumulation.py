@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from nash_search.errors import NashSearchWarning
-
-Batch = dict[str, torch.Tensor]
+from nash_search.pruner.placing import Batch
 
 
 @dataclass(kw_only=True)

@@ -25,13 +25,8 @@ from torch.nn import functional as F
 from nash_search.config import PruningRecipe
 from nash_search.families import family_of
 from nash_search.modeling_nash import encoder_blocks
-from nash_search.pruner.placing import Placed, counted, on_host
+from nash_search.pruner.placing import Batch, Placed, counted, on_host
 from nash_search.pruner.teacher_cache import TeacherCache
-
-Batch = dict[str, torch.Tensor]
-"""What the model's forward takes: input_ids and attention_mask (B,S), or Whisper's input_features; and labels
-(B,T) with pads -100."""
-
 
 CACHED = 2**18
 """Logits that the divergence takes at a time on a CPU: a few megabytes of scratch stay in its cache."""

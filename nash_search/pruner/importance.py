@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from nash_search.modeling_nash import block_parts, encoder_blocks
-from nash_search.pruner.distillation import Batch, cross_entropy, forward
+from nash_search.pruner.distillation import cross_entropy, forward
 from nash_search.pruner.gates import OPEN, Gates
+from nash_search.pruner.placing import Batch
 
 FISHER_BATCHES = 8
 """Batches that Fisher scores are taken on."""

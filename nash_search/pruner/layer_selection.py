@@ -25,14 +25,13 @@ from torch import nn
 from nash_search import loading
 from nash_search.errors import InvalidInput
 from nash_search.families import family_of
+from nash_search.pruner.placing import Batch
 
 SELECTIONS: tuple[str, ...] = ("uniform", "scored", "low", "high")
 EXAMPLES = 256
 """Training examples that candidates are scored on (whole batches)."""
 SUBSETS = 256
 """Beyond so many subsets, blocks are removed one at a time."""
-
-Batch = dict[str, torch.Tensor]
 
 
 def selected_blocks(

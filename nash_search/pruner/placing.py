@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 
 Batch = dict[str, torch.Tensor]
+"""What the model's forward takes: input_ids and attention_mask (B,S), or Whisper's input_features; and labels
+(B,T) with pads -100."""
 IGNORED = -100
 """A label that does not count."""
 

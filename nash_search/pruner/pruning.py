@@ -12,7 +12,8 @@ from typing import Any
 
 from nash_search.config import Architecture, PruningRecipe
 from nash_search.pruner.gates import gates_of, units_of
-from nash_search.pruner.stages import Batches, Pruned, Trial
+from nash_search.pruner.sequence_distillation import Batches
+from nash_search.pruner.stages import Pruned, Trial
 from nash_search.pruner.supernet import Supernet
 from nash_search.pruner.training import ALONE, TrainingContext
 

@@ -19,7 +19,8 @@ import torch
 
 from nash_search.errors import InvalidInput
 from nash_search.families import family_of
-from nash_search.pruner.distillation import Batch, source_of
+from nash_search.pruner.distillation import source_of
+from nash_search.pruner.placing import IGNORED, Batch
 from nash_search.pruner.teacher_cache import TeacherCache
 from nash_search.recipes import Labels
 from nash_search.writing import written
@@ -28,7 +29,6 @@ Batches = Callable[[int], Batch]
 Agrees = Callable[[list[int], list[int]], bool]
 LONGER = 2
 """An answer has at most this many times the tokens of its example's own label: a teacher may repeat itself for ever."""
-IGNORED = -100
 
 
 def labelled(teacher: Any, data: Batches, labels: Labels, outputs: TeacherCache | None = None) -> Batches:

@@ -24,12 +24,12 @@ from nash_search.errors import InvalidInput
 from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import importance
-from nash_search.pruner.distillation import Batch, Distillation
+from nash_search.pruner.distillation import Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.lagrangian import Ascent, Solved, ramped_target
 from nash_search.pruner.layer_selection import DecoderScore, selected_blocks
-from nash_search.pruner.placing import placed
-from nash_search.pruner.sequence_distillation import labelled
+from nash_search.pruner.placing import Batch, placed
+from nash_search.pruner.sequence_distillation import Batches, labelled
 from nash_search.pruner.sparsity import choose
 from nash_search.pruner.state_file import StateFile
 from nash_search.pruner.supernet import Supernet
@@ -37,7 +37,6 @@ from nash_search.pruner.surgery import cut, encoder_parameters, keep_decoder_blo
 from nash_search.pruner.training import Group, Optimization, Trained, TrainingContext, Watch, linear_decay, train
 from nash_search.records import Shapes
 
-Batches = Callable[[int], Batch]
 PROBE_BATCHES = 2
 """Batches on which the loss is read just before and just after the cut."""
 

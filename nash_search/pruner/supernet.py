@@ -27,9 +27,10 @@ from nash_search.errors import InvalidInput
 from nash_search.families import family_of
 from nash_search.modeling_nash import block_parts, encoder_blocks
 from nash_search.pruner import checkpoint, importance
-from nash_search.pruner.distillation import Batch, Distillation
+from nash_search.pruner.distillation import Distillation
 from nash_search.pruner.gates import Gates, gates_of, units_of
 from nash_search.pruner.layer_selection import DecoderScore, ElasticDecoder, selected_blocks
+from nash_search.pruner.placing import Batch
 from nash_search.pruner.sequence_distillation import labelled
 from nash_search.pruner.sparsity import Kept, choose
 from nash_search.pruner.surgery import cut, keep_decoder_blocks, undisturbed

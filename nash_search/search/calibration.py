@@ -18,10 +18,10 @@ from nash_search.calibration_record import Calibration, Setting, elected, flat
 from nash_search.config import SearchConfig, digest
 from nash_search.files import write_atomic
 from nash_search.search.margins import LATENCIES
-from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, Say, ShortTrainings, admitted
+from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, ShortTrainings, admitted
 from nash_search.storage.study import Study, StudyFacts
 from nash_search.summary_rows import PlannedCalibration
-from nash_search.trial.job import JobSource
+from nash_search.trial.job import JobSource, Say
 from nash_search.trial.short_training import EXAMPLES
 
 PROTOCOL = 1

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nash_search import pareto
 from nash_search.config import SearchConfig
@@ -41,6 +40,7 @@ from nash_search.search import fresh_timing
 from nash_search.search.export_names import MEASUREMENT, export_name, measurement
 from nash_search.search.fresh_timing import CHECKPOINTS, home_of, key_of, scratch_of, unannounced
 from nash_search.trial.evaluator import Evaluator
+from nash_search.trial.job import Say
 
 
 def read(folder: Path) -> Certification | None:
@@ -90,7 +90,7 @@ def certify(
     candidates: Sequence[TrialRecord],
     evaluator: Evaluator,
     config: SearchConfig,
-    say: Callable[[str, dict[str, Any]], None],
+    say: Say,
     terms: Terms,
 ) -> Answers:
     """Export, time and judge the front and its contenders.
@@ -128,7 +128,7 @@ def decide(
     records: Sequence[TrialRecord],
     evaluator: Evaluator,
     config: SearchConfig,
-    say: Callable[[str, dict[str, Any]], None],
+    say: Say,
 ) -> dict[str, Latency]:
     """Which architectures meet which budgets, before anything is trained at length.
 
@@ -162,7 +162,7 @@ def _time(
     candidates: Sequence[TrialRecord],
     evaluator: Evaluator,
     config: SearchConfig,
-    say: Callable[[str, dict[str, Any]], None],
+    say: Say,
     looked: Mapping[str, Latency],
 ) -> Certification:
     """Every candidate as it would be exported, timed in fresh processes; its points have no export yet."""

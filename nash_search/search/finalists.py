@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nash_search import pareto
 from nash_search.config import LatencyBudget
@@ -31,7 +30,7 @@ from nash_search.search.scheduler import RETRIED, Scheduler
 from nash_search.storage import artifacts, recovery
 from nash_search.storage.artifacts import FINALISTS
 from nash_search.trial import cost
-from nash_search.trial.job import Job, Nothing
+from nash_search.trial.job import Job, Nothing, Say
 
 DECIDED = 3
 """Most trials whose certificate is asked for one budget before its winner is trained at length."""
@@ -129,7 +128,7 @@ class Finalists:
         scheduler: Scheduler,
         picked: Sequence[TrialRecord],
         steps: int,
-        say: Callable[[str, dict[str, Any]], None],
+        say: Say,
     ) -> None:
         self.config = cost.at_length(scheduler.config, steps) if steps else scheduler.config  # its timeout is theirs
         self.workload, self.workers = scheduler.workload, scheduler.workers

@@ -8,9 +8,8 @@ What was found here before is not asked again, unless a budget is still open: th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
 from nash_search.files import ask_free
@@ -23,6 +22,7 @@ from nash_search.storage import artifacts
 from nash_search.storage.artifacts import WEIGHTS
 from nash_search.trial.cost import certified_pairs
 from nash_search.trial.evaluator import Evaluator
+from nash_search.trial.job import Say
 
 CHECKPOINTS = "checkpoints"
 LIMIT_S = 1800.0
@@ -35,7 +35,7 @@ def latencies(
     scratch: Mapping[str, Path],
     evaluator: Evaluator,
     config: SearchConfig,
-    say: Callable[[str, dict[str, Any]], None],
+    say: Say,
     looked: Mapping[str, Latency],
 ) -> dict[str, Latency]:
     """By trial folder, what fresh processes find; what was found here before is not asked again unless it is open."""

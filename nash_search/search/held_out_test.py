@@ -6,22 +6,21 @@ winners, all their seeds, the dense model -> one opening -> their qualities; win
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from nash_search.files import take_place
 from nash_search.results import Answers
 from nash_search.search.certify import write
 from nash_search.storage import artifacts
 from nash_search.trial.evaluator import Evaluator
+from nash_search.trial.job import Say
 
 BEST = "best"
 DENSE = "dense"
 """The dense model among what is scored."""
 
 
-def score(folder: Path, answers: Answers, evaluator: Evaluator, say: Callable[[str, dict[str, Any]], None]) -> Answers:
+def score(folder: Path, answers: Answers, evaluator: Evaluator, say: Say) -> Answers:
     """Score the winners, all their seeds and the dense model on the sealed test split, opened once for all of them.
 
     The opening is counted before it happens; what was scored before is not scored again. Winners get a second

@@ -9,8 +9,7 @@ plan       what each budget admits, what a trial costs, when the search will be 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from nash_search.intervals import OccasionEffect
 from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, Yardstick, table_of
 from nash_search.percentiles import PAIRS
+from nash_search.plain_json import finite
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
 from nash_search.search import calibration, feasibility, margins, probe, spending
@@ -35,6 +35,7 @@ from nash_search.trial import dense_engines
 from nash_search.trial.cost import certified_pairs, on_one_device
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import Evaluator
+from nash_search.trial.job import Say
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def latency_table(
     evaluator: Evaluator,
     folder: Path,
     filled: SearchSpace,
-    say: Callable[[str, dict[str, Any]], None],
+    say: Say,
     *,
     begun: bool,
 ) -> LatencyTable:
@@ -85,7 +86,7 @@ def timed_table(
     evaluator: Evaluator,
     shapes: list[Architecture],
     known: Path,
-    say: Callable[[str, dict[str, Any]], None],
+    say: Say,
     percentile: float = MEDIAN,
 ) -> LatencyTable:
     """These shapes with their latencies, timed again where they cannot be right.
@@ -157,7 +158,7 @@ def new_study(config: SearchConfig, folder: Path, facts: StudyFacts) -> Study:
     return Study(open_storage(sqlite_url(path)), name, folder, None)
 
 
-def dense_on_engines(case: Case, say: dense_engines.Say, *, begun: bool) -> Engines:
+def dense_on_engines(case: Case, say: Say, *, begun: bool) -> Engines:
     """The dense model on other engines; tried once per study, and only where that was not switched off."""
     path = case.folder / ENGINES
     if begun:  # studies of before have none
@@ -234,7 +235,7 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
     """
     config, facts, table, dense = case.config, case.facts, case.table, case.dense
     fastest, _ = probe.floor(table, facts.space.architectures())
-    lower_ms, upper_ms = (x if math.isfinite(x) else None for x in table.dense_bounds_ms(case.effect))
+    lower_ms, upper_ms = map(finite, table.dense_bounds_ms(case.effect))
     return Plan(
         study=config.study_name,
         task=config.task.name,

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from nash_search.config import SearchConfig
 from nash_search.latency_record import REMEMBERED
 from nash_search.latency_table import LatencyTable, ProbeEntry
+from nash_search.plain_json import finite
 from nash_search.results import Terms
 from nash_search.search import feasibility, margins, probe
 from nash_search.search.margins import LATENCIES
@@ -26,9 +26,10 @@ from nash_search.survey import ProbedBudget, ProbedShape, Survey
 from nash_search.trial import dense_engines
 from nash_search.trial.engines import Engines
 from nash_search.trial.evaluator import open_evaluator
+from nash_search.trial.job import Say
 
 
-def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda stage, detail: None) -> Survey:
+def survey(config: SearchConfig, results: Path, say: Say = lambda stage, detail: None) -> Survey:
     """Time every shape of the configuration's space, and say what its budgets admit.
 
     Args:
@@ -66,7 +67,7 @@ def survey(config: SearchConfig, results: Path, say: dense_engines.Say = lambda 
         decoder_layers=evaluator.decoder_layers(),
         workload=table.workload,
         fingerprint=table.fingerprint,
-        dense=DenseRow(latency_ms=table.dense_ms, lower_ms=_known(lower_ms), upper_ms=_known(upper_ms)),
+        dense=DenseRow(latency_ms=table.dense_ms, lower_ms=finite(lower_ms), upper_ms=finite(upper_ms)),
         ms_per_decoder_block=ms_per_decoder_block(table),
         engines=dense_engines.document(tried.at(config.percentile), config, table.dense_ms, own, certifies, dense_at),
         floor_ms=floor_share * table.dense_ms,
@@ -109,11 +110,7 @@ def _row(entry: ProbeEntry, dense_ms: float) -> ProbedShape:
         architecture=entry.architecture,
         latency_ms=entry.latency.ratio * dense_ms,
         share=entry.latency.ratio,
-        share_lower=_known(low),
-        share_upper=_known(high),
+        share_lower=finite(low),
+        share_upper=finite(high),
         status=entry.latency.status,
     )
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,7 +6,6 @@ any other folder is timed on the lengths of the data that are named, or on assum
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +22,7 @@ from nash_search.latency import workload as workloads
 from nash_search.latency.runtimes.conversion import Converting
 from nash_search.latency_record import Latency
 from nash_search.percentiles import PAIRS
-from nash_search.plain_json import read_object
+from nash_search.plain_json import kept_object, read_object
 from nash_search.remeasured import MeasuredOn, Remeasured, TimedAgain, TimedBefore
 from nash_search.results import CertifiedPoint
 from nash_search.search import certify, margins, recertify
@@ -33,7 +32,7 @@ from nash_search.tasks import models, traffic
 from nash_search.tasks.g2p import teacher_folder
 from nash_search.tasks.load import task_of_model
 from nash_search.traffic import DATA, Traffic
-from nash_search.trial.deployment import Serving
+from nash_search.trial.deployment import Deployment
 
 LIMIT_S = 900.0
 ASSUMED_INPUT_TOKENS, ASSUMED_OUTPUT_TOKENS = 128, 32
@@ -187,13 +186,13 @@ def fidelity_of(path: Path, workload: Workload, config: SearchConfig) -> Fidelit
     if (workload.quantize == "none" and workload.dtype == "float32") or asked is None:
         return None
     folder = models.vet(path)
-    serving = Serving(
+    deployment = Deployment(
         workload,
         task_of_model(folder, asked, workload.beams),
         lambda: devices.training_guard(workload.device),
     )
-    found = serving.fidelity(pruner.load(path), serving.runtime.load(str(path), workload))
-    serving.check(found)
+    found = deployment.fidelity(pruner.load(path), deployment.runtime.load(str(path), workload))
+    deployment.check(found)
     return found
 
 
@@ -211,11 +210,8 @@ def _named(config: SearchConfig) -> bool:
 
 def measurement_of(path: Path) -> dict[str, Any] | None:
     """What an export of ours says about itself; None for any other folder."""
-    try:
-        found = json.loads((path / MEASUREMENT).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and {"workload", "teacher"} <= set(found) else None
+    found = kept_object(path / MEASUREMENT)
+    return found if found is not None and {"workload", "teacher"} <= set(found) else None
 
 
 def dense_of(recorded: str, study: Path) -> Path:

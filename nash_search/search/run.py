@@ -34,7 +34,7 @@ from nash_search.search import (
     summary,
     unfinished,
 )
-from nash_search.search import plan as opening
+from nash_search.search import plan as planning
 from nash_search.search import question as questions
 from nash_search.search.callbacks import Listener, Listeners, SearchResult
 from nash_search.search.candidates import unbeaten
@@ -134,31 +134,31 @@ class _Run:
             (*self.evaluator.notes(), *feasibility.notes(filled, config.trials)),
         )
         say("workload", {"workload": call, "study": config.study_name, "notes": notes})
-        study = opening.begun_study(config, self.folder)
+        study = planning.begun_study(config, self.folder)
         if study is not None:
             questions.same_question(study.facts, self.question, config, self.evaluator, self.folder)
         with self.interruption.interruptible():
             begun = study is not None
-            self.table = opening.latency_table(config, self.evaluator, self.folder, filled, say, begun=begun)
-            self.dense = opening.dense_quality(self.evaluator, self.folder, begun=begun)
+            self.table = planning.latency_table(config, self.evaluator, self.folder, filled, say, begun=begun)
+            self.dense = planning.dense_quality(self.evaluator, self.folder, begun=begun)
             self._keep_dense()
-            self.engines = opening.dense_on_engines(self, say, begun=begun)
-        self.facts = study.facts if study is not None else opening.study_facts(self)
-        self.terms = opening.terms(config, self.facts, self.table)
+            self.engines = planning.dense_on_engines(self, say, begun=begun)
+        self.facts = study.facts if study is not None else planning.study_facts(self)
+        self.terms = planning.terms(config, self.facts, self.table)
         questions.check_loosest(self.facts, config, self.table)
         self.effect = margins.learnt(self.folder, self.evaluator.fingerprint())
         with self.interruption.interruptible():
             records = study.records() if study is not None else ()
             spends = spending.length_and_cost(self, records, load_s, None if study else time.monotonic() - self.began)
             self.config = spending.within(self.asked, spends.length)
-            plan = opening.plan(self, spends, records, load_s)
+            plan = planning.plan(self, spends, records, load_s)
         say("plan", plan.to_json())
         if not any(feasibility.fits(self.facts, self.table, a) for a in self.facts.space.architectures()):
             nothing = judged(NOTHING, self.terms)
             answer = self._summary(nothing, Scheduler.NO_TRIALS, 0.0, [])
             say("infeasible", answer.to_json())
             return SearchResult(folder=self.folder, answers=nothing, summary=answer)
-        study = study or opening.new_study(config, self.folder, self.facts)
+        study = study or planning.new_study(config, self.folder, self.facts)
         try:
             ended = self._keep_question()
             with_recipe = self._calibrated(study)

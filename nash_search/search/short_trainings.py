@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -37,7 +37,7 @@ from nash_search.storage.calibration_study import CalibrationStudy
 from nash_search.storage.study import Study, StudyFacts
 from nash_search.trial.cost import LOAD_LEAST_S, for_trials_s, train_threads
 from nash_search.trial.evaluator import Evaluator
-from nash_search.trial.job import Job, Nothing, device_id
+from nash_search.trial.job import Job, Nothing, Say, device_id
 from nash_search.trial.short_training import EXAMPLES
 
 SHARE = 0.25
@@ -70,7 +70,6 @@ NEAR = 10.0
 """A proposal's rate is within this factor of the best so far: the anchors have looked farther."""
 APART = 1.4
 """Two rates of the second rung differ by this factor at least."""
-Say = Callable[[str, dict[str, Any]], None]
 
 
 class Case(Protocol):

@@ -18,6 +18,7 @@ from nash_search.fidelity import Fidelity
 from nash_search.files import csv_cell, write_atomic
 from nash_search.latency.measurement import of_requests
 from nash_search.latency_table import LatencyTable
+from nash_search.plain_json import finite
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Training, over_seeds
 from nash_search.search import calibration, margins, plan, probe
@@ -136,7 +137,7 @@ def dense_times(answers: Answers) -> dict[str, Any]:
         return {"latency_ms": terms.dense_ms}
     latency = points[0].latency
     shown_ms = terms.shown_dense_ms or latency.dense_ms
-    lower, upper = (_number(x * shown_ms / latency.dense_ms) for x in latency.dense_bounds_ms)
+    lower, upper = (finite(x * shown_ms / latency.dense_ms) for x in latency.dense_bounds_ms)
     return {"latency_ms": shown_ms, "lower_ms": lower, "upper_ms": upper}
 
 
@@ -160,11 +161,6 @@ def nearest(
     architectures = config.search_space.filled(decoder_layers).architectures()
     margin = margins.planned_margin(intervals.DEFAULT_OCCASION, config.certify_rounds)
     return probe.nearest_feasible(table, architectures, budget, margin).asked
-
-
-def _number(value: float) -> float | None:
-    """JSON knows no infinity."""
-    return value if math.isfinite(value) else None
 
 
 def budget_row(answer: BudgetAnswer, folder: Path, **also: Any) -> BudgetRow:
@@ -227,12 +223,12 @@ def front_row(point: CertifiedPoint, folder: Path, parameters: int | None, dense
         number=point.number,
         architecture=point.architecture,
         latency_ms=ms,
-        lower_ms=_number(lower),
-        upper_ms=_number(upper),
+        lower_ms=finite(lower),
+        upper_ms=finite(upper),
         measured_ms=latency.median_ms,
         occasion_sd=latency.effect.sd if latency.effect is not None else None,
         share=latency.ratio,
-        share_upper=_number(latency.ratio_bounds[1]),
+        share_upper=finite(latency.ratio_bounds[1]),
         speedup=latency.speedup,
         quality=quality.value,
         quality_split=quality.split,
@@ -253,7 +249,7 @@ def fidelity_row(found: Fidelity) -> FidelityRow:
         quality=found.served.value,
         float_quality=found.twin.value,
         metric=found.twin.metric,
-        share=_number(found.share),
+        share=finite(found.share),
         examples=found.n,
         holds=found.holds,
     )

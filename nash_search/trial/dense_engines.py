@@ -37,6 +37,7 @@ from nash_search.tasks.task import Task
 from nash_search.traffic import DATA, FIXED
 from nash_search.trial.dense import Dense
 from nash_search.trial.engines import DenseOnEngine, Engines
+from nash_search.trial.job import Say
 
 PROTOCOL = 1
 """Raise when timing or scoring changes: what was kept of before is then not used."""
@@ -48,8 +49,6 @@ EXAMPLES, ENOUGH = 256, 200
 """Validation examples that are written for; train fills up a split that has fewer than the latter."""
 MODULES = {name: row.needs for name, row in RUNTIMES.items() if row.needs}
 """What each extra installs."""
-Say = Callable[[str, dict[str, Any]], None]
-"""Called with a stage's name and its details, for whoever shows how the search goes on."""
 
 
 def absent() -> tuple[str, ...]:

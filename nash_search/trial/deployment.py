@@ -35,7 +35,7 @@ FEWEST, MOST = 200, 512
 """Examples on which a served model is compared with its float twin; train fills up a smaller validation split."""
 
 
-class Serving:
+class Deployment:
     """One task's models on one workload's runtime."""
 
     def __init__(self, workload: Workload, task: Task, guard: Callable[[], AbstractContextManager[Any]]) -> None:

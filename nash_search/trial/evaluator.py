@@ -15,9 +15,8 @@ from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
 from nash_search.summary_rows import DataFacts
 from nash_search.trial.cost import TrialCost
-from nash_search.trial.dense_engines import Say
 from nash_search.trial.engines import Engines
-from nash_search.trial.job import Hooks, Job
+from nash_search.trial.job import Hooks, Job, Say
 
 NAMED_BY = "NASH_SEARCH_EVALUATOR"
 JOBS_OWN = ("learning_rate", "tune_learning_rate", "labels", "calibrate", "narrow_steps", "tune_steps", "rungs")

@@ -7,6 +7,7 @@ Hooks       what a running trial tells the outside
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from nash_search.files import ask_free
 from nash_search.records import FailureReason, TrialRecord
 from nash_search.storage.artifacts import CALIBRATION, FINALISTS, folder_key
 
+Say = Callable[[str, dict[str, Any]], None]
+"""Called with a stage's name and its details, for whoever shows how the search goes on."""
 TEACHER_OUTPUTS = ".teacher-outputs"
 """In the study's folder: the `TeacherCache` that its trials share, removed when the search ends."""
 

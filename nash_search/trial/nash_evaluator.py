@@ -40,9 +40,9 @@ from nash_search.trial import dense_engines, probing, shared_training, short_tra
 from nash_search.trial.cost import TrialCost
 from nash_search.trial.curve import Curve
 from nash_search.trial.dense import Dense
-from nash_search.trial.deployment import Serving
+from nash_search.trial.deployment import Deployment
 from nash_search.trial.engines import Engines
-from nash_search.trial.job import Hooks, Job, check_free
+from nash_search.trial.job import Hooks, Job, Say, check_free
 
 PROTOCOL = 4
 """Raise when a trial's way of training, timing or scoring changes: records of before do not compare."""
@@ -143,13 +143,13 @@ class NashEvaluator:
         return device.training_guard(self.device.name)
 
     @cached_property
-    def _serving(self) -> Serving:
-        return Serving(self._workload, self.task, self._guard)
+    def _deployment(self) -> Deployment:
+        return Deployment(self._workload, self.task, self._guard)
 
     @cached_property
     def _dense_served(self) -> Any:
         """The dense model as the runtime serves it."""
-        return self._serving.served(self.teacher)
+        return self._deployment.served(self.teacher)
 
     def probe(
         self, shapes: list[Architecture], limit_s: float, known: Path, *, again: bool = False
@@ -167,9 +167,9 @@ class NashEvaluator:
             if self.config.model is not None:
                 fix = f"nash-search finetune --model {self.config.model} --output DIR with the same data, then DIR"
                 check_finetuned(self.teacher, self.task, fix=fix, guard=self._guard)
-            self._serving.check_dense(self.teacher, self._dense_served)
+            self._deployment.check_dense(self.teacher, self._dense_served)
             began = time.monotonic()
-            self._quality = self._serving.yardstick(self.teacher, self._dense_served, "validation")
+            self._quality = self._deployment.yardstick(self.teacher, self._dense_served, "validation")
             self._scored_s = time.monotonic() - began
         return self._quality
 
@@ -177,7 +177,7 @@ class NashEvaluator:
         """Write the dense model as an export and read it back."""
         pruner.check_export(self.teacher, beside, self.config.format, self.task.tokenizer, self.task.extractor)
 
-    def dense_on_engines(self, dense_ms: float, known: Path, say: dense_engines.Say) -> Engines:
+    def dense_on_engines(self, dense_ms: float, known: Path, say: Say) -> Engines:
         """The dense model on every other engine installed here."""
         facts = (self.facts(), self.fingerprint())
         return dense_engines.tried_or_known(self.dense, self._workload, facts, dense_ms, known, say, self._guard)
@@ -188,9 +188,9 @@ class NashEvaluator:
 
     def _weigh(self, given: Any, whole: Task | None) -> tuple[Latency, Quality | None]:
         """The dense model timed next to the one it was made of, and that one's quality where its task is given."""
-        serving = Serving(self._workload, whole or self.task, self._guard)
-        served = serving.served(given.to(self.device.name), own_rows=whole is not None)
-        return self._timed(self._dense_served, served), serving.score(served, "validation") if whole else None
+        deployment = Deployment(self._workload, whole or self.task, self._guard)
+        served = deployment.served(given.to(self.device.name), own_rows=whole is not None)
+        return self._timed(self._dense_served, served), deployment.score(served, "validation") if whole else None
 
     def trial_cost(self, config: SearchConfig, architecture: Architecture, threads: int, limit_s: float) -> TrialCost:
         """From a step or more of each stage, under the guard, and from how long the dense model's scoring took."""
@@ -219,8 +219,8 @@ class NashEvaluator:
         curve, quality = Curve(job), list[Quality]()
 
         def on_rung(step: int, model: Any) -> None:
-            if step >= steps and not self._serving.by_engine:  # an engine's own outputs are scored at the end
-                quality.append(self._serving.score(model, "validation"))
+            if step >= steps and not self._deployment.by_engine:  # an engine's own outputs are scored at the end
+                quality.append(self._deployment.score(model, "validation"))
             curve.add(step, quality[-1] if quality else self._at_rung(model))
 
         job.work.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ class NashEvaluator:
         served = self._save(model, scratch)
         taken = self._timed(served, self._dense_served)
         if not quality:  # an engine's, or the last rung was passed before an interruption
-            quality.append(self._serving.score(served, "validation"))
+            quality.append(self._deployment.score(served, "validation"))
         return TrialRecord(
             number=job.number,
             architecture=job.architecture,
@@ -270,7 +270,7 @@ class NashEvaluator:
         """The dense model as it is, timed next to itself."""
         served = self._save(self.teacher, scratch)
         taken = self._timed(served, self._dense_served)
-        own = self._serving.score(served, "validation") if self._serving.quantised else self.dense_quality()
+        own = self._deployment.score(served, "validation") if self._deployment.quantised else self.dense_quality()
         return TrialRecord(
             number=job.number, architecture=job.architecture, seed=job.seed, shapes=pruner.shapes_of(self.teacher),
             latency=taken, quality=own,
@@ -287,8 +287,8 @@ class NashEvaluator:
         model.generation_config = pruner.writing_like(model, self.teacher)
         files = {"tokenizer": self.task.tokenizer, "extractor": self.task.extractor}
         pruner.save(model, scratch / WEIGHTS, format=self.config.format, **files)
-        served = self._serving.taken_over(model, scratch / WEIGHTS)
-        self._serving.written(model, served, scratch)
+        served = self._deployment.taken_over(model, scratch / WEIGHTS)
+        self._deployment.written(model, served, scratch)
         return served
 
     def release(self) -> None:
@@ -308,23 +308,23 @@ class NashEvaluator:
         self, folders: dict[str, Path], budgets: dict[str, list[LatencyBudget]], **settings: Any
     ) -> dict[str, Latency]:
         """Exports timed in fresh processes, which have a GPU's memory to themselves."""
-        with self._serving.place(self.teacher, self.dense.folder) as dense:
+        with self._deployment.place(self.teacher, self.dense.folder) as dense:
             self.release()
             return fresh.measure_fresh(folders, dense, self._workload, budgets=budgets, **settings)
 
     def same_tokens(self, exports: dict[str, Path], trials: dict[str, Path]) -> dict[str, bool]:
         """Let the exports write in a fresh process and compare with what was written when they were trained."""
-        return self._serving.write_again(exports, trials)
+        return self._deployment.write_again(exports, trials)
 
     def fidelity(self, folders: dict[str, Path]) -> dict[str, Fidelity]:
         """Exports that may write something else than their float twins, against these, by quality."""
-        return self._serving.fidelities(folders)
+        return self._deployment.fidelities(folders)
 
     def test_quality(self, folders: dict[str, Path]) -> dict[str, Quality]:
         """Score these folders on the sealed test split, opened once; the dense model as it was scored on validation."""
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        examples, dense, load = self.task.open_sealed_test(), self.dense_folder(), self._serving.runtime.load
+        examples, dense, load = self.task.open_sealed_test(), self.dense_folder(), self._deployment.runtime.load
         served = ((name, load(str(f), self._workload)) for name, f in folders.items() if f != dense)
-        found = {name: self._serving.score(model, "test", examples) for name, model in served}
+        found = {name: self._deployment.score(model, "test", examples) for name, model in served}
         own = [name for name, folder in folders.items() if folder == dense]
-        return found | {n: self._serving.yardstick(self.teacher, self._dense_served, "test", examples) for n in own}
+        return found | {n: self._deployment.yardstick(self.teacher, self._dense_served, "test", examples) for n in own}

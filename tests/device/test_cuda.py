@@ -256,7 +256,7 @@ def test_a_driver_leaves_the_card_to_its_workers_and_to_the_processes_that_certi
     evaluator = object.__new__(nash_evaluator.NashEvaluator)
     evaluator.dense = SimpleNamespace(teacher=teacher, folder=Path("dense"))
     evaluator.device, evaluator._dense_served, evaluator._workload = gpu, teacher, None
-    evaluator._serving = SimpleNamespace(place=lambda model, own: nullcontext(own))
+    evaluator._deployment = SimpleNamespace(place=lambda model, own: nullcontext(own))
     monkeypatch.setattr(nash_evaluator.fresh, "measure_fresh", lambda *given, **more: log.append("fresh"))
     log.clear()
     evaluator.time_fresh({}, {})

@@ -20,7 +20,7 @@ from nash_search.latency_record import Latency, Round
 from nash_search.records import Quality
 from nash_search.report import engines as words
 from nash_search.search import margins
-from nash_search.search import plan as opening
+from nash_search.search import plan as planning
 from nash_search.summary_rows import EnginesRow
 from nash_search.trial import dense_engines
 from nash_search.trial.engines import DenseOnEngine, Engines
@@ -119,7 +119,7 @@ def test_it_is_tried_once_per_study(rehearse, notebook) -> None:
     again = rehearse(trials=3, orders="engine=0.9")
     assert [stage for stage, _ in notebook.stages].count("engines") == 1
     assert again.document["engines"] == first.document["engines"]
-    (first.folder / opening.ENGINES).unlink()  # a study of before
+    (first.folder / planning.ENGINES).unlink()  # a study of before
     assert rehearse(trials=3).document["engines"]["tried"] == []
 
 

@@ -159,19 +159,19 @@ def test_a_dense_model_that_float16_ruins_is_refused_before_anything_is_spent(ov
 
 @pytest.mark.slow
 def test_half_precision_that_may_have_lost_by_chance_is_said_and_a_clear_loss_is_refused():
-    serving = NashEvaluator(load_config("smoke", {"workload.dtype": "bfloat16"}))._serving
+    deployment = NashEvaluator(load_config("smoke", {"workload.dtype": "bfloat16"}))._deployment
     with pytest.warns(NashSearchWarning, match="but got m 19 of float32's 20 .* that may be chance"):
-        serving.check(fidelity(19.0, 20.0))
+        deployment.check(fidelity(19.0, 20.0))
     with pytest.raises(InvalidInput, match="eager bfloat16 .* must keep 97% .* use float32"):
-        serving.check(fidelity(10.0, 20.0))
-    serving.check(fidelity(19.9, 20.0))
+        deployment.check(fidelity(10.0, 20.0))
+    deployment.check(fidelity(19.9, 20.0))
 
 
 @pytest.mark.slow
 def test_the_dense_quality_is_the_float_models_and_int8_is_a_point_of_its_own():
     pytest.importorskip("ctranslate2")
     evaluator = bench_of()
-    found = evaluator._serving.fidelity(evaluator.teacher, evaluator._dense_served)
+    found = evaluator._deployment.fidelity(evaluator.teacher, evaluator._dense_served)
     assert found.n == FEWEST == 200 and found.holds, "48 validation examples are filled up from train"
     assert "quantize=int8" in found.served.signature and "quantize" not in found.twin.signature
     plain = NashEvaluator(load_config("smoke", {}))

@@ -33,5 +33,5 @@ def test_an_export_writes_what_was_scored_whatever_the_model_was_stored_in(store
     assert json.loads((export / "config.json").read_text())["dtype"] == asked
     certified = RUNTIME.load(str(evaluator.dense_folder()), evaluator.workload())
     assert dtypes(served) == dtypes(evaluator._dense_served) == dtypes(certified)
-    assert evaluator._serving.score(served, "validation") == evaluator.dense_quality()
+    assert evaluator._deployment.score(served, "validation") == evaluator.dense_quality()
     assert evaluator.same_tokens({"m": export}, {"m": tmp_path / "trial"}) == {"m": True}
