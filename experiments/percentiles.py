@@ -194,7 +194,7 @@ def planned(kind: str, percentile: float, share: bool) -> tuple[int, float]:
     budget = LatencyBudget.parse(f"{'50%' if share else '20'}@p{percentile:g}")
     config = SearchConfig(budgets=(budget,))
     effect = intervals.OccasionEffect(sd=coverage.OCCASION_SD, degrees=14.0)
-    found = margins.foretold(config, table, effect)
+    found = margins.simulated_certificates(config, table, effect)
     assert found is not None
     return certified_pairs(config, call.longer), found.margin(budget)
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from nash_search import pareto
 from nash_search.architecture import Architecture
-from nash_search.length_forecast import Forecast, Reached, foretold
+from nash_search.length_forecast import Forecast, Reached, forecast_gain
 from nash_search.recipes import Frozen, Labels, PruningRecipe
 from nash_search.records import FailureReason, TrialRecord
 
@@ -124,7 +124,7 @@ class Calibration(Frozen):
         """
         if self.dense_quality is None or self.trial_steps is None:
             return None
-        for best in elected(self.trainings, self.direction):
+        for best in best_first(self.trainings, self.direction):
             lengths = sorted(
                 (t for t in self.trainings if t.setting == best.setting and t.standard_error is not None),
                 key=lambda t: t.steps,
@@ -134,11 +134,11 @@ class Calibration(Frozen):
                     Reached(steps=t.steps, quality=t.quality or 0.0, standard_error=t.standard_error or 0.0)
                     for t in (lengths[0], lengths[-1])
                 )
-                return foretold(short, long, self.dense_quality, self.direction, begin=self.trial_steps)
+                return forecast_gain(short, long, self.dense_quality, self.direction, begin=self.trial_steps)
         return None
 
 
-def elected(trainings: Iterable[ShortTraining], direction: pareto.Direction) -> tuple[ShortTraining, ...]:
+def best_first(trainings: Iterable[ShortTraining], direction: pareto.Direction) -> tuple[ShortTraining, ...]:
     """Trainings of one length from best to worst, those without a quality left out.
 
     The metric decides, and the validation loss between equals (a metric can be 0 for all of them).

@@ -45,7 +45,7 @@ class Forecast(Frozen):
     """The teacher's quality on the same examples."""
 
 
-def foretold(
+def forecast_gain(
     short: Reached,
     long: Reached,
     dense: float,

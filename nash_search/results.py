@@ -19,7 +19,7 @@ from nash_search import intervals, pareto
 from nash_search.config import Architecture, Frozen, LatencyBudget
 from nash_search.fidelity import Fidelity
 from nash_search.latency_record import Latency, Verdict
-from nash_search.length_forecast import Forecast, Reached, foretold
+from nash_search.length_forecast import Forecast, Reached, forecast_gain
 from nash_search.plain_json import finite
 from nash_search.records import Quality
 from nash_search.summary_rows import OverSeeds
@@ -109,7 +109,7 @@ class CertifiedPoint(Frozen):
             Reached(steps=steps, quality=quality.value, standard_error=quality.standard_error)
             for steps, quality in ((short.train_steps, short.validation), (self.finish_steps, self.validation))
         )
-        return foretold(before, after, dense, self.validation.direction)
+        return forecast_gain(before, after, dense, self.validation.direction)
 
     @property
     def quality_by_seed(self) -> dict[int, Quality]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nash_search.calibration_record import Calibration, Setting, ShortTraining, elected, flat
+from nash_search.calibration_record import Calibration, Setting, ShortTraining, best_first, flat
 from nash_search.config import Architecture
 from nash_search.recipes import PruningRecipe
 from nash_search.records import TrialRecord
@@ -17,8 +17,8 @@ def training(rate, quality, loss=1.0, steps=10):
 
 def test_the_metric_decides_whichever_way_it_points_and_the_loss_between_equals():
     some = [training(1, 5.0, 2.0), training(2, 7.0, 9.0), training(3, 7.0, 3.0), training(4, None)]
-    assert [t.setting.learning_rate for t in elected(some, "maximize")] == [3, 2, 1]
-    assert [t.setting.learning_rate for t in elected(some, "minimize")] == [1, 3, 2]
+    assert [t.setting.learning_rate for t in best_first(some, "maximize")] == [3, 2, 1]
+    assert [t.setting.learning_rate for t in best_first(some, "minimize")] == [1, 3, 2]
     assert not flat(some) and flat([some[1], some[2]]) and not flat(some[:1]) and not flat(some[3:])
 
 

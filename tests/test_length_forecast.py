@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nash_search.intervals import half_width
-from nash_search.length_forecast import Forecast, Reached, foretold
+from nash_search.length_forecast import Forecast, Reached, forecast_gain
 
 RESULTS = Path(__file__).parents[1] / "results"
 DENSE_G2P = 92.604
@@ -30,7 +30,7 @@ def law(steps: float) -> float:
 @pytest.mark.parametrize("begin", [None, 300.0, 1000.0])
 @pytest.mark.parametrize("times", [2.0, 3.0])
 def test_a_power_law_is_foretold_exactly(begin: float | None, times: float) -> None:
-    found = foretold(reached(100, law(100)), reached(300, law(300)), 90, "maximize", begin=begin, times=times)
+    found = forecast_gain(reached(100, law(100)), reached(300, law(300)), 90, "maximize", begin=begin, times=times)
     assert found is not None
     begin = begin or 300
     assert (found.begin, found.end) == (begin, times * begin)
@@ -39,8 +39,8 @@ def test_a_power_law_is_foretold_exactly(begin: float | None, times: float) -> N
 
 
 def test_a_metric_that_falls_is_foretold_as_one_that_rises() -> None:
-    up = foretold(reached(100, law(100), 0.3), reached(300, law(300), 0.2), 90, "maximize")
-    down = foretold(reached(100, -law(100), 0.3), reached(300, -law(300), 0.2), -90, "minimize")
+    up = forecast_gain(reached(100, law(100), 0.3), reached(300, law(300), 0.2), 90, "maximize")
+    down = forecast_gain(reached(100, -law(100), 0.3), reached(300, -law(300), 0.2), -90, "minimize")
     assert down == (up and up.model_copy(update={"dense": -90}))
 
 
@@ -54,14 +54,14 @@ def test_a_metric_that_falls_is_foretold_as_one_that_rises() -> None:
     ],
 )
 def test_what_teaches_no_power_foretells_nothing(short: tuple[float, float], long: tuple[float, float]) -> None:
-    assert foretold(reached(*short), reached(*long), 90, "maximize") is None
+    assert forecast_gain(reached(*short), reached(*long), 90, "maximize") is None
 
 
 def test_the_errors_of_both_qualities_widen_it_as_drawn() -> None:
     """The delta method against draws."""
 
     def forecast(a: float, b: float, errors: tuple[float, float] = (0, 0)) -> Forecast:
-        found = foretold(reached(100, a, errors[0]), reached(300, b, errors[1]), 90, "maximize", begin=600)
+        found = forecast_gain(reached(100, a, errors[0]), reached(300, b, errors[1]), 90, "maximize", begin=600)
         assert found is not None
         return found
 
@@ -93,7 +93,7 @@ def held(lengths: dict[int, float], steps: tuple[int, int, int]) -> tuple[Foreca
     """The third length foretold from the first two, what it brought, and the standard error of that."""
     short, long, last = steps
     two = reached(short, lengths[short], ERROR), reached(long, lengths[long], ERROR)
-    found = foretold(*two, DENSE_G2P, "maximize", times=last / long)
+    found = forecast_gain(*two, DENSE_G2P, "maximize", times=last / long)
     assert found is not None
     return found, lengths[last] - lengths[long], ERROR * 2**0.5
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nash_search import errors
-from nash_search.calibration_record import Calibration, Setting, elected, flat
+from nash_search.calibration_record import Calibration, Setting, best_first, flat
 from nash_search.config import SearchConfig, digest
 from nash_search.files import write_atomic
 from nash_search.search.margins import LATENCIES
-from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, ShortTrainings, admitted
+from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, ShortTrainings, trainable_by_latency
 from nash_search.storage.study import Study, StudyFacts
 from nash_search.summary_rows import PlannedCalibration
 from nash_search.trial.job import JobSource, Say
@@ -55,7 +55,7 @@ def calibrated(case: Case, study: Study, run: Callable[[JobSource], None], say: 
             write_atomic(own, found.model_dump_json(indent=1))
             return found
     rungs = Rungs.of(recipe, case.config.trials)
-    if rungs is None or not admitted(study.facts, case.table, case.config):
+    if rungs is None or not trainable_by_latency(study.facts, case.table, case.config):
         return None
     jobs = ShortTrainings(case, study, rungs, say)
     say("calibration", rungs.model_dump() | {"architecture": jobs.architecture.slug, "trained": len(jobs.trained)})
@@ -101,8 +101,8 @@ def decided(jobs: ShortTrainings, rungs: Rungs, facts: StudyFacts) -> Calibratio
     Raises:
         InvalidInput: when none of them has a quality.
     """
-    best = elected(jobs.of_length(rungs.long_steps), jobs.direction)
-    rung = best or elected(jobs.of_length(rungs.short_steps), jobs.direction)
+    best = best_first(jobs.of_length(rungs.long_steps), jobs.direction)
+    rung = best or best_first(jobs.of_length(rungs.short_steps), jobs.direction)
     if not rung:
         first, rates = jobs.trained[0], sorted(t.setting.learning_rate for t in jobs.trained)
         raise errors.InvalidInput(

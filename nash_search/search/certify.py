@@ -2,7 +2,7 @@
 
     front, contenders, finalists -> export each -> fresh processes time the dense model and all exports, interleaved
           -> exports write the same tokens as the trained models; quantised ones keep their float twins' quality
-          -> one point per architecture (`elected`)
+          -> one point per architecture (`best_training_each`)
           -> budgets are answered (`results.judged`), what is neither an answer nor on the certified front goes
           -> the sealed test split is another module's (`held_out_test`)
 
@@ -54,7 +54,7 @@ def write(folder: Path, certification: Certification) -> None:
     write_atomic(folder / CERTIFICATION, certification.model_dump_json(indent=1))
 
 
-def elected(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]) -> list[CertifiedPoint]:
+def best_training_each(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]) -> list[CertifiedPoint]:
     """One point per trial: the training that meets most budgets, then the best on validation (ties: the first).
 
     Args:
@@ -212,7 +212,7 @@ def _export(
         for p in timed.points
         if numbers.count(p.number) > 1
     }
-    able = tuple(elected(timed.points, meets))
+    able = tuple(best_training_each(timed.points, meets))
     found = judged(timed.model_copy(update={"points": able}), terms)
     points: list[CertifiedPoint] = []
     for point in on_front(able, found.budgets):

@@ -68,7 +68,7 @@ def worth_training(space: SearchSpace, table: LatencyTable, config: SearchConfig
     return found
 
 
-def proposed(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> list[Architecture]:
+def trainable(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> list[Architecture]:
     """What may be trained: all that fits and is worth it."""
     space = worth_training(facts.space, table, config)
     return [a for a in space.architectures() if fits(facts, table, a)]
@@ -111,7 +111,7 @@ def anchors(
     return list(dict.fromkeys(found))[: min(MOST, max(FEWEST, trials // 2))]
 
 
-def admitted(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[str, Any]:
+def fitting_sparsities(space: SearchSpace, table: LatencyTable, budget: LatencyBudget) -> dict[str, Any]:
     """Which encoder sparsities fit a budget, per decoder depth, under the keys of the plan and the probe.
 
     Returns:

@@ -7,8 +7,9 @@
 A finalist is a decided architecture, not a proposal: it gets no row in the study, counts as no trial and moves
 no sampler, so a study goes on with more trials as if nobody had looked. Its sealed folder is its truth: a whole
 one is not trained again, a begun one continues. One that fails leaves the search's own model standing. Which
-training's model is exported is decided on the validation split (`elected`), the search's own among them, for the
-search chose there already; deciding on the test split would spoil the one number that nothing was chosen by.
+training's model is exported is decided on the validation split (`certify.best_training_each`), the search's own among
+them, for the search chose there already; deciding on the test split would spoil the one number that nothing was
+chosen by.
 """
 
 from __future__ import annotations

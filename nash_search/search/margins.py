@@ -33,14 +33,17 @@ LATE_SHARE, LATER = 0.01, (0.1, 0.7)
 round's median, 0.4 % more than 1.5 times (results/clock/clock.json.gz)."""
 ASSUMED_CALLS = 400
 """That assumption counts as so many calls beside those that a probe saw."""
-FORETOLD = 32
+SIMULATED = 32
 """Certificates that are simulated from a probe; the margin is the `POWER` quantile over them."""
 LATENCIES = ".latencies"
 """Beside the studies: every shape timed here, and how long the dense model took at each occasion."""
 
 
 def certifies(
-    budgets: Sequence[LatencyBudget], effect: OccasionEffect, rounds: int, found: Latency | Foretold | None = None
+    budgets: Sequence[LatencyBudget],
+    effect: OccasionEffect,
+    rounds: int,
+    found: Latency | SimulatedCertificates | None = None,
 ) -> Certifies:
     """What a certificate can tell apart on this device, for the plan and the answer.
 
@@ -48,7 +51,7 @@ def certifies(
         budgets: as asked.
         effect: the device's occasion effect.
         rounds: fresh rounds of a certificate.
-        found: a certificate, whose own rounds say how far they scatter, or foretold ones (None: as `intervals`
+        found: a certificate, whose own rounds say how far they scatter, or simulated ones (None: as `intervals`
             assumes).
     """
 
@@ -82,10 +85,10 @@ def planned(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) -
         table: the probe's.
         effect: the device's occasion effect.
     """
-    return certifies(config.budgets, effect, config.certify_rounds, foretold(config, table, effect))
+    return certifies(config.budgets, effect, config.certify_rounds, simulated_certificates(config, table, effect))
 
 
-class Foretold(Frozen):
+class SimulatedCertificates(Frozen):
     """Simulated certificates of a traffic's requests; the margin is read off them before a real one exists."""
 
     certificates: tuple[Latency, ...]
@@ -108,8 +111,10 @@ class Foretold(Frozen):
         return 1 - true / float(np.quantile(upper, intervals.POWER, method="higher"))
 
 
-def foretold(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) -> Foretold | None:
-    """Simulate `FORETOLD` certificates from the probe's timings of the shape that lies closest to the first budget.
+def simulated_certificates(
+    config: SearchConfig, table: LatencyTable, effect: OccasionEffect
+) -> SimulatedCertificates | None:
+    """Simulate `SIMULATED` certificates from the probe's timings of the shape that lies closest to the first budget.
 
     Each request that their rounds will draw takes what its lengths do in the probe (least squares), scatters as the
     probe's do, and is `late` as often as is assumed, which the probe's few requests hardly show; rounds move as
@@ -131,7 +136,7 @@ def foretold(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) 
     late_share = (LATE_SHARE * ASSUMED_CALLS + are_late_N2.sum()) / (ASSUMED_CALLS + are_late_N2.size)
     scatter_N2[are_late_N2] = 0.0  # they are drawn by `late`
     rng, pairs, found = np.random.default_rng(0), certified_pairs(config, call.longer), []
-    for turn in range(FORETOLD):
+    for turn in range(SIMULATED):
         moved_R2 = intervals.ROUND_SD * rng.standard_normal((rounds, 1))
         apart_R2 = intervals.RATIO_ROUND_SD * rng.standard_normal((rounds, 1)) * [1, 0]
         taken = []
@@ -150,7 +155,7 @@ def foretold(config: SearchConfig, table: LatencyTable, effect: OccasionEffect) 
         effect=effect,
         percentile=config.percentile,
     )
-    return Foretold(certificates=tuple(first.model_copy(update={"rounds": taken}) for taken in found))
+    return SimulatedCertificates(certificates=tuple(first.model_copy(update={"rounds": taken}) for taken in found))
 
 
 def late(rng: np.random.Generator, shape: tuple[int, ...], share: float = LATE_SHARE) -> npt.NDArray[np.float64]:

@@ -261,7 +261,7 @@ def plan(case: Case, spends: spending.Spending, records: Sequence[TrialRecord] =
                 dense_ms=known.dense_ms,
                 floor_ms=known.floor_share * known.dense_ms,
                 verdict="infeasible" if known.floor_share > b.share_of(known.dense_ms) else "",
-                **feasibility.admitted(facts.space, table, b),
+                **feasibility.fitting_sparsities(facts.space, table, b),
             )
             for b in config.budgets
             for known in [case.terms.yardstick(b)]

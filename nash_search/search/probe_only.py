@@ -84,7 +84,7 @@ def survey(config: SearchConfig, results: Path, say: Say = lambda stage, detail:
                 feasible=(feasible := known.floor_share <= budget.share_of(known.dense_ms)),
                 verdict="" if feasible else "infeasible",
                 floor_ms=known.floor_share * known.dense_ms,
-                **feasibility.admitted(filled, table, budget),
+                **feasibility.fitting_sparsities(filled, table, budget),
                 nearest_feasible=probe.nearest_feasible(table, architectures, budget, certifies.ms_margin).asked,
             )
             for budget in config.budgets

@@ -61,7 +61,7 @@ class Scheduler:
         self.workers, self.listeners = workers, listeners
         facts = study.facts
         space = feasibility.worth_training(facts.space, table, config)
-        self.feasible = feasibility.proposed(facts, table, config)
+        self.feasible = feasibility.trainable(facts, table, config)
         corners = feasibility.anchors(space, table, config.budgets, config.trials)
         wanted = corners if config.sampler not in feasibility.UNGUIDED else []
         known = [a for a in extra_anchors if a in self.feasible]  # a fork's space may hold less than its parent's

@@ -1,6 +1,6 @@
 """The short trainings of a calibration: which come next, each a job like a trial's.
 
-    first rung    the recipe's own rates, three anchors a decade apart, then what Optuna's Gaussian process proposes;
+    first rung    the recipe's own rates, three rates a decade apart, then what Optuna's Gaussian process proposes;
                   each a whole training of a ninth of a trial's steps, with the data's labels
     second rung   thrice the steps: the best rates with each kind of labels, and the second best rates
 
@@ -22,7 +22,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from nash_search import errors
-from nash_search.calibration_record import HIGHEST, LOWEST, Setting, ShortTraining, elected
+from nash_search.calibration_record import HIGHEST, LOWEST, Setting, ShortTraining, best_first
 from nash_search.config import Architecture, Frozen, SearchConfig, Workload
 from nash_search.latency_table import LatencyTable
 from nash_search.pareto import Direction
@@ -46,8 +46,8 @@ LONGER = 3
 """A rung's steps over those of the rung before."""
 LEAST_STEPS = 20
 """Of a short training; fewer tell rates apart by their first steps only."""
-ANCHORS = (1e-3, 1e-4, 1e-2)
-FEWEST, MOST = len(ANCHORS) + 1, 12
+STARTING_RATES = (1e-3, 1e-4, 1e-2)
+FEWEST, MOST = len(STARTING_RATES) + 1, 12
 """Trainings of the first rung."""
 LONGS = 4
 """Trainings of the second rung, at most: three kinds of labels, and the second best rates."""
@@ -67,7 +67,7 @@ GRID = tuple(
 )
 """What may be proposed: round rates over three and a half decades, for each up to three of the tune stage."""
 NEAR = 10.0
-"""A proposal's rate is within this factor of the best so far: the anchors have looked farther."""
+"""A proposal's rate is within this factor of the best so far: the starting rates have looked farther."""
 APART = 1.4
 """Two rates of the second rung differ by this factor at least."""
 
@@ -92,13 +92,13 @@ class Rungs(Frozen):
 
     @classmethod
     def of(cls, recipe: PruningRecipe, trials: int) -> Rungs | None:
-        """What a quarter of the trials' steps allows; None where that is not even one training for each anchor."""
+        """What a quarter of the trials' steps allows; None where that is not one training a starting rate."""
         steps = recipe.trial_steps
         short = min(steps, max(LEAST_STEPS, round(steps / LONGER**2)))
         long = min(steps, LONGER * short)
         allowed = SHARE * trials * steps
         shorts = min(MOST, int((allowed - LONGS * long) / short))
-        if shorts < FEWEST:  # few trials: the second rung is cut before the anchors are
+        if shorts < FEWEST:  # few trials: the second rung is cut before the starting rates are
             shorts = min(FEWEST, int((allowed - long) / short))
         return cls(short_steps=short, long_steps=long, shorts=shorts) if shorts >= FEWEST else None
 
@@ -109,7 +109,9 @@ def shortened(recipe: PruningRecipe, steps: int) -> PruningRecipe:
     return recipe.model_copy(update={"narrowing": narrowing, "rungs": 1}).at_length(steps)
 
 
-def proposed(trained: Sequence[ShortTraining], running: Sequence[Setting], seed: int, direction: Direction) -> Setting:
+def next_setting(
+    trained: Sequence[ShortTraining], running: Sequence[Setting], seed: int, direction: Direction
+) -> Setting:
     """The best free point of `GRID` by the acquisition of Optuna's Gaussian process; a pure function of what is known.
 
     Where nothing has trained yet, a rate below the lowest; where nothing is free, one that is taken.
@@ -120,7 +122,7 @@ def proposed(trained: Sequence[ShortTraining], running: Sequence[Setting], seed:
         seed: of this proposal.
         direction: of the metric.
     """
-    able, taken = elected(trained, direction), [*(t.setting for t in trained), *running]
+    able, taken = best_first(trained, direction), [*(t.setting for t in trained), *running]
     free = [setting for setting in GRID if setting not in taken]
     if not able:  # lower, until something trains
         lowest = min(setting.learning_rate for setting in taken)
@@ -237,7 +239,7 @@ class ShortTrainings:
         if len(tried) < rungs.shorts and self._affordable(rungs.short_steps):
             planned = next((s for s in self._planned() if s not in tried), None)
             seed = seed_at(self.config.seed, len(short))
-            setting = planned or proposed(short, [s for s, _ in running], seed, self.direction)
+            setting = planned or next_setting(short, [s for s, _ in running], seed, self.direction)
             if setting not in tried:
                 return self._job(setting, rungs.short_steps)
         if any(steps == rungs.short_steps for _, steps in running):
@@ -248,14 +250,14 @@ class ShortTrainings:
         return None if longer is None else self._job(longer, rungs.long_steps)
 
     def _planned(self) -> list[Setting]:
-        """The recipe's own rates, then the anchors; the first rung has the data's labels."""
+        """The recipe's own rates, then the starting ones; the first rung has the data's labels."""
         own = Setting.of(self.config.recipe).model_copy(update={"labels": "data"})
-        anchors = [Setting(learning_rate=rate, tune_learning_rate=rate, labels="data") for rate in ANCHORS]
-        return list(dict.fromkeys([own, *anchors]))
+        starting = [Setting(learning_rate=rate, tune_learning_rate=rate, labels="data") for rate in STARTING_RATES]
+        return list(dict.fromkeys([own, *starting]))
 
     def _second_rung(self, short: Sequence[ShortTraining]) -> list[Setting]:
         """The best rates with every kind of labels, the most telling first, then the second best rates."""
-        best = [t.setting for t in elected(short, self.direction)]
+        best = [t.setting for t in best_first(short, self.direction)]
         best = best[:1] + [s for s in best if _distance(_coordinates(s), _coordinates(best[0])) > math.log(APART)][:1]
         kinds: tuple[Labels, ...] = ("data", "teacher", "mixed") if self._case.evaluator.answers_are_labels() else ()
         first = [best[0].model_copy(update={"labels": labels}) for labels in kinds or ("data",)] if best else []
@@ -293,13 +295,13 @@ class ShortTrainings:
         )
 
 
-def admitted(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> list[Architecture]:
+def trainable_by_latency(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> list[Architecture]:
     """Architectures that may be trained, the fastest first; the dense model is none."""
-    able = [a for a in feasibility.proposed(facts, table, config) if a != facts.baseline]
+    able = [a for a in feasibility.trainable(facts, table, config) if a != facts.baseline]
     return sorted(able, key=table.share)
 
 
 def middle(facts: StudyFacts, table: LatencyTable, config: SearchConfig) -> Architecture:
-    """The architecture that a calibration trains: the middle one of `admitted`, by latency."""
-    able = admitted(facts, table, config)
+    """The architecture that a calibration trains: the middle one of `trainable_by_latency`, by latency."""
+    able = trainable_by_latency(facts, table, config)
     return able[len(able) // 2]

@@ -76,7 +76,7 @@ def trial_cost(case: Case, records: Sequence[TrialRecord]) -> TrialCost | None:
         case: what is known.
         records: the study's trials so far; where there are any, they are believed.
     """
-    if not short_trainings.admitted(case.facts, case.table, case.config):
+    if not short_trainings.trainable_by_latency(case.facts, case.table, case.config):
         return None
     threads = cost.train_threads(case.workers)
     middle = short_trainings.middle(case.facts, case.table, case.config)
@@ -104,7 +104,9 @@ def estimate(
         return {}
     baseline = case.facts.baseline
     done = sum(r.status in ("complete", "stopped") and r.architecture != baseline for r in records)
-    trials = max(0, min(config.trials, len(short_trainings.admitted(case.facts, case.table, case.config))) - done)
+    trials = max(
+        0, min(config.trials, len(short_trainings.trainable_by_latency(case.facts, case.table, case.config))) - done
+    )
     devices = 1 if config.ray_address is None else case.workers  # taken to be: a cluster's workers have one each
     known: dict[str, Any] = {"dense_ms": case.table.call_ms, "load_s": load_s, "devices": devices}
     before_s = calibration.most_s(case, config, one.train_s)

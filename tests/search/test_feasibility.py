@@ -75,11 +75,11 @@ def test_a_budget_below_the_floor_admits_nothing_and_names_the_nearest(table):
     fastest, share = probe.floor(table, SPACE.architectures())
     assert (fastest.encoder_sparsity_pct, fastest.decoder_layers) == (80, 1)
     low = LatencyBudget.parse("10%")
-    assert feasibility.admitted(SPACE, table, low)["fits"] == {}
+    assert feasibility.fitting_sparsities(SPACE, table, low)["fits"] == {}
     for asked in ("10%", "10ms"):
         nearest = probe.nearest_feasible(table, SPACE.architectures(), LatencyBudget.parse(asked))
         assert share <= nearest.share_of(table.dense_ms) < share * 1.15
-        assert feasibility.admitted(SPACE, table, nearest)["fits"]
+        assert feasibility.fitting_sparsities(SPACE, table, nearest)["fits"]
 
 
 def test_depths_come_from_the_model_and_may_not_exceed_it():
@@ -103,14 +103,14 @@ def test_a_whole_encoder_may_be_faster_than_a_slightly_narrowed_one(table):
     assert bumpy.share(whole) == pytest.approx(0.6, abs=0.01) and bumpy.share(narrowed) == pytest.approx(0.63, abs=0.01)
     corners = feasibility.densest_that_fit(SPACE, bumpy, 0.62)
     assert whole in corners and narrowed not in corners
-    said = feasibility.admitted(SPACE, bumpy, LatencyBudget.parse("62%"))
+    said = feasibility.fitting_sparsities(SPACE, bumpy, LatencyBudget.parse("62%"))
     assert said["fits"]["2"] == [[0, 0], [20, 80]] and said["admits"]["2"] == 0, "any encoder would be a lie"
 
 
 def test_what_a_budget_admits_is_what_the_search_may_propose(table):
     some = SPACE.model_copy(update={"decoder_layers": (2, 4, 6)})
     for budget in BUDGETS:
-        said = feasibility.admitted(some, table, budget)
+        said = feasibility.fitting_sparsities(some, table, budget)
         told = {
             (int(n), s)
             for n, runs in said["fits"].items()

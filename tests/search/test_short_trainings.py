@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from nash_search.calibration_record import HIGHEST, LOWEST, Setting, ShortTraining
 from nash_search.recipes import PruningRecipe
-from nash_search.search.short_trainings import ANCHORS, FEWEST, GRID, MOST, SHARE, Rungs, proposed, shortened
+from nash_search.search.short_trainings import FEWEST, GRID, MOST, SHARE, STARTING_RATES, Rungs, next_setting, shortened
 
 
 def setting(rate, tune=None):
@@ -51,9 +51,9 @@ def test_a_shortened_recipe_keeps_its_shape(narrow, tune):
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_a_few_proposals_come_within_a_factor_of_two_of_the_best_rate(best, direction):
     sign = 1 if direction == "maximize" else -1
-    found = trained(ANCHORS, best, sign)
+    found = trained(STARTING_RATES, best, sign)
     for seed in range(5):
-        new = proposed(found, [], seed, direction)
+        new = next_setting(found, [], seed, direction)
         assert new not in [t.setting for t in found] and new in GRID
         off = sum(math.log10(rate / best) ** 2 for rate in (new.learning_rate, new.tune_learning_rate)) / 2
         found.append(ShortTraining(setting=new, steps=50, quality=sign * (80 - 5 * off)))
@@ -62,17 +62,17 @@ def test_a_few_proposals_come_within_a_factor_of_two_of_the_best_rate(best, dire
 
 
 def test_a_proposal_keeps_clear_of_what_runs_and_is_the_same_for_the_same_seed():
-    found = trained(ANCHORS)
-    first = proposed(found, [], 0, "maximize")
-    assert proposed(found, [], 0, "maximize") == first
-    assert proposed(found, [first], 0, "maximize") != first
+    found = trained(STARTING_RATES)
+    first = next_setting(found, [], 0, "maximize")
+    assert next_setting(found, [], 0, "maximize") == first
+    assert next_setting(found, [first], 0, "maximize") != first
 
 
 def test_rates_that_diverge_push_proposals_down():
     failed = [ShortTraining(setting=setting(rate), steps=50, failure="nan") for rate in (1e-3, 1e-2)]
-    new = proposed([*failed, *trained([1e-4], best=1e-4)], [], 0, "maximize")
+    new = next_setting([*failed, *trained([1e-4], best=1e-4)], [], 0, "maximize")
     assert new.learning_rate < 1e-3
-    assert proposed(failed, [], 0, "maximize").learning_rate < 1e-2, "where none has a quality, near the lowest"
+    assert next_setting(failed, [], 0, "maximize").learning_rate < 1e-2, "where none has a quality, near the lowest"
 
 
 def test_the_grid_spans_three_and_a_half_decades_in_both_stages():
