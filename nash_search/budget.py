@@ -59,6 +59,11 @@ class LatencyBudget(Frozen):
             return cls(asked=text, share=number / 100, percentile=at)
         return cls(asked=text, ms=number, percentile=at)
 
+    @property
+    def bound(self) -> tuple[float | None, float | None, float]:
+        """What it is, however it was typed: `50%` and `50.0%` are one."""
+        return self.ms, self.share, self.percentile
+
     def alike(self, bound: str) -> LatencyBudget:
         """Another bound (`45%`, `12`) of the same percentile."""
         _, at, percentile = self.asked.partition("@")

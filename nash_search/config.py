@@ -41,6 +41,7 @@ MEASURED_FIELDS = (
 )
 """Fields of a task that `measure` has flags for: of what lengths are taken, and what quality is scored on."""
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,56}")
 _IMPORT_PATH = re.compile(r"[\w./-]+:[A-Za-z_]\w*")
 
 
@@ -79,9 +80,9 @@ class TaskConfig(Knobs):
     """Inputs are cut to this many tokens."""
     max_output_tokens: int | None = Field(default=None, ge=1)
     """Longest output when scoring."""
-    validation_examples: int | None = Field(default=None, ge=1)
+    validation_examples: int | None = Field(default=None, ge=2)
     """Validation examples each trial is scored on (default: all)."""
-    test_examples: int | None = Field(default=None, ge=1)
+    test_examples: int | None = Field(default=None, ge=2)
     """Test examples that certification scores (default: all)."""
     train_examples: int | None = Field(default=None, ge=1)
     """Train examples that are used (default: all)."""
@@ -93,6 +94,14 @@ class TaskConfig(Knobs):
         """Leave `language` and `audio_seconds` out of the JSON where unset, so that older studies keep their names."""
         found: dict[str, Any] = plain(self)
         return {k: v for k, v in found.items() if v is not None or k not in ("language", "audio_seconds")}
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not _TASK_NAME.fullmatch(value):  # a study's folder and its exports are called by it
+            rule = "task must be 1 to 57 letters, digits and . _ - (a letter or digit first)"
+            raise ValueError(f"{rule}, but got {ascii(value)[:80]}")
+        return value
 
     @field_validator("metric")
     @classmethod
@@ -187,9 +196,8 @@ class SearchConfig(AnswerLimits):
 
     @model_validator(mode="after")
     def _check_budgets(self) -> SearchConfig:
-        asked = [LatencyBudget.parse(b.asked).asked for b in self.budgets]
-        if len(set(asked)) != len(asked):
-            raise ValueError(f"budgets must differ, but got {', '.join(asked)}")
+        if len({b.bound for b in self.budgets}) != len(self.budgets):
+            raise ValueError(f"budgets must differ, but got {', '.join(b.asked for b in self.budgets)}")
         return self
 
     @classmethod

@@ -6,6 +6,7 @@ the user's own field name. Any room raises them; `cli` prints the line and ends 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def shown(value: object, limit: int = 60) -> str:
 def shown_path(path: Path | str) -> str:
     """A path as an error names it: control characters escaped, cut short."""
     return shown(str(path), 120).strip("'\"")
+
+
+def typed_study(folder: Path) -> str:
+    """A study as a command names it: by its name where that finds it, else by its folder, quoted for a shell."""
+    default = folder.parent == Path("results") or folder.parent.absolute() == Path("results").absolute()
+    return shlex.quote(folder.name if default else str(folder))
 
 
 def message_of(error: BaseException, limit: int = 100) -> str:

@@ -141,7 +141,23 @@ def ask_free(folder: Path, needed_bytes: int, who: str) -> None:
 
 def cache_folder() -> Path:
     """Where what is made of data once for every study lies (features, token ids); not there before something is."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nash-search"
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "nash-search"
+    except RuntimeError:  # a user without a home, as containers have them
+        return Path(tempfile.gettempdir()) / f"nash-search-cache-{os.getuid()}"
+
+
+def stamp(name: str | None) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a file, or of a folder's files: another stamp, and it was written anew."""
+    if not name:
+        return ()
+    try:
+        path = Path(name)
+        files = [p for p in (*path.glob("*"), *path.glob("*/*")) if p.is_file()] if path.is_dir() else [path]
+        return tuple((str(p), (s := p.stat()).st_size, s.st_mtime_ns) for p in sorted(files))
+    except (OSError, ValueError):  # a hub's name; what else cannot be read is said where it is read
+        return ()
 
 
 def mark_used(*entries: Path) -> None:

@@ -61,6 +61,11 @@ class Quality(Frozen):
         """Normal 95 % bounds."""
         return intervals.normal_bounds(self.value, self.standard_error)
 
+    @property
+    def data(self) -> str:
+        """Fingerprint of the examples that it was measured on; empty where its signature does not say."""
+        return next((part for part in self.signature.split("|") if part.startswith("data:")), "")
+
 
 class Artefact(Frozen):
     """What a serving engine loads instead of a Hugging Face folder, and lies in a folder of its own beside it."""

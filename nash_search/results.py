@@ -84,6 +84,13 @@ class CertifiedPoint(Frozen):
         return self.same_tokens and (self.fidelity is None or self.fidelity.holds)
 
     @property
+    def refusal(self) -> str:
+        """Why its export meets nothing; empty: it is sound."""
+        if not self.same_tokens:
+            return "refused: its export writes other tokens than the trained model"
+        return "" if self.sound or self.fidelity is None else f"refused: {self.fidelity.words}"
+
+    @property
     def quality(self) -> Quality:
         """On the sealed test split where it was scored there, else on validation."""
         return self.test or self.validation
@@ -207,6 +214,8 @@ class BudgetAnswer(Frozen):
     """Fastest shape of the search space, fraction of the dense latency."""
     dense_ms: float
     """Dense latency of the study's first probe, milliseconds."""
+    shut_out: CertifiedPoint | None = None
+    """Where nothing is the answer, the best point that meets the budget but that a limit shuts out."""
 
     @property
     def budget_ms(self) -> float:
@@ -280,19 +289,21 @@ def judged(certification: Certification, terms: Terms) -> Answers:
 
 def _choose(points: Sequence[CertifiedPoint], budget: LatencyBudget, terms: Terms) -> BudgetAnswer:
     """`met` with its point, `ambiguous` with the best that may meet it, or `infeasible`."""
-    found = [(p, p.verdict(budget)) for p in ranked(points, terms)]
+    best_first = [(p, p.verdict(budget)) for p in ranked(points)]
+    found = [(p, verdict) for p, verdict in best_first if terms.admits(p)]
     known: dict[str, Any] = {"budget": budget, **terms.yardstick(budget).model_dump()}
     for wanted in ("met", "ambiguous"):
         best = next((p for p, verdict in found if verdict == wanted), None)
         if best is not None:
             return BudgetAnswer(verdict=wanted, point=best, **known)
-    return BudgetAnswer(verdict="infeasible", point=None, **known)
+    shut_out = next((p for p, verdict in best_first if verdict == "met"), None)
+    return BudgetAnswer(verdict="infeasible", point=None, shut_out=shut_out, **known)
 
 
-def ranked(points: Sequence[CertifiedPoint], terms: Terms) -> list[CertifiedPoint]:
-    """Candidates for any budget, best validation quality first (ties: the faster); none that a limit shuts out."""
+def ranked(points: Sequence[CertifiedPoint]) -> list[CertifiedPoint]:
+    """Best validation quality first (ties: the faster)."""
 
     def rank(point: CertifiedPoint) -> tuple[float, float]:
         return pareto.loss(point.validation.value, point.validation.direction), point.latency.ratio
 
-    return sorted(filter(terms.admits, points), key=rank)
+    return sorted(points, key=rank)

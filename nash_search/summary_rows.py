@@ -218,7 +218,11 @@ class BudgetRow(JsonRow):
     finish: str = ""
     """The command that trains the answer at length, where that was not done."""
     nearest_feasible: str | None = None
-    """The tightest budget that can be met."""
+    """The tightest budget that can be met; None: a limit shuts out all that was certified, or it is not known."""
+    shut_out_quality: float | None = None
+    """On validation, of the best model that meets the budget but that a limit (`--max-drop`) shuts out."""
+    searched_up_to: str = ""
+    """The loosest budget that was searched, where a looser one is asked of a finished study."""
 
 
 class PlannedBudget(BudgetRow):

@@ -230,3 +230,10 @@ def test_recipe_auto_asks_for_a_calibration_and_other_studies_keep_their_names(t
     file.write_text("recipe: manual\n")
     with pytest.raises(InvalidInput, match="recipe must be a mapping, or auto, but got 'manual'"):
         load_config(file)
+
+
+@pytest.mark.parametrize("budgets", [["50%", "50.0%"], ["40", "40ms"], ["40@p95", "40.0@p95"]])
+def test_one_budget_in_two_spellings_is_one_budget(budgets):
+    with pytest.raises(InvalidInput, match="budgets must differ, but got"):
+        load_config("auto", {"budgets": budgets})
+    assert len(load_config("auto", {"budgets": ["50%", "50%@p95"]}).budgets) == 2

@@ -46,7 +46,8 @@ def main_job(
     Without a command, search: nash-search --budget-ms 70% --budget-ms 50%
     """
     if context.invoked_subcommand is not None:
-        if overrides:
+        own = {name for name in context.params if typed_here(context, name)}
+        if overrides or own:
             raise InvalidInput(f"flags must come after the command, but got some before {context.invoked_subcommand}")
         return 0
     if version:
@@ -63,6 +64,12 @@ def main_job(
     check(asked)
     asked = asked.model_copy(update={"storage": storage(asked.storage)})
     return run_search(asked, results, as_json=json_, quiet=quiet, fork=fork, typed=context.obj or "")
+
+
+def typed_here(context: typer.Context, parameter: str) -> bool:
+    """Was the parameter named on the command line?"""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def aloud(notes: tuple[str, ...], quiet: bool) -> None:
@@ -149,13 +156,16 @@ def run_search(
 def nothing_met(summary: Summary) -> str:
     """One line: no budget is met, the floor, and what to ask for instead."""
     from nash_search.report.engines import instead
+    from nash_search.report.words import shut_out_words, unmet_words
 
     assert summary.dense is not None
     first, asked = summary.budgets[0], [b.asked for b in summary.budgets]
     sure = "is certain to meet" if any(b.verdict == "ambiguous" for b in summary.budgets) else "meets"
-    words = f"no architecture {sure} {', '.join(asked)}"
+    words = f"{unmet_words(summary.budgets)} {sure} {', '.join(asked)}"
     words += f" (the floor is {first.floor_ms:.4g} ms, the dense model {summary.dense.latency_ms:.4g} ms)"
     words += instead(summary.engines)
+    shut = (shut_out_words(b.asked, b.shut_out_quality, summary.dense.validation_quality) for b in summary.budgets)
+    words += "".join(f"; {each}" for each in shut if each)
     nearest = first.nearest_feasible
     return words + (f": try --budget-ms {nearest}" if nearest and nearest not in asked else "")
 

@@ -12,7 +12,7 @@ import typer
 from nash_search.budget import MEDIAN
 from nash_search.cli.search import Json, Quiet, Results, quiet_libraries, run_search, storage
 from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.errors import InvalidInput, shown
+from nash_search.errors import InvalidInput, shown, typed_study
 
 if TYPE_CHECKING:
     from nash_search.summaries import Summary
@@ -64,8 +64,10 @@ def resume(
     """Go on with a study that was interrupted, or is asked another budget."""
     folder = folder_of(study, results)
     config = stored_config(folder)
-    more = tuple(asked for text in budget or () if (asked := parsed(text, config)) not in config.budgets)
-    config = config.model_copy(update={"budgets": (*config.budgets, *dict.fromkeys(more))})
+    budgets = {b.bound: b for b in config.budgets}
+    for more in (parsed(text, config) for text in budget or ()):
+        budgets.setdefault(more.bound, more)
+    config = config.model_copy(update={"budgets": tuple(budgets.values())})
     return run_search(config, folder.parent, as_json=json_, quiet=quiet, typed=context.obj or "")
 
 
@@ -91,7 +93,10 @@ def recover(study: Study, results: Results = Path("results"), json_: Json = Fals
         with only_driver(folder):
             trials = rebuild(folder, folder.name)
     if not quiet:
-        print(f"{trials} trials in {folder / 'study.db'}; nash-search resume {folder.name} goes on", file=sys.stderr)
+        print(
+            f"{trials} trials in {folder / 'study.db'}; nash-search resume {typed_study(folder)} goes on",
+            file=sys.stderr,
+        )
     if json_:
         print(json.dumps({"study": folder.name, "trials": trials}))
     return 0
@@ -147,11 +152,13 @@ def pick(
 
 def picked(summary: Summary, found: BudgetRow) -> list[str]:
     """A budget's answer in one line or two."""
-    from nash_search.report.words import at_most, looks_words, renewing
+    from nash_search.report.words import at_most, looks_words, renewing, shut_out_words, unmet_words
 
     kept, ms, dense = found.architecture, found.latency_ms, summary.dense
     if found.checkpoint is None or kept is None or ms is None:
-        words = f"no architecture meets {found.asked} (the floor is {found.floor_ms:.4g} ms)"
+        words = f"{unmet_words([found])} meets {found.asked} (the floor is {found.floor_ms:.4g} ms)"
+        if shut := shut_out_words(found.asked, found.shut_out_quality, dense.validation_quality if dense else None):
+            words += f"; {shut}"
         nearest = found.nearest_feasible
         words += f": try --budget-ms {nearest}" if nearest and nearest != found.asked else ""
         longer = f"the best within it was trained short: {found.finish} trains it at length and certifies it"
@@ -164,6 +171,8 @@ def picked(summary: Summary, found: BudgetRow) -> list[str]:
     if dense is not None and dense.quality_split == found.quality_split:
         words += f" (dense {dense.quality:.2f})"
     said = [words, found.checkpoint]
+    if found.searched_up_to:
+        said.append(f"nothing slower than {found.searched_up_to} was searched: a new study (--study) may find better")
     if found.finish:
         said.append(f"as the search trained it, not at length: {found.finish} trains it at length and certifies it")
     elif found.finish_steps:

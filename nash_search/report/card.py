@@ -81,6 +81,7 @@ def card(
     point = view.exported.get(found.number) or next(p for p in view.points if p.number == found.number)
     seeds = found.quality_by_seed
     parts = [*_top(view, point, export.name, found.quality, source)]
+    parts += [f"**Do not deploy it.** It is {escape.markdown(found.refusal, 300)}."] if found.refusal else []
     parts += ["## Measured", _numbers(view, point, found.latency, found.quality, export.dense_test)]
     parts += [line for line in [_budgets_met(view, point)] if line]
     if seeds:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from nash_search.config import AnswerLimits, Architecture, LatencyBudget
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, typed_study
 from nash_search.latency_record import Latency
 from nash_search.records import TrialRecord
 from nash_search.report.view import Cell, StudyView, build
@@ -59,7 +59,7 @@ def judged_of(folder: Path, summary: Summary) -> Answers | None:
     found = Certification.stored(folder)
     if found is None and summary.front:  # the summary's verdicts are a copy, never the truth
         what = f"a study with a front must have a readable {CERTIFICATION}, but got {folder}"
-        raise InvalidInput(what, fix=f"nash-search resume {folder.name} certifies its front again")
+        raise InvalidInput(what, fix=f"nash-search resume {typed_study(folder)} certifies its front again")
     if found is None or not found.points:
         return None
     try:

@@ -17,7 +17,7 @@ from nash_search.config import LatencyBudget
 from nash_search.pareto import Direction
 from nash_search.report import escape
 from nash_search.report.points import Point, ranked
-from nash_search.report.words import format_ms, format_quality, looks_words, twice_words
+from nash_search.report.words import format_ms, format_quality, looks_words, shut_out_words, twice_words
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint
 from nash_search.summaries import Summary
 from nash_search.summary_rows import BudgetRow
@@ -97,6 +97,9 @@ def certified_pick(
         more = _lost(row) + _more(row, points, study.direction)
     elif answer.verdict == "infeasible":
         why = _why_not(answer.budget_ms, answer.floor_ms, study.nearest(answer.budget.asked))
+        if answer.shut_out is not None:
+            dense, _ = study.summary.dense.quality_on("validation") if study.summary.dense is not None else (None, None)
+            why = shut_out_words(answer.budget.asked, answer.shut_out.validation.value, dense)
     return Pick(
         asked=answer.budget.asked,
         budget_ms=answer.budget_ms,
@@ -163,7 +166,7 @@ def picks_of(answers: Answers | None, points: Sequence[Point], study: Study) -> 
 def _why(answer: BudgetAnswer, row: Point, front: Sequence[CertifiedPoint]) -> str:
     if answer.verdict == "ambiguous":
         return "the best point of the front that may meet it; none does for certain"
-    inside = {p.number for p in front if answer.bounds_ms(p)[1] <= answer.budget_ms}
+    inside = {p.number for p in front if p.sound and answer.bounds_ms(p)[1] <= answer.budget_ms}
     count = len(inside | {row.number})
     among = f"the best of {count} points of the front" if count > 1 else "the only point of the front"
     return f"{among} whose {intervals.LEVEL_PCT}% upper bound stays within {format_ms(answer.budget_ms)} ms"

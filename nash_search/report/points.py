@@ -33,6 +33,8 @@ class Point:
     high_ms: float | None
     on_front: bool
     certified: bool
+    refusal: str = ""
+    """Why its certified export is refused; such a point is on no front."""
     dense: bool = False
     """The unpruned model, told to the study as a trial."""
     speedup: float | None
@@ -95,11 +97,11 @@ class Point:
 
     @property
     def reason(self) -> str:
-        """Why it has no numbers or ended early; empty for a complete trial."""
+        """Why it has no numbers, ended early or was refused; empty for a complete trial whose export is sound."""
         record = self.record
         if record.failure is not None:
             return f"{record.failure}: {record.message}" if record.message else record.failure
-        return record.infeasible or record.stopped or ""
+        return record.infeasible or record.stopped or self.refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,8 @@ def placed(
         for r in records
         if r.architecture.encoder_sparsity_pct == 0 and r.architecture.decoder_layers == decoder_layers
     }
-    on_front = set(certified) or _front(records, at, unpruned, direction)
+    sound = {number for number, point in certified.items() if point.sound}
+    on_front = sound if certified else _front(records, at, unpruned, direction)
     return tuple(
         Point(
             record=r,
@@ -166,6 +169,7 @@ def placed(
             high_ms=at[r.number][2],
             on_front=r.number in on_front,
             certified=r.number in certified,
+            refusal=certified[r.number].refusal if r.number in certified else "",
             dense=r.number in unpruned,
             speedup=_speedup(r, certified.get(r.number)),
             drop=_drop(r, dense, direction),

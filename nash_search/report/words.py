@@ -14,7 +14,7 @@ from nash_search.fidelity import KEPT_SHARE, Fidelity
 from nash_search.intervals import half_width
 from nash_search.length_forecast import Forecast
 from nash_search.report import escape
-from nash_search.summary_rows import Certifies, DataFacts, Vocabulary, Window
+from nash_search.summary_rows import BudgetRow, Certifies, DataFacts, Vocabulary, Window
 
 FAR_APART = 4.0
 """Where an interval's upper end is more than so many times its lower end, both are printed instead of a ±."""
@@ -158,6 +158,21 @@ def looks_words(looks: int, rounds: int) -> str:
     if looks <= 1:
         return ""
     return f"asked {looks} times: all {rounds} rounds count, the bounds are widened for each asking"
+
+
+def unmet_words(rows: Sequence[BudgetRow]) -> str:
+    """Who meets none of these budgets: no architecture where each lies below the floor, else no trained model."""
+    below = all(row.floor_ms is not None and row.floor_ms > row.budget_ms for row in rows)
+    return "no architecture" if below else "no trained model"
+
+
+def shut_out_words(asked: str, quality: float | None, dense: float | None) -> str:
+    """That a model meets the budget and `--max-drop` shuts it out; empty where that is not so."""
+    if quality is None:
+        return ""
+    of = "" if dense is None else f" of the dense model's {format_quality(dense)}"
+    best = f"the best model within {named(asked)} has {format_quality(quality)}{of} on validation"
+    return f"{best}, which --max-drop shuts out: allow more latency or a larger drop, or train longer"
 
 
 OLD_PROTOCOL = (

@@ -54,20 +54,25 @@ def write(folder: Path, certification: Certification) -> None:
     write_atomic(folder / CERTIFICATION, certification.model_dump_json(indent=1))
 
 
-def best_training_each(points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]]) -> list[CertifiedPoint]:
-    """One point per trial: the training that meets most budgets, then the best on validation (ties: the first).
+def best_training_each(
+    points: Sequence[CertifiedPoint], meets: Mapping[str, Sequence[str]], terms: Terms
+) -> list[CertifiedPoint]:
+    """One point per trial: of the trainings that the limits admit the one that meets most budgets, then the best.
+
+    Ties go to the better on validation, then to the first.
 
     Args:
         points: as timed, every training one.
         meets: by point, the budgets that it meets; nothing of a point whose trial was trained once.
+        terms: whose limits admit a training, or not.
     """
     groups: dict[int, list[CertifiedPoint]] = {}
     for point in points:
         groups.setdefault(point.number, []).append(point)
 
-    def worth(point: CertifiedPoint) -> tuple[int, float]:
+    def worth(point: CertifiedPoint) -> tuple[bool, int, float]:
         quality = point.validation
-        return len(meets.get(point.key, ())), -pareto.loss(quality.value, quality.direction)
+        return terms.admits(point), len(meets.get(point.key, ())), -pareto.loss(quality.value, quality.direction)
 
     return [max(sorted(group, key=lambda p: (p.finish_steps, p.seed)), key=worth) for group in groups.values()]
 
@@ -212,7 +217,7 @@ def _export(
         for p in timed.points
         if numbers.count(p.number) > 1
     }
-    able = tuple(best_training_each(timed.points, meets))
+    able = tuple(best_training_each(timed.points, meets, terms))
     found = judged(timed.model_copy(update={"points": able}), terms)
     points: list[CertifiedPoint] = []
     for point in on_front(able, found.budgets):

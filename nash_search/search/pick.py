@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nash_search.config import LatencyBudget, SearchConfig
-from nash_search.errors import InvalidInput
+from nash_search.errors import InvalidInput, typed_study
 from nash_search.latency.fresh_process import MeasurementFailed
 from nash_search.latency_table import LatencyTable
 from nash_search.results import CERTIFICATION, BudgetAnswer, Certification, Terms, judged
@@ -62,22 +62,38 @@ def pick(
         found = _again(folder, found, config, budget, table)
         summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
     [answer] = judged(found, terms).budgets
-    nearest = document.nearest(table, config, layers, budget, found.points)
+    nearest = document.nearest(table, config, layers, budget, terms, found.points)
     row = document.budget_row(answer, folder, nearest_feasible=nearest)
+    loosest = _loosest(config, table, budget)
+    if loosest is not None:
+        row = row.model_copy(update={"searched_up_to": loosest.asked})
     if answer.point is None:  # a limit on quality may shut out what training at length would mend
         [answer] = judged(found, terms.model_copy(update={"dense_quality": None})).budgets
-    if _can_be_finished(answer, config, summary):
-        row = row.model_copy(update={"finish": f"nash-search resume {folder.name} --budget-ms {budget.asked}"})
+    if loosest is None and _can_be_finished(answer, config):
+        row = row.model_copy(update={"finish": f"nash-search resume {typed_study(folder)} --budget-ms {budget.asked}"})
     return summary.model_copy(update={"study": folder.name, "budgets": (row,)})
 
 
-def _can_be_finished(answer: BudgetAnswer, config: SearchConfig, summary: Summary) -> bool:
+def _loosest(config: SearchConfig, table: LatencyTable, budget: LatencyBudget) -> LatencyBudget | None:
+    """The loosest budget that the study was asked, where this one is looser still: nothing was searched between them.
+
+    Among the budgets of its percentile, or among all where the study was asked none of it.
+    """
+
+    def share(one: LatencyBudget) -> float:
+        return one.share_of(table.at(one.percentile).dense_ms)
+
+    alike = [b for b in config.budgets if b.percentile == budget.percentile] or list(config.budgets)
+    loosest = max(alike, key=share, default=None)
+    return loosest if loosest is not None and share(budget) > share(loosest) * (1 + 1e-9) else None
+
+
+def _can_be_finished(answer: BudgetAnswer, config: SearchConfig) -> bool:
     """Would the study, asked this budget too, train the answer at length, which it has not done yet?"""
-    point, reference = answer.point, summary.reference
-    if point is None or config.finish_steps == 0 or reference is None or reference.share is None:
+    point = answer.point
+    if point is None or config.finish_steps == 0:
         return False
-    done = point.finish_steps or any(training.finish_steps for training in point.seeds)
-    return not done and answer.budget.share_of(answer.dense_ms) <= reference.share * (1 + 1e-9)
+    return not (point.finish_steps or any(training.finish_steps for training in point.seeds))
 
 
 def _again(
@@ -97,7 +113,7 @@ def _again(
             raise InvalidInput(
                 "device and software must be those of the study to certify its front again, but got others",
                 where=str(folder),
-                fix=f"nash-search remeasure {folder.name} times it here",
+                fix=f"nash-search remeasure {typed_study(folder)} times it here",
             )
         latencies = evaluator.time_fresh(
             folders,

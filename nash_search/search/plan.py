@@ -128,9 +128,10 @@ def begun_study(config: SearchConfig, folder: Path) -> Study | None:
     path = folder / recovery.DATABASE
     if config.storage is None and not path.exists():
         if (folder / "config.json").exists():
+            study = errors.typed_study(folder)
             raise errors.StorageDamaged(
                 f"study {config.study_name} must have its database, but {path} is not there",
-                fix=f"set NASH_SEARCH_STORAGE if it lies there, else run `nash-search recover {folder.name}`",
+                fix=f"set NASH_SEARCH_STORAGE if it lies there, else run `nash-search recover {study}`",
             )
         return None
     storage = open_storage(config.storage or sqlite_url(path))

@@ -21,6 +21,8 @@ from nash_search.tasks.preflight import check_traffic
 from nash_search.trial.cost import certified_pairs
 from nash_search.trial.evaluator import Evaluator
 
+ADDED = ("model_files",)
+"""Parts of a question that studies of before do not have, and are not asked for."""
 PROBE = "probe.json"
 """The study's latency table, in its folder."""
 
@@ -74,9 +76,10 @@ def same_question(
     Raises:
         InvalidInput: one line.
     """
-    if digest(question) == facts.question_digest:
-        return
     before, now = dict(facts.question), dict(question)
+    now = {name: value for name, value in now.items() if name not in ADDED or name in before}
+    if digest(now) == facts.question_digest:
+        return
     if before["device"] != now["device"]:  # hashes: said by what they are hashes of
         table = LatencyTable.model_validate_json((folder / PROBE).read_bytes())
         before["device"], now["device"] = (f | {"hash": ""} for f in (table.fingerprint, evaluator.fingerprint()))

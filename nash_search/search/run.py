@@ -38,7 +38,7 @@ from nash_search.search import plan as planning
 from nash_search.search import question as questions
 from nash_search.search.callbacks import Listener, Listeners, SearchResult
 from nash_search.search.candidates import unbeaten
-from nash_search.search.scheduler import Scheduler
+from nash_search.search.scheduler import OUT_OF_TIME, Scheduler
 from nash_search.search.signals import Interruption
 from nash_search.storage import locks, recovery
 from nash_search.storage.study import Study
@@ -88,7 +88,7 @@ def search(
         if fork and (folder / CONFIG).exists():
             certified = certify.read(folder)
             seeds = [p.architecture for p in certified.points] if certified is not None else []
-            config = config.model_copy(update={"study": f"{config.study_name[:56]}-{digest(question)[:6]}"})
+            config = config.model_copy(update={"study": f"{config.study_name[:56]}-{_fork_hash(question, config)}"})
             folder = Path(results) / config.study_name
         if folder.is_symlink():
             raise errors.InvalidInput(f"study folder must not be a symbolic link, but {folder} is one")
@@ -103,6 +103,11 @@ def search(
             if config.storage is None:
                 recovery.check_database(folder / recovery.DATABASE)
             return _Run(config, evaluator, folder, question, Listeners(listeners), interruption, began).run(seeds)
+
+
+def _fork_hash(question: dict[str, Any], config: SearchConfig) -> str:
+    """Of the question and its budgets: a fork with looser ones is another study than the fork before it."""
+    return digest({**question, "budgets": sorted(map(str, (b.bound for b in config.budgets)))})[:6]
 
 
 class _Run:
@@ -182,7 +187,7 @@ class _Run:
                 return self._certify(scheduler)
             except Exception as error:
                 self._leave_unfinished(scheduler, error)
-                told = unfinished.as_told(error, config.study_name)
+                told = unfinished.as_told(error, self.folder)
                 if told is error:
                     raise
                 raise told from error
@@ -249,7 +254,8 @@ class _Run:
 
     def _certify(self, scheduler: Scheduler) -> SearchResult:
         records = scheduler.study.records()
-        unfinished.check_trained(records, self.facts.baseline, self.config.study_name)
+        out_of_time = scheduler.why_done == OUT_OF_TIME
+        unfinished.check_trained(records, self.facts.baseline, self.folder, out_of_time=out_of_time)
         margins.keep_trials(self.folder, records, self.evaluator.dense_folder())
         front = {r.number for r in scheduler.candidates.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]

@@ -33,6 +33,8 @@ from nash_search.trial.job import Job, Nothing, device_id
 
 RETRIED = frozenset({"oom", "worker_died", "disk_full"})
 """Reasons that deserve one more try."""
+OUT_OF_TIME = "the time budget is spent"
+"""Why a search of a time budget trains no more."""
 ROW_LIMIT = 5
 """Failures in a row after which the search ends: something is wrong with all of them."""
 
@@ -85,7 +87,7 @@ class Scheduler:
         if self._failed_in_a_row >= ROW_LIMIT:
             return self._done(f"{ROW_LIMIT} trials in a row failed")
         if self._out_of_time():
-            return self._done("the time budget is spent")
+            return self._done(OUT_OF_TIME)
         taken = self._taken(rows)
         planned = self._planned(rows, taken)
         free = [a for a in self.feasible if a not in taken]

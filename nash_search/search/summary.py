@@ -20,7 +20,7 @@ from nash_search.latency.measurement import of_requests
 from nash_search.latency_table import LatencyTable
 from nash_search.plain_json import finite
 from nash_search.records import TrialRecord
-from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Training, over_seeds
+from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Terms, Training, over_seeds
 from nash_search.search import calibration, margins, plan, probe
 from nash_search.search.plan import Case
 from nash_search.storage import provenance
@@ -72,7 +72,8 @@ def full(
     gained: dict[str, Any] = {} if shortened is None else {"window": Window(**shortened)}
     percentile = plan.of_requests(config) | ({"yardsticks": yardsticks} if yardsticks else {})
     nearest_feasible = {
-        a.budget: nearest(case.table, config, facts.baseline.decoder_layers, a.budget, points) for a in answers.budgets
+        a.budget: nearest(case.table, config, facts.baseline.decoder_layers, a.budget, answers.terms, points)
+        for a in answers.budgets
     }
     return Summary(
         study=config.study_name,
@@ -146,10 +147,16 @@ def nearest(
     config: SearchConfig,
     decoder_layers: int,
     budget: LatencyBudget,
+    terms: Terms,
     points: Sequence[CertifiedPoint] = (),
-) -> str:
-    """The tightest budget, in the unit asked, that a certified point meets; before, that the probe promises."""
-    met = [p.latency.at(budget.percentile) for p in points if p.sound]
+) -> str | None:
+    """The tightest budget, in the unit asked, that a certified point meets; before, that the probe promises.
+
+    None where the limits shut out every point that was certified.
+    """
+    met = [p.latency.at(budget.percentile) for p in points if p.sound and terms.admits(p)]
+    if not met and any(p.sound for p in points):
+        return None
     if met and budget.share is not None:
         share = min(latency.ratio_bounds[1] for latency in met)
         if share <= 1:
@@ -170,6 +177,8 @@ def budget_row(answer: BudgetAnswer, folder: Path, **also: Any) -> BudgetRow:
         effect, rounds = point.latency.effect, len(point.latency.rounds)
         also |= {"looks": point.latency.looks, "rounds": rounds, "occasion_sd": effect.sd if effect else None}
         also |= finish_told(point)
+    if answer.shut_out is not None:
+        also |= {"shut_out_quality": answer.shut_out.validation.value}
     return BudgetRow(
         asked=answer.budget.asked,
         budget_ms=answer.budget_ms,

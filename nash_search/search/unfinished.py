@@ -25,15 +25,28 @@ SPENDING = ("budgets", "max_drop_pct", "sampler", "trials", "time_budget_s")
 """What a configuration asks of the trials; another value asks for more of them."""
 
 
-def check_trained(records: Sequence[TrialRecord], baseline: Architecture, name: str) -> None:
+def check_trained(records: Sequence[TrialRecord], baseline: Architecture, folder: Path, *, out_of_time: bool) -> None:
     """Refuse to answer from trials of which none came to a model.
+
+    Args:
+        records: of the study's trials.
+        baseline: the dense model, whose row is no trial.
+        folder: the study's.
+        out_of_time: the time budget ended the trials.
 
     Raises:
         NashSearchError: exit code 1, when the first of them failed for a reason that nobody foresaw.
         Unfinished: for any other reason.
     """
+    if any(r.status in ("complete", "stopped") and r.architecture != baseline for r in records):
+        return
+    resume, name = f"nash-search resume {errors.typed_study(folder)}", folder.name
     failed = [r for r in records if r.status == "failed"]
-    if not failed or any(r.status in ("complete", "stopped") and r.architecture != baseline for r in records):
+    if not failed and out_of_time:
+        what = "time budget must have room for a trial, but what comes before trials and after them takes all of it"
+        fix = f"{resume} goes on, what was timed is not timed again; or give more"
+        raise errors.Unfinished(what, where="--time-budget", fix=fix)
+    if not failed:
         return
     first = min(failed, key=lambda r: r.number)
     kind = errors.NashSearchError if first.failure == "error" else errors.Unfinished
@@ -42,18 +55,18 @@ def check_trained(records: Sequence[TrialRecord], baseline: Architecture, name: 
         f"a trial must end with a model, but all {len(failed)} failed, the first ({first.architecture.slug}) "
         f"of {reason.removeprefix('error: ')}",
         where=name,
-        fix=f"nash-search resume {name} tries others",
+        fix=f"{resume} tries others",
     )
 
 
-def as_told(error: Exception, name: str) -> Exception:
+def as_told(error: Exception, folder: Path) -> Exception:
     """What to raise for what failed after the trials: want of memory, disk or time is no bug and has a way on."""
     foreseen = isinstance(error, MeasurementFailed) or reason_of(error)[0] in ("oom", "disk_full", "timeout")
     if not foreseen or isinstance(error, errors.Unfinished):
         return error
     what = str(error) if isinstance(error, errors.NashSearchError) else reason_of(error)[1]
-    fix = f"nash-search resume {name} goes on from there, no trial is trained again"
-    return errors.Unfinished(f"the search must end with a certified answer, but {what}", where=name, fix=fix)
+    fix = f"nash-search resume {errors.typed_study(folder)} goes on from there, no trial is trained again"
+    return errors.Unfinished(f"the search must end with a certified answer, but {what}", where=folder.name, fix=fix)
 
 
 def answers(

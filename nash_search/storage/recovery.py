@@ -18,7 +18,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from nash_search.config import Architecture
-from nash_search.errors import StorageDamaged, message_of
+from nash_search.errors import StorageDamaged, message_of, typed_study
 from nash_search.files import fsync_file, sqlite_url, take_place
 from nash_search.latency_table import LatencyTable
 from nash_search.records import TrialRecord
@@ -44,7 +44,7 @@ def check_database(path: Path) -> None:
     """
     if not path.exists():
         return
-    hint = f"run `nash-search recover {path.parent.name}`"
+    hint = f"run `nash-search recover {typed_study(path.parent)}`"
     if not path.is_file() or path.stat().st_size == 0:
         raise StorageDamaged(f"study database must be an SQLite file, but {path} is empty or no file: {hint}")
     if not os.access(path, os.W_OK):

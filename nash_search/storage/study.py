@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nash_search.config import Architecture, Frozen
-from nash_search.errors import StorageDamaged
+from nash_search.errors import StorageDamaged, typed_study
 from nash_search.records import TrialRecord
 from nash_search.storage import artifacts
 from nash_search.storage.facts import StudyFacts as StudyFacts
@@ -36,7 +36,7 @@ ATTRIBUTE = "nash_search"
 
 def folder_damaged(number: int, folder: Path) -> StorageDamaged:
     """What to say of a told trial whose folder is not what was sealed."""
-    hint = f"run `nash-search recover {folder.parent.parent.name}`"
+    hint = f"run `nash-search recover {typed_study(folder.parent.parent)}`"
     return StorageDamaged(f"trial {number}'s folder must be whole, but {folder} is missing or altered: {hint}")
 
 

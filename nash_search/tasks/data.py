@@ -17,9 +17,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from nash_search.config import TaskConfig
 from nash_search.errors import InvalidInput, shown
+from nash_search.files import stamp
 from nash_search.summary_rows import DataFacts
 from nash_search.tasks.clips import Clips
 from nash_search.tasks.columns import choose_columns, listed, same_column
@@ -68,7 +70,6 @@ class Texts:
     """By the name of a recording, a row that names it, as errors say it."""
 
 
-@lru_cache(maxsize=1)
 def read_texts(config: TaskConfig, clips: Clips | None = None) -> Texts:
     """Read, check and split the data of a task (the last one is kept: it is asked for by check and by load).
 
@@ -79,6 +80,11 @@ def read_texts(config: TaskConfig, clips: Clips | None = None) -> Texts:
     Raises:
         InvalidInput: one line naming the file, column, row or split that breaks a rule.
     """
+    return _read_texts(config, clips, stamp(config.data))
+
+
+@lru_cache(maxsize=1)
+def _read_texts(config: TaskConfig, clips: Clips | None, _: tuple[Any, ...]) -> Texts:
     source = open_source(config)
     notes = list(source.notes)
     reader = _Reader(config, source, notes, clips)

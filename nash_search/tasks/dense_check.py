@@ -19,8 +19,9 @@ from nash_search.records import Quality
 from nash_search.tasks.scoring import generate, measured, quality_of
 from nash_search.tasks.task import Task
 
-SAMPLE = 64
-"""Validation examples that are generated."""
+SAMPLE, MORE = 64, 512
+"""Validation examples that are generated; and where these leave a better model within chance (labels of which one is
+rare), at most."""
 LENGTH_FACTOR = 3.0
 """Median output length may differ from the references' by at most this factor."""
 
@@ -31,6 +32,7 @@ def check_finetuned(
     *,
     fix: str,
     guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    sample: int = SAMPLE,
 ) -> Quality:
     """The dense model's quality on a sample of validation.
 
@@ -39,11 +41,12 @@ def check_finetuned(
         task: the data it should know.
         fix: what the refusal advises, e.g. the `finetune` command to run.
         guard: entered around every generate batch.
+        sample: validation examples to look at first.
 
     Raises:
         InvalidInput: when the outputs are not those of a model fine-tuned for the data.
     """
-    examples = task.validation.first(SAMPLE)
+    examples = task.validation.first(sample)
     outputs = generate(model, task, examples.inputs, guard=guard)
     quality = quality_of(outputs, examples, task, "validation")
     made = float(np.median([len(text) for text in outputs]))
@@ -57,6 +60,8 @@ def check_finetuned(
     chance, error, _ = measured(task.metric, others, examples.references)
     gained = loss(chance, task.metric.direction) - loss(quality.value, task.metric.direction)
     if gained <= chance_difference(error, quality.standard_error):
+        if gained > 0 and sample < min(MORE, len(task.validation)):
+            return check_finetuned(model, task, fix=fix, guard=guard, sample=MORE)
         name = task.metric.label
         what = f"model must be fine-tuned for the data, but got {name} {quality.value:.1f}, chance is {chance:.1f}"
         raise InvalidInput(what, where=where, fix=fix)

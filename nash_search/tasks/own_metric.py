@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,18 +35,26 @@ class ImportedMetric:
         self._takes_several = references is not None and type(references).__name__ in ("Sequence", "List")
 
     def measure(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
-        """The metric's first number; the others stand beside it."""
+        """The metric's first number, not finite where it is undefined; the finite others stand beside it."""
         given = [list(several) if self._takes_several else several[0] for several in references]
         try:
             found = self._metric.compute(predictions=list(predictions), references=given)
         except Exception as error:
             reason = message_of(error)
             raise InvalidInput(f"metric must compute on texts, but got {type(error).__name__}: {reason}") from error
-        numbers = {str(k): float(v) for k, v in found.items() if isinstance(v, int | float) or hasattr(v, "item")}
+        numbers = {str(key): number for key, value in found.items() if (number := _number(value)) is not None}
         if not numbers:
             raise InvalidInput(f"metric must return a number, but got {shown(found)}", where=self.label)
         name = self.label if self.label in numbers else next(iter(numbers))
-        return numbers.pop(name), numbers
+        return numbers.pop(name), {beside: number for beside, number in numbers.items() if math.isfinite(number)}
+
+
+def _number(value: Any) -> float | None:
+    """A single number, its library's own kind too; None for anything else, an array or a text."""
+    try:
+        return float(value if isinstance(value, int | float) else value.item())
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # the last two: of several elements
+        return None
 
 
 def is_there(module: str) -> bool:

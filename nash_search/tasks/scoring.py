@@ -7,6 +7,7 @@ pooled rates and corpus metrics get theirs as means do. `guard` is entered aroun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
@@ -96,12 +97,15 @@ def measured(
         total = counts_NK.sum(0)
         return metric.value(total), bootstrap_error(counts_NK, metric.value), metric.beside(total)
     value, beside = metric.measure(outputs, references)
+    if not math.isfinite(value):
+        raise InvalidInput(f"metric must be a finite number, but got {value}", where=metric.label)
     random = np.random.default_rng(0)
     values = []
     for _ in range(SLOW_RESAMPLES):
         rows = random.integers(0, len(outputs), len(outputs))
         values.append(metric.measure([outputs[i] for i in rows], [references[i] for i in rows])[0])
-    return value, float(np.std(values, ddof=1)), beside
+    defined = [v for v in values if math.isfinite(v)]  # a correlation of equal texts is none
+    return value, float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0, beside
 
 
 def bootstrap_error(counts_NK: Counts, value: Callable[[Counts], float]) -> float:

@@ -29,6 +29,17 @@ from nash_search.tasks.task import Task
 from nash_search.trial import window
 from nash_search.trial.vocabulary import Trimming, Weigh, keep_teacher
 
+BESIDE_WEIGHTS = (
+    "generation_config.json",
+    "*token*.json",
+    "*vocab*",
+    "*.model",
+    "*.spm",
+    "merges.txt",
+    "*processor*.json",
+)
+"""Files of a model's folder that say how it reads and writes: generation settings, tokenizer, feature extractor."""
+
 
 class Dense:
     """The model that a search prunes, and the task it was fine-tuned for."""
@@ -141,6 +152,14 @@ class Dense:
         if self.trimming is not None:
             seen.update(self.trimming.digest.encode())
         return seen.hexdigest()[:16]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Identity of the model, and of how it reads and writes (`BESIDE_WEIGHTS`)."""
+        folder, seen = self.found.folder, hashlib.sha256()
+        for path in sorted({path for pattern in BESIDE_WEIGHTS for path in folder.glob(pattern)}):
+            seen.update(path.name.encode() + artifacts.sha256(path).encode())
+        return {"model": self.digest, "model_files": seen.hexdigest()[:16]}
 
     def keep_dense(
         self, study: Path, weigh: Weigh, quality: Callable[[], Quality], *, opened: bool

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, Workload, digest
 from nash_search.errors import InvalidInput, message_of, shown
 from nash_search.fidelity import Fidelity
+from nash_search.files import stamp
 from nash_search.latency_record import Latency
 from nash_search.records import Quality, TrialRecord
 from nash_search.summary_rows import DataFacts
@@ -110,11 +111,12 @@ def open_evaluator(config: SearchConfig) -> Evaluator:
     Raises:
         InvalidInput: when the named one cannot be imported.
     """
-    parts = {"task", "model", "revision", "trim_vocab", "workload", "seed"}
+    parts = {"task", "model", "revision", "trim_vocab", "workload", "seed", "format", "search_space"}
     named = os.environ.get(NAMED_BY, "")
     recipe = config.recipe.model_dump(mode="json", exclude=set(JOBS_OWN))
     requests = config.traffic, config.percentile
-    key = digest([named, config.model_dump(mode="json", include=parts), recipe, requests])
+    read = [stamp(config.task.data), stamp(config.model)]  # a file that was written anew is read anew
+    key = digest([named, config.model_dump(mode="json", include=parts), recipe, requests, read])
     if key not in _open:
         _open.clear()
         _open[key] = (_imported(named) if named else _real())(config)

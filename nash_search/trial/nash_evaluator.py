@@ -82,7 +82,7 @@ class NashEvaluator:
     @cached_property
     def _facts(self) -> dict[str, Any]:
         return {
-            "model": self.dense.digest,
+            **self.dense.digests,
             "data": {"train": self.task.train.fingerprint, "validation": self.task.validation.fingerprint},
             "protocol": {"trial": PROTOCOL, "latency": workloads.PROTOCOL},
         }

@@ -100,3 +100,13 @@ def test_a_switch_that_a_file_sets_can_be_taken_back(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("keep_all: true\n")
     assert load_config(file).keep_all and not load_config(file, {"keep_all": False}).keep_all
+
+
+@pytest.mark.parametrize(
+    "given", [["--results", "x"], ["--json"], ["--config", "smoke"], ["--quiet"], ["--trials", "3"]]
+)
+def test_a_flag_before_the_command_is_refused_and_never_lost(given, capsys):
+    from nash_search.cli import main
+
+    assert main([*given, "pick", "mine", "--budget-ms", "50%"]) == 2
+    assert "flags must come after the command" in capsys.readouterr().err

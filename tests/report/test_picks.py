@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from nash_search.config import Architecture, LatencyBudget
+from nash_search.config import AnswerLimits, Architecture, LatencyBudget
 from nash_search.records import TrialRecord
 from nash_search.report import view
+from nash_search.report.card import Export, card
+from nash_search.report.columns import remark
 from nash_search.report.picks import brought_by_later
-from nash_search.results import Answers, Training
+from nash_search.results import Answers, Training, judged
 from nash_search.summaries import Summary
 from nash_search.summary_rows import BudgetRow, DenseRow
 from tests.report.conftest import DENSE_MS
@@ -99,3 +101,34 @@ def test_what_the_later_trials_brought_counts_those_that_meet_the_budget_alone(
     stand_ins = [r.model_copy(update={"created": ""}) for r in records]  # a committed study comes without its trials
     undated = view.build(stand_ins, Summary(dense=DenseRow(latency_ms=DENSE_MS))).points
     assert brought_by_later(undated, LatencyBudget.parse("60%"), "maximize") is None
+
+
+def test_a_refused_export_is_on_no_front_and_in_no_count_and_its_card_says_so(study: Any) -> None:
+    records, document, answers = study
+    whole = view.build(records, document, answers)
+    front = answers.certification.points
+    spoilt = front[-1].model_copy(update={"same_tokens": False})
+    certification = answers.certification.model_copy(update={"points": (*front[:-1], spoilt)})
+    again = judged(certification, answers.terms)
+    seen = view.build(records, document, again)
+    assert spoilt.number in {p.number for p in whole.front} and spoilt.number not in {p.number for p in seen.front}
+    [before], [after] = ([p for p in each.picks if p.asked == "70%"] for each in (whole, seen))
+    count = int(before.why.split("the best of ")[1].split()[0])
+    assert "nothing slower on the front is better" in after.more or str(spoilt.architecture) not in after.more
+    assert f"the best of {count - 1} points" in after.why or "the only point" in after.why
+    [row] = [p for p in seen.points if p.number == spoilt.number]
+    assert "refused: its export writes other tokens" in remark(row)
+    text = card(seen, Export(name="spoilt", point=spoilt, dense_test=certification.dense_test))
+    assert "**Do not deploy it.**" in text and "other tokens than the trained model" in text
+    assert "Do not deploy" not in card(seen, Export(name="good", point=front[0], dense_test=certification.dense_test))
+
+
+def test_a_limit_that_shuts_the_answer_out_is_named_not_latency(study: Any) -> None:
+    records, document, answers = study
+    terms = answers.terms.model_copy(update={"dense_quality": 91.5, "limits": AnswerLimits(max_drop_pct=0.1)})
+    strict = judged(answers.certification, terms)
+    for pick in view.build(records, document, strict).picks:
+        if pick.asked == "25%":
+            assert "no architecture of the search space meets it" in pick.why
+        else:
+            assert f"the best model within {pick.asked} has " in pick.why and "--max-drop shuts out" in pick.why

@@ -49,3 +49,18 @@ def test_one_round_is_no_certificate(rehearse, monkeypatch):
     result = rehearse(trials=4)
     assert result.exit_code == 3
     assert {b["verdict"] for b in result.document["budgets"]} == {"ambiguous"}
+
+
+def test_the_training_that_answers_is_not_lost_to_one_that_a_limit_shuts_out(rehearse):
+    from nash_search.config import AnswerLimits, LatencyBudget
+    from nash_search.results import Terms
+    from nash_search.search.certify import best_training_each, read
+
+    point = read(rehearse(trials=3).folder).points[0]
+    better = point.validation.model_copy(update={"value": point.validation.value + 2})
+    short, long = (point.model_copy(update=u) for u in ({"key": "s"}, {"key": "l", "validation": better}))
+    meets = {"s": ("50%", "70%"), "l": ("70%",)}
+    terms = Terms(budgets=(LatencyBudget.parse("70%"),), dense_ms=10, floor_share=0.2)
+    assert [p.key for p in best_training_each([short, long], meets, terms)] == ["s"], "it answers both"
+    floor = {"dense_quality": better.value, "limits": AnswerLimits(max_drop_pct=0.5)}
+    assert [p.key for p in best_training_each([short, long], meets, terms.model_copy(update=floor))] == ["l"]

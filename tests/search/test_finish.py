@@ -67,7 +67,7 @@ def test_a_pick_that_was_not_trained_at_length_offers_to_even_where_a_limit_shut
     tight = LatencyBudget.parse("45%")
     [found] = pick(wide.folder, tight).budgets
     assert found.verdict == "met" and not found.finish_steps
-    assert found.finish == "nash-search resume s --budget-ms 45%"
+    assert found.finish == f"nash-search resume {wide.folder} --budget-ms 45%"
     [shut] = pick(wide.folder, tight, limits={"max_drop_pct": 1.0}).budgets
     assert shut.verdict == "infeasible" and shut.finish == found.finish
     assert f"{found.finish} trains it at length and certifies it" in picked(wide.summary, shut)[-1]
@@ -184,7 +184,7 @@ def test_seeds_of_a_finalist_are_trained_at_length_too(rehearse):
 def test_by_default_a_winner_takes_three_trials_steps_and_a_time_budget_cuts_it(rehearse):
     result = rehearse(trials=4, finish_steps=None)
     assert trained_steps(result.folder) == [(1800, 1800)] * 2
-    hurried = rehearse(trials=100, finish_steps=None, study="hurried", orders="trial_s=0.2", time_budget_s=2.2)
+    hurried = rehearse(trials=100, finish_steps=None, study="hurried", orders="trial_s=0.5", time_budget_s=5.5)
     assert all(steps < 1800 for steps, _ in trained_steps(hurried.folder)), "less than three times, or not at all"
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from nash_search.config import LatencyBudget
 from nash_search.search import certify
 from tests.synthetic_evaluator import SyntheticEvaluator
 
@@ -32,3 +33,16 @@ def test_an_export_that_was_deleted_hides_no_opening_of_the_sealed_test(rehearse
     again = certify.read(rehearse(trials=6).folder)
     assert not opened, "what is known is not scored again"
     assert again.opened == 1 and again.tests() == known.tests() and again.dense_test == known.dense_test
+
+
+def test_scores_of_a_test_split_that_was_edited_since_stand_beside_none_of_todays(rehearse, monkeypatch):
+    first = rehearse(trials=6, budgets=(LatencyBudget.parse("70%"),))
+    score = SyntheticEvaluator.test_quality
+
+    def edited(self, folders):
+        return {k: q.model_copy(update={"signature": "m|data:edited"}) for k, q in score(self, folders).items()}
+
+    monkeypatch.setattr(SyntheticEvaluator, "test_quality", edited)
+    again = certify.read(rehearse(trials=6, budgets=(LatencyBudget.parse("70%"), LatencyBudget.parse("45%"))).folder)
+    assert first.full_document["sealed_test_openings"] == 1 and again.opened == 3
+    assert {q.data for q in (again.dense_test, *again.tests().values())} == {"data:edited"}

@@ -58,3 +58,23 @@ def test_other_data_protocols_and_devices_are_another_question_too(rehearse, mon
     monkeypatch.setattr(SyntheticEvaluator, "fingerprint", lambda self: elsewhere)
     with pytest.raises(InvalidInput, match='got device.torch: null -> "9.9"'):
         rehearse(trials=2)
+
+
+def test_a_fork_with_looser_budgets_is_another_study_than_the_fork_before_it(rehearse):
+    rehearse(trials=3)
+    names = [rehearse(trials=3, fork=True, budgets=(LatencyBudget.parse(b),)).document["study"] for b in ("80%", "90%")]
+    assert len(set(names)) == 2
+
+
+def test_what_studies_of_before_do_not_say_is_not_asked_of_them(rehearse, monkeypatch):
+    from tests.synthetic_evaluator import SyntheticEvaluator
+
+    rehearse(trials=2)
+    facts = SyntheticEvaluator.facts
+    for digest in ("one", "other"):
+        monkeypatch.setattr(SyntheticEvaluator, "facts", lambda self, d=digest: facts(self) | {"model_files": d})
+        rehearse(trials=2)
+    rehearse(trials=2, study="new")
+    monkeypatch.setattr(SyntheticEvaluator, "facts", lambda self: facts(self) | {"model_files": "third"})
+    with pytest.raises(InvalidInput, match='model_files: "other" -> "third"'):
+        rehearse(trials=2, study="new")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ from nash_search import files
 from nash_search.cli.search import run_search
 from nash_search.cli.studies import stored_config
 from nash_search.config import LatencyBudget
-from nash_search.errors import NashSearchError, Unfinished
+from nash_search.config_loader import load_config
+from nash_search.errors import InvalidInput, NashSearchError, Unfinished
 from nash_search.latency.fresh_process import MeasurementFailed, OutOfMemory
 from nash_search.report import load as stored
 from nash_search.report import markdown
@@ -56,7 +58,7 @@ def test_what_fails_after_training_leaves_an_answer_that_the_next_start_complete
 ):
     with monkeypatch.context() as failing:
         failing.setattr(SyntheticEvaluator, step, raising(error))
-        with pytest.raises(Unfinished, match=r"\(s\): nash-search resume s goes on from there, no trial is trained"):
+        with pytest.raises(Unfinished, match=r"\(s\): nash-search resume .*/s goes on from there, no trial is trained"):
             rehearse(trials=6, finalist_seeds=2)
     left = summary(tmp_path)
     assert str(error) in left["unfinished"] and left["trials"]["complete"] >= 2
@@ -169,3 +171,23 @@ def test_exports_and_trials_share_their_bytes_and_neither_loses_them_with_the_ot
         before = (copy / "model.json").read_bytes()
         shutil.rmtree(result.folder / "checkpoints", ignore_errors=True)
         assert (copy / "model.json").read_bytes() == before
+
+
+def test_a_time_budget_without_room_for_a_trial_is_said_and_is_no_lack_of_architectures(rehearse, monkeypatch):
+    from nash_search.search.scheduler import Scheduler
+
+    with monkeypatch.context() as late:
+        late.setattr(Scheduler, "_out_of_time", lambda self: True)
+        with pytest.raises(Unfinished, match=r"time budget must have room for a trial.*nash-search resume .*goes on"):
+            rehearse(trials=3)
+    assert rehearse(trials=3).exit_code == 0
+
+
+def test_a_hint_names_the_study_as_a_command_finds_it(tmp_path, monkeypatch):
+    from nash_search.errors import typed_study
+
+    monkeypatch.chdir(tmp_path)
+    assert typed_study(Path("results/mine")) == typed_study(tmp_path / "results" / "mine") == "mine"
+    assert typed_study(Path("else where/mine")) == "'else where/mine'"
+    with pytest.raises(InvalidInput, match=r"--task|task must be 1 to 57 letters"):
+        load_config(None, {"task.name": "../../evil"})

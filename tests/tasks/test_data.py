@@ -241,7 +241,7 @@ def test_the_test_split_is_built_by_its_counted_opening_alone(folder, tokenizer,
 
     config = TaskConfig(name="mine", data=str(folder), metric="exact_match")
     monkeypatch.setattr(data, "Split", Watched)
-    data.read_texts.cache_clear()
+    data._read_texts.cache_clear()
     task = load_task(config, tokenizer)
     assert task.sealed.opened == 0
     before = [list(sources) for sources in made]
@@ -250,4 +250,13 @@ def test_the_test_split_is_built_by_its_counted_opening_alone(folder, tokenizer,
         assert opened and not any(opened & set(sources) for sources in before)
     else:  # carved from train, so read with it, and let go
         assert opened and not opened & set(task.train.sources)
-    data.read_texts.cache_clear()
+    data._read_texts.cache_clear()
+
+
+def test_data_that_were_written_anew_are_read_anew_in_the_same_process(folder):
+    config = TaskConfig(name="mine", data=str(folder))
+    before = read_texts(config)
+    assert read_texts(config) is before, "read once where nothing changed"
+    with (folder / "train.jsonl").open("a") as file:
+        file.write('{"source": "quite another", "target": "row"}\n')
+    assert len(read_texts(config).train) == len(before.train) + 1

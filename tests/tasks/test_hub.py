@@ -16,7 +16,7 @@ import pytest
 from nash_search.config import DATA_FORMATS, TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.tasks import hub
-from nash_search.tasks.data import read_texts
+from nash_search.tasks.data import _read_texts, read_texts
 from nash_search.tasks.g2p import teacher_folder
 from tests.patience import NEVER_S
 
@@ -112,7 +112,7 @@ def test_a_hub_dataset_is_read_by_the_splits_it_has(monkeypatch):
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, config: ["train", "dev"])
     monkeypatch.setattr(datasets, "load_dataset", load)
     task = {"data": "somebody/pairs", "data_config": "en-de", "source_column": "en", "target_column": "de"}
-    read_texts.cache_clear()
+    _read_texts.cache_clear()
     found = read_texts(TaskConfig(**task, validation_split="dev"))
     assert set(asked) == {("somebody/pairs", "en-de", "train"), ("somebody/pairs", "en-de", "dev")}
     assert len(found.validation) == 60 and len(found.train) < 60
@@ -121,7 +121,7 @@ def test_a_hub_dataset_is_read_by_the_splits_it_has(monkeypatch):
         read_texts(TaskConfig(**task, validation_split="dve"))
     with pytest.raises(InvalidInput, match="train split must be one of train, dev, but got trian"):
         read_texts(TaskConfig(**task, train_split="trian", validation_split="dev"))
-    read_texts.cache_clear()
+    _read_texts.cache_clear()
 
 
 @pytest.mark.parametrize("name", DATA_FORMATS)

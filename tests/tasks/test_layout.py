@@ -11,13 +11,13 @@ from conftest import pairs, write_jsonl
 from nash_search.config import DATA_FORMATS, TaskConfig
 from nash_search.errors import InvalidInput
 from nash_search.tasks import layout
-from nash_search.tasks.data import read_texts
+from nash_search.tasks.data import _read_texts, read_texts
 
 SPLITS = {"train": pairs(60), "validation": pairs(12, 200), "test": pairs(12, 300)}
 
 
 def read(path, **fields):
-    read_texts.cache_clear()
+    _read_texts.cache_clear()
     return read_texts(TaskConfig(name="mine", data=str(path), **fields))
 
 

@@ -179,3 +179,16 @@ def test_a_scored_metric_says_direction_signature_settings_and_an_interval(name,
         assert found.value == pytest.approx(RIGHT[name], abs=0.01)
     assert 0 < found.value < 100
     assert found == scored(name, file, **({"metric_direction": "minimize"} if name == "own" else {}))
+
+
+def test_a_users_metric_may_have_arrays_and_undefined_numbers_beside_its_own(tmp_path):
+    file = tmp_path / "several.py"
+    more = '"per_class": numpy.ones(3), "corr": float("nan"), "name": "x", "both": numpy.float64(2), '
+    file.write_text("import numpy" + METRIC_FILE.replace("return {", "return {" + more))
+    metric = metric_of(TaskConfig(metric=f"{file}:Letters", metric_direction="minimize"), "per")
+    value, _, beside = measured(metric, ["ab", "abcd"] * 10, [["x"], ["y"]] * 10)
+    assert value == 3.0 and beside == {"both": 2.0}
+    file.write_text(METRIC_FILE.replace("sum(map(len, predictions)) / len(predictions)", 'float("nan")'))
+    undefined = metric_of(TaskConfig(metric=f"{file}:Letters", metric_direction="minimize"), "per")
+    with pytest.raises(InvalidInput, match="must be a finite number"):
+        measured(undefined, ["ab"] * 4, [["x"]] * 4)

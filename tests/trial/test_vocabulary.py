@@ -12,7 +12,7 @@ from nash_search import pruner
 from nash_search.config import SearchConfig, TaskConfig, Workload
 from nash_search.latency_record import Latency, Round
 from nash_search.records import Quality
-from nash_search.tasks.data import read_texts
+from nash_search.tasks.data import _read_texts
 from nash_search.tasks.scratch_tokenizer import train_tokenizer
 from nash_search.trial import vocabulary
 from nash_search.trial.dense import Dense
@@ -89,7 +89,7 @@ def test_the_choice_is_part_of_the_question_and_sees_train_alone(dense, tmp_path
     assert Dense(plain).digest != dense.digest
     first, sources = dense.digest, dense.task.validation.sources
     (tmp_path / "data" / "validation.jsonl").write_text(rows(WORDS[5:], 20, 700))
-    read_texts.cache_clear()
+    _read_texts.cache_clear()
     other = Dense(dense.config)
     assert other.task.validation.sources != sources
     assert other.digest == first and other.trimming.kept_ids == dense.trimming.kept_ids
