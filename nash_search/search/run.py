@@ -254,8 +254,8 @@ class _Run:
 
     def _certify(self, scheduler: Scheduler) -> SearchResult:
         records = scheduler.study.records()
-        out_of_time = scheduler.why_done == OUT_OF_TIME
-        unfinished.check_trained(records, self.facts.baseline, self.folder, out_of_time=out_of_time)
+        spent_s = self.config.time_budget_s if scheduler.why_done == OUT_OF_TIME else None
+        unfinished.check_trained(records, self.facts.baseline, self.folder, spent_s)
         margins.keep_trials(self.folder, records, self.evaluator.dense_folder())
         front = {r.number for r in scheduler.candidates.front()}
         able = [r for r in records if r.checkpoint and self._admitted(r.architecture)]

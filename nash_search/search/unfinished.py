@@ -25,14 +25,16 @@ SPENDING = ("budgets", "max_drop_pct", "sampler", "trials", "time_budget_s")
 """What a configuration asks of the trials; another value asks for more of them."""
 
 
-def check_trained(records: Sequence[TrialRecord], baseline: Architecture, folder: Path, *, out_of_time: bool) -> None:
+def check_trained(
+    records: Sequence[TrialRecord], baseline: Architecture, folder: Path, time_budget_s: float | None = None
+) -> None:
     """Refuse to answer from trials of which none came to a model.
 
     Args:
         records: of the study's trials.
         baseline: the dense model, whose row is no trial.
         folder: the study's.
-        out_of_time: the time budget ended the trials.
+        time_budget_s: the time budget, where that ended the trials.
 
     Raises:
         NashSearchError: exit code 1, when the first of them failed for a reason that nobody foresaw.
@@ -42,8 +44,9 @@ def check_trained(records: Sequence[TrialRecord], baseline: Architecture, folder
         return
     resume, name = f"nash-search resume {errors.typed_study(folder)}", folder.name
     failed = [r for r in records if r.status == "failed"]
-    if not failed and out_of_time:
-        what = "time budget must have room for a trial, but what comes before trials and after them takes all of it"
+    if not failed and time_budget_s is not None:
+        taken = "which timing before the trials and certifying after them take"
+        what = f"time budget must leave room for a trial, but got {time_budget_s:.0f} s, {taken}"
         fix = f"{resume} goes on, what was timed is not timed again; or give more"
         raise errors.Unfinished(what, where="--time-budget", fix=fix)
     if not failed:

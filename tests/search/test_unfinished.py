@@ -178,8 +178,10 @@ def test_a_time_budget_without_room_for_a_trial_is_said_and_is_no_lack_of_archit
 
     with monkeypatch.context() as late:
         late.setattr(Scheduler, "_out_of_time", lambda self: True)
-        with pytest.raises(Unfinished, match=r"time budget must have room for a trial.*nash-search resume .*goes on"):
-            rehearse(trials=3)
+        with pytest.raises(
+            Unfinished, match=r"time budget must leave room for a trial, but got 90 s.*resume .*goes on"
+        ):
+            rehearse(trials=3, time_budget_s=90.0)
     assert rehearse(trials=3).exit_code == 0
 
 
