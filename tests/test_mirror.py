@@ -31,6 +31,7 @@ THROUGH_OTHERS = {
     "tasks.example_counts": "tasks/test_metrics",
     # a protocol has no behaviour of its own
     "device.protocol": "device/test_cuda",
+    "search.case": "search/test_run",
 }
 """Module that no test names -> the test module that goes through it, with the reason above it."""
 

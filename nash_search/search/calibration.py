@@ -17,8 +17,9 @@ from nash_search import errors
 from nash_search.calibration_record import Calibration, Setting, best_first, flat
 from nash_search.config import SearchConfig, digest
 from nash_search.files import write_atomic
+from nash_search.search.case import Case
 from nash_search.search.margins import LATENCIES
-from nash_search.search.short_trainings import LONGS, SHARE, Case, Rungs, ShortTrainings, trainable_by_latency
+from nash_search.search.short_trainings import LONGS, SHARE, Rungs, ShortTrainings, trainable_by_latency
 from nash_search.storage.study import Study, StudyFacts
 from nash_search.summary_rows import PlannedCalibration
 from nash_search.trial.job import JobSource, Say

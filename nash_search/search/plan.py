@@ -11,13 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nash_search import errors, pareto
 from nash_search.budget import MEDIAN
 from nash_search.config import Architecture, LatencyBudget, SearchConfig, SearchSpace, Workload, digest
 from nash_search.files import sqlite_url, take_place, write_atomic
-from nash_search.intervals import OccasionEffect
 from nash_search.latency_record import Latency
 from nash_search.latency_table import LatencyTable, Yardstick, table_of
 from nash_search.percentiles import PAIRS
@@ -25,6 +24,7 @@ from nash_search.plain_json import finite
 from nash_search.records import Quality, TrialRecord
 from nash_search.results import Terms
 from nash_search.search import calibration, feasibility, margins, probe, spending
+from nash_search.search.case import Case
 from nash_search.search.margins import LATENCIES
 from nash_search.search.question import PROBE
 from nash_search.storage import recovery
@@ -44,23 +44,6 @@ ENGINES = "engines.json"
 PROBE_LIMIT_S = 60.0
 HYPERVOLUME_DROP_PCT = 20.0
 """Hypervolume's quality reference: this much below the dense model, unless `--max-drop` says otherwise."""
-
-
-class Case(Protocol):
-    """What a search knows before it trains anything; `search.run` fills it in stage by stage."""
-
-    config: SearchConfig
-    evaluator: Evaluator
-    folder: Path
-    question: dict[str, Any]
-    table: LatencyTable
-    dense: Quality
-    engines: Engines
-    facts: StudyFacts
-    terms: Terms
-    workload: Workload
-    workers: int
-    effect: OccasionEffect
 
 
 def latency_table(

@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -23,12 +21,13 @@ from optuna.trial import TrialState, create_trial
 
 from nash_search import errors
 from nash_search.calibration_record import HIGHEST, LOWEST, Setting, ShortTraining, best_first
-from nash_search.config import Architecture, Frozen, SearchConfig, Workload
+from nash_search.config import Architecture, Frozen, SearchConfig
 from nash_search.latency_table import LatencyTable
 from nash_search.pareto import Direction
 from nash_search.recipes import Labels, PruningRecipe
 from nash_search.records import TrialRecord
 from nash_search.search import feasibility
+from nash_search.search.case import Case
 from nash_search.search.sampler import FreeGP, seed_at
 from nash_search.search.scheduler import RETRIED
 from nash_search.storage import artifacts, recovery
@@ -36,7 +35,6 @@ from nash_search.storage.artifacts import CALIBRATION, RECORD
 from nash_search.storage.calibration_study import CalibrationStudy
 from nash_search.storage.study import Study, StudyFacts
 from nash_search.trial.cost import LOAD_LEAST_S, for_trials_s, train_threads
-from nash_search.trial.evaluator import Evaluator
 from nash_search.trial.job import Job, Nothing, Say, device_id
 from nash_search.trial.short_training import EXAMPLES
 
@@ -70,17 +68,6 @@ NEAR = 10.0
 """A proposal's rate is within this factor of the best so far: the starting rates have looked farther."""
 APART = 1.4
 """Two rates of the second rung differ by this factor at least."""
-
-
-class Case(Protocol):
-    """What the search knows when it calibrates."""
-
-    config: SearchConfig
-    evaluator: Evaluator
-    folder: Path
-    table: LatencyTable
-    workload: Workload
-    workers: int
 
 
 class Rungs(Frozen):

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from nash_search.config import Frozen, SearchConfig
 from nash_search.files import write_atomic
 from nash_search.records import TrialRecord
 from nash_search.search import calibration, short_trainings
+from nash_search.search.case import Case
 from nash_search.search.scheduler import Scheduler
-from nash_search.storage.study import StudyFacts
 from nash_search.summaries import FittedLength
 from nash_search.trial import cost
 from nash_search.trial.cost import TrialCost
@@ -37,12 +37,6 @@ LEAST_STEPS = 9 * short_trainings.LEAST_STEPS
 """A calibration's shortest training is a ninth of a trial; less than this, and it tells no rates apart."""
 DIGITS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 """A fitted length is a round number, so that two studies of a day share what a calibration found."""
-
-
-class Case(short_trainings.Case, Protocol):
-    """What the search knows when it says what it will spend."""
-
-    facts: StudyFacts
 
 
 class Spending(NamedTuple):

@@ -22,7 +22,7 @@ from nash_search.plain_json import finite
 from nash_search.records import TrialRecord
 from nash_search.results import Answers, BudgetAnswer, CertifiedPoint, Terms, Training, over_seeds
 from nash_search.search import calibration, margins, plan, probe
-from nash_search.search.plan import Case
+from nash_search.search.case import Case
 from nash_search.storage import provenance
 from nash_search.summaries import SUMMARY, Summary
 from nash_search.summary_rows import (
