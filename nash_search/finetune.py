@@ -61,8 +61,8 @@ def starting_point(config: SearchConfig) -> tuple[Task, Any, TeacherRecipe]:
     found = models.find_model(start, config.revision)
     task = task_of_model(found, config.task)
     model = pruner.load(found.folder).float()
-    if task.ear is not None:
-        model = pruner.cut_window(model, task.ear.hearing.positions)
+    if task.speech is not None:
+        model = pruner.cut_window(model, task.speech.settings.positions)
     exported.complete(model, task.tokenizer)
     task = replace(task, notes=(*task.notes, *exported.generation_notes(found, task)))
     return task, model, recipe.model_copy(update={"init": start})
@@ -161,7 +161,7 @@ def finetune(
     batches = task.train_batches(recipe.batch_size, recipe.seed)
     steps = max(1, round(recipe.epochs * batches.steps_per_epoch))
     rungs = sorted({*range(batches.steps_per_epoch, steps, batches.steps_per_epoch), steps})
-    window = [task.input_tokens] if task.ear is not None else []
+    window = [task.input_tokens] if task.speech is not None else []
     question = digest([recipe.model_dump(exclude={"threads"}), task.train.fingerprint, *window])
     state = StateFile(path=output / ".training" / "state.safetensors", question=question, every_s=save_every_s)
     before = _begun(state)

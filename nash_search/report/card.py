@@ -155,7 +155,7 @@ def _numbers(view: StudyView, p: Point, latency: Latency | None, quality: Qualit
         lower, upper = latency.ratio_bounds
         rows.append(["share of the dense latency, paired", f"{latency.ratio:.1%} ({lower:.1%} to {upper:.1%})", "100%"])
         rows.append(["speed-up", f"{latency.speedup:.2f}×", "1.00×"])
-        if view.hears:
+        if view.is_speech:
             times = [format_real_time(view.real_time(ms)) for ms in (latency.median_ms, latency.dense_ms)]
             rows.append(["real-time factor (computing for a second of sound, s)", *times])
         rows += _distribution(latency)

@@ -45,7 +45,7 @@ def metadata(view: StudyView, name: str, quality: Quality | None, source: Source
     """The YAML between the `---` lines."""
     data = source.data
     tag = task_tag(quality.metric if quality is not None else "", view.inputs.prefix if view.inputs is not None else "")
-    tag = SPEECH if view.hears else tag
+    tag = SPEECH if view.is_speech else tag
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": tag,

@@ -154,12 +154,12 @@ def _encoder(row: Row, look: Look) -> str:
 
 def _roomy(look: Look) -> bool:
     """Is there room for whole words beside the columns of a model that hears, or was trained at length?"""
-    return look.width >= 100 or not (look.finished or look.view.hears)
+    return look.width >= 100 or not (look.finished or look.view.is_speech)
 
 
 def _columns_of_its_own(look: Look) -> int:
     """Columns that other studies have not: steps, the real-time factor, the window."""
-    return look.finished + look.view.hears + (look.view.window_gain is not None)
+    return look.finished + look.view.is_speech + (look.view.window_gain is not None)
 
 
 KEPT = Column(
@@ -170,7 +170,7 @@ REAL_TIME = Column(
     head=lambda look: "real-time factor" if look.document else "RTF",
     cell=lambda row, look: format_real_time(look.view.real_time(row.ms)),
     sorts=lambda row, look: look.view.real_time(row.ms),
-    stands=lambda look: look.view.hears,
+    stands=lambda look: look.view.is_speech,
 )
 WINDOW = Column(
     head="window",

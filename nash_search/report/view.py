@@ -142,7 +142,7 @@ class StudyView:
         return self.summary.inputs
 
     @property
-    def hears(self) -> bool:
+    def is_speech(self) -> bool:
         """Inputs are recordings whose length is known: a latency is a share of real time too."""
         return self.workload is not None and self.inputs is not None and bool(self.inputs.clip_seconds)
 

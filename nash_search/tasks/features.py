@@ -23,7 +23,7 @@ from nash_search.encoder_rows import FeatureRows
 from nash_search.errors import InvalidInput, message_of, shown_path
 from nash_search.files import ask_free, cache_folder, forget_unused, mark_used, staged_file, write_atomic
 from nash_search.tasks.clips import Clips
-from nash_search.tasks.hearing import Hearing
+from nash_search.tasks.speech_settings import SpeechSettings
 
 VERSION = 1
 """Raise when recordings are decoded otherwise: what was kept of before is then not used."""
@@ -44,25 +44,25 @@ class Index(Frozen):
     """Clips of several channels."""
 
 
-class Ear:
+class SpeechFeatures:
     """Makes a speech task's input features: the model's extractor at the window's length, and the recordings."""
 
     def __init__(
-        self, hearing: Hearing, clips: Clips, where: str, rows: Mapping[str, str] = MappingProxyType({})
+        self, settings: SpeechSettings, clips: Clips, where: str, rows: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """`where` names the data in errors; `rows` maps a recording's name to the data's row that names it."""
         from transformers import AutoFeatureExtractor
 
-        self.hearing, self._clips, self._where, self._rows = hearing, clips, where, rows
-        length = int(hearing.seconds) if hearing.seconds == int(hearing.seconds) else hearing.seconds
+        self.settings, self._clips, self._where, self._rows = settings, clips, where, rows
+        length = int(settings.seconds) if settings.seconds == int(settings.seconds) else settings.seconds
         try:
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(
-                hearing.folder, local_files_only=True, trust_remote_code=False, chunk_length=length
+                settings.folder, local_files_only=True, trust_remote_code=False, chunk_length=length
             )
         except Exception as error:
             reason = message_of(error, 120)
             what = f"feature extractor must be readable, but got {reason}"
-            raise InvalidInput(what, where=shown_path(hearing.folder)) from None
+            raise InvalidInput(what, where=shown_path(settings.folder)) from None
 
     def rows(self, names: Sequence[str]) -> tuple[FeatureRows, Index]:
         """Features of these recordings, mapped from the cache folder (made now where missing), and their `Index`."""
@@ -70,7 +70,7 @@ class Ear:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stated = [[name, *_stat(self._clips.place(name))] for name in names]
         settings = {k: v for k, v in self.extractor.to_dict().items() if not k.startswith("_")}
-        key = digest([VERSION, settings, self.hearing.positions, stated])[:32]
+        key = digest([VERSION, settings, self.settings.positions, stated])[:32]
         features, known = folder / f"features-{key}.npy", folder / f"features-{key}.json"
         with FileLock(folder / ".lock"):
             index = _stored(known) if features.is_file() else None
@@ -79,7 +79,7 @@ class Ear:
                 index = self._made(names, folder, features.name)
                 write_atomic(known, index.model_dump_json())
             mark_used(features, known)  # under the lock: whoever forgets holds it too
-        return FeatureRows(features, range(len(names)), self.hearing.positions), index
+        return FeatureRows(features, range(len(names)), self.settings.positions), index
 
     def _made(self, names: Sequence[str], folder: Path, name: str) -> Index:
         bins, frames = int(self.extractor.feature_size), int(self.extractor.nb_max_frames)
@@ -95,10 +95,10 @@ class Ear:
                     content.update(hashlib.sha256(self._clips.place(one).read_bytes()).digest())
                     sound, rate, channels = self._heard(one)
                     sounds.append(sound)
-                    seconds.append(len(sound) / self.hearing.rate)
-                    resampled.update([rate] if rate != self.hearing.rate else [])
+                    seconds.append(len(sound) / self.settings.rate)
+                    resampled.update([rate] if rate != self.settings.rate else [])
                     mixed += channels > 1
-                made = self.extractor(sounds, sampling_rate=self.hearing.rate, return_tensors="np")
+                made = self.extractor(sounds, sampling_rate=self.settings.rate, return_tensors="np")
                 file.write(np.asarray(made["input_features"], dtype="<f2").tobytes())
         return Index(content=content.hexdigest()[:32], seconds=tuple(seconds), resampled=dict(resampled), mixed=mixed)
 

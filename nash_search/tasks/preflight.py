@@ -17,8 +17,8 @@ from nash_search.config import EMBEDDED, SearchConfig, WorkloadRequest
 from nash_search.errors import InvalidInput, shown
 from nash_search.families import FAMILIES
 from nash_search.tasks import models
-from nash_search.tasks.hearing import Hearing, hearing_of, texts_of
 from nash_search.tasks.own_metric import is_there
+from nash_search.tasks.speech_settings import SpeechSettings, speech_settings_of, texts_of
 
 _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of NVIDIA, AMD and a Windows host put there."""
@@ -52,18 +52,18 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     elif config.task.data is not None:
         fix = "give --model; nash-search finetune makes one"
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
-    hearing = None if found is None else _checked_hearing(config, found)
+    speech = None if found is None else _checked_speech(config, found)
     if config.task.data is not None:
         from nash_search.tasks.data import read_texts
 
-        return (texts_of(hearing, config.task) if hearing is not None else read_texts(config.task)).notes
+        return (texts_of(speech, config.task) if speech is not None else read_texts(config.task)).notes
     return ()
 
 
-def _checked_hearing(config: SearchConfig, found: models.ModelFolder) -> Hearing | None:
+def _checked_speech(config: SearchConfig, found: models.ModelFolder) -> SpeechSettings | None:
     """A speech model's input settings, checked against data and workload; None for a model that reads text."""
-    hearing = hearing_of(found, config.task)
-    if hearing is None:
+    speech = speech_settings_of(found, config.task)
+    if speech is None:
         return None
     if config.task.data is None:
         what = "a model of speech needs your recordings, but got none"
@@ -75,13 +75,13 @@ def _checked_hearing(config: SearchConfig, found: models.ModelFolder) -> Hearing
     if asked.runtime not in served:
         what = f"runtime must be one of {', '.join(served)} for {family}, but got {asked.runtime}"
         raise InvalidInput(what, where="--runtime")
-    if asked.input_tokens not in (None, hearing.positions):
-        what = f"input_tokens must be {hearing.positions} (the window's positions), but got {asked.input_tokens}"
+    if asked.input_tokens not in (None, speech.positions):
+        what = f"input_tokens must be {speech.positions} (the window's positions), but got {asked.input_tokens}"
         raise InvalidInput(what, where="--input-tokens", fix="leave it out; --audio-seconds sets the window")
-    if (asked.output_tokens or 1) > hearing.longest_output:
-        what = f"output_tokens must be at most {hearing.longest_output} (the model's positions after the prompt)"
+    if (asked.output_tokens or 1) > speech.longest_output:
+        what = f"output_tokens must be at most {speech.longest_output} (the model's positions after the prompt)"
         raise InvalidInput(f"{what}, but got {asked.output_tokens}", where="--output-tokens")
-    return hearing
+    return speech
 
 
 def has_gpu() -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from nash_search.summary_rows import DataFacts
     from nash_search.tasks.example_counts import TaskMetric
-    from nash_search.tasks.features import Ear
+    from nash_search.tasks.features import SpeechFeatures
 
 CHUNK_BATCHES = 50
 """Batches whose examples are sorted by length together: enough to save padding, few enough to stay random."""
@@ -127,7 +127,7 @@ class Task:
     batch_size: int
     """Sequences per `generate` call of the default workload."""
     sealed: SealedTest
-    ear: Ear | None = None
+    speech: SpeechFeatures | None = None
     """What makes features of recordings; None: sources are texts."""
     prompt_tokens: int = 0
     """Tokens of every label that `generate` is given, not asked for."""
@@ -157,12 +157,12 @@ class Task:
     @property
     def extractor(self) -> Any:
         """The feature extractor that every export carries; None: it reads text."""
-        return self.ear.extractor if self.ear is not None else None
+        return self.speech.extractor if self.speech is not None else None
 
     def encode(self, sources: Sequence[str]) -> EncoderRows:
         """What goes into the encoder, as the splits have it: texts with the prefix, truncated alike; or recordings."""
-        if self.ear is not None:
-            return self.ear.rows(sources)[0]
+        if self.speech is not None:
+            return self.speech.rows(sources)[0]
         texts = [self.prefix + source for source in sources]
         return encode(self.tokenizer, texts, self.max_input_tokens)
 

@@ -82,7 +82,7 @@ class Dense:
     @contextmanager
     def placed(self) -> Iterator[Path]:
         """A checkpoint folder that holds exactly `teacher`: an existing one, or a temporary copy until one is kept."""
-        if self._kept_folder is not None or (self.trimming is None and self.task.ear is None):
+        if self._kept_folder is not None or (self.trimming is None and self.task.speech is None):
             yield self.folder
             return
         with tempfile.TemporaryDirectory(prefix="nash-search-dense-") as folder:
@@ -118,8 +118,8 @@ class Dense:
     def teacher(self) -> Any:
         """The model, in eval mode; with a trimmed vocabulary where that was asked for."""
         found = pruner.load(self.folder) if self.trimming is None else self.trimming.teacher
-        if self.task.ear is not None:
-            found = pruner.cut_window(found, self.task.ear.hearing.positions)
+        if self.task.speech is not None:
+            found = pruner.cut_window(found, self.task.speech.settings.positions)
             if max(self.config.search_space.sparsities_pct) == 0:  # its depth alone is searched
                 found.get_encoder().requires_grad_(False)
         exported.complete(found, self.task.tokenizer)
@@ -171,11 +171,11 @@ class Dense:
         `window.read`'s.
         """
         if self.trimming is None:
-            if self.task.ear is not None:
-                hearing, files = self.task.ear.hearing, {"tokenizer": self.task.tokenizer}
-                told = {"model": self.digest, "positions": hearing.positions, "prompt": list(hearing.prompt)}
+            if self.task.speech is not None:
+                speech, files = self.task.speech.settings, {"tokenizer": self.task.tokenizer}
+                told = {"model": self.digest, "positions": speech.positions, "prompt": list(speech.prompt)}
                 self._kept_folder = keep_teacher(study, self.teacher, told, extractor=self.task.extractor, **files)
-                window.weigh(study, hearing, self.task, self.digest, lambda given: weigh(given, None)[0])
+                window.weigh(study, speech, self.task, self.digest, lambda given: weigh(given, None)[0])
             return None
         self._kept_folder = self.trimming.keep(study, self.teacher)
         found = self.trimming.report(study, weigh, quality, self.task.validation)

@@ -107,10 +107,10 @@ class NashEvaluator:
 
     def inputs(self) -> dict[str, Any]:
         """How the task makes an input of a text, or of a recording."""
-        ear = self.task.ear
-        if ear is None:
+        if self.task.speech is None:
             return {"prefix": self.task.prefix, "max_tokens": self.task.max_input_tokens}
-        return {"audio_seconds": ear.hearing.seconds, "rate": ear.hearing.rate, "clip_seconds": self.task.clip_seconds}
+        heard = self.task.speech.settings
+        return {"audio_seconds": heard.seconds, "rate": heard.rate, "clip_seconds": self.task.clip_seconds}
 
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""

@@ -18,29 +18,29 @@ from nash_search.files import write_atomic
 from nash_search.latency_record import Latency
 from nash_search.plain_json import kept_object
 from nash_search.tasks import exported
-from nash_search.tasks.hearing import Hearing
+from nash_search.tasks.speech_settings import SpeechSettings
 from nash_search.tasks.task import Task
 
 FILE = "window.json"
 
 
-def weigh(study: Path, hearing: Hearing, task: Task, digest: str, timed: Callable[[Any], Latency]) -> None:
+def weigh(study: Path, settings: SpeechSettings, task: Task, digest: str, timed: Callable[[Any], Latency]) -> None:
     """Time the given model next to the one with the shorter window and store the ratio in `window.json`.
 
     Does nothing where the window is the model's own, or where the study's file has the answer already.
 
     Args:
         study: the study's folder.
-        hearing: both windows, and the folder of the model as it was given.
+        settings: both windows, and the folder of the model as it was given.
         task: what the searched model is fed and how it writes.
         digest: of the model.
         timed: the searched model next to a given one.
     """
-    asked = {"digest": digest, "seconds": hearing.seconds, "of_seconds": hearing.own_seconds}
+    asked = {"digest": digest, "seconds": settings.seconds, "of_seconds": settings.own_seconds}
     known = read(study)
-    if hearing.seconds >= hearing.own_seconds or (known is not None and asked.items() <= known.items()):
+    if settings.seconds >= settings.own_seconds or (known is not None and asked.items() <= known.items()):
         return
-    given = pruner.load(hearing.folder)
+    given = pruner.load(settings.folder)
     exported.complete(given, task.tokenizer)
     exported.carry(given, task)
     found = timed(given)

@@ -44,7 +44,7 @@ def test_batches_hold_the_extractor_s_features_and_labels_behind_the_prompt(fold
     expected = extractor(sound, sampling_rate=RATE, return_tensors="np").input_features
     row = task.train.inputs.picked([0]).batch(0)["input_features"].numpy()
     assert np.abs(row - expected).max() < 1e-3
-    prompt, end = list(task.ear.hearing.prompt), task.tokenizer.eos_token_id
+    prompt, end = list(task.speech.settings.prompt), task.tokenizer.eos_token_id
     first = task.train.labels[0]
     assert first[:3] == prompt[1:] and first[-1] == end
     assert task.tokenizer.decode(first[3:-1]) == f" {task.train.references[0][0]}"
@@ -60,8 +60,8 @@ def test_batches_hold_the_extractor_s_features_and_labels_behind_the_prompt(fold
 def test_features_are_made_once_and_again_where_a_recording_changed(folder, tmp_path, monkeypatch):
     data = write_clips(tmp_path / "data", train=20)
     before, made = task_of(folder, data), []
-    own = features.Ear._heard
-    monkeypatch.setattr(features.Ear, "_heard", lambda self, name: made.append(name) or own(self, name))
+    own = features.SpeechFeatures._heard
+    monkeypatch.setattr(features.SpeechFeatures, "_heard", lambda self, name: made.append(name) or own(self, name))
     assert task_of(folder, data).train.fingerprint == before.train.fingerprint and not made
     soundfile.write(data / before.train.sources[0], spoken("beta", seed=99), RATE)
     after = task_of(folder, data)
@@ -86,7 +86,7 @@ def test_scoring_normalises_and_predict_hears_a_file(folder, tmp_path):
 def test_a_teacher_that_misheard_is_not_learnt_from(folder, tmp_path):
     task = task_of(folder, write_clips(tmp_path / "data", train=20))
     agrees = task.train_batches(4, seed=0).agrees
-    prompt, words = list(task.ear.hearing.prompt[1:]), "red green blue small large cat dog bird runs sleeps"
+    prompt, words = list(task.speech.settings.prompt[1:]), "red green blue small large cat dog bird runs sleeps"
 
     def ids(text):
         return [*prompt, *task.tokenizer(f" {text}", add_special_tokens=False).input_ids, task.tokenizer.eos_token_id]

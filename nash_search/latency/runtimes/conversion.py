@@ -87,7 +87,7 @@ def settings_of(model: Any) -> dict[str, Any]:
 def _inputs_of(model: Any) -> dict[str, Any]:
     """The fields of `Settings` that say what may go in."""
     config, own = model.config, model.generation_config
-    if not EAGER.hears(model):
+    if not EAGER.is_speech(model):
         looked_up = hasattr(model.get_encoder(), "embed_positions")
         return {"positions": config.max_position_embeddings if looked_up else None}
     window = config.num_mel_bins, FRAMES_PER_POSITION * config.max_source_positions

@@ -60,7 +60,7 @@ class Specified:
         )
         with artefact.written(folder, record) as place:
             _save(spec_of(self._model), decoding, words, place, compute_type(workload))
-            for name in BESIDE if decoding.hears else ():
+            for name in BESIDE if decoding.is_speech else ():
                 if (self._folder / name).is_file():
                     shutil.copyfile(self._folder / name, place / name)
 
@@ -96,7 +96,7 @@ class CTranslate2(Converting):
         sizes = sizes_of(spec_of(model))  # first: it refuses a family that the engine cannot say
         decoding = decoding_of(model)
         words = ctranslate2_words.words_for(folder, *sizes, decoding.pad)
-        words = ctranslate2_words.with_roles(words, decoding.roles) if decoding.hears else words
+        words = ctranslate2_words.with_roles(words, decoding.roles) if decoding.is_speech else words
         yield Specified(model, folder, decoding, words, _compared(model, decoding, words, workload, rows))
 
     def fingerprint(self, workload: Workload) -> dict[str, Any]:
@@ -110,7 +110,7 @@ RUNTIME = CTranslate2()
 
 def _save(spec: Any, decoding: Decoding, words: Words, folder: Path, precision: str) -> None:
     """The engine's folder; the specification is quantised in place."""
-    if decoding.hears:
+    if decoding.is_speech:
         spec.register_vocabulary(list(words.target))
         spec.config.suppress_ids = [token for ids in decoding.suppressed for token in ids]
         spec.config.suppress_ids_begin = list(decoding.begins_without)

@@ -175,7 +175,7 @@ class Transcription(_Session):
 
 def engine_of(folder: Path, decoding: Decoding, workload: Workload, told: dict[str, Any]) -> Engine:
     """What an artefact's folder holds, loaded."""
-    return (Transcriber if decoding.hears else Translator)(folder, decoding, workload, told)
+    return (Transcriber if decoding.is_speech else Translator)(folder, decoding, workload, told)
 
 
 def session_of(engine: Engine, workload: Workload, inputs: Inputs) -> EngineSession:

@@ -9,8 +9,8 @@ from nash_search.latency.runtimes.ctranslate2_words import Words
 
 def loading(decoding: Decoding, words: Words, beams: int, workload: Workload) -> tuple[str, ...]:
     """How to write for one input with the engine alone, under the model's own settings."""
-    if decoding.hears:
-        return _hearing(decoding, beams, workload)
+    if decoding.is_speech:
+        return _speech(decoding, beams, workload)
     plain = Decoding(vocabulary=0, start=0, pad=0, ends=decoding.ends, special=()).options(words)
     own = {name: value for name, value in decoding.options(words).items() if value != plain[name]}
     own |= {"beam_size": beams, "min_decoding_length": decoding.shortest, "max_input_length": 0}
@@ -38,7 +38,7 @@ def loading(decoding: Decoding, words: Words, beams: int, workload: Workload) ->
     )
 
 
-def _hearing(decoding: Decoding, beams: int, workload: Workload) -> tuple[str, ...]:
+def _speech(decoding: Decoding, beams: int, workload: Workload) -> tuple[str, ...]:
     """The lines of a model that hears; what is longer than its window is refused, not cut."""
     plain = Decoding(vocabulary=0, start=0, pad=0, ends=decoding.ends, special=(), window=decoding.window)
     neutral, options = plain.options(NO_WORDS), decoding.options(NO_WORDS)

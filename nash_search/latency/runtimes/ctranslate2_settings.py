@@ -37,7 +37,7 @@ class Decoding(Settings):
     """Of its decoder: block and head that follow the sound, for whoever wants the words' times."""
 
     @property
-    def hears(self) -> bool:
+    def is_speech(self) -> bool:
         """It is a model of speech."""
         return self.window is not None
 
@@ -55,7 +55,7 @@ class Decoding(Settings):
             "repetition_penalty": self.repetition_penalty,
             "no_repeat_ngram_size": self.no_repeat_ngram_size,
         }
-        if self.hears:
+        if self.is_speech:
             return both | {"suppress_tokens": [token for ids in self.suppressed for token in ids]}
         return both | {
             "suppress_sequences": [words.written(ids) for ids in self.suppressed] or None,
@@ -78,13 +78,13 @@ def decoding_of(model: Any) -> Decoding:
     Raises:
         InvalidInput: a setting that changes tokens and that the engine does not have.
     """
-    own, hears = model.generation_config, EAGER.hears(model)
-    for name in not_followed(model, *(_NOT_HEARD if hears else ()), but=_HEARD if hears else ()):
+    own, is_speech = model.generation_config, EAGER.is_speech(model)
+    for name in not_followed(model, *(_NOT_HEARD if is_speech else ()), but=_HEARD if is_speech else ()):
         raise InvalidInput(f"{name} must be left out for runtime {NAME}, but got {getattr(own, name)}")
-    if hears:
-        _check_hearing(own)
+    if is_speech:
+        _check_speech(own)
     settings, unwanted = settings_of(model), list(own.suppress_tokens or [])
-    if hears:  # time stamps, as `writing` leaves them out
+    if is_speech:  # time stamps, as `writing` leaves them out
         unwanted += range(own.no_timestamps_token_id + 1, model.config.vocab_size)
     bad = [ids for ids in own.bad_words_ids or [] if list(ids) not in [[end] for end in settings["ends"]]]
     return Decoding(
@@ -93,11 +93,11 @@ def decoding_of(model: Any) -> Decoding:
         repetition_penalty=own.repetition_penalty or 1.0,
         no_repeat_ngram_size=own.no_repeat_ngram_size or 0,
         patience=PATIENCE[own.early_stopping or False],
-        **(_heard(own) if hears else {}),
+        **(_heard(own) if is_speech else {}),
     )
 
 
-def _check_hearing(own: Any) -> None:
+def _check_speech(own: Any) -> None:
     """Refuse settings of speech that the engine has not, or whose outputs nothing here is trained to write."""
     words = f"for speech on runtime {NAME}, but got"
     if getattr(own, "return_timestamps", None):

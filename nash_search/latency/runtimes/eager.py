@@ -129,7 +129,7 @@ class Eager:
         pad = config.pad_token_id or 0
         if rows is not None:
             return task_inputs(workload, rows, pad=pad)
-        if self.hears(model):
+        if self.is_speech(model):
             return random_features(workload, config.num_mel_bins, FRAMES_PER_POSITION * config.max_source_positions)
         return random_inputs(workload, vocabulary=config.vocab_size, pad=pad, special=self.special(config))
 
@@ -137,14 +137,14 @@ class Eager:
         """New tokens that the model has positions for (None: any number)."""
         if not hasattr(model.get_encoder(), "embed_positions"):
             return None
-        if self.hears(model):
+        if self.is_speech(model):
             return int(model.config.max_target_positions) - PROMPT
         family = find_family(str(model.config.model_type))
         key = "max_position_embeddings" if family is None else family.positions_keys[1]
         found: int | None = getattr(model.config, key, None)
         return found
 
-    def hears(self, model: Any) -> bool:
+    def is_speech(self, model: Any) -> bool:
         """Features go into the model, not token ids."""
         return str(model.main_input_name) == "input_features"
 
@@ -155,7 +155,7 @@ class Eager:
             InvalidInput: it knows several languages and is told none, so it would listen for one at every call.
         """
         own = model.generation_config
-        if not self.hears(model):
+        if not self.is_speech(model):
             return (own.decoder_start_token_id,)
         settings, language = own.to_dict(), getattr(own, "language", None)
         if language is None and settings.get("lang_to_id"):

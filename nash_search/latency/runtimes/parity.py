@@ -120,7 +120,7 @@ def ragged(model: Any, workload: Workload, count: int) -> list[list[int]]:
 
 def random_rows(model: Any, workload: Workload, count: int) -> EncoderRows:
     """Random inputs of the model's kind: texts of several lengths (`ragged`), or sounds of its window."""
-    if not EAGER.hears(model):
+    if not EAGER.is_speech(model):
         return TokenRows.of(ragged(model, workload, count))
     positions = model.config.max_source_positions
     return loud_rows(max(0, count), model.config.num_mel_bins, positions)
@@ -153,11 +153,11 @@ def ended(model: Any, row: Sequence[int], longest: int | None = None) -> list[in
 
     A model that hears returns neither start nor end: it has ended where it wrote fewer tokens than `longest`.
     """
-    config, hears = model.generation_config, EAGER.hears(model)
+    config, is_speech = model.generation_config, EAGER.is_speech(model)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    found = list(row if hears else row[1:])
+    found = list(row if is_speech else row[1:])
     stop = next((index for index, token in enumerate(found) if token in ends), len(found))
-    if hears and stop == len(found) and longest is not None and stop < longest:
+    if is_speech and stop == len(found) and longest is not None and stop < longest:
         return [*found, ends[0]]
     return found[: stop + 1]
 

@@ -10,7 +10,7 @@ from nash_search.errors import InvalidInput
 from nash_search.search import remeasure
 from nash_search.tasks import models, preflight, starter
 from nash_search.tasks.g2p import teacher_folder
-from nash_search.tasks.hearing import EXTRACTOR, PROCESSOR, hearing_of
+from nash_search.tasks.speech_settings import EXTRACTOR, PROCESSOR, speech_settings_of
 from tests.speech import write_clips, write_model
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 
 def heard(folder, **asked):
-    return hearing_of(models.vet(folder), TaskConfig(**{"name": "mine", "data": "data", **asked}))
+    return speech_settings_of(models.vet(folder), TaskConfig(**{"name": "mine", "data": "data", **asked}))
 
 
 def test_the_prompt_is_what_generate_begins_with_and_the_window_what_was_asked_for(folder):
@@ -46,9 +46,9 @@ def test_a_model_of_one_language_needs_no_word_for_it(tmp_path):
 
 def test_a_text_model_has_no_ears_and_no_settings_of_them():
     found = models.vet(teacher_folder())
-    assert hearing_of(found, TaskConfig()) is None
+    assert speech_settings_of(found, TaskConfig()) is None
     with pytest.raises(InvalidInput, match=r"audio_seconds must be left out for a model of text, but got 5"):
-        hearing_of(found, TaskConfig(audio_seconds=5))
+        speech_settings_of(found, TaskConfig(audio_seconds=5))
 
 
 @pytest.mark.parametrize(

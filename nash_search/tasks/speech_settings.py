@@ -31,7 +31,7 @@ SPEECH_ONLY = ("language", "audio_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hearing:
+class SpeechSettings:
     """How a speech model takes its input under a task: audio window, sampling rate, language, decoder prompt."""
 
     folder: Path
@@ -62,7 +62,7 @@ class Hearing:
         return self.language in (None, "en") or self.task == TRANSLATE
 
 
-def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
+def speech_settings_of(found: ModelFolder, config: TaskConfig) -> SpeechSettings | None:
     """A model folder's speech input settings under this task; None for a model that reads text.
 
     Raises:
@@ -90,7 +90,7 @@ def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
     settings = found.generation.settings
     language, task = _spoken(settings, config)
     prompt = prompt_of(settings, language, task)
-    return Hearing(
+    return SpeechSettings(
         folder=found.folder,
         seconds=seconds,
         own_seconds=own_s,
@@ -103,22 +103,22 @@ def hearing_of(found: ModelFolder, config: TaskConfig) -> Hearing | None:
     )
 
 
-def clips_of(hearing: Hearing, config: TaskConfig) -> Clips:
+def clips_of(settings: SpeechSettings, config: TaskConfig) -> Clips:
     """The recordings beside the data: in its folder, or in the folder of a split."""
     data = Path(config.data or "")
     base = data if data.is_dir() else data.parent
     splits = (config.train_split, config.validation_split, config.test_split)
     folders = (base, base / "data", *(base / split for split in splits))
-    return Clips(folders=folders, seconds=hearing.seconds, rate=hearing.rate)
+    return Clips(folders=folders, seconds=settings.seconds, rate=settings.rate)
 
 
-def texts_of(hearing: Hearing, config: TaskConfig) -> Texts:
+def texts_of(settings: SpeechSettings, config: TaskConfig) -> Texts:
     """The data's rows, each of whose recordings is there and fits the window.
 
     Raises:
         InvalidInput: one line naming the row that breaks a rule.
     """
-    clips = clips_of(hearing, config)
+    clips = clips_of(settings, config)
     found = read_texts(config, clips)
     unnamed = clips.unnamed(found.rows_of_clips)
     note = f"{unnamed:,} recordings beside the data are named by no row and are left out"
