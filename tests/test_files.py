@@ -84,3 +84,23 @@ def test_what_nobody_has_used_for_a_month_leaves_the_cache(tmp_path):
     files.mark_used(used, tmp_path / "never-made")
     files.forget_unused(tmp_path)
     assert sorted(tmp_path.iterdir()) == [used, other]
+
+
+def test_a_user_without_a_home_has_a_cache_folder_too(monkeypatch, tmp_path):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(files.Path, "home", nowhere)
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert files.cache_folder().is_relative_to(tmp_path)
+
+
+def test_a_stamp_changes_with_what_a_file_or_a_folder_holds(tmp_path):
+    (tmp_path / "deep").mkdir()
+    inner = tmp_path / "deep" / "rows.jsonl"
+    inner.write_text("one")
+    before = files.stamp(str(tmp_path)), files.stamp(str(inner))
+    inner.write_text("one, two")
+    assert all(a != b for a, b in zip(before, (files.stamp(str(tmp_path)), files.stamp(str(inner))), strict=True))
+    assert files.stamp(None) == files.stamp("some/hub-name") == files.stamp("bad\0name") == ()

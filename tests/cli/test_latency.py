@@ -49,6 +49,16 @@ def test_any_folder_is_timed_against_another(capsys: pytest.CaptureFixture[str],
     code, alone = document(capsys, "measure", str(copy), *shape, *SHORT, "--budget-ms", "100000")
     assert alone["speedup"] is None and alone["dense"] == {"latency_ms": None}
     assert (code, alone["verdict"]) in {(0, "met"), (3, "ambiguous")}, "a contended machine cannot promise milliseconds"
+    two = ["--budget-ms", "0.001", "--budget-ms", "100000"]
+    code, both = document(capsys, "measure", str(copy), *shape, *SHORT, *two)
+    assert code == (0 if "met" in both["verdicts"].values() else 3) and "missed" in both["verdicts"].values()
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_is_timed(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("")
+    given = ["--config", "smoke", "--budget-ms", "50%", "--results", str(tmp_path / "file")]
+    assert main(["probe", *given]) == 2
+    assert "results must be a folder that can be written" in capsys.readouterr().err
 
 
 def test_an_export_knows_its_workload_and_its_teacher(capsys: pytest.CaptureFixture[str], study: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nash_search.config import SearchConfig
+from nash_search.config import SearchConfig, SearchSpace
+from nash_search.config_loader import load_config
 from nash_search.errors import InvalidInput
 from nash_search.trial import evaluator
 from tests.patience import NEVER_S
@@ -34,6 +35,20 @@ def test_a_named_evaluator_is_asked_in_place_of_the_real_one(monkeypatch):
     assert evaluator.open_evaluator(config.model_copy(update={"recipe": longer})) is found, "for other jobs of a study"
     other = config.recipe.model_copy(update={"widths": "uniform"})
     assert evaluator.open_evaluator(config.model_copy(update={"recipe": other})) is not found
+
+
+def test_another_space_or_data_written_anew_are_another_evaluator(monkeypatch, tmp_path):
+    monkeypatch.setenv("NASH_SEARCH_EVALUATOR", "tests.synthetic_evaluator:SyntheticEvaluator")
+    data = tmp_path / "data.jsonl"
+    data.write_text("one\n")
+    config = load_config(None, {"task.data": str(data), "task.name": "mine"})
+    found = evaluator.open_evaluator(config)
+    assert evaluator.open_evaluator(config) is found
+    depth = config.model_copy(update={"search_space": SearchSpace(encoder_sparsity_pct=(0, 0, 10))})
+    assert evaluator.open_evaluator(depth) is not found, "an encoder that is not searched is frozen"
+    found = evaluator.open_evaluator(config)
+    data.write_text("one, two\n")
+    assert evaluator.open_evaluator(config) is not found
 
 
 @pytest.mark.parametrize("named", ["nowhere:Mine", "json:Mine", "json", ":", "no module:x"])
