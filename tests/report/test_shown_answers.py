@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -27,13 +28,16 @@ FILES = ("front.png", "front.svg", "front-dark.png", "front-dark.svg", "report.m
 
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StudyView]:
-    """A committed study under another name; its weights are not committed, so their folders are empty."""
+    """A committed study under another name; its weights are not committed, so their folders hold a config at most."""
 
     def look(study: str, name: str) -> StudyView:
         made = tmp_path / "results" / name
         shutil.copytree(ROOT / "results" / study, made)
         for export in re.findall(r'"checkpoint": ?"([^"]+)"', (made / "certification.json").read_text()):
             (made / export).mkdir(parents=True, exist_ok=True)
+        for point in json.loads((made / "certification.json").read_text())["points"]:
+            if point["architecture"]["encoder_sparsity_pct"] == 0:  # a stock folder: what says how it loads
+                (made / point["checkpoint"] / "config.json").write_text("{}")
         monkeypatch.chdir(tmp_path)
         return load.load(Path("results", name))
 
