@@ -26,7 +26,7 @@ def test_recovery_takes_up_again_what_lost_its_folder_and_adopts_what_the_backup
     (lost,) = [path for path, architecture in keys.items() if architecture == gone.model_dump(mode="json")]
     shutil.rmtree(lost)
     (result.folder / "study.db").write_bytes(b"")
-    with pytest.raises(StorageDamaged, match="recover s"):
+    with pytest.raises(StorageDamaged, match="recover .*/s`"):
         rehearse(trials=8)
     assert recovery.rebuild(result.folder, "s") == len(before) - 1
     again = rehearse(trials=8)
@@ -63,7 +63,7 @@ def test_a_trial_whose_folder_is_damaged_is_named_with_what_mends_it(rehearse, d
     else:
         (trial / "record.json").write_text('{"number": ')
     with pytest.raises(
-        StorageDamaged, match=r"folder must be whole, but .* is missing or altered: run `nash-search recover s`"
+        StorageDamaged, match=r"folder must be whole, but .* is missing or altered: run `nash-search recover .*/s`"
     ):
         rehearse(trials=4)
     assert recovery.rebuild(folder, "s") >= 2
