@@ -61,8 +61,8 @@ def shown_path(path: Path | str) -> str:
 
 def typed_study(folder: Path) -> str:
     """A study as a command names it: by its name where that finds it, else by its folder, quoted for a shell."""
-    default = folder.parent == Path("results") or folder.parent.absolute() == Path("results").absolute()
-    return shlex.quote(folder.name if default else str(folder))
+    found = folder.absolute().parent == Path("results").absolute()  # where commands look
+    return shlex.quote(folder.name if found else str(folder))
 
 
 def message_of(error: BaseException, limit: int = 100) -> str:

@@ -79,16 +79,18 @@ class CertifiedPoint(Frozen):
         return self.latency.certificate(budget) if self.sound else "missed"
 
     @property
-    def sound(self) -> bool:
-        """The export is what was trained: it writes the same tokens and is as good as its float twin."""
-        return self.same_tokens and (self.fidelity is None or self.fidelity.holds)
-
-    @property
     def refusal(self) -> str:
-        """Why its export meets nothing; empty: it is sound."""
+        """Why its export is not what was trained, and so meets nothing; empty: it is."""
         if not self.same_tokens:
             return "refused: its export writes other tokens than the trained model"
-        return "" if self.sound or self.fidelity is None else f"refused: {self.fidelity.words}"
+        if self.fidelity is not None and not self.fidelity.holds:
+            return f"refused: {self.fidelity.words}"
+        return ""
+
+    @property
+    def sound(self) -> bool:
+        """The export is what was trained: it writes the same tokens and is as good as its float twin."""
+        return not self.refusal
 
     @property
     def quality(self) -> Quality:

@@ -1,6 +1,6 @@
 """The command line: one entry, one error line, one exit code.
 
-    0 ok · 1 a bug of ours · 2 invalid input · 3 no feasible architecture · 4 locked
+    0 ok · 1 a bug of ours · 2 invalid input · 3 no budget is met · 4 locked
     5 storage damaged, or trials or what follows them failed · 130 SIGINT · 143 SIGTERM
 
 People read stderr; stdout carries nothing but the answer asked for (with `--json`, one document as its

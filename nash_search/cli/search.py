@@ -46,8 +46,7 @@ def main_job(
     Without a command, search: nash-search --budget-ms 70% --budget-ms 50%
     """
     if context.invoked_subcommand is not None:
-        own = {name for name in context.params if typed_here(context, name)}
-        if overrides or own:
+        if overrides or any(typed_here(context, name) for name in context.params):
             raise InvalidInput(f"flags must come after the command, but got some before {context.invoked_subcommand}")
         return 0
     if version:

@@ -35,6 +35,12 @@ class Study:
     folder: Path
     """Where its exports lie."""
 
+    @property
+    def dense_quality(self) -> float | None:
+        """The dense model's on validation, where it is known."""
+        dense = self.summary.dense
+        return None if dense is None else dense.quality_on("validation")[0]
+
     def nearest(self, asked: str) -> str | None:
         """The tightest budget that can be met, as the summary says it beside a budget."""
         return next((b.nearest_feasible for b in self.summary.budgets if b.asked == asked), None)
@@ -98,8 +104,7 @@ def certified_pick(
     elif answer.verdict == "infeasible":
         why = _why_not(answer.budget_ms, answer.floor_ms, study.nearest(answer.budget.asked))
         if answer.shut_out is not None:
-            dense, _ = study.summary.dense.quality_on("validation") if study.summary.dense is not None else (None, None)
-            why = shut_out_words(answer.budget.asked, answer.shut_out.validation.value, dense)
+            why = shut_out_words(answer.budget.asked, answer.shut_out.validation.value, study.dense_quality)
     return Pick(
         asked=answer.budget.asked,
         budget_ms=answer.budget_ms,
@@ -228,7 +233,7 @@ def _more(chosen: Point, points: Sequence[Point], direction: Direction) -> str:
 
 def _spend(answer: BudgetAnswer, points: Sequence[Point], study: Study) -> str:
     """Are twice the steps worth more, or more trials? By the answer's two lengths, and by what its trials brought."""
-    dense, _ = study.summary.dense.quality_on("validation") if study.summary.dense is not None else (None, None)
+    dense = study.dense_quality
     longer = answer.point.twice(dense) if answer.point is not None and dense is not None else None
     if longer is None or dense is None:
         return ""

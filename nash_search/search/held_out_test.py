@@ -45,9 +45,7 @@ def score(folder: Path, answers: Answers, evaluator: Evaluator, say: Say) -> Ans
         found = found.with_tests(known)
         write(folder, found)
         # scores of another test split, which was edited since, compare with none of today's
-        wanted = {
-            key: paths[key] for key, quality in found.tests().items() if key in paths and quality.data not in data
-        }
+        wanted = {key: paths[key] for key, quality in known.items() if quality.data not in data}
         if found.dense_test is not None and found.dense_test.data not in data:
             wanted[DENSE] = evaluator.dense_folder()
     place(folder, answers)

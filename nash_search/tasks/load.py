@@ -37,7 +37,7 @@ def load_task(
     generation: Mapping[str, Any] | None = None,
     *,
     texts: Texts | None = None,
-    heard: SpeechSettings | None = None,
+    speech_settings: SpeechSettings | None = None,
     longest_output: int | None = None,
 ) -> Task:
     """Read and check the data, encode it, and say what was decided in `Task.notes`.
@@ -47,7 +47,7 @@ def load_task(
         tokenizer: the teacher's; None for an embedded task's own.
         generation: the teacher's scoring settings (`models.generation_settings`); None: greedy.
         texts: the user's data where it was read before (`data.read_texts`).
-        heard: the model's speech input settings (`speech_settings_of`); None: it reads text.
+        speech_settings: the model's speech input settings (`speech_settings_of`); None: it reads text.
         longest_output: of a model that reads text, tokens that its decoder has positions for; None: any length.
 
     Raises:
@@ -60,9 +60,9 @@ def load_task(
         return _g2p(config, tokenizer, generation or {})
     if tokenizer is None:
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix="give --model")
-    if heard is not None:
+    if speech_settings is not None:
         metric = metric_of(config, speech.DEFAULT_METRIC)
-        return speech.speech_task(config, heard, tokenizer, generation or {}, metric)
+        return speech.speech_task(config, speech_settings, tokenizer, generation or {}, metric)
     return _own(config, tokenizer, generation or {}, texts or read_texts(config), longest_output)
 
 
@@ -74,10 +74,10 @@ def task_of_model(found: models.ModelFolder, config: TaskConfig, beams: int | No
         config: what was asked of the task.
         beams: what the workload asks for instead of the folder's own.
     """
-    settings, heard = models.generation_settings(found, beams), speech_settings_of(found, config)
+    settings, speech_settings = models.generation_settings(found, beams), speech_settings_of(found, config)
     limit = models.positions(found.config)
     tokenizer = models.load_tokenizer(found)
-    return load_task(config, tokenizer, settings, heard=heard, longest_output=limit and limit[1])
+    return load_task(config, tokenizer, settings, speech_settings=speech_settings, longest_output=limit and limit[1])
 
 
 def load_scratch_task(config: TaskConfig, recipe: TeacherRecipe) -> Task:

@@ -52,18 +52,18 @@ def check(config: SearchConfig, *, needs_model: bool = True) -> tuple[str, ...]:
     elif config.task.data is not None:
         fix = "give --model; nash-search finetune makes one"
         raise InvalidInput("your own data needs your own model, but got none", where="--model", fix=fix)
-    speech = None if found is None else _checked_speech(config, found)
+    settings = None if found is None else _checked_speech(config, found)
     if config.task.data is not None:
         from nash_search.tasks.data import read_texts
 
-        return (texts_of(speech, config.task) if speech is not None else read_texts(config.task)).notes
+        return (texts_of(settings, config.task) if settings is not None else read_texts(config.task)).notes
     return ()
 
 
 def _checked_speech(config: SearchConfig, found: models.ModelFolder) -> SpeechSettings | None:
     """A speech model's input settings, checked against data and workload; None for a model that reads text."""
-    speech = speech_settings_of(found, config.task)
-    if speech is None:
+    settings = speech_settings_of(found, config.task)
+    if settings is None:
         return None
     if config.task.data is None:
         what = "a model of speech needs your recordings, but got none"
@@ -75,13 +75,13 @@ def _checked_speech(config: SearchConfig, found: models.ModelFolder) -> SpeechSe
     if asked.runtime not in served:
         what = f"runtime must be one of {', '.join(served)} for {family}, but got {asked.runtime}"
         raise InvalidInput(what, where="--runtime")
-    if asked.input_tokens not in (None, speech.positions):
-        what = f"input_tokens must be {speech.positions} (the window's positions), but got {asked.input_tokens}"
+    if asked.input_tokens not in (None, settings.positions):
+        what = f"input_tokens must be {settings.positions} (the window's positions), but got {asked.input_tokens}"
         raise InvalidInput(what, where="--input-tokens", fix="leave it out; --audio-seconds sets the window")
-    if (asked.output_tokens or 1) > speech.longest_output:
-        what = f"output_tokens must be at most {speech.longest_output} (the model's positions after the prompt)"
+    if (asked.output_tokens or 1) > settings.longest_output:
+        what = f"output_tokens must be at most {settings.longest_output} (the model's positions after the prompt)"
         raise InvalidInput(f"{what}, but got {asked.output_tokens}", where="--output-tokens")
-    return speech
+    return settings
 
 
 def has_gpu() -> bool:

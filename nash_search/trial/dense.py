@@ -37,6 +37,7 @@ BESIDE_WEIGHTS = (
     "*.spm",
     "merges.txt",
     "*processor*.json",
+    "normalizer.json",
 )
 """Files of a model's folder that say how it reads and writes: generation settings, tokenizer, feature extractor."""
 
@@ -172,10 +173,10 @@ class Dense:
         """
         if self.trimming is None:
             if self.task.speech is not None:
-                speech, files = self.task.speech.settings, {"tokenizer": self.task.tokenizer}
-                told = {"model": self.digest, "positions": speech.positions, "prompt": list(speech.prompt)}
+                settings, files = self.task.speech.settings, {"tokenizer": self.task.tokenizer}
+                told = {"model": self.digest, "positions": settings.positions, "prompt": list(settings.prompt)}
                 self._kept_folder = keep_teacher(study, self.teacher, told, extractor=self.task.extractor, **files)
-                window.weigh(study, speech, self.task, self.digest, lambda given: weigh(given, None)[0])
+                window.weigh(study, settings, self.task, self.digest, lambda given: weigh(given, None)[0])
             return None
         self._kept_folder = self.trimming.keep(study, self.teacher)
         found = self.trimming.report(study, weigh, quality, self.task.validation)

@@ -109,8 +109,8 @@ class NashEvaluator:
         """How the task makes an input of a text, or of a recording."""
         if self.task.speech is None:
             return {"prefix": self.task.prefix, "max_tokens": self.task.max_input_tokens}
-        heard = self.task.speech.settings
-        return {"audio_seconds": heard.seconds, "rate": heard.rate, "clip_seconds": self.task.clip_seconds}
+        settings = self.task.speech.settings
+        return {"audio_seconds": settings.seconds, "rate": settings.rate, "clip_seconds": self.task.clip_seconds}
 
     def decoder_layers(self) -> int:
         """Decoder depth of the dense model."""

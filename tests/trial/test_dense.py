@@ -51,6 +51,17 @@ def test_what_a_family_cannot_give_is_refused(monkeypatch, family, changes, refu
             dense.found  # noqa: B018
 
 
+@pytest.mark.parametrize("file", ["generation_config.json", "tokenizer.json", "normalizer.json"])
+def test_how_a_model_reads_and_writes_is_part_of_its_identity(tmp_path, file):
+    model = shutil.copytree(teacher_folder(), tmp_path / "model")
+    before = Dense(load_config(None, {"model": str(model)})).digests
+    (model / "README.md").write_text("of no weight")
+    assert Dense(load_config(None, {"model": str(model)})).digests == before
+    (model / file).write_text((model / file).read_text() + " " if (model / file).exists() else "{}")
+    after = Dense(load_config(None, {"model": str(model)})).digests
+    assert after["model"] == before["model"] and after["model_files"] != before["model_files"]
+
+
 def bench_of(**workload):
     return open_evaluator(load_config("smoke", {f"workload.{name}": value for name, value in workload.items()}))
 
