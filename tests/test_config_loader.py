@@ -237,3 +237,10 @@ def test_one_budget_in_two_spellings_is_one_budget(budgets):
     with pytest.raises(InvalidInput, match="budgets must differ, but got"):
         load_config("auto", {"budgets": budgets})
     assert len(load_config("auto", {"budgets": ["50%", "50%@p95"]}).budgets) == 2
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_one_example_has_no_error_and_is_no_split_to_score_on(split):
+    with pytest.raises(InvalidInput, match=f"{split}_examples must be .*2, but got 1"):
+        load_config("auto", {"budgets": ["50%"], f"task.{split}_examples": 1})
+    load_config("auto", {"budgets": ["50%"], f"task.{split}_examples": 2})
